@@ -1,0 +1,13 @@
+"""The one kind of error a user can cause: a line that says what was given, what is allowed, what to do."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave. Its message is one line and names the remedy.
+
+    The command line turns it into exit code 2 and that line; ComfyUI shows that line on the node.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
