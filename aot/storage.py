@@ -1,0 +1,128 @@
+"""Video tokens as one safetensors file: tensors, the token map's factors, and settings and history as metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import InputError
+from .tokens import Blocks, Layout, Role, StageRecord, TokenMap, VideoTokens
+
+FORMAT = "aot-tokens"
+VERSION = "1"
+
+TENSORS = ("features", "place", "role", "shallow", "deep", "timestamps")
+
+
+def save(tokens: VideoTokens, path: Path) -> None:
+    """Write ``tokens`` to ``path``, whole or not at all.
+
+    Raises:
+        InputError: the folder does not exist or cannot be written.
+    """
+    tensors = {name: getattr(tokens, name).detach().cpu().contiguous().clone() for name in TENSORS}
+    for i, factor in enumerate(tokens.map.factors):
+        tensors[f"map.{i}.weights"] = factor.weights.detach().cpu().contiguous().clone()
+        tensors[f"map.{i}.rows"] = torch.tensor(factor.rows)
+        tensors[f"map.{i}.cols"] = torch.tensor(factor.cols)
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": tokens.model,
+        "layout": json.dumps(dataclasses.asdict(tokens.layout)),
+        "pooled": json.dumps(tokens.pooled),
+        "history": json.dumps([record.to_dict() for record in tokens.history]),
+    }
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be written ({error.strerror}); give a folder that can be.") from error
+    try:
+        save_file(tensors, temporary, metadata)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path) -> VideoTokens:
+    """Read what :func:`save` wrote.
+
+    Raises:
+        InputError: no such file, a file that is truncated, of another kind or version, or whose tensors cannot
+            describe a video.
+    """
+    tensors, metadata = _read(path)
+    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        found = f"{metadata.get('format', 'no format')} version {metadata.get('version', 'unknown')}"
+        raise InputError(
+            f"{path.name} holds {found} where {FORMAT} version {VERSION} is read; "
+            "save the tokens again with this version."
+        )
+    try:
+        layout = json.loads(metadata["layout"])
+        tokens = VideoTokens(
+            map=TokenMap(_source(layout), tuple(_factors(tensors))),
+            layout=Layout(**{**layout, "grid": tuple(layout["grid"])}),
+            pooled=bool(json.loads(metadata["pooled"])),
+            model=metadata["model"],
+            history=tuple(StageRecord(**record) for record in json.loads(metadata["history"])),
+            **{name: tensors[name] for name in TENSORS},
+        )
+        _check_values(tokens)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{path.name} does not describe a video's tokens ({error}); save the tokens again.") from error
+    return tokens
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, "pt") as stored:
+            names = list(stored.keys())
+            return {name: stored.get_tensor(name) for name in names}, stored.metadata() or {}
+    except FileNotFoundError as error:
+        raise InputError(f"No file {path.name}; save tokens there first, or give another name.") from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path.name} is truncated or no safetensors file ({error}); save the tokens again."
+        ) from error
+
+
+def _source(layout: dict[str, Any]) -> int:
+    shape = Layout(**{**layout, "grid": tuple(layout["grid"])})
+    return shape.frames * shape.sources
+
+
+def _factors(tensors: dict[str, Tensor]) -> list[Blocks]:
+    count = sum(name.startswith("map.") and name.endswith(".weights") for name in tensors)
+    return [
+        Blocks(
+            tensors[f"map.{i}.weights"],
+            tuple(tensors[f"map.{i}.rows"].tolist()),
+            tuple(tensors[f"map.{i}.cols"].tolist()),
+        )
+        for i in range(count)
+    ]
+
+
+def _check_values(tokens: VideoTokens) -> None:
+    """Refuse what no stage could have made: places off the grid, unknown roles, rows that are no means."""
+    layout = tokens.layout
+    height, width = layout.language_grid if tokens.pooled else layout.grid
+    limit = torch.tensor([layout.frames, height, width + (1 if layout.newlines else 0)])
+    if bool((tokens.place < 0).any() or (tokens.place >= limit).any()):
+        raise ValueError("a token stands outside the grid")
+    if int(tokens.role.max()) > max(Role):
+        raise ValueError("a token has an unknown role")
+    if bool((tokens.map.row_mass() - 1).abs().gt(1e-3).any()):
+        raise ValueError("rows of the token map do not sum to 1")

@@ -1,0 +1,221 @@
+"""A video's visual tokens on their way to the LLM, and the :class:`TokenMap` that leads back to the encoder.
+
+Whatever stages have run, where a token came from is read off W alone; no stage keeps its own bookkeeping.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .layout import Layout, pool_and_newlines
+from .token_map import Blocks, TokenMap
+
+__all__ = ["Blocks", "Layout", "Role", "StageRecord", "TokenMap", "VideoTokens", "weight_dtype"]
+
+
+class Role(IntEnum):
+    """What a token is, for counting and for pictures."""
+
+    KEPT = 0
+    KEYFRAME = 1
+    DISTINCT = 2
+    MERGED = 3
+    NEWLINE = 4
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One line of a video's history: what ran, with which settings, on how many tokens, for how long."""
+
+    name: str
+    settings: Mapping[str, Any]
+    tokens_in: int
+    tokens_out: int
+    milliseconds: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON-ready types."""
+        names = (item.name for item in dataclasses.fields(self))
+        return {**{name: getattr(self, name) for name in names}, "settings": dict(self.settings)}
+
+
+@dataclass(frozen=True)
+class VideoTokens:
+    """A video's visual tokens on their way to the LLM. Immutable: every stage returns a new one.
+
+    Args:
+        features: (K, D) floating, in the order the LLM will read (the encoder's order while ``pooled`` is
+            False and pooling is pending).
+        map: the W that leads from the K tokens back to the encoder's T x (cells + newlines) source tokens.
+        place: (K, 3) long: frame, y and x, on the encoder grid until ``pooled``, then on the language grid.
+        role: (K,) uint8 of :class:`Role`.
+        layout: the grids and how they join.
+        pooled: whether the tokens are on the language grid yet.
+        shallow, deep: (T, N) float32 attention received at the two layers, on the encoder grid.
+        timestamps: (T,) float64 seconds.
+        model: name of the model that encoded them.
+        history: one record a stage, the encoder's first.
+    """
+
+    features: Tensor
+    map: TokenMap
+    place: Tensor
+    role: Tensor
+    layout: Layout
+    pooled: bool
+    shallow: Tensor
+    deep: Tensor
+    timestamps: Tensor
+    model: str = ""
+    history: tuple[StageRecord, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        layout, kept = self.layout, self.map.kept
+        wanted = {
+            "features": (self.features, (kept, self.features.shape[-1])),
+            "place": (self.place, (kept, 3)),
+            "role": (self.role, (kept,)),
+            "shallow": (self.shallow, (layout.frames, layout.cells)),
+            "deep": (self.deep, (layout.frames, layout.cells)),
+            "timestamps": (self.timestamps, (layout.frames,)),
+        }
+        for name, (tensor, shape) in wanted.items():
+            if tuple(tensor.shape) != shape:
+                raise InputError(
+                    f"Video tokens whose {name} has shape {tuple(tensor.shape)} where {shape} is needed; "
+                    "the token map, the grid and the tensors must describe the same tokens."
+                )
+        if self.map.source != layout.frames * layout.sources:
+            raise InputError(
+                f"A token map over {self.map.source} source tokens does not fit {layout.frames} frames of "
+                f"{layout.sources}; use the map that was made for this video."
+            )
+
+    @classmethod
+    def encoded(
+        cls,
+        features: Tensor,
+        layout: Layout,
+        shallow: Tensor,
+        deep: Tensor,
+        timestamps: Tensor,
+        *,
+        newline: Tensor | None = None,
+        model: str = "",
+        history: tuple[StageRecord, ...] = (),
+    ) -> VideoTokens:
+        """Tokens fresh from an encoder, nothing reduced, pooling pending.
+
+        Args:
+            features: (T, N, D), projected to the LLM's width.
+            newline: (D,), needed where ``layout.newline`` is "grid".
+        """
+        frames, height, width = layout.frames, *layout.grid
+        cells = torch.cartesian_prod(torch.arange(height), torch.arange(width)).reshape(-1, 2)
+        role = torch.full((layout.sources,), int(Role.KEPT), dtype=torch.uint8)
+        if layout.newlines:
+            if newline is None:
+                raise InputError("A layout with a newline per grid row needs the newline embedding; pass newline=.")
+            ends = newline.to(features).expand(frames, layout.newlines, -1)
+            features = torch.cat((features, ends), 1)
+            rows = torch.arange(layout.newlines)
+            cells = torch.cat((cells, torch.stack((rows, torch.full_like(rows, width)), 1)))
+            role[layout.cells :] = int(Role.NEWLINE)
+        frame = torch.arange(frames).repeat_interleave(layout.sources)
+        return cls(
+            features=features.reshape(frames * layout.sources, -1),
+            map=TokenMap(frames * layout.sources),
+            place=torch.cat((frame[:, None], cells.repeat(frames, 1)), 1),
+            role=role.repeat(frames),
+            layout=layout,
+            pooled=False,
+            shallow=shallow,
+            deep=deep,
+            timestamps=timestamps,
+            model=model,
+            history=history,
+        )
+
+    @property
+    def frame(self) -> Tensor:
+        """(K,) long: each token's frame."""
+        return self.place[:, 0]
+
+    @cached_property
+    def frame_counts(self) -> tuple[int, ...]:
+        """Tokens of each frame, newlines included."""
+        return tuple(torch.bincount(self.frame, minlength=self.layout.frames).tolist())
+
+    @property
+    def tokens_full(self) -> int:
+        """Language-grid tokens of the whole video, newlines not counted."""
+        return self.layout.frames * self.layout.language_cells
+
+    @cached_property
+    def tokens_kept(self) -> int:
+        """Tokens the LLM will read, newlines not counted."""
+        return int((self.role != int(Role.NEWLINE)).sum()) if self.pooled else self.tokens_full
+
+    @property
+    def retention(self) -> float:
+        """Kept tokens over language-grid tokens, newlines not counted."""
+        return self.tokens_kept / self.tokens_full
+
+    def to_language_grid(self) -> VideoTokens:
+        """These tokens with the pending pooling done; itself where it is done already."""
+        if self.pooled:
+            return self
+        layout = self.layout
+        weights = pool_and_newlines(layout)
+        frames = layout.frames
+        rows = (weights.shape[0],) * frames
+        weights = weights.to(self.features.device, weight_dtype(self.features))
+        factor = Blocks(weights[None], rows, (layout.sources,) * frames)
+        places = layout.language_places()
+        role = torch.where(places[:, 1] == layout.language_grid[1], int(Role.NEWLINE), int(Role.KEPT))
+        frame = torch.arange(frames).repeat_interleave(len(places))
+        place = torch.cat((frame[:, None], places.repeat(frames, 1)), 1)
+        given = self.features.reshape(frames, layout.sources, -1)
+        pooled = layout.pool(given[:, : layout.cells])
+        if layout.newlines:
+            rows_of = pooled.reshape(frames, layout.newlines, -1, pooled.shape[-1])
+            pooled = torch.cat((rows_of, given[:, layout.cells :, None]), 2)
+        return self.reduced(factor, place, role.to(torch.uint8).repeat(frames), features=pooled.reshape(len(place), -1))
+
+    def reduced(self, factor: Blocks, place: Tensor, role: Tensor, *, features: Tensor | None = None) -> VideoTokens:
+        """The tokens ``factor`` makes of these, on the language grid; ``features`` where they are known already."""
+        return dataclasses.replace(
+            self,
+            features=factor.apply(self.features) if features is None else features,
+            map=self.map.then(factor),
+            place=place,
+            role=role,
+            pooled=True,
+        )
+
+    def require_finite(self) -> None:
+        """Refuse features that hold NaN or infinity: nothing downstream could make sense of them."""
+        if not bool(torch.isfinite(self.features).all()):
+            bad = int((~torch.isfinite(self.features)).any(-1).sum())
+            raise InputError(
+                f"{bad} of {len(self.features)} tokens hold NaN or infinite features; "
+                "encode the video again, in float32 or bfloat16 if it was float16."
+            )
+
+
+def weight_dtype(features: Tensor) -> torch.dtype:
+    """The dtype W is computed and kept in: float64 for float64 features, float32 for all others."""
+    return torch.float64 if features.dtype == torch.float64 else torch.float32
