@@ -1,0 +1,116 @@
+"""Chains of stages by name: ``intra:budget=126+inter:keep_ratio=0.3``, or one of the paper's presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from .errors import InputError
+from .stages import Stage, stage_class, stages
+from .tokens import VideoTokens
+
+FULL = "full"
+"""The chain of no stages."""
+
+PRESETS = MappingProxyType(
+    {
+        "paper-onevision-10": "intra:budget=126+inter:clip_length=4,keep_ratio=0.3",
+        "paper-onevision-10-long": "intra:budget=108+inter:clip_length=4,keep_ratio=0.1",
+        "paper-onevision-15": "intra:budget=144+inter:clip_length=4,keep_ratio=0.3",
+        "paper-onevision-20": "intra:budget=196+inter:clip_length=4,keep_ratio=0.3",
+        "paper-onevision-25": "intra:budget=205+inter:clip_length=4,keep_ratio=0.3",
+        "paper-video-10": "intra:budget=108+inter:clip_length=8,keep_ratio=0.1",
+        "paper-video-15": "intra:budget=144+inter:clip_length=8,keep_ratio=0.1",
+        "paper-video-20": "intra:budget=176+inter:clip_length=8,keep_ratio=0.1",
+        "paper-video-25": "intra:budget=198+inter:clip_length=8,keep_ratio=0.1",
+        "paper-video-intra": "intra:budget=180",
+    }
+)
+"""AOT's published settings for LLaVA-OneVision (32 frames) and LLaVA-Video (64 frames).
+
+The number is the retention the paper files them under; what they keep follows from the video. Keep ratios
+are published for 126 anchors (0.3: MVBench, EgoSchema) and 108 (0.1: VideoMME, LongVideoBench) only; the
+other presets use those of their family.
+"""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Stages that run one after another, under one name."""
+
+    name: str
+    stages: tuple[Stage, ...] = ()
+
+    def __call__(self, tokens: VideoTokens) -> VideoTokens:
+        """Run every stage; without any, the tokens pass as they are."""
+        for stage in self.stages:
+            tokens = stage(tokens)
+        return tokens
+
+    def at_retention(self, retention: float) -> Pipeline:
+        """This pipeline with its last stage set to keep ``retention``; a chain of two phases becomes "aot"'s split.
+
+        Raises:
+            InputError: the stage has no retention, or the chain is a preset or empty.
+        """
+        if not self.stages:
+            return self
+        *earlier, last = self.stages
+        return dataclasses.replace(self, stages=(*earlier, last.at_retention(retention)))
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Each stage's settings by its name."""
+        return {stage.name: stage.settings() for stage in self.stages}
+
+
+def parse(spec: str) -> Pipeline:
+    """A pipeline from its name or specification.
+
+    Args:
+        spec: "full", a preset, or stages joined by ``+``, each ``name`` or ``name:key=value,key=value``.
+
+    Raises:
+        InputError: an unknown stage or setting, or a value it does not allow.
+    """
+    if spec == FULL:
+        return Pipeline(FULL)
+    chain = PRESETS.get(spec, spec)
+    return Pipeline(spec, tuple(_stage(part.strip()) for part in chain.split("+")))
+
+
+def is_fixed(spec: str) -> bool:
+    """Whether a specification settles what it keeps, so that no retention applies to it."""
+    return spec == FULL or spec in PRESETS or "retention=" in spec
+
+
+def _stage(part: str) -> Stage:
+    name, _, settings = part.partition(":")
+    if name not in stages():
+        names = ", ".join((FULL, *stages()))
+        raise InputError(f"No stage is called {name!r}; there are {names} and the presets {', '.join(PRESETS)}.")
+    kind = stage_class(name)
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    values = {}
+    for pair in filter(None, settings.split(",")):
+        key, equals, text = pair.partition("=")
+        if not equals or key not in fields:
+            raise InputError(f"Stage {name} has no setting {pair!r}; write key=value with {', '.join(fields)}.")
+        values[key] = _value(name, fields[key], text)
+    return kind(**values)
+
+
+def _value(stage: str, item: dataclasses.Field[Any], text: str) -> Any:
+    if isinstance(item.default, bool):
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"Stage {stage}: {item.name} is {text!r}; write true or false.")
+        return text.lower() == "true"
+    if isinstance(item.default, str):
+        return text
+    try:
+        return type(item.default)(text)
+    except ValueError as error:
+        kind = "whole number" if isinstance(item.default, int) else "number"
+        raise InputError(f"Stage {stage}: {item.name} is {text!r}; write a {kind}.") from error

@@ -1,0 +1,127 @@
+"""What a reduction stage is: settings, and a function that builds its token map.
+
+A stage is a frozen dataclass. Its fields, declared with :func:`option`, are at once its settings in Python,
+its ``name:key=value`` form on the command line and the widgets of its ComfyUI node, in that order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..tokens import Blocks, StageRecord, VideoTokens
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    step: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A setting of a stage: its default, what it means, and what is allowed."""
+    return dataclasses.field(
+        default=default, metadata={"help": help, "low": low, "high": high, "step": step, "choices": choices}
+    )
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What a stage built.
+
+    Args:
+        factor: (kept x tokens given), the stage's W.
+        place: (kept, 3) long, frame, y and x on the language grid.
+        role: (kept,) uint8 of :class:`~..tokens.Role`.
+    """
+
+    factor: Blocks
+    place: Tensor
+    role: Tensor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Base of all stages: checks its settings when made, times and records itself when called.
+
+    A method is a subclass in a file of its own that defines :meth:`build`; ``source`` names its paper.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    node_id: ClassVar[str | None] = None
+    source: ClassVar[str]
+    language_grid: ClassVar[bool] = True
+    """Whether the stage works on the language grid, where pending pooling is done for it first."""
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            check_option(self.title, item, getattr(self, item.name))
+
+    def __call__(self, tokens: VideoTokens) -> VideoTokens:
+        """Reduce ``tokens``; they are left as they are.
+
+        Raises:
+            InputError: the tokens hold NaN, or are not what this stage reduces.
+        """
+        tokens.require_finite()
+        _synchronise(tokens.features)
+        start = time.perf_counter()
+        given = tokens.to_language_grid() if self.language_grid else tokens
+        reduction = self.build(given)
+        reduced = given.reduced(reduction.factor, reduction.place, reduction.role)
+        _synchronise(reduced.features)
+        milliseconds = (time.perf_counter() - start) * 1e3
+        record = StageRecord(self.name, self.settings(), tokens.tokens_kept, reduced.tokens_kept, milliseconds)
+        return dataclasses.replace(reduced, history=(*reduced.history, record))
+
+    def build(self, tokens: VideoTokens) -> Reduction:
+        """The stage's W for these tokens, (kept x tokens given)."""
+        raise NotImplementedError
+
+    def at_retention(self, retention: float) -> Stage:
+        """This stage set to keep ``retention`` of the language grid.
+
+        Raises:
+            InputError: the stage's settings fix what it keeps.
+        """
+        if not any(item.name == "retention" for item in dataclasses.fields(self)):
+            raise InputError(f"{self.title} has no retention; give its own settings instead.")
+        return dataclasses.replace(self, retention=retention)
+
+    def settings(self) -> dict[str, Any]:
+        """Field names and values, in declared order."""
+        return dataclasses.asdict(self)
+
+
+def check_option(title: str, item: dataclasses.Field[Any], value: Any) -> None:
+    """Raise an InputError where ``value`` is not one the option's metadata allows."""
+    low, high, choices = (item.metadata[key] for key in ("low", "high", "choices"))
+    if choices:
+        if value not in choices:
+            raise InputError(f"{title}: {item.name} is {value!r}; give one of {', '.join(choices)}.")
+        return
+    if isinstance(item.default, bool):
+        fits = isinstance(value, bool)
+    elif isinstance(item.default, int):
+        fits = isinstance(value, int) and not isinstance(value, bool)
+    else:
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not fits:
+        raise InputError(f"{title}: {item.name} is {value!r}; give a {type(item.default).__name__}.")
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        bounds = f"from {low:g} to {high:g}" if high is not None else f"of {low:g} or more"
+        raise InputError(f"{title}: {item.name} is {value:g}; give a value {bounds}.")
+
+
+def _synchronise(tensor: Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
