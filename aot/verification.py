@@ -1,0 +1,229 @@
+"""Recorded cases of a method's released code, run through ours: the largest error, the decisions that differ.
+
+A case is a safetensors file with inputs and outputs as tensors and its settings as JSON under ``params``.
+What a case checks is told by the start of its name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .errors import InputError
+from .stages.anchors import COVERED, ROUNDING, IntraFrame, anchor_weights, select_anchors
+from .stages.keyframes import InterFrame, absorb, below_quantile, explained, keyframe_plan
+from .tokens import Layout, VideoTokens
+from .transport import sinkhorn, uniform_marginal
+
+TOLERANCES = MappingProxyType({torch.float64: 1e-9, torch.float32: 2e-5})
+"""Largest error allowed relative to the largest recorded value."""
+
+NEAR_QUANTILE = 1e-6
+"""In float32 a keep decision this close to its quantile may flip; such flips are counted apart."""
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """How one case came out in one dtype.
+
+    Args:
+        error: largest absolute error over the largest recorded value.
+        tolerance: what it may be.
+        decisions, near: masks and keeps that differ, and how many more differ within rounding of a threshold.
+    """
+
+    case: str
+    dtype: str
+    error: float
+    tolerance: float
+    decisions: int
+    near: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is in tolerance and every decision equal."""
+        return self.decisions == 0 and self.error <= self.tolerance
+
+
+@dataclass
+class Findings:
+    """Differences gathered while a case runs."""
+
+    error: float = 0.0
+    tolerance: float = 0.0
+    decisions: int = 0
+    near: int = 0
+    rounding: dict[torch.dtype, float] = field(default_factory=dict)
+
+    def values(self, ours: Tensor, recorded: Tensor) -> None:
+        """Compare values; a recording in float32 cannot be met closer than its own rounding."""
+        if ours.shape != recorded.shape:
+            self.error = float("inf")
+            return
+        scale = float(recorded.abs().max()) or 1.0
+        self.error = max(self.error, float((ours.double() - recorded.double()).abs().max()) / scale)
+        if recorded.dtype == torch.float32:
+            self.tolerance = max(self.tolerance, torch.finfo(torch.float32).eps / 2)
+
+    def decided(self, ours: Tensor, recorded: Tensor, near: Tensor | None = None) -> None:
+        """Compare decisions; where ``near`` is True a difference is rounding, not disagreement."""
+        differ = ours != recorded
+        excused = differ & near if near is not None else torch.zeros_like(differ)
+        self.near += int(excused.sum())
+        self.decisions += int((differ & ~excused).sum())
+
+
+Case = dict[str, Tensor]
+Check = Callable[[Case, dict[str, Any], torch.dtype, Findings], None]
+
+
+def verify(folder: Path, dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCES)) -> Iterator[CaseResult]:
+    """Run every recorded case of a folder in each dtype.
+
+    Raises:
+        InputError: no case in the folder, a file that cannot be read, or a case of unknown kind.
+    """
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if not files:
+        raise InputError(f"No recorded case (*.safetensors) in {folder}; give the folder that holds them.")
+    for file in files:
+        tensors, params = _read(file)
+        check = next((check for kind, check in CHECKS.items() if file.stem.startswith(kind)), None)
+        if check is None:
+            raise InputError(f"{file.name} is no kind of case known here; names start with {', '.join(CHECKS)}.")
+        for dtype in dtypes:
+            findings = Findings(tolerance=TOLERANCES[dtype])
+            cast = {key: t.to(dtype) if t.is_floating_point() else t for key, t in tensors.items()}
+            recorded = {key: tensors[key] for key in tensors}
+            check(cast | {f"recorded_{key}": value for key, value in recorded.items()}, params, dtype, findings)
+            yield CaseResult(
+                file.stem,
+                str(dtype).removeprefix("torch."),
+                findings.error,
+                findings.tolerance,
+                findings.decisions,
+                findings.near,
+            )
+
+
+def _read(file: Path) -> tuple[Case, dict[str, Any]]:
+    try:
+        with safe_open(file, "pt") as stored:
+            params = json.loads(stored.metadata()["params"])
+            return {key: stored.get_tensor(key) for key in stored.keys()}, params  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file.name} cannot be read as a recorded case ({error}); fetch it again.") from error
+
+
+def _anchors(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
+    mask = select_anchors(
+        case["shallow"],
+        case["deep"],
+        params["budget"],
+        params["global_ratio"],
+        params["window"],
+        tuple(params["grid"]),
+    )
+    findings.decided(mask, case["mask"])
+
+
+def _sinkhorn(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
+    sources, targets = (
+        case["cost"].new_ones(case["cost"].shape[:2]),
+        case["cost"].new_ones(case["cost"].shape[0], case["cost"].shape[2]),
+    )
+    solved = sinkhorn(
+        case["cost"],
+        uniform_marginal(sources > 0),
+        uniform_marginal(targets > 0),
+        eps=params["eps"],
+        max_iterations=params["max_iter"],
+        tolerance=params["stop_threshold"],
+    )
+    findings.values(solved.plan, case["recorded_plan"])
+
+
+def _intra(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
+    features, mask = case["features"], case["mask"]
+    weights = anchor_weights(
+        features,
+        mask,
+        (27, 27),
+        eps=params["eps"],
+        spatial_weight=params["spatial_weight"],
+        scaling=params["scaling"],
+        nearest_blend=params["nearest_blend"],
+        max_iterations=params["max_iter"],
+    )
+    merged = features.clone()
+    merged[mask] = torch.bmm(weights, features).flatten(0, 1)
+    findings.values(merged, case["recorded_merged"])
+
+
+def _pool(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
+    for mode in ("bilinear", "average"):
+        pooling = Layout(len(case["features"]), (27, 27), mode).pooling_matrix()
+        findings.values(pooling.to(dtype) @ case["features"], case[f"recorded_{mode}"])
+        kept = case["mask"].double() @ pooling.T >= COVERED - ROUNDING
+        findings.decided(kept, case[f"{mode}_mask"])
+
+
+def _inter_step(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
+    anchors, sources = case["anchors"], case["sources"]
+    valid_anchors, valid_sources = anchors.new_ones(anchors.shape[:2]) > 0, sources.new_ones(sources.shape[:2]) > 0
+    plan = keyframe_plan(
+        anchors,
+        sources,
+        valid_anchors,
+        valid_sources,
+        float(params["frame_offset"]),
+        eps=params["eps"],
+        time_scale=params["sigma_t"],
+        max_iterations=params["max_iter"],
+    )
+    findings.values(plan, case["recorded_plan"])
+    share, q = explained(plan)
+    keep = below_quantile(q, valid_sources, params["keep_ratio"])
+    threshold = q.double().quantile(params["keep_ratio"], dim=1, keepdim=True)
+    near = (q.double() - threshold).abs() <= NEAR_QUANTILE if dtype == torch.float32 else None
+    findings.decided(keep, case["keep"], near)
+    columns = torch.arange(sources.shape[1])[None]
+    weights = sources.new_zeros(1, anchors.shape[1], sources.shape[1])
+    share = share * ~case["keep"][:, :, None]
+    merged, _ = absorb(anchors, weights, sources, columns, share, params["scaling"])
+    findings.values(merged, case["recorded_merged"])
+
+
+def _pipeline(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
+    frames = params["frames"]
+    tokens = VideoTokens.encoded(
+        case["features"],
+        Layout(frames, (27, 27), params["pool"], params["newline"]),
+        case["shallow"],
+        case["deep"],
+        torch.arange(frames, dtype=torch.float64),
+        newline=case["newline"],
+    )
+    intra = IntraFrame(budget=params["budget"], global_ratio=params["global_ratio"])
+    inter = InterFrame(clip_length=params["clip_length"], keep_ratio=params["keep_ratio"])
+    findings.values(inter(intra(tokens)).features, case["recorded_tokens"])
+
+
+CHECKS: MappingProxyType[str, Check] = MappingProxyType(
+    {
+        "anchors": _anchors,
+        "sinkhorn": _sinkhorn,
+        "intra": _intra,
+        "pool": _pool,
+        "inter_step": _inter_step,
+        "pipeline": _pipeline,
+    }
+)
