@@ -206,10 +206,15 @@ class VideoTokens:
             pooled=True,
         )
 
+    @cached_property
+    def lengths(self) -> Tensor:
+        """(K,) Euclidean length of every token's features, in W's dtype; not finite where a feature is not."""
+        return torch.linalg.vector_norm(self.features, dim=-1, dtype=weight_dtype(self.features))
+
     def require_finite(self) -> None:
         """Refuse features that hold NaN or infinity: nothing downstream could make sense of them."""
-        if not bool(torch.isfinite(self.features).all()):
-            bad = int((~torch.isfinite(self.features)).any(-1).sum())
+        bad = int((~torch.isfinite(self.lengths)).sum())
+        if bad:
             raise InputError(
                 f"{bad} of {len(self.features)} tokens hold NaN or infinite features; "
                 "encode the video again, in float32 or bfloat16 if it was float16."

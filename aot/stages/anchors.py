@@ -204,22 +204,24 @@ def anchor_weights(
     Returns:
         (T, n, N) row-stochastic, anchors in raster order; float64 for float64 features, float32 otherwise.
     """
-    frames, cells, _ = features.shape
-    index = mask.nonzero()[:, 1].reshape(frames, -1)
-    own = torch.nn.functional.one_hot(index, cells)
-    anchors = features.gather(1, index[:, :, None].expand(-1, -1, features.shape[2]))
+    index = mask.nonzero()[:, 1].reshape(len(features), -1)
+    anchors = features.flatten(0, 1).index_select(0, mask.flatten().nonzero()[:, 0])
+    anchors = anchors.reshape(*index.shape, -1)
     similarity = cosine_similarity(features, anchors).to(weight_dtype(features))
-    distance = grid_distances(grid, similarity)
-    cost = 1 - similarity + spatial_weight * distance[index].mT
-    every = mask.new_ones(frames, index.shape[1])
+    cost = torch.add(1 - similarity, grid_distances(grid, similarity)[index].mT, alpha=spatial_weight)
+    every = mask.new_ones(index.shape)
     plan = sinkhorn(
         cost, uniform_marginal(~mask), uniform_marginal(every), eps=eps, max_iterations=max_iterations
     ).plan.mT
-    load = plan.sum(2, keepdim=True)
-    transported = (own + scaling * plan) / (1 + scaling * load)
-    nearest = torch.nn.functional.one_hot(similarity.argmax(2), index.shape[1]).mT * ~mask[:, None]
-    gathered = (own + nearest) / (1 + nearest.sum(2, keepdim=True)).to(similarity)
-    return (1 - nearest_blend) * transported + nearest_blend * gathered
+    transported = (1 - nearest_blend) / (1 + scaling * plan.sum(2))
+    nearest = similarity.argmax(2).masked_fill(mask, -1)
+    followers = torch.zeros_like(transported).scatter_add_(1, nearest.clamp(min=0), (nearest >= 0).to(transported))
+    gathered = nearest_blend / (1 + followers)
+
+    weights = (plan * (scaling * transported)[:, :, None]).contiguous()
+    weights.scatter_add_(2, index[:, :, None], (transported + gathered)[:, :, None])
+    share = gathered.gather(1, nearest.clamp(min=0)) * (nearest >= 0)
+    return weights.scatter_add_(1, nearest.clamp(min=0)[:, None], share[:, None])
 
 
 def grid_distances(grid: tuple[int, int], like: Tensor) -> Tensor:
