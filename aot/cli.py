@@ -1,0 +1,366 @@
+"""The ``aot`` command: the library without a graph, a workflow without ComfyUI, and the checks of both."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from .errors import InputError
+
+Command = Callable[[argparse.Namespace], "tuple[dict[str, Any], int]"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a user's mistake is one line on standard error and exit code 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        result, code = options.command(options)
+    except InputError as error:
+        print(f"aot {options.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"aot {options.verb}: stopped.", file=sys.stderr)
+        return 130
+    if options.json:
+        print(json.dumps(result))
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="aot", description="Token reduction for video LLMs by optimal transport.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+
+    answer = _verb(verbs, "answer", _answer, "answer a question about a video")
+    _video_options(answer)
+    answer.add_argument("--retention", type=float, help="share of the language grid to keep, 0 to 1")
+    answer.add_argument("--stages", default=None, help="stages or a preset; 'aot' where a retention is given")
+
+    run = _verb(verbs, "run", _run, "run a workflow file, UI or API format, without ComfyUI")
+    run.add_argument("workflow", type=Path)
+    run.add_argument("--set", action="append", default=[], metavar="NODE.input=value", help="change an input")
+    run.add_argument("--base", type=Path, default=Path(), help="folder that holds input/, output/ and temp/")
+
+    compare = _verb(verbs, "compare", _compare, "variants side by side, full tokens first")
+    _video_options(compare)
+    compare.add_argument("--retention", type=_ratios, default=(0.25, 0.1), metavar="R,...")
+    compare.add_argument("--stages", nargs="+", default=["aot"])
+    compare.add_argument("--pictures", type=Path, help="folder to write a token map of every variant to")
+
+    verify = _verb(verbs, "verify", _verify, "run recorded cases of the released code through ours")
+    verify.add_argument("folder", type=Path)
+
+    bench = verbs.add_parser("bench", help="measure speed").add_subparsers(dest="what", required=True)
+    reduce = _verb(bench, "reduce", _bench_reduce, "reduction time and its ratio to the limit")
+    reduce.add_argument("--frames", type=int, default=32)
+    reduce.add_argument("--dim", type=int, default=3584)
+    reduce.add_argument("--device", default="cpu")
+    reduce.add_argument("--dtype", choices=("float32", "bfloat16", "float64"), default="float32")
+    reduce.add_argument("--repeats", type=int, default=5)
+    reduce.add_argument("--stages", nargs="+", default=["intra", "intra+inter"])
+
+    _verb(verbs, "stages", _stages, "the reduction stages, their settings and the presets")
+    models = _verb(verbs, "models", _models, "the models that can be loaded")
+    models.add_argument("--folder", type=Path, help="a folder of model folders to list too")
+    return parser
+
+
+def _verb(verbs: Any, name: str, command: Command, help: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=help, description=help)
+    parser.set_defaults(command=command)
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    return parser
+
+
+def _video_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("video", type=Path)
+    parser.add_argument("question")
+    parser.add_argument("--frames", type=int, default=16, help="frames, evenly spread over the video")
+    parser.add_argument("--start", type=float, default=0.0, help="seconds")
+    parser.add_argument("--end", type=float, help="seconds")
+    parser.add_argument("--model", default="embedded", help="'embedded' or a model folder")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--device", default=None, help="cpu, cuda, ...; the GPU where there is one")
+    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _ratios(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers; write 0.25,0.1") from error
+
+
+def _encode(options: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """The model, the frames and their tokens, with a bar for each piece of long work."""
+    from transformers.utils import logging
+
+    from .models import load
+    from .video import Sampling, load_video
+
+    logging.disable_progress_bar()
+
+    frames = load_video(options.video, Sampling(frames=options.frames, start=options.start, end=options.end))
+    with _Bar("model") as bar:
+        vllm = load(options.model, dtype=options.dtype, device=_device(options.device), on_progress=bar)
+    with _Bar("encode") as bar:
+        return vllm, frames, vllm.encode(frames, on_progress=bar)
+
+
+def _device(asked: str | None) -> str:
+    import torch
+
+    if asked is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=asked)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"Device {asked!r} is not to be had here; leave --device out, or give cpu.") from error
+    return asked
+
+
+def _generation(options: argparse.Namespace) -> Any:
+    from .answering import Generation
+
+    return Generation(options.max_new_tokens, options.temperature, options.top_p, options.seed)
+
+
+def _answer(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from .answering import answer
+    from .pipeline import FULL, is_fixed, parse
+
+    generation = _generation(options)
+    spec = options.stages or (FULL if options.retention is None else "aot")
+    pipeline = parse(spec)
+    if options.retention is not None:
+        if is_fixed(spec):
+            raise InputError(f"{spec} settles what it keeps; leave out --retention, or give stages without one.")
+        pipeline = pipeline.at_retention(options.retention)
+    vllm, frames, tokens = _encode(options)
+    reduced = pipeline(tokens)
+    shown = _Stream(sys.stdout)
+    said = answer(vllm, reduced, options.question, generation, on_text=shown)
+    print(shown.rest(said.text))
+    result = {"clip": frames.source, "pipeline": pipeline.name, **said.to_dict()}
+    print(
+        f"{said.tokens_kept} of {said.tokens_full} tokens ({said.retention:.1%}); encode {said.encode_s:.2f} s, reduce "
+        f"{said.reduce_s:.2f} s, first token {said.prefill_s:.2f} s, rest {said.decode_s:.2f} s",
+        file=sys.stderr,
+    )
+    return result, 0
+
+
+def _run(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from ..nodes import headless
+
+    return headless.command(options.workflow, options.set, options.base), 0
+
+
+def _compare(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from .comparing import compare
+    from .pictures import save_png, token_map
+    from .pipeline import FULL, is_fixed, parse
+
+    generation = _generation(options)
+    pipelines = [parse(FULL)]
+    for spec in options.stages:
+        chain = parse(spec)
+        if is_fixed(spec):
+            pipelines += [chain] if spec != FULL else []
+            continue
+        for retention in options.retention:
+            named = dataclasses.replace(chain, name=f"{spec} {retention:g}")
+            pipelines.append(named.at_retention(retention))
+    if options.pictures:
+        _make_folder(options.pictures)
+    vllm, frames, tokens = _encode(options)
+    rows = []
+    with tqdm(total=len(pipelines), desc="compare", file=sys.stderr, leave=False) as bar:
+        for row in compare(vllm, tokens, options.question, pipelines, generation, on_row=bar.set_postfix_str):
+            bar.update()
+            rows.append(row.to_dict())
+            if options.pictures:
+                name = row.name.replace(" ", "-").replace(":", "-").replace("+", "-") + ".png"
+                save_png(token_map(row.tokens, frames), options.pictures / name)
+                rows[-1]["picture"] = name
+    print(_table(rows))
+    if options.pictures:
+        print(f"Token maps: {options.pictures}")
+    result = {"clip": frames.source, "question": options.question, "model": vllm.name, "rows": rows}
+    return {**result, "frames": frames.count}, 0
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}); give a folder that can be written.") from error
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    head = ("stages", "tokens", "retention", "encode", "reduce", "prefill", "decode", "prefill speed-up", "answer")
+    cells = [
+        (
+            row["stages"],
+            f"{row['tokens_kept']}/{row['tokens_full']}",
+            f"{row['retention']:.1%}",
+            f"{row['encode_s']:.2f} s",
+            f"{row['reduce_s']:.2f} s",
+            f"{row['prefill_s']:.2f} s",
+            f"{row['decode_s']:.2f} s",
+            f"{row['prefill_speedup']:.1f} x",
+            textwrap.shorten(row["answer"], 60, placeholder="..."),
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[i]) for line in (head, *cells)) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in (head, *cells)]
+    return "\n".join((lines[0].rstrip(), "  ".join("-" * width for width in widths), *map(str.rstrip, lines[1:])))
+
+
+def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from .verification import verify
+
+    results = []
+    for result in tqdm(verify(options.folder), desc="verify", file=sys.stderr, leave=False):
+        results.append(result)
+    for result in results:
+        verdict = "ok" if result.passed else "FAILED"
+        near = f", {result.near} within rounding" if result.near else ""
+        print(
+            f"{verdict:6} {result.case:34} {result.dtype:8} error {result.error:.1e} of {result.tolerance:.1e}, "
+            f"{result.decisions} decisions differ{near}"
+        )
+    failed = sum(not result.passed for result in results)
+    print(f"{len(results) - failed} of {len(results)} passed")
+    cases = [dataclasses.asdict(result) | {"passed": result.passed} for result in results]
+    summary = {
+        "folder": options.folder.name,
+        "cases": cases,
+        "largest_error": max(result.error for result in results),
+        "decisions": sum(result.decisions for result in results),
+        "failed": failed,
+    }
+    return summary, 1 if failed else 0
+
+
+def _bench_reduce(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    import torch
+
+    from .benchmark import bench_reduce
+    from .pipeline import parse
+
+    if min(options.frames, options.dim, options.repeats) < 1:
+        raise InputError("Frames, dim and repeats start at 1; give positive numbers.")
+    rows = []
+    for spec in tqdm(options.stages, desc="bench", file=sys.stderr, leave=False):
+        row = bench_reduce(
+            parse(spec),
+            options.frames,
+            options.dim,
+            device=_device(options.device),
+            dtype=getattr(torch, options.dtype),
+            repeats=options.repeats,
+        )
+        rows.append(row)
+    for row in rows:
+        print(
+            f"{row['stages']}: {row['reduce_s']:.3f} s for {row['frames']} x 729 x {row['dim']} {row['dtype']} on "
+            f"{row['device']}, {row['ratio']:.2f} x the limit of {row['limit_s']:.3f} s; "
+            f"{row['tokens_kept']} of {row['tokens_full']} tokens kept"
+        )
+    return {"rows": rows}, 0
+
+
+def _stages(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from .pipeline import PRESETS
+    from .stages import stages
+
+    listed = []
+    for name, kind in stages().items():
+        settings = [
+            {"name": item.name, "default": item.default, **{k: v for k, v in item.metadata.items() if v is not None}}
+            for item in dataclasses.fields(kind)
+        ]
+        listed.append(
+            {"name": name, "title": kind.title, "node": kind.node_id, "source": kind.source, "settings": settings}
+        )
+        summary = (kind.__doc__ or "").splitlines()[0]
+        print(f"{name}: {kind.title} ({kind.source})\n    {summary}")
+        for setting in settings:
+            lines = textwrap.wrap(setting["help"], 90, initial_indent=" " * 8, subsequent_indent=" " * 8)
+            print(f"    {setting['name']}={setting['default']}", *lines, sep="\n")
+    print("Presets:")
+    for name, chain in PRESETS.items():
+        print(f"    {name}: {chain}")
+    return {"stages": listed, "presets": dict(PRESETS)}, 0
+
+
+def _models(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from .models import EMBEDDED, FAMILIES, families_in
+    from .models.embedded import cache_folder
+
+    ready = (cache_folder() / "config.json").is_file()
+    listed = [{"name": EMBEDDED, "family": "llava_onevision", "ready": ready}]
+    print(f"{EMBEDDED}: DINOv2-S/14 and SmolLM2-135M-Instruct, {'ready' if ready else 'assembled when first used'}")
+    if options.folder:
+        if not options.folder.is_dir():
+            raise InputError(f"No folder {options.folder}; give a folder that holds model folders.")
+        for name in families_in(options.folder):
+            listed.append({"name": name, "family": "llava_onevision", "ready": True})
+            print(name)
+    print(f"Families: {', '.join(FAMILIES)}")
+    return {"models": listed, "families": list(FAMILIES)}, 0
+
+
+class _Bar:
+    """A progress bar on standard error for work that reports (done, total); nothing is drawn until it does."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = tqdm(total=total, desc=self._label, file=sys.stderr, leave=False)
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _Stream:
+    """Prints text as it grows."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._shown = ""
+
+    def __call__(self, text: str) -> None:
+        text = text.lstrip()
+        if text.startswith(self._shown):
+            print(text[len(self._shown) :], end="", flush=True, file=self._file)
+            self._shown = text
+
+    def rest(self, text: str) -> str:
+        """What of the final text has not been shown."""
+        return text[len(self._shown) :] if text.startswith(self._shown.rstrip()) else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The aot command: every verb for real, JSON as the last line, a user's mistake one line and exit code 2."""
+
+import json
+
+import pytest
+
+from comfyui_aot.aot.cli import main
+from comfyui_aot.aot.stages import stages
+
+
+def run(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def last_json(out):
+    return json.loads(out.splitlines()[-1])
+
+
+def test_answer_gives_text_and_figures(capsys, bunny, embedded_folder):
+    code, out, _ = run(
+        capsys, "answer", bunny, "What is it?", "--frames", 4, "--retention", 0.3, "--max-new-tokens", 4, "--json"
+    )
+    result = last_json(out)
+    assert code == 0
+    assert result["clip"] == "bigbuckbunny.mp4"
+    assert result["tokens_kept"] == round(0.3 * 784)
+    assert out.startswith(result["answer"])
+
+
+def test_answer_without_stages_keeps_all_tokens(capsys, bunny, embedded_folder):
+    _, out, _ = run(capsys, "answer", bunny, "What is it?", "--frames", 2, "--max-new-tokens", 2, "--json")
+    assert (last_json(out)["tokens_kept"], last_json(out)["pipeline"]) == (392, "full")
+
+
+def test_compare_puts_full_tokens_first_and_writes_pictures(capsys, bunny, tmp_path, embedded_folder):
+    code, out, _ = run(
+        capsys, "compare", bunny, "What is it?", "--frames", 4, "--retention", "0.5,0.25", "--stages", "aot",
+        "paper-onevision-10", "--max-new-tokens", 3, "--pictures", tmp_path / "maps", "--json",
+    )  # fmt: skip
+    result = last_json(out)
+    assert code == 0
+    assert [row["stages"] for row in result["rows"]] == ["full", "aot 0.5", "aot 0.25", "paper-onevision-10"]
+    assert [row["tokens_kept"] for row in result["rows"][:3]] == [784, 392, 196]
+    wanted = {"stages", "tokens_full", "tokens_kept", "retention", "encode_s", "reduce_s", "prefill_s", "answer"}
+    assert all(wanted <= row.keys() for row in result["rows"])
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {row["picture"] for row in result["rows"]}
+
+
+def test_stages_lists_every_stage_with_its_settings(capsys):
+    _, out, _ = run(capsys, "stages", "--json")
+    listed = last_json(out)
+    assert {stage["name"] for stage in listed["stages"]} == set(stages())
+    assert "paper-onevision-10" in listed["presets"]
+
+
+def test_models_lists_the_embedded_model_and_a_folders_own(capsys, tmp_path):
+    folder = tmp_path / "maker" / "my-llava"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "llava_onevision"}')
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
+    _, out, _ = run(capsys, "models", "--folder", tmp_path, "--json")
+    assert [model["name"] for model in last_json(out)["models"]] == ["embedded", "maker/my-llava"]
+
+
+def test_bench_reduce_measures_against_the_limit(capsys):
+    code, out, _ = run(capsys, "bench", "reduce", "--frames", 4, "--dim", 32, "--repeats", 1, "--json")
+    row = last_json(out)["rows"][0]
+    assert code == 0
+    assert row["ratio"] == pytest.approx(row["reduce_s"] / row["limit_s"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["answer", "gone.mp4", "What?"], "gone.mp4"),
+        (["answer", "BUNNY", "What?", "--frames", "500"], "132"),
+        (["answer", "BUNNY", "What?", "--frames", "0"], "at least 1"),
+        (["answer", "BUNNY", "What?", "--stages", "magic"], "No stage is called 'magic'"),
+        (["answer", "BUNNY", "What?", "--retention", "1.5", "--frames", "2"], "Retention|retention"),
+        (["answer", "BUNNY", "What?", "--retention", "0.1", "--stages", "paper-onevision-10"], "settles what it keeps"),
+        (["answer", "BUNNY", "What?", "--temperature", "-1"], "temperature"),
+        (["answer", "BUNNY", "What?", "--model", "nowhere", "--frames", "2"], "No model in nowhere"),
+        (["answer", "BUNNY", "What?", "--dtype", "int3", "--frames", "2"], "float32"),
+        (["answer", "BUNNY", "What?", "--device", "abacus", "--frames", "2"], "abacus"),
+        (["answer", "BUNNY", "", "--frames", "2"], "question is empty"),
+        (["bench", "reduce", "--frames", "0"], "start at 1"),
+        (["models", "--folder", "nowhere"], "No folder nowhere"),
+        (["run", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, bunny, embedded_folder, arguments, says):
+    import re
+
+    code, _, err = run(capsys, *(bunny if argument == "BUNNY" else argument for argument in arguments))
+    lines = [line for line in err.splitlines() if line.startswith("aot ")]
+    assert code == 2
+    assert len(lines) == 1
+    assert re.search(says, lines[0])
