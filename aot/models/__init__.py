@@ -1,0 +1,91 @@
+"""The video LLMs that can be loaded: one file a family, one line in the list below."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from ..errors import InputError
+from .base import Progress, VideoLLM, ignore_progress
+from .embedded import EMBEDDED, ensure
+from .llava_onevision import LlavaOnevision
+
+FAMILIES: dict[str, type[LlavaOnevision]] = {adapter.family: adapter for adapter in (LlavaOnevision,)}
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
+
+__all__ = ["ATTENTIONS", "DTYPES", "EMBEDDED", "FAMILIES", "VideoLLM", "families_in", "load"]
+
+
+def load(
+    model: str | Path = EMBEDDED,
+    *,
+    name: str | None = None,
+    dtype: str = "auto",
+    device: torch.device | str = "cpu",
+    compute_device: torch.device | str | None = None,
+    attention: str = "sdpa",
+    on_progress: Progress = ignore_progress,
+) -> VideoLLM:
+    """Load a video LLM.
+
+    Args:
+        model: "embedded", or a folder in Hugging Face's layout.
+        name: what to call it; the folder's name where left out.
+        dtype: "auto" is bfloat16 where the model computes on CUDA and float32 elsewhere.
+        device: where to put it.
+        compute_device: where it will compute, if somebody moves it there later; ``device`` where left out.
+        attention: the LLM's attention implementation.
+        on_progress: called while the embedded model is being assembled, the first time only.
+
+    Raises:
+        InputError: no such folder, or a family that is not supported.
+    """
+    if dtype not in DTYPES or attention not in ATTENTIONS:
+        raise InputError(
+            f"dtype {dtype!r} and attention {attention!r}; dtype is one of {', '.join(DTYPES)}, "
+            f"attention one of {', '.join(ATTENTIONS)}."
+        )
+    folder = ensure(on_progress=on_progress) if model == EMBEDDED else Path(model)
+    name = name or (EMBEDDED if model == EMBEDDED else folder.name)
+    family = family_of(folder)
+    if family not in FAMILIES:
+        raise InputError(
+            f"{name} is of family {family!r}; load one of {', '.join(FAMILIES)}, or {EMBEDDED!r}, which needs no "
+            "weights."
+        )
+    computes = torch.device(device if compute_device is None else compute_device)
+    chosen = ("bfloat16" if computes.type == "cuda" else "float32") if dtype == "auto" else dtype
+    return FAMILIES[family].load(
+        folder, name=name, dtype=getattr(torch, chosen), device=torch.device(device), attention=attention
+    )
+
+
+def family_of(folder: Path) -> str:
+    """The ``model_type`` of the folder's config.json.
+
+    Raises:
+        InputError: no folder, or no readable config.json in it.
+    """
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"No model in {folder.name or folder}: a readable config.json with a model_type is missing; give a "
+            f"folder in Hugging Face's layout, or {EMBEDDED!r}."
+        ) from error
+
+
+def families_in(root: Path) -> dict[str, Path]:
+    """Folders under ``root`` that hold a model of a supported family, by their name relative to it."""
+    found = {}
+    for config in sorted(root.glob("**/config.json")):
+        try:
+            supported = family_of(config.parent) in FAMILIES
+        except InputError:
+            continue
+        if supported and config.parent != root:
+            found[config.parent.relative_to(root).as_posix()] = config.parent
+    return found

@@ -1,0 +1,76 @@
+"""What a video LLM must offer to be reduced and asked: encode frames, lay out a prompt, generate."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..cost import LanguageShape
+from ..tokens import VideoTokens
+from ..video import Frames
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) as long work goes on; may raise to stop it."""
+
+
+def ignore_progress(done: int, total: int) -> None:
+    """The progress callback of whoever does not watch."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids before and after the video, each (n,) long."""
+
+    before: Tensor
+    after: Tensor
+
+
+class VideoLLM(ABC):
+    """An adapter around a stock transformers model. With nothing reduced its logits are the stock model's."""
+
+    family: str
+    name: str
+    model: nn.Module
+    language: LanguageShape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is now."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The model's floating dtype."""
+        return next(self.model.parameters()).dtype
+
+    @abstractmethod
+    def preprocess(self, frames: Frames) -> Tensor:
+        """Pixels as the vision tower takes them, (T, 3, h, w) float32."""
+
+    @abstractmethod
+    def encode(self, frames: Frames, *, on_progress: Progress = ignore_progress) -> VideoTokens:
+        """All frames' projected tokens with their importance, pooling pending."""
+
+    @abstractmethod
+    def prompt(self, question: str) -> Prompt:
+        """The model's chat prompt around the video placeholder."""
+
+    @abstractmethod
+    def visual_embeddings(self, tokens: VideoTokens) -> Tensor:
+        """(n, D): what stands in the placeholder's place, newlines included."""
+
+    @abstractmethod
+    def decode(self, ids: list[int]) -> str:
+        """Token ids to text, special tokens left out."""
+
+    def embeddings(self, tokens: VideoTokens, question: str) -> Tensor:
+        """(1, L, D): the whole prompt, the video's tokens spliced in."""
+        prompt = self.prompt(question)
+        embed = self.model.get_input_embeddings()
+        visual = self.visual_embeddings(tokens)
+        before, after = (embed(ids.to(self.device)) for ids in (prompt.before, prompt.after))
+        return torch.cat((before, visual.to(before), after))[None]
