@@ -1,0 +1,16 @@
+"""The pack's nodes: thin ComfyUI V3 classes over the library in aot/."""
+
+from __future__ import annotations
+
+from . import answering, models, pictures, stages, video
+from .comfy import ComfyExtension, io
+
+NODES = video.NODES + models.NODES + stages.NODES + answering.NODES + pictures.NODES
+
+
+class AOTExtension(ComfyExtension):
+    """The nodes ComfyUI registers."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Every node of the pack."""
+        return list(NODES)

@@ -1,0 +1,202 @@
+"""The pack's only door to ComfyUI: everything the nodes need of it, and nothing else imports it.
+
+Where ComfyUI is not there at all, :mod:`.standin` takes its place under the same names, so the same node
+classes are imported, tested and run headless. A ComfyUI that is there but broken raises its own error.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path, PureWindowsPath
+
+import torch
+
+from ..aot.errors import InputError
+
+HAS_COMFYUI = find_spec("comfy_api") is not None or find_spec("folder_paths") is not None
+
+if HAS_COMFYUI:
+    import folder_paths
+    from comfy import model_management
+    from comfy.model_patcher import ModelPatcher
+    from comfy.utils import ProgressBar
+    from comfy_api.latest import ComfyExtension, io, ui
+
+    @contextmanager
+    def directories(base: Path) -> Iterator[None]:
+        """Inside this block ComfyUI's `input`, `output` and `temp` lie under `base`."""
+        kinds = ("input", "output", "temp")
+        before = {kind: folder_paths.get_directory_by_type(kind) for kind in kinds}
+        wanted = {kind: str(Path(base).resolve() / kind) for kind in kinds}
+        try:
+            for kind in kinds:
+                getattr(folder_paths, f"set_{kind}_directory")(wanted[kind])
+            yield
+        finally:
+            for kind in kinds:
+                getattr(folder_paths, f"set_{kind}_directory")(before[kind])
+
+else:
+    from .standin import (
+        ComfyExtension,
+        ModelPatcher,
+        ProgressBar,
+        directories,
+        folder_paths,
+        io,
+        model_management,
+        ui,
+    )
+
+__all__ = [
+    "HAS_COMFYUI", "ComfyExtension", "directories", "empty_cache", "input_directory", "interrupted", "io",
+    "list_input_files", "load_models", "model_folders", "model_patcher", "offload_device", "output_directory",
+    "progress", "resolve_file", "send_text", "temp_directory", "torch_device", "ui",
+]  # fmt: skip
+
+MODEL_CATEGORIES = ("VLLM", "LLM", "text_encoders")
+_CONTENT_TYPES = {".mkv": "video", ".m4v": "video", ".webp": "image"}
+"""Suffixes that Python's own table lacks on some systems."""
+
+
+def input_directory() -> Path:
+    """ComfyUI's input folder."""
+    return Path(folder_paths.get_input_directory())
+
+
+def output_directory() -> Path:
+    """ComfyUI's output folder."""
+    return Path(folder_paths.get_output_directory())
+
+
+def temp_directory() -> Path:
+    """ComfyUI's temp folder, emptied when ComfyUI starts."""
+    return Path(folder_paths.get_temp_directory())
+
+
+def list_input_files(content_types: Iterable[str] = ("video",)) -> list[str]:
+    """Names of the files directly in the input folder whose type is one of `content_types`, sorted."""
+    wanted = set(content_types)
+    folder = input_directory()
+    files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    return sorted(path.name for path in files if _content_type(path) in wanted)
+
+
+def _content_type(path: Path) -> str:
+    guess = mimetypes.guess_type(path.name, strict=False)[0] or ""
+    return _CONTENT_TYPES.get(path.suffix.lower(), guess.partition("/")[0])
+
+
+def resolve_file(name: str) -> Path:
+    """The file that a workflow calls `clip.mp4`, `sub/clip.mp4`, `clip.mp4 [output]` or `clip.mp4 [temp]`.
+
+    InputError where, symbolic links followed, it is not a file inside ComfyUI's input, output or temp folder.
+    """
+    bare, kind = re.fullmatch(r"(.*?)(?: ?\[(input|output|temp)\])?", name, re.DOTALL).groups()
+    kind = kind or "input"
+    folder = {"input": input_directory, "output": output_directory, "temp": temp_directory}[kind]().resolve()
+    # Windows' rules know both separators and drive letters: a workflow file may come from either system.
+    parts = PureWindowsPath(bare)
+    if not bare.strip():
+        raise InputError("No file is chosen: upload one, or name a file in ComfyUI's input folder.")
+    if "\0" in bare or parts.drive or parts.root or ".." in parts.parts:
+        raise InputError(_outside(name))
+    path = (folder / bare).resolve()
+    if not path.is_relative_to(folder):
+        raise InputError(_outside(name))
+    if not path.is_file():
+        raise InputError(
+            f"There is no file {bare!r} in ComfyUI's {kind} folder ({folder}):"
+            " upload it, put it there, or choose another."
+        )
+    return path
+
+
+def _outside(name: str) -> str:
+    return (
+        f"{name!r} is not allowed: only files inside ComfyUI's input folder, or its output and temp folders"
+        " ('name [output]', 'name [temp]'), are read, by a relative name without '..'; put the file there."
+    )
+
+
+def model_folders() -> list[tuple[str, Path]]:
+    """The folders where video LLMs may be, as (category, folder); `models/VLLM` is made known to ComfyUI."""
+    for category in MODEL_CATEGORIES:
+        if category not in folder_paths.folder_names_and_paths:
+            folder_paths.add_model_folder_path(category, str(Path(folder_paths.models_dir) / category))
+    return [(name, Path(path)) for name in MODEL_CATEGORIES for path in folder_paths.get_folder_paths(name)]
+
+
+def torch_device() -> torch.device:
+    """The device to compute on."""
+    return model_management.get_torch_device()
+
+
+def offload_device() -> torch.device:
+    """The device where a model that is not in use rests."""
+    return model_management.unet_offload_device()
+
+
+class _Managed(torch.nn.Module):
+    """Holds a model for ModelPatcher, which sets `.device`: on a transformers model that is read-only."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+
+def model_patcher(
+    model: torch.nn.Module,
+    load_device: torch.device | None = None,
+    offload_device: torch.device | None = None,
+) -> ModelPatcher:
+    """Puts `model` under ComfyUI's memory management: :func:`load_models` loads it, ComfyUI unloads it.
+
+    Keep the patcher for as long as the model: ComfyUI only holds it weakly. The devices default to
+    :func:`torch_device` and :func:`offload_device`.
+    """
+    return ModelPatcher(
+        _Managed(model),
+        load_device=load_device or torch_device(),
+        offload_device=offload_device or model_management.unet_offload_device(),
+    )
+
+
+def load_models(patchers: Sequence[ModelPatcher], memory_required: int = 0) -> None:
+    """Moves the models to their devices, unloading others for them and for `memory_required` bytes of work.
+
+    Call it before each use, since other nodes may have pushed them out.
+    """
+    # Partial loading needs ComfyUI's own layer classes: of plain torch layers some would stay behind.
+    model_management.load_models_gpu(list(patchers), memory_required=memory_required, force_full_load=True)
+
+
+def empty_cache() -> None:
+    """Gives the allocator's unused memory back to the device."""
+    model_management.soft_empty_cache()
+
+
+def progress(total: int) -> ProgressBar:
+    """A progress bar for the node that runs: `.update(n)`, `.update_absolute(value, total)`.
+
+    In ComfyUI each update also raises where the user has interrupted the run.
+    """
+    return ProgressBar(total)
+
+
+def interrupted() -> None:
+    """Raises ComfyUI's own exception where the user has interrupted the run; call it between steps."""
+    model_management.throw_exception_if_processing_interrupted()
+
+
+def send_text(node_id: str | None, text: str) -> None:
+    """Shows `text` on the node while it runs, in place of what it showed; without a server, does nothing."""
+    # Looked up, not imported: importing it would start half of ComfyUI where only its library is in use.
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if server is not None and node_id is not None:
+        server.send_progress_text(text, node_id, server.client_id)

@@ -1,0 +1,370 @@
+"""What this pack uses of ComfyUI, for where there is no ComfyUI: the same names, small and strict.
+
+It follows ComfyUI 0.3.64: a schema field or an input option that release lacks is a TypeError here too,
+and a class is as locked while it executes. Only :mod:`.comfy` imports this file.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image as PILImage
+from tqdm import tqdm
+
+_base: ContextVar[Path | None] = ContextVar("base", default=None)
+
+
+@contextmanager
+def directories(base: Path) -> Iterator[None]:
+    """Inside this block the folders `input`, `output`, `temp` and `models` are those of `base`."""
+    token = _base.set(Path(base).resolve())
+    try:
+        yield
+    finally:
+        _base.reset(token)
+
+
+def _folder(*parts: str) -> str:
+    return str((_base.get() or Path.cwd()).joinpath(*parts))
+
+
+class folder_paths:
+    """ComfyUI's folders, under one base."""
+
+    folder_names_and_paths: ClassVar = frozenset({"VLLM", "LLM", "text_encoders"})
+
+    @staticmethod
+    def get_input_directory() -> str:
+        return _folder("input")
+
+    @staticmethod
+    def get_output_directory() -> str:
+        return _folder("output")
+
+    @staticmethod
+    def get_temp_directory() -> str:
+        return _folder("temp")
+
+    @staticmethod
+    def get_folder_paths(category: str) -> list[str]:
+        return [_folder("models", category)]
+
+
+class ModelPatcher:
+    """A module, the device it computes on and the one it rests on."""
+
+    def __init__(self, model: torch.nn.Module, load_device: torch.device, offload_device: torch.device):
+        self.model, self.load_device, self.offload_device = model, load_device, offload_device
+
+
+class model_management:
+    """Devices and loading, without ComfyUI's memory accounting: a loaded model stays where it is."""
+
+    @staticmethod
+    def get_torch_device() -> torch.device:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+    @staticmethod
+    def unet_offload_device() -> torch.device:
+        return torch.device("cpu")
+
+    @staticmethod
+    def load_models_gpu(models: Sequence[ModelPatcher], memory_required: int, force_full_load: bool) -> None:
+        for patcher in models:
+            patcher.model.to(patcher.load_device)
+
+    @staticmethod
+    def soft_empty_cache() -> None:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @staticmethod
+    def throw_exception_if_processing_interrupted() -> None:
+        """Outside ComfyUI Ctrl+C interrupts."""
+
+
+class ProgressBar:
+    """A bar on standard error, where that is a terminal."""
+
+    def __init__(self, total: int) -> None:
+        self._bar = tqdm(total=total, leave=False, disable=None)
+
+    def update_absolute(self, value: int, total: int | None = None) -> None:
+        if total is not None:
+            self._bar.total = total
+        self.update(value - self._bar.n)
+
+    def update(self, value: int) -> None:
+        self._bar.update(value)
+        if self._bar.total is not None and self._bar.n >= self._bar.total:
+            self._bar.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """An input that only takes a link."""
+
+    io_type: ClassVar[str] = "*"
+    id: str = field(kw_only=False)
+    display_name: str | None = None
+    optional: bool = False
+    tooltip: str | None = None
+    lazy: bool | None = None
+
+    def get_io_type(self) -> str:
+        return self.io_type
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidgetInput(Input):
+    """An input whose value can be typed in."""
+
+    default: Any = None
+    socketless: bool | None = None
+    force_input: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BooleanInput(WidgetInput):
+    label_on: str | None = None
+    label_off: str | None = None
+
+
+class NumberDisplay(str, Enum):
+    """How a number is drawn."""
+
+    number = "number"
+    slider = "slider"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _IntInput(WidgetInput):
+    min: int | None = None
+    max: int | None = None
+    step: int | None = None
+    control_after_generate: bool | None = None
+    display_mode: NumberDisplay | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FloatInput(WidgetInput):
+    min: float | None = None
+    max: float | None = None
+    step: float | None = None
+    round: float | None = None
+    display_mode: NumberDisplay | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StringInput(WidgetInput):
+    multiline: bool = False
+    placeholder: str | None = None
+    dynamic_prompts: bool | None = None
+
+
+class UploadType(str, Enum):
+    """What the upload button of a combo uploads."""
+
+    image = "image_upload"
+    audio = "audio_upload"
+    video = "video_upload"
+    model = "file_upload"
+
+
+class FolderType(str, Enum):
+    """Where a combo's files lie."""
+
+    input = "input"
+    output = "output"
+    temp = "temp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ComboInput(WidgetInput):
+    options: Sequence[str | int] = field(default=(), kw_only=False)
+    control_after_generate: bool | None = None
+    upload: UploadType | None = None
+    image_folder: FolderType | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output."""
+
+    io_type: ClassVar[str] = "*"
+    id: str | None = None
+    display_name: str | None = None
+    tooltip: str | None = None
+    is_output_list: bool = False
+
+    def get_io_type(self) -> str:
+        return self.io_type
+
+
+def _type(io_type: str, input_class: type[Input]) -> type:
+    bound = {"io_type": io_type, "__module__": __name__}
+    sockets = {"Input": type("Input", (input_class,), bound), "Output": type("Output", (Output,), bound)}
+    return type(io_type, (), bound | sockets)
+
+
+def Custom(io_type: str) -> type:
+    """A socket type of that name, with its `Input` and `Output` classes."""
+    return _type(io_type, Input)
+
+
+class Hidden(str, Enum):
+    """What a node may ask to be told beside its inputs."""
+
+    unique_id = "UNIQUE_ID"
+    prompt = "PROMPT"
+    extra_pnginfo = "EXTRA_PNGINFO"
+
+
+@dataclass(frozen=True)
+class HiddenHolder:
+    """What a node asked to be told; None for the rest."""
+
+    unique_id: str | None = None
+    prompt: Any = None
+    extra_pnginfo: Any = None
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a node is: its names, inputs and outputs. The fields are those of ComfyUI 0.3.64."""
+
+    node_id: str
+    display_name: str | None = None
+    category: str = "sd"
+    inputs: Sequence[Input] = ()
+    outputs: Sequence[Output] = ()
+    hidden: Sequence[Hidden] = ()
+    description: str = ""
+    is_input_list: bool = False
+    is_output_node: bool = False
+    is_deprecated: bool = False
+    is_experimental: bool = False
+    is_api_node: bool = False
+    not_idempotent: bool = False
+    enable_expand: bool = False
+
+    def validate(self) -> None:
+        """Raise ValueError where two sockets share an id: ComfyUI would refuse the node."""
+        ids = [socket.id for socket in (*self.inputs, *self.outputs) if socket.id is not None]
+        if twice := sorted({name for name in ids if ids.count(name) > 1}):
+            raise ValueError(f"{self.node_id}: ids must be unique among inputs and outputs, not {twice}")
+
+
+class _Locked(type):
+    def __setattr__(cls, name: str, value: Any) -> None:
+        raise AttributeError(f"{cls.__name__} is locked while it executes: cannot set {name!r}")
+
+
+class ComfyNode:
+    """Base of a node: a class that is never instantiated, with `define_schema` and `execute`."""
+
+    hidden: ClassVar[HiddenHolder | None] = None
+
+    @classmethod
+    def define_schema(cls) -> Schema:
+        raise NotImplementedError
+
+    @classmethod
+    def execute(cls, **inputs: Any) -> NodeOutput:
+        raise NotImplementedError
+
+    @classmethod
+    def validate_inputs(cls, **inputs: Any) -> bool | str:
+        raise NotImplementedError
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> Any:
+        raise NotImplementedError
+
+    @classmethod
+    def check_lazy_status(cls, **inputs: Any) -> list[str]:
+        return [name for name, value in inputs.items() if value is None]
+
+    @classmethod
+    def GET_SCHEMA(cls) -> Schema:
+        schema = cls.define_schema()
+        schema.validate()
+        return schema
+
+    @classmethod
+    def PREPARE_CLASS_CLONE(cls, hidden: dict[Hidden, Any]) -> type[ComfyNode]:
+        holder = HiddenHolder(**{Hidden(key).name: value for key, value in hidden.items()})
+        return _Locked(cls.__name__, (cls,), {"hidden": holder, "__module__": cls.__module__})
+
+
+class NodeOutput:
+    """What a node returns: its outputs in order, and what the interface shows."""
+
+    def __init__(self, *args: Any, ui: Any = None) -> None:
+        self.args, self.ui = args, ui
+
+    @property
+    def result(self) -> tuple | None:
+        return self.args or None
+
+
+class PreviewImage:
+    """Images (B, H, W, 3), floats in [0, 1], saved as PNG files in the temp folder."""
+
+    def __init__(self, image: torch.Tensor, animated: bool = False, cls: type[ComfyNode] | None = None):
+        folder = Path(folder_paths.get_temp_directory())
+        folder.mkdir(parents=True, exist_ok=True)
+        self.animated = animated
+        self.values = []
+        prefix = f"ComfyUI_temp_{uuid.uuid4().hex[:8]}"
+        for count, pixels in enumerate(image, start=1):
+            name = f"{prefix}_{count:05}_.png"
+            array = (255 * pixels).clamp(0, 255).to("cpu", torch.uint8).numpy()
+            PILImage.fromarray(array).save(folder / name, compress_level=1)
+            self.values.append({"filename": name, "subfolder": "", "type": "temp"})
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"images": self.values, "animated": (self.animated,)}
+
+
+class PreviewText:
+    """A text for the interface."""
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"text": (self.value,)}
+
+
+class ComfyExtension:
+    """What a pack's `comfy_entrypoint` returns."""
+
+    async def on_load(self) -> None:
+        """Called once when the pack is loaded."""
+
+    async def get_node_list(self) -> list[type[ComfyNode]]:
+        """The pack's node classes."""
+        raise NotImplementedError
+
+
+io = SimpleNamespace(
+    Schema=Schema, ComfyNode=ComfyNode, NodeOutput=NodeOutput, Custom=Custom, Hidden=Hidden,
+    Input=Input, WidgetInput=WidgetInput, Output=Output,
+    UploadType=UploadType, FolderType=FolderType, NumberDisplay=NumberDisplay,
+    Int=_type("INT", _IntInput), Float=_type("FLOAT", _FloatInput), Boolean=_type("BOOLEAN", _BooleanInput),
+    String=_type("STRING", _StringInput), Combo=_type("COMBO", _ComboInput),
+    Image=Custom("IMAGE"), Video=Custom("VIDEO"), AnyType=Custom("*"),
+)  # fmt: skip
+ui = SimpleNamespace(PreviewImage=PreviewImage, PreviewText=PreviewText)

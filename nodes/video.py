@@ -1,0 +1,233 @@
+"""Nodes that bring a video into the graph as AOT_FRAMES, and out of it again as IMAGE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..aot.errors import InputError
+from ..aot.video import MODES, Frames, Sampling, load_video, require_components_fit, resample
+from .comfy import io, list_input_files, resolve_file
+from .sockets import AOTFrames
+
+CATEGORY = "AOT/video"
+
+
+def sampling_inputs() -> list[Any]:
+    """The widgets that choose frames, the same on every node that does."""
+    return [
+        io.Combo.Input(
+            "sampling",
+            options=list(MODES),
+            default="uniform",
+            tooltip="uniform: evenly spread from start to end, as the paper's evaluation does. fps: one frame every "
+            "1/fps seconds. every: every k-th frame.",
+        ),
+        io.Int.Input(
+            "frames",
+            default=16,
+            min=1,
+            max=4096,
+            tooltip="uniform: this many frames. fps and every: at most this many, spread over those found.",
+        ),
+        io.Float.Input(
+            "fps",
+            default=1.0,
+            min=0.01,
+            max=240.0,
+            step=0.1,
+            round=0.01,
+            tooltip="Frames a second, for sampling fps.",
+        ),
+        io.Int.Input("every", default=1, min=1, max=100_000, tooltip="k, for sampling every."),
+        io.Float.Input("start", default=0.0, min=0.0, max=1e6, step=0.5, round=0.01, tooltip="Seconds to start at."),
+        io.Float.Input(
+            "end",
+            default=0.0,
+            min=0.0,
+            max=1e6,
+            step=0.5,
+            round=0.01,
+            tooltip="Seconds to end at; 0 reads to the last frame.",
+        ),
+    ]
+
+
+def chosen(sampling: str, frames: int, fps: float, every: int, start: float, end: float) -> Sampling:
+    """The widgets' values as the library's sampling."""
+    cap = None if sampling == "uniform" else frames
+    return Sampling(sampling, frames, fps, every, start, end or None, cap)
+
+
+def check_sampling(sampling: str | None) -> bool | str:
+    """True, or what is wrong with the mode: ComfyUI itself does not check a combo's value."""
+    if sampling is None or sampling in MODES:
+        return True
+    return f"sampling is {sampling!r}; choose one of {', '.join(MODES)}."
+
+
+def summary(frames: Frames) -> str:
+    """One line about frames, for the node and its text output."""
+    first, last = float(frames.timestamps[0]), float(frames.timestamps[-1])
+    return (
+        f"{frames.source}: {frames.count} frames of {frames.width}x{frames.height}, {first:.2f} to {last:.2f} s, "
+        f"{frames.pixels.numel() / 2**20:.0f} MiB"
+    )
+
+
+class AOTLoadVideo(io.ComfyNode):
+    """A file in the input folder to frames."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Its inputs and outputs."""
+        return io.Schema(
+            node_id="AOTLoadVideo",
+            display_name="Load Video (AOT)",
+            category=CATEGORY,
+            description="Decode the frames asked for, and no others, from a video in ComfyUI's input folder.",
+            inputs=[
+                io.Combo.Input(
+                    "video",
+                    options=list_input_files(),
+                    upload=io.UploadType.video,
+                    tooltip="A video in ComfyUI's input folder; the button below uploads one.",
+                ),
+                *sampling_inputs(),
+                io.Int.Input(
+                    "size",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    step=2,
+                    tooltip="Length of the shorter side in pixels, proportions kept; 0 leaves the frames as filmed.",
+                ),
+            ],
+            outputs=[
+                AOTFrames.Output(display_name="frames", tooltip="The frames with their timestamps."),
+                io.String.Output(display_name="info", tooltip="What was read: frames, size, seconds."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        video: str,
+        sampling: str,
+        frames: int,
+        fps: float,
+        every: int,
+        start: float,
+        end: float,
+        size: int,
+    ) -> io.NodeOutput:
+        """Decode."""
+        loaded = load_video(resolve_file(video), chosen(sampling, frames, fps, every, start, end), size or None)
+        return io.NodeOutput(loaded, summary(loaded), ui={"text": (summary(loaded),)})
+
+    @classmethod
+    def validate_inputs(cls, video: str, sampling: str) -> bool | str:
+        """Whether the file is there and the mode is known, said before the run starts."""
+        try:
+            if video is not None:
+                resolve_file(video)
+        except InputError as error:
+            return str(error)
+        return check_sampling(sampling)
+
+    @classmethod
+    def fingerprint_inputs(cls, video: str, **settings: Any) -> tuple[int, int]:
+        """Changes when the file does."""
+        status = resolve_file(video).stat()
+        return status.st_mtime_ns, status.st_size
+
+
+class AOTFramesFromImages(io.ComfyNode):
+    """IMAGE to frames: VideoHelperSuite's loader, core nodes, anything that makes images."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Its inputs and outputs."""
+        return io.Schema(
+            node_id="AOTFramesFromImages",
+            display_name="Frames from Images (AOT)",
+            category=CATEGORY,
+            description="Take a batch of images, from VideoHelperSuite or any other node, as the frames of a video.",
+            inputs=[
+                io.Image.Input("images", tooltip="The frames, in order."),
+                io.Float.Input(
+                    "fps",
+                    default=24.0,
+                    min=0.01,
+                    max=240.0,
+                    step=1.0,
+                    round=0.01,
+                    tooltip="Frames a second of these images: gives every frame its time.",
+                ),
+            ],
+            outputs=[AOTFrames.Output(display_name="frames", tooltip="The frames with their timestamps.")],
+        )
+
+    @classmethod
+    def execute(cls, images: torch.Tensor, fps: float) -> io.NodeOutput:
+        """Round to 8 bits and add times."""
+        frames = Frames.from_images(images, fps)
+        return io.NodeOutput(frames, ui={"text": (summary(frames),)})
+
+
+class AOTFramesFromVideo(io.ComfyNode):
+    """ComfyUI's own VIDEO, its trim respected, to frames."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Its inputs and outputs."""
+        return io.Schema(
+            node_id="AOTFramesFromVideo",
+            display_name="Frames from Video (AOT)",
+            category=CATEGORY,
+            description="Choose frames from ComfyUI's own VIDEO, trimmed as it is. ComfyUI decodes the whole video for "
+            "this; Load Video (AOT) decodes only the frames chosen.",
+            inputs=[io.Video.Input("video", tooltip="A VIDEO of any core node."), *sampling_inputs()],
+            outputs=[AOTFrames.Output(display_name="frames", tooltip="The frames with their timestamps.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, video: Any, sampling: str, frames: int, fps: float, every: int, start: float, end: float
+    ) -> io.NodeOutput:
+        """Let ComfyUI decode, then choose."""
+        require_components_fit(video.get_dimensions(), video.get_duration())
+        parts = video.get_components()
+        whole = Frames.from_images(parts.images, float(parts.frame_rate), "video")
+        picked = resample(whole, chosen(sampling, frames, fps, every, start, end))
+        return io.NodeOutput(picked, ui={"text": (summary(picked),)})
+
+    @classmethod
+    def validate_inputs(cls, sampling: str) -> bool | str:
+        """Whether the mode is known."""
+        return check_sampling(sampling)
+
+
+class AOTFramesToImages(io.ComfyNode):
+    """Frames to IMAGE, for any other node."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Its inputs and outputs."""
+        return io.Schema(
+            node_id="AOTFramesToImages",
+            display_name="Frames to Images (AOT)",
+            category=CATEGORY,
+            description="Hand the frames on as a batch of images.",
+            inputs=[AOTFrames.Input("frames", tooltip="Frames of any AOT loader.")],
+            outputs=[io.Image.Output(display_name="images", tooltip="The frames as images, in order.")],
+        )
+
+    @classmethod
+    def execute(cls, frames: Frames) -> io.NodeOutput:
+        """Convert."""
+        return io.NodeOutput(frames.to_images())
+
+
+NODES = (AOTLoadVideo, AOTFramesFromImages, AOTFramesFromVideo, AOTFramesToImages)

@@ -1,0 +1,104 @@
+"""The nodes themselves, run as classes: files only from ComfyUI's folders, inputs left alone, models shared."""
+
+import os
+import shutil
+
+import pytest
+import torch
+
+from comfyui_aot.aot.errors import InputError
+from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
+from comfyui_aot.nodes.models import AOTEncodeVideo, AOTLoadVLLM
+from comfyui_aot.nodes.pictures import AOTTokenMap
+from comfyui_aot.nodes.stages import NODES as STAGES
+from comfyui_aot.nodes.video import AOTFramesFromImages, AOTFramesFromVideo, AOTFramesToImages, AOTLoadVideo
+
+WHOLE = {"sampling": "uniform", "frames": 4, "fps": 1.0, "every": 1, "start": 0.0, "end": 0.0}
+
+pytestmark = pytest.mark.skipif(HAS_COMFYUI, reason="the stand-in is not used where ComfyUI can be imported")
+
+
+@pytest.fixture
+def clip(tmp_path, bunny):
+    """ComfyUI's folders with a clip in input."""
+    (tmp_path / "input").mkdir()
+    shutil.copy(bunny, tmp_path / "input" / "clip.mp4")
+    with directories(tmp_path):
+        yield tmp_path / "input" / "clip.mp4"
+
+
+def test_load_video_reads_from_the_input_folder_and_says_what(clip):
+    frames, info = AOTLoadVideo.execute(video="clip.mp4", **WHOLE, size=120).args
+    assert tuple(frames.pixels.shape) == (4, 120, 213, 3)
+    assert info.startswith("clip.mp4: 4 frames of 213x120, 0.00 to 5.24 s")
+
+
+@pytest.mark.parametrize("name", ["../clip.mp4", "input/../../x.mp4", "gone.mp4", "C:\\x.mp4", ""])
+def test_a_file_outside_the_folders_or_missing_is_refused_before_the_run(clip, name):
+    assert "folder" in AOTLoadVideo.validate_inputs(video=name, sampling="uniform")
+    with pytest.raises(InputError, match="folder"):
+        AOTLoadVideo.execute(video=name, **WHOLE, size=0)
+
+
+def test_an_absolute_path_is_refused_even_to_the_right_file(clip):
+    assert "not allowed" in AOTLoadVideo.validate_inputs(video=str(clip), sampling="uniform")
+
+
+def test_a_changed_file_changes_the_fingerprint(clip):
+    before = AOTLoadVideo.fingerprint_inputs(video="clip.mp4", **WHOLE, size=0)
+    assert AOTLoadVideo.fingerprint_inputs(video="clip.mp4", **WHOLE, size=0) == before
+    os.utime(clip, (1, 1))
+    assert AOTLoadVideo.fingerprint_inputs(video="clip.mp4", **WHOLE, size=0) != before
+
+
+def test_unknown_choices_are_named_before_the_run(clip):
+    assert "choose one of uniform, fps, every" in AOTLoadVideo.validate_inputs(video="clip.mp4", sampling="all")
+    wrong = AOTLoadVLLM.validate_inputs(model="gone", dtype="auto", device="auto", attention="sdpa")
+    assert "choose one of embedded" in wrong
+
+
+def test_images_become_frames_and_images_again():
+    images = torch.rand(3, 8, 10, 3)
+    before = images.clone()
+    (frames,) = AOTFramesFromImages.execute(images=images, fps=2.0).args
+    (back,) = AOTFramesToImages.execute(frames=frames).args
+    assert torch.equal(images, before)
+    assert frames.timestamps.tolist() == [0.0, 0.5, 1.0]
+    torch.testing.assert_close(back, images, atol=0.5 / 255 + 1e-6, rtol=0)
+
+
+class Trimmed:
+    """A VIDEO as ComfyUI gives it: its components are already trimmed."""
+
+    def get_dimensions(self):
+        return 10, 8
+
+    def get_duration(self):
+        return 3.0
+
+    def get_components(self):
+        parts = type("Components", (), {})()
+        parts.images, parts.frame_rate = torch.rand(6, 8, 10, 3), 2
+        return parts
+
+
+def test_a_native_video_is_sampled_inside_its_trim():
+    (frames,) = AOTFramesFromVideo.execute(video=Trimmed(), **{**WHOLE, "frames": 3}).args
+    assert frames.timestamps.tolist() == [0.0, 1.0, 2.5]
+
+
+def test_two_loaders_with_equal_settings_share_one_model(embedded_folder):
+    settings = {"model": "embedded", "dtype": "auto", "device": "cpu", "attention": "sdpa"}
+    (first,), (second,) = (AOTLoadVLLM.execute(**settings).args for _ in range(2))
+    assert first is second
+
+
+def test_every_stage_and_picture_leaves_its_inputs_alone(clip, frames, embedded_folder):
+    (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="cpu", attention="sdpa").args
+    (tokens,) = AOTEncodeVideo.execute(vllm=loaded, frames=frames).args
+    features, pixels = tokens.features.clone(), frames.pixels.clone()
+    for stage in STAGES:
+        (reduced,) = stage.execute(tokens=tokens).args
+        AOTTokenMap.PREPARE_CLASS_CLONE({}).execute(tokens=reduced, frames=frames)
+    assert torch.equal(tokens.features, features)
+    assert torch.equal(frames.pixels, pixels)

@@ -1,0 +1,165 @@
+"""The pack as a whole: what every node must have, and the workflow that is bundled."""
+
+import json
+import re
+import shutil
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from comfyui_aot.nodes import NODES
+from comfyui_aot.nodes.comfy import directories
+from comfyui_aot.nodes.graph import BYPASSED, load_workflow, to_graph
+from comfyui_aot.nodes.headless import registry, run
+from comfyui_aot.nodes.models import AOTLoadVLLM
+
+CHECKOUT = Path(__file__).parents[2]
+WORKFLOW = CHECKOUT / "workflows" / "aot_full_pipeline.json"
+TITLE_HEIGHT = 30
+REDUCTIONS = ("AOTIntraFrame", "AOTInterFrame")
+QUICK = ("AOTLoadVideo.frames=4", "AOTAnswer.max_new_tokens=2")
+
+nodes = pytest.mark.parametrize("node", NODES, ids=[node.GET_SCHEMA().node_id for node in NODES])
+
+
+@pytest.fixture(scope="module")
+def workflow():
+    return load_workflow(WORKFLOW)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, bunny):
+    """A folder with input/, output/ and temp/, and the workflow's clip in input/."""
+    folder = tmp_path_factory.mktemp("base")
+    (folder / "input").mkdir()
+    shutil.copy(bunny, folder / "input" / bunny.name)
+    return folder
+
+
+@nodes
+def test_every_node_has_a_prefixed_id_a_description_and_a_category(node):
+    schema = node.GET_SCHEMA()
+    assert schema.node_id.startswith("AOT")
+    assert schema.description.endswith(".")
+    assert schema.category.split("/")[0] == "AOT"
+
+
+@nodes
+def test_every_input_and_output_has_a_tooltip(node):
+    schema = node.GET_SCHEMA()
+    for socket in (*schema.inputs, *schema.outputs):
+        assert socket.tooltip, f"{schema.node_id}.{socket.id}"
+
+
+@nodes
+def test_every_node_has_a_help_page_that_names_its_inputs(node):
+    schema = node.GET_SCHEMA()
+    page = (CHECKOUT / "web" / "docs" / f"{schema.node_id}.md").read_text()
+    assert page.startswith(f"# {schema.display_name}\n")
+    assert [socket.id for socket in schema.inputs if socket.id not in page] == []
+
+
+def test_there_is_no_help_page_without_a_node():
+    pages = {page.stem for page in (CHECKOUT / "web" / "docs").iterdir()}
+    assert pages == {node.GET_SCHEMA().node_id for node in NODES}
+
+
+def test_the_workflow_is_one_the_editor_wrote_with_this_packs_nodes(workflow):
+    assert workflow["version"] == 0.4
+    assert re.fullmatch(r"\d+\.\d+\.\d+", workflow["extra"]["frontendVersion"])
+    ours = [node for node in workflow["nodes"] if node["type"].startswith("AOT")]
+    assert len(ours) == 7
+    for node in ours:
+        assert node["properties"]["cnr_id"] == "comfyui-aot"
+        assert node["properties"]["ver"] == "0.1.0"
+
+
+def test_the_workflow_holds_no_path_and_no_answer(workflow):
+    for text in _strings(workflow):
+        assert not re.match(r"(/|~|[A-Za-z]:[\\/])", text), text
+    answer = next(node for node in workflow["nodes"] if node["type"] == "AOTAnswer")
+    assert answer["widgets_values"] == ["What animal is in the video?", 32, 0, 1, 0, "fixed"]
+
+
+def _strings(value):
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _strings(inner)
+
+
+def test_the_workflow_explains_itself(workflow):
+    assert [group["title"] for group in workflow["groups"]] == [
+        "1 Video", "2 Encode", "3 Reduce", "4 Answer", "5 See",
+    ]  # fmt: skip
+    (note,) = [node for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
+    for word in ("needs", "input", "Ctrl+B", "126, 144, 196, 205"):
+        assert word in note["widgets_values"][0]
+
+
+def test_nothing_in_the_workflow_overlaps_and_groups_hold_their_nodes(workflow):
+    boxes = [_box(node) for node in workflow["nodes"]]
+    groups = [_corners(*group["bounding"]) for group in workflow["groups"]]
+    assert not any(_overlap(one, other) for one, other in combinations(boxes, 2))
+    assert not any(_overlap(one, other) for one, other in combinations(groups, 2))
+    for node, box in zip(workflow["nodes"], boxes, strict=True):
+        holding = [group for group in groups if _overlap(box, group)]
+        if node["type"] == "MarkdownNote":
+            assert holding == []
+        else:
+            ((left, top, right, bottom),) = holding
+            assert left < box[0] and top + TITLE_HEIGHT <= box[1] and box[2] < right and box[3] < bottom
+
+
+def test_the_workflows_links_run_from_left_to_right(workflow):
+    by_id = {node["id"]: node for node in workflow["nodes"]}
+    for _, source, _, target, *_ in workflow["links"]:
+        assert _box(by_id[source])[2] < _box(by_id[target])[0]
+
+
+def _box(node):
+    (x, y), (width, height) = node["pos"], node["size"]
+    return _corners(x, y - TITLE_HEIGHT, width, height + TITLE_HEIGHT)
+
+
+def _corners(x, y, width, height):
+    return x, y, x + width, y + height
+
+
+def _overlap(one, other):
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def test_the_workflow_has_a_thumbnail():
+    with Image.open(WORKFLOW.with_suffix(".jpg")) as picture:
+        assert picture.format == "JPEG"
+        assert min(picture.size) >= 256
+
+
+def test_the_workflows_folder_holds_nothing_that_is_no_template():
+    for path in WORKFLOW.parent.glob("*.json"):
+        assert "nodes" in json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("without", [(), *((kind,) for kind in REDUCTIONS), REDUCTIONS])
+def test_the_workflow_runs_headless_with_any_reduction_bypassed(workflow, base, embedded_folder, without):
+    nodes = [{**node, "mode": BYPASSED} if node["type"] in without else node for node in workflow["nodes"]]
+    with directories(base):
+        results = run(to_graph({**workflow, "nodes": nodes}, registry(NODES)), QUICK)
+    by_type = {result.node.type: result for result in results.values()}
+    answer = by_type["AOTAnswer"].outputs[1]
+    assert len(answer.stages) == len(REDUCTIONS) - len(without)
+    assert answer.tokens_full == 4 * 196
+    assert (answer.tokens_kept == answer.tokens_full) is (without == REDUCTIONS)
+    assert by_type["AOTTokenMap"].ui["images"]
+
+
+def test_two_loaders_with_equal_settings_share_one_model(embedded_folder):
+    settings = ("embedded", "auto", "auto", "sdpa")
+    first, second, other = (
+        AOTLoadVLLM.execute(*each).args[0] for each in (settings, settings, (*settings[:3], "eager"))
+    )
+    assert first is second
+    assert other.vllm.model is not first.vllm.model
