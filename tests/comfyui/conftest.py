@@ -1,0 +1,213 @@
+"""A real ComfyUI with this pack installed in it, started once for all tests of this folder.
+
+It is looked for in $COMFYUI_ROOT, then in ~/comfy/ComfyUI where comfy-cli installs it, with a virtual environment
+of its own (.venv or venv) and, for the tests that need it, VideoHelperSuite beside it or in its custom_nodes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfyui_aot.nodes import NODES
+from comfyui_aot.nodes.graph import Link, load_workflow, to_graph
+from comfyui_aot.nodes.headless import registry
+from comfyui_aot.tests.comfyui.client import Client
+
+CHECKOUT = Path(__file__).parents[2]
+WORKFLOW = CHECKOUT / "workflows" / "aot_full_pipeline.json"
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+START_TIMEOUT = 120
+BROWSER_FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+MAKE_TORCHVISION_IMPORT = '''
+"""Defines two operators that a torchvision built for CUDA lacks beside a CPU-only torch, so that it can be imported."""
+import importlib.util
+from pathlib import Path
+
+import torch
+
+library = Path(importlib.util.find_spec("torchvision").origin).with_name("_C.so")
+try:
+    torch.ops.load_library(str(library))
+except OSError:
+    kept = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        kept.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    torch.aot_test_library = kept
+'''
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running ComfyUI."""
+
+    address: str
+    base: Path
+    log: Path
+    process: subprocess.Popen
+
+    @property
+    def client(self) -> Client:
+        """A new client."""
+        return Client(self.address)
+
+
+def _root() -> Path:
+    given = os.environ.get("COMFYUI_ROOT")
+    candidates = [Path(given)] if given else [Path.home() / "comfy" / "ComfyUI"]
+    for root in candidates:
+        if (root / "main.py").is_file():
+            return root
+    pytest.skip(f"no ComfyUI in {candidates[0]}: install one there, or set COMFYUI_ROOT")
+
+
+def _python(root: Path) -> Path:
+    for venv in (".venv", "venv"):
+        for python in ("bin/python", "Scripts/python.exe"):
+            if (root / venv / python).is_file():
+                return root / venv / python
+    pytest.skip(f"ComfyUI in {root} has no virtual environment (.venv or venv)")
+
+
+def _video_helper_suite(root: Path) -> Path | None:
+    name = "ComfyUI-VideoHelperSuite"
+    return next((p for p in (root.parent / name, root / "custom_nodes" / name) if p.is_dir()), None)
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def _base(folder: Path, root: Path, clips: Iterable[Path]) -> Path:
+    custom = folder / "custom_nodes"
+    for each in (custom, folder / "input", folder / "user" / "default"):
+        each.mkdir(parents=True)
+    (custom / "comfyui-aot").symlink_to(CHECKOUT, target_is_directory=True)
+    if suite := _video_helper_suite(root):
+        (custom / suite.name).symlink_to(suite, target_is_directory=True)
+    helper = custom / "torchvision-import"
+    helper.mkdir()
+    (helper / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
+    (helper / "prestartup_script.py").write_text(MAKE_TORCHVISION_IMPORT)
+    for clip in clips:
+        shutil.copy(clip, folder / "input" / clip.name)
+    settings = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
+    (folder / "user" / "default" / "comfy.settings.json").write_text(json.dumps(settings))
+    return folder
+
+
+def _wait_until_up(address: str, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            urllib.request.urlopen(f"http://{address}/system_stats", timeout=5).close()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+        else:
+            return
+    process.kill()
+    pytest.fail(f"ComfyUI did not come up; its log ends:\n{log.read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="session")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, bunny: Path, carphone: Path, embedded_folder: Path
+) -> Iterator[Server]:
+    """ComfyUI with this pack, clips in its input folder, and the embedded model already assembled."""
+    root = _root()
+    python = _python(root)
+    base = _base(tmp_path_factory.mktemp("comfyui"), root, (bunny, carphone))
+    address, log = f"127.0.0.1:{_free_port()}", base / "server.log"
+    command = [
+        python, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", address.rpartition(":")[2],
+        "--base-directory", base, "--disable-api-nodes", "--database-url", "sqlite:///:memory:",
+    ]  # fmt: skip
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=root, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        _wait_until_up(address, process, log)
+        yield Server(address, base, log, process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def object_info(server: Server) -> dict[str, Any]:
+    """All nodes the server knows."""
+    return server.client.get("/object_info")
+
+
+@pytest.fixture(scope="session")
+def with_video_helper_suite(object_info: dict[str, Any]) -> None:
+    """Skips where VideoHelperSuite is not installed."""
+    if "VHS_LoadVideo" not in object_info:
+        pytest.skip("VideoHelperSuite is neither beside ComfyUI nor in its custom_nodes")
+
+
+def api_form(path: Path) -> dict[str, Any]:
+    """A workflow in UI format as the prompt that the editor would queue."""
+    graph = to_graph(load_workflow(path), registry(NODES))
+
+    def value(given: Any) -> Any:
+        return [given.node, given.slot] if isinstance(given, Link) else given
+
+    return {
+        key: {"class_type": node.type, "inputs": {name: value(given) for name, given in node.inputs.items()}}
+        for key, node in graph.nodes.items()
+    }
+
+
+@pytest.fixture
+def prompt() -> dict[str, Any]:
+    """The bundled workflow in API form, for a test to change."""
+    return api_form(WORKFLOW)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = next(filter(None, map(shutil.which, names)), None)
+    if executable is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as engine:
+        launched = engine.chromium.launch(executable_path=executable, args=list(BROWSER_FLAGS))
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Any, server: Server) -> Iterator[Any]:
+    """ComfyUI's page, loaded."""
+    context = browser.new_context(viewport={"width": 1920, "height": 1080})
+    opened = context.new_page()
+    opened.goto(f"http://{server.address}")
+    opened.wait_for_function("window.LiteGraph?.registered_node_types?.AOTAnswer && window.app?.graph", timeout=60_000)
+    yield opened
+    context.close()

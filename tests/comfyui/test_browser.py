@@ -1,0 +1,144 @@
+"""The pack in ComfyUI's own page, as somebody sees it who opens the bundled template and presses Run."""
+
+import json
+from pathlib import Path
+
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+PACK = "comfyui-aot"
+TEMPLATE = "aot_full_pipeline"
+RUN = '[data-testid="queue-button"]:is(button), [data-testid="queue-button"] button'
+
+
+def open_template(page):
+    """Opens the bundled workflow through the template browser."""
+    page.evaluate("void app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    dialog = page.locator('[role="dialog"]')
+    dialog.get_by_text(PACK, exact=True).first.click()
+    dialog.get_by_text(TEMPLATE).or_(dialog.get_by_text(TEMPLATE.replace("_", " "))).first.click()
+    page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTAnswer')")
+    page.wait_for_timeout(1000)
+
+
+def run(page, timeout=200_000):
+    """Presses Run and waits for the end."""
+    page.evaluate(
+        "for (const end of ['execution_success', 'execution_error', 'execution_interrupted'])"
+        " app.api.addEventListener(end, () => { window.ended = end })"
+    )
+    page.click(RUN)
+    page.wait_for_function("window.ended", timeout=timeout)
+    assert page.evaluate("window.ended") == "execution_success"
+    page.wait_for_timeout(1500)
+
+
+def of(page, kind, expression):
+    """The value of a JavaScript expression about `node`, the only node of a kind."""
+    return page.evaluate(
+        f"(kind) => {{ const node = app.graph._nodes.find((each) => each.type === kind); return {expression} }}", kind
+    )
+
+
+def point(page, kind, widget):
+    """Where on the page the middle of a widget is."""
+    return page.evaluate(
+        """([kind, name]) => {
+            const node = app.graph._nodes.find((each) => each.type === kind);
+            const widget = node.widgets.find((each) => each.name === name);
+            const [x, y] = [node.pos[0] + node.size[0] / 2, node.pos[1] + widget.y + 10];
+            const { scale, offset } = app.canvas.ds, box = app.canvas.canvas.getBoundingClientRect();
+            return [box.left + (x + offset[0]) * scale, box.top + (y + offset[1]) * scale];
+        }""",
+        [kind, widget],
+    )
+
+
+def test_the_template_opens_runs_and_shows_its_answer_and_its_picture(page, server):
+    open_template(page)
+    sizes = page.evaluate("app.graph._nodes.map((node) => [node.type, ...node.size])")
+    run(page)
+    SCREENSHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{TEMPLATE}.png")
+
+    (entry,) = list(server.client.get("/history?max_items=1").values())
+    answer = of(page, "AOTAnswer", "String(node.id)")
+    text, figures = entry["outputs"][answer]["text"]
+    report = page.locator(".aot-report.aot-answer")
+    assert report.count() == 1
+    assert report.is_visible()
+    assert report.inner_text().startswith(text)
+    assert figures.splitlines()[0] in report.inner_text()
+
+    image = of(page, "AOTTokenMap", "[node.imgs.length, node.imgs[0].complete, node.imgs[0].naturalWidth]")
+    assert image[:2] == [1, True]
+    assert image[2] > 1000
+    assert page.evaluate("app.graph._nodes.map((node) => [node.type, ...node.size])") == sizes
+
+
+def test_every_other_node_shows_one_line_about_what_it_did(page):
+    open_template(page)
+    of(page, "AOTLoadVideo", "node.widgets.find((each) => each.name === 'frames').value = 2")
+    of(page, "AOTAnswer", "node.widgets.find((each) => each.name === 'max_new_tokens').value = 2")
+    # Otherwise nodes that an earlier test has run report nothing.
+    of(page, "AOTIntraFrame", "node.widgets.find((each) => each.name === 'budget').value = 144")
+    run(page)
+    assert of(page, "AOTLoadVideo", "node.widgets.at(-1).name === 'video-preview' || node.widgets.length") is True
+    assert "bigbuckbunny.mp4: 2 frames" in page.locator(".aot-report").all_inner_texts()[0]
+    assert any("392 to " in text for text in page.locator(".aot-report").all_inner_texts())
+
+
+def test_a_report_is_not_saved_with_the_workflow(page):
+    open_template(page)
+    for report in page.locator(".aot-report").all():
+        report.evaluate("(element) => { element.textContent = 'reported' }")
+    assert "reported" not in json.dumps(page.evaluate("app.graph.serialize()"))
+
+
+def test_the_editor_queues_what_the_file_is_read_as(page, prompt):
+    open_template(page)
+    queued = page.evaluate("app.graphToPrompt().then((both) => both.output)")
+    # The editor also sends what its own upload button and video preview hold; no node takes that.
+    extra = ("upload", "video-preview")
+    inputs = {key: {k: v for k, v in node["inputs"].items() if k not in extra} for key, node in queued.items()}
+    assert inputs == {key: node["inputs"] for key, node in prompt.items()}
+
+
+def test_the_help_page_opens_from_the_node(page):
+    open_template(page)
+    of(page, "AOTIntraFrame", "app.canvas.selectNode(node)")
+    page.locator('[data-testid="info-button"], .selection-toolbox .pi-question-circle').first.click()
+    page.get_by_text("Phase I of AOT").wait_for(timeout=10_000)
+
+
+def test_a_tooltip_appears_on_a_widget(page):
+    open_template(page)
+    page.mouse.move(*point(page, "AOTIntraFrame", "budget"))
+    tooltip = page.locator(".node-tooltip")
+    tooltip.wait_for(timeout=5_000)
+    assert "nchors" in tooltip.inner_text()
+
+
+def test_the_upload_button_uploads_and_chooses_the_file(page, server, carphone, tmp_path):
+    clip = tmp_path / "uploaded.mp4"
+    clip.write_bytes(carphone.read_bytes())
+    open_template(page)
+    with page.expect_file_chooser() as chooser:
+        page.mouse.click(*point(page, "AOTLoadVideo", "upload"))
+    chooser.value.set_files(clip)
+    page.wait_for_function(
+        "app.graph._nodes.find((node) => node.type === 'AOTLoadVideo').widgets[0].value === 'uploaded.mp4'"
+    )
+    assert (server.base / "input" / "uploaded.mp4").read_bytes() == clip.read_bytes()
+
+
+def test_a_report_is_still_there_when_its_tab_is_left_and_returned_to(page):
+    open_template(page)
+    of(page, "AOTAnswer", "node.widgets.find((each) => each.name === 'max_new_tokens').value = 2")
+    of(page, "AOTLoadVideo", "node.widgets.find((each) => each.name === 'frames').value = 2")
+    run(page)
+    before = page.locator(".aot-report.aot-answer").inner_text()
+    page.evaluate("void app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.wait_for_function("!app.graph._nodes.some((node) => node.type === 'AOTAnswer')")
+    page.locator(".workflow-tabs").get_by_text(TEMPLATE).first.click()
+    page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTAnswer')")
+    page.wait_for_timeout(1000)
+    assert page.locator(".aot-report.aot-answer").inner_text() == before

@@ -1,0 +1,197 @@
+"""The pack in a real ComfyUI, driven over HTTP and the websocket."""
+
+import copy
+import json
+import re
+import shutil
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from comfyui_aot.nodes.headless import command
+from comfyui_aot.tests.comfyui.client import Refused
+
+CHECKOUT = Path(__file__).parents[2]
+SNAPSHOT = Path(__file__).with_name("object_info.json")
+
+
+def the(prompt, kind):
+    """The id of the only node of a kind."""
+    (key,) = [key for key, node in prompt.items() if node["class_type"] == kind]
+    return key
+
+
+def changed(prompt, kind, **values):
+    """The prompt with values of the only node of a kind replaced."""
+    copied = copy.deepcopy(prompt)
+    copied[the(copied, kind)]["inputs"].update(values)
+    return copied
+
+
+def bypassed(prompt, kind):
+    """The prompt without a reduction node, what it took handed on in its place."""
+    copied = copy.deepcopy(prompt)
+    key = the(copied, kind)
+    source = copied.pop(key)["inputs"]["tokens"]
+    for node in copied.values():
+        node["inputs"] = {name: source if value == [key, 0] else value for name, value in node["inputs"].items()}
+    return copied
+
+
+def short(prompt, **values):
+    """The prompt on few frames, with a short answer and no picture."""
+    copied = changed(changed(prompt, "AOTLoadVideo", frames=4), "AOTAnswer", max_new_tokens=4, **values)
+    del copied[the(copied, "AOTTokenMap")]
+    return copied
+
+
+def kept(run, prompt):
+    """Tokens kept and full, as the Answer node shows them."""
+    figures = run.text(the(prompt, "AOTAnswer"))[1]
+    return tuple(int(number) for number in re.search(r"(\d+) of (\d+)", figures).groups())
+
+
+def test_the_pack_loads_without_a_warning(server, object_info):
+    start = server.log.read_text().partition("To see the GUI go to")[0]
+    assert "comfyui-aot" in start
+    about_us = [line for line in start.splitlines() if "aot" in line.lower()]
+    assert all(re.fullmatch(r" *[\d.]+ seconds: .*comfyui-aot", line) for line in about_us), about_us
+    assert not re.search(r"IMPORT FAILED|Traceback|Cannot import", start), start
+
+
+def test_object_info_of_our_nodes_matches_the_snapshot(object_info, tmp_path):
+    ours = {name: info for name, info in object_info.items() if name.startswith("AOT")}
+    for name, socket in (("AOTLoadVideo", "video"), ("AOTLoadVLLM", "model")):
+        ours[name]["input"]["required"][socket][1]["options"] = ["(what is there)"]
+    found = json.dumps(ours, indent=1, sort_keys=True) + "\n"
+    new = tmp_path / SNAPSHOT.name
+    new.write_text(found)
+    assert SNAPSHOT.is_file() and found == SNAPSHOT.read_text(), (
+        f"What ComfyUI knows of the nodes has changed. If that is meant, and no saved workflow breaks by it: "
+        f"cp {new} {SNAPSHOT}"
+    )
+
+
+def test_the_help_pages_are_served(server, object_info):
+    for name in filter(lambda name: name.startswith("AOT"), object_info):
+        with urllib.request.urlopen(f"http://{server.address}/extensions/comfyui-aot/docs/{name}.md") as page:
+            assert page.read().startswith(b"# ")
+
+
+def test_the_workflow_answers_streams_and_draws(server, prompt):
+    run = server.client.run(prompt)
+    assert run.ended == "execution_success"
+    answer = the(prompt, "AOTAnswer")
+    text, _ = run.text(answer)
+    assert text
+    assert run.streamed(answer)[-1].strip() == text
+    assert [image["type"] for image in run.history["outputs"][the(prompt, "AOTTokenMap")]["images"]] == ["temp"]
+
+
+def test_it_answers_as_it_does_without_comfyui(server, prompt, tmp_path, bunny):
+    run = server.client.run(prompt)
+    (tmp_path / "input").mkdir()
+    shutil.copy(bunny, tmp_path / "input" / bunny.name)
+    (headless,) = command(CHECKOUT / "workflows" / "aot_full_pipeline.json", [], tmp_path)["answers"]
+    assert run.text(the(prompt, "AOTAnswer"))[0] == headless["answer"]
+    assert kept(run, prompt) == (headless["tokens_kept"], headless["tokens_full"])
+
+
+def test_images_of_video_helper_suite_feed_the_graph(server, prompt, with_video_helper_suite):
+    prompt = short(prompt)
+    loader = the(prompt, "AOTLoadVideo")
+    prompt["vhs"] = {
+        "class_type": "VHS_LoadVideo",
+        "inputs": {
+            "video": "carphone_pristine.mp4", "force_rate": 0, "custom_width": 0, "custom_height": 0,
+            "frame_load_cap": 4, "skip_first_frames": 0, "select_every_nth": 10,
+        },
+    }  # fmt: skip
+    prompt[loader] = {"class_type": "AOTFramesFromImages", "inputs": {"images": ["vhs", 0], "fps": 2.5}}
+    run = server.client.run(prompt)
+    assert run.ended == "execution_success"
+    assert run.text(loader) == ["images: 4 frames of 176x144, 0.00 to 1.20 s, 0 MiB"]
+    assert kept(run, prompt)[1] == 4 * 196
+
+
+def test_the_core_video_type_feeds_the_graph(server, prompt):
+    prompt = short(prompt)
+    loader = the(prompt, "AOTLoadVideo")
+    sampling = {"sampling": "uniform", "frames": 4, "fps": 1.0, "every": 1, "start": 0.0, "end": 0.0}
+    prompt["core"] = {"class_type": "LoadVideo", "inputs": {"file": "carphone_pristine.mp4"}}
+    prompt[loader] = {"class_type": "AOTFramesFromVideo", "inputs": {"video": ["core", 0], **sampling}}
+    run = server.client.run(prompt)
+    assert run.ended == "execution_success"
+    assert run.text(loader) == ["video: 4 frames of 176x144, 0.00 to 3.97 s, 0 MiB"]
+    assert kept(run, prompt)[1] == 4 * 196
+
+
+def test_an_interrupt_stops_the_generation_and_the_next_run_works(server, prompt):
+    client, asked = server.client, []
+
+    def interrupt(message):
+        if message.kind == "text" and not asked:
+            asked.append(time.monotonic())
+            client.post("/interrupt")
+
+    # So hot that it hardly ever ends by itself.
+    endless = changed(short(prompt), "AOTAnswer", max_new_tokens=2000, temperature=5.0)
+    run = client.run(endless, on_message=interrupt)
+    assert run.ended == "execution_interrupted"
+    assert time.monotonic() - asked[0] < 2
+    assert client.run(short(prompt, seed=1)).ended == "execution_success"
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "said"),
+    [
+        ("AOTIntraFrame", {"budget": 0}, "budget"),
+        ("AOTIntraFrame", {"global_ratio": 2.0}, "global_ratio"),
+        ("AOTAnswer", {"max_new_tokens": -1}, "max_new_tokens"),
+        ("AOTLoadVideo", {"sampling": "sideways"}, "sideways"),
+        ("AOTLoadVLLM", {"model": "no such model"}, "no such model"),
+        ("AOTLoadVideo", {"video": "missing.mp4"}, "missing.mp4"),
+        ("AOTLoadVideo", {"video": "../server.log"}, "not allowed"),
+        ("AOTLoadVideo", {"video": "/etc/hostname"}, "not allowed"),
+    ],
+)
+def test_a_bad_value_is_refused_naming_the_node(server, prompt, kind, values, said):
+    # With one output node: of several, the server runs those that are in order.
+    with pytest.raises(Refused) as refused:
+        server.client.queue(changed(short(prompt), kind, **values))
+    assert refused.value.status == 400
+    faulty = refused.value.body["node_errors"][the(prompt, kind)]
+    assert faulty["class_type"] == kind
+    assert any(said in f"{error['message']} {error['details']}" for error in faulty["errors"])
+
+
+@pytest.mark.parametrize(
+    ("without", "tokens"),
+    [(("AOTIntraFrame",), None), (("AOTInterFrame",), None), (("AOTIntraFrame", "AOTInterFrame"), (784, 784))],
+)
+def test_bypassing_a_reduction_leaves_a_working_graph(server, prompt, without, tokens):
+    prompt = short(prompt)
+    both = kept(server.client.run(prompt), prompt)
+    for kind in without:
+        prompt = bypassed(prompt, kind)
+    run = server.client.run(prompt)
+    assert run.ended == "execution_success"
+    assert kept(run, prompt)[0] > both[0]
+    if tokens:
+        assert kept(run, prompt) == tokens
+
+
+def test_two_loaders_with_equal_settings_hold_one_model(server, prompt):
+    prompt = short(prompt)
+    server.client.run(prompt)
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    loader = the(prompt, "AOTLoadVLLM")
+    prompt["second"] = copy.deepcopy(prompt[loader])
+    prompt[the(prompt, "AOTAnswer")]["inputs"].update(vllm=["second", 0], seed=2)
+    assert server.client.run(prompt).ended == "execution_success"
+    # The model takes 600 MB; what one more run leaves behind is far less.
+    assert process.memory_info().rss - before < 300e6
