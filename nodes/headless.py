@@ -12,6 +12,8 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -248,10 +250,19 @@ def _overrides(cls: type, name: str) -> bool:
 
 
 def _awaited(value: Any) -> Any:
+    if not inspect.isawaitable(value):
+        return value
+
     async def wait() -> Any:
         return await value
 
-    return asyncio.run(wait()) if inspect.isawaitable(value) else value
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(wait())
+    # A notebook's loop is already running in this thread, and a thread has only one.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(copy_context().run, asyncio.run, wait()).result()
 
 
 def run(

@@ -251,6 +251,14 @@ def test_a_lazy_input_is_evaluated_only_when_asked_for():
     assert results["3"].outputs == ((0, 1),)
 
 
+def test_an_asynchronous_node_runs_where_a_loop_is_running_already():
+    async def notebook():
+        return run(graph_of(n1=source(), n2=source(count=2), n3={"class_type": "TestChoose", "inputs": {
+            "left": False, "one": ["1", 0], "two": ["2", 0]}}, n4=show(["3", 0])))  # fmt: skip
+
+    assert asyncio.run(notebook())["3"].outputs == ((0, 1),)
+
+
 def test_an_input_error_in_a_node_names_the_node_once():
     class Empty(Source):
         @classmethod
