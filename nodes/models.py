@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from ..aot.errors import InputError
 from ..aot.models import ATTENTIONS, DTYPES, EMBEDDED, VideoLLM, families_in, load
 from ..aot.video import Frames
 from .comfy import interrupted, io, load_models, model_folders, model_patcher, offload_device, progress, torch_device
@@ -40,6 +44,12 @@ def choices() -> dict[str, Any]:
             for name, path in families_in(folder).items():
                 found.setdefault(name, path)
     return found
+
+
+def not_offered(name: str, value: str, offered: Iterable[str]) -> str:
+    """What is wrong with a choice that is not there, and where models belong."""
+    where = " Models are folders under models/VLLM." if name == "model" else ""
+    return f"{name} is {value!r}; choose one of {', '.join(offered)}.{where}"
 
 
 def summary(loaded: Loaded) -> str:
@@ -105,10 +115,13 @@ class AOTLoadVLLM(io.ComfyNode):
         key = (model, dtype, device, attention)
         loaded = _LOADED.get(key)
         if loaded is None:
-            target = torch_device() if device == "auto" else device
-            rest = offload_device() if device == "auto" else device
+            offered = choices()
+            if model not in offered:
+                raise InputError(not_offered("model", model, offered))
+            target = torch_device() if device == "auto" else torch.device(device)
+            rest = offload_device() if device == "auto" else torch.device(device)
             vllm = load(
-                choices().get(model) or model,
+                offered[model] or EMBEDDED,
                 name=model,
                 dtype=dtype,
                 device=rest,
@@ -126,8 +139,7 @@ class AOTLoadVLLM(io.ComfyNode):
         given = {"model": model, "dtype": dtype, "device": device, "attention": attention}
         for name, value in given.items():
             if value is not None and value not in offered[name]:
-                where = " Models are folders under models/VLLM." if name == "model" else ""
-                return f"{name} is {value!r}; choose one of {', '.join(offered[name])}.{where}"
+                return not_offered(name, value, offered[name])
         return True
 
 

@@ -73,13 +73,16 @@ class LlavaOnevision(VideoLLM):
         """Load from a folder in Hugging Face's layout; safetensors only, nothing is downloaded or executed.
 
         Raises:
-            InputError: the folder holds no safetensors or no tokenizer.
+            InputError: the folder holds no safetensors, or the attention asked for is not installed.
         """
         if not any(folder.glob("*.safetensors")):
             raise InputError(f"{name} has no .safetensors file; put the model's safetensors files in its folder.")
-        model = LlavaOnevisionForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, attn_implementation=attention
-        )
+        try:
+            model = LlavaOnevisionForConditionalGeneration.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, local_files_only=True, attn_implementation=attention
+            )
+        except ImportError as error:
+            raise InputError(f"{name} cannot be loaded with attention {attention} ({error}); choose sdpa.") from error
         model.model.vision_tower.set_attn_implementation(ATTENTION)
         return cls(
             model.eval().to(device),

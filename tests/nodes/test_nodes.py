@@ -102,3 +102,13 @@ def test_every_stage_and_picture_leaves_its_inputs_alone(clip, frames, embedded_
         AOTTokenMap.PREPARE_CLASS_CLONE({}).execute(tokens=reduced, frames=frames)
     assert torch.equal(tokens.features, features)
     assert torch.equal(frames.pixels, pixels)
+
+
+def test_a_model_outside_the_model_folders_is_not_loaded(clip, embedded_folder):
+    with pytest.raises(InputError, match="choose one of embedded"):
+        AOTLoadVLLM.execute(model=str(embedded_folder), dtype="auto", device="cpu", attention="sdpa")
+
+
+def test_an_attention_that_is_not_installed_is_one_line(clip, embedded_folder):
+    with pytest.raises(InputError, match=r"flash_attention_2 .* choose sdpa"):
+        AOTLoadVLLM.execute(model="embedded", dtype="bfloat16", device="cpu", attention="flash_attention_2")
