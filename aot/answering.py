@@ -60,7 +60,8 @@ class Answer:
         decode_s: seconds from the first token to the last.
         prefill_flops: estimated operations of prefilling the kept visual tokens.
         kv_cache_bytes: keys and values of prompt and answer.
-        peak_memory_bytes: extra memory of prefill and decode at its peak (on the CPU an estimate).
+        peak_memory_bytes: most memory in use during prefill and decode, the model included (on the CPU, of the
+            whole process).
     """
 
     question: str

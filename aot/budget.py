@@ -14,8 +14,8 @@ def tokens_for(retention: float, frames: int, cells: int) -> int:
     full = frames * cells
     if not 0 < retention <= 1:
         raise InputError(
-            f"Retention {retention:g} is outside 0 to 1; give the share of the {full} language-grid tokens "
-            "to keep, 0.1 for a tenth."
+            f"Retention {retention:g} is not above 0 and at most 1; give the share of the {full} language-grid "
+            "tokens to keep, 0.1 for a tenth."
         )
     kept = round(retention * full)
     if kept < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ from typing import Any
 from tqdm import tqdm
 
 from .errors import InputError
+
+CHAIN = "stages joined by +, each NAME or NAME:key=value,key=value, or a preset ('aot stages' lists them)"
 
 Command = Callable[[argparse.Namespace], "tuple[dict[str, Any], int]"]
 
@@ -40,31 +43,39 @@ def _parser() -> argparse.ArgumentParser:
 
     answer = _verb(verbs, "answer", _answer, "answer a question about a video")
     _video_options(answer)
-    answer.add_argument("--retention", type=float, help="share of the language grid to keep, 0 to 1")
-    answer.add_argument("--stages", default=None, help="stages or a preset; 'aot' where a retention is given")
+    answer.add_argument("--retention", type=float, help="share of the language grid to keep, above 0, at most 1")
+    answer.add_argument("--stages", help=f"{CHAIN}; 'aot' where only a retention is given")
 
     run = _verb(verbs, "run", _run, "run a workflow file, UI or API format, without ComfyUI")
-    run.add_argument("workflow", type=Path)
-    run.add_argument("--set", action="append", default=[], metavar="NODE.input=value", help="change an input")
+    run.add_argument("workflow", type=Path, help="a .json file; the videos it names are looked for in BASE/input")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NODE.input=value",
+        help="change an input of the node of that type, title or id, AOTLoadVideo.video=mine.mp4 for instance",
+    )
     run.add_argument("--base", type=Path, default=Path(), help="folder that holds input/, output/ and temp/")
 
     compare = _verb(verbs, "compare", _compare, "variants side by side, full tokens first")
     _video_options(compare)
-    compare.add_argument("--retention", type=_ratios, default=(0.25, 0.1), metavar="R,...")
-    compare.add_argument("--stages", nargs="+", default=["aot"])
+    compare.add_argument(
+        "--retention", type=_ratios, default=(0.25, 0.1), metavar="R,...", help="each stage is run at each of them"
+    )
+    compare.add_argument("--stages", nargs="+", default=["aot"], help=CHAIN)
     compare.add_argument("--pictures", type=Path, help="folder to write a token map of every variant to")
 
     verify = _verb(verbs, "verify", _verify, "run recorded cases of the released code through ours")
-    verify.add_argument("folder", type=Path)
+    verify.add_argument("folder", type=Path, help="tests/recorded of the source, or your own in its format")
 
     bench = verbs.add_parser("bench", help="measure speed").add_subparsers(dest="what", required=True)
     reduce = _verb(bench, "reduce", _bench_reduce, "reduction time and its ratio to the limit")
-    reduce.add_argument("--frames", type=int, default=32)
-    reduce.add_argument("--dim", type=int, default=3584)
-    reduce.add_argument("--device", default="cpu")
-    reduce.add_argument("--dtype", choices=("float32", "bfloat16", "float64"), default="float32")
-    reduce.add_argument("--repeats", type=int, default=5)
-    reduce.add_argument("--stages", nargs="+", default=["intra", "intra+inter"])
+    reduce.add_argument("--frames", type=int, default=32, help="frames of 27 x 27 tokens")
+    reduce.add_argument("--dim", type=int, default=3584, help="width of a token")
+    reduce.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    reduce.add_argument("--dtype", choices=("float32", "bfloat16", "float64"), default="float32", help="of the tokens")
+    reduce.add_argument("--repeats", type=int, default=5, help="runs to take the median of")
+    reduce.add_argument("--stages", nargs="+", default=["intra", "intra+inter"], help=CHAIN)
 
     _verb(verbs, "stages", _stages, "the reduction stages, their settings and the presets")
     models = _verb(verbs, "models", _models, "the models that can be loaded")
@@ -73,25 +84,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verb(verbs: Any, name: str, command: Command, help: str) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=help, description=help)
+    parser = verbs.add_parser(name, help=help, description=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.set_defaults(command=command)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     return parser
 
 
 def _video_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("video", type=Path)
-    parser.add_argument("question")
+    parser.add_argument("video", type=Path, help="any video file")
+    parser.add_argument("question", help="what you want to know about it")
     parser.add_argument("--frames", type=int, default=16, help="frames, evenly spread over the video")
     parser.add_argument("--start", type=float, default=0.0, help="seconds")
     parser.add_argument("--end", type=float, help="seconds")
     parser.add_argument("--model", default="embedded", help="'embedded' or a model folder")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--device", default=None, help="cpu, cuda, ...; the GPU where there is one")
-    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--max-new-tokens", type=int, default=64, help="longest answer, in LLM tokens")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
-    parser.add_argument("--top-p", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--top-p", type=float, default=1.0, help="probability mass to sample from")
+    parser.add_argument("--seed", type=int, default=0, help="of the sampling")
 
 
 def _ratios(text: str) -> tuple[float, ...]:
@@ -125,7 +136,7 @@ def _device(asked: str | None) -> str:
     try:
         torch.empty(0, device=asked)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"Device {asked!r} is not to be had here; leave --device out, or give cpu.") from error
+        raise InputError(f"Device {asked!r} is not available here; leave --device out, or give cpu.") from error
     return asked
 
 
@@ -140,6 +151,7 @@ def _answer(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from .pipeline import FULL, is_fixed, parse
 
     generation = _generation(options)
+    _check_before_work(options, options.retention)
     spec = options.stages or (FULL if options.retention is None else "aot")
     pipeline = parse(spec)
     if options.retention is not None:
@@ -150,7 +162,8 @@ def _answer(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     reduced = pipeline(tokens)
     shown = _Stream(sys.stdout)
     said = answer(vllm, reduced, options.question, generation, on_text=shown)
-    print(shown.rest(said.text))
+    print(shown.rest(said.text) or ("" if said.text else "(empty answer)"))
+    _warn_of_noise(vllm.name)
     result = {"clip": frames.source, "pipeline": pipeline.name, **said.to_dict()}
     print(
         f"{said.tokens_kept} of {said.tokens_full} tokens ({said.retention:.1%}); encode {said.encode_s:.2f} s, reduce "
@@ -172,6 +185,7 @@ def _compare(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from .pipeline import FULL, is_fixed, parse
 
     generation = _generation(options)
+    _check_before_work(options, *options.retention)
     pipelines = [parse(FULL)]
     for spec in options.stages:
         chain = parse(spec)
@@ -185,19 +199,40 @@ def _compare(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
         _make_folder(options.pictures)
     vllm, frames, tokens = _encode(options)
     rows = []
-    with tqdm(total=len(pipelines), desc="compare", file=sys.stderr, leave=False) as bar:
+    with tqdm(total=len(pipelines), desc="compare", file=sys.stderr, leave=False, disable=None) as bar:
         for row in compare(vllm, tokens, options.question, pipelines, generation, on_row=bar.set_postfix_str):
             bar.update()
             rows.append(row.to_dict())
             if options.pictures:
                 name = row.name.replace(" ", "-").replace(":", "-").replace("+", "-") + ".png"
-                save_png(token_map(row.tokens, frames), options.pictures / name)
+                columns = math.ceil(math.sqrt(frames.count))
+                save_png(token_map(row.tokens, frames, columns=columns), options.pictures / name)
                 rows[-1]["picture"] = name
     print(_table(rows))
+    fixed = [spec for spec in options.stages if is_fixed(spec) and spec != FULL]
+    if fixed:
+        print(f"{', '.join(fixed)}: what it keeps follows from its own settings, not from --retention.")
     if options.pictures:
-        print(f"Token maps: {options.pictures}")
+        print(f"Token maps in {options.pictures}: {', '.join(row['picture'] for row in rows)}")
+    _warn_of_noise(vllm.name)
     result = {"clip": frames.source, "question": options.question, "model": vllm.name, "rows": rows}
     return {**result, "frames": frames.count}, 0
+
+
+def _warn_of_noise(model: str) -> None:
+    from .models import EMBEDDED
+
+    if model == EMBEDDED:
+        print("The embedded model's LLM was not trained to read video tokens: its answers are noise.", file=sys.stderr)
+
+
+def _check_before_work(options: argparse.Namespace, *retentions: float | None) -> None:
+    """Refuse what no encoding could mend."""
+    if not options.question.strip():
+        raise InputError("The question is empty; write what you want to know about the video.")
+    for retention in retentions:
+        if retention is not None and not 0 < retention <= 1:
+            raise InputError(f"Retention {retention:g} is not above 0 and at most 1; give 0.1 to keep a tenth.")
 
 
 def _make_folder(folder: Path) -> None:
@@ -219,7 +254,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             f"{row['prefill_s']:.2f} s",
             f"{row['decode_s']:.2f} s",
             f"{row['prefill_speedup']:.1f} x",
-            textwrap.shorten(row["answer"], 60, placeholder="..."),
+            textwrap.shorten(row["answer"], 60, placeholder="...") or "(empty)",
         )
         for row in rows
     ]
@@ -232,7 +267,7 @@ def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from .verification import verify
 
     results = []
-    for result in tqdm(verify(options.folder), desc="verify", file=sys.stderr, leave=False):
+    for result in tqdm(verify(options.folder), desc="verify", file=sys.stderr, leave=False, disable=None):
         results.append(result)
     for result in results:
         verdict = "ok" if result.passed else "FAILED"
@@ -263,7 +298,7 @@ def _bench_reduce(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     if min(options.frames, options.dim, options.repeats) < 1:
         raise InputError("Frames, dim and repeats start at 1; give positive numbers.")
     rows = []
-    for spec in tqdm(options.stages, desc="bench", file=sys.stderr, leave=False):
+    for spec in tqdm(options.stages, desc="bench", file=sys.stderr, leave=False, disable=None):
         row = bench_reduce(
             parse(spec),
             options.frames,
@@ -335,7 +370,7 @@ class _Bar:
 
     def __call__(self, done: int, total: int) -> None:
         if self._bar is None:
-            self._bar = tqdm(total=total, desc=self._label, file=sys.stderr, leave=False)
+            self._bar = tqdm(total=total, desc=self._label, file=sys.stderr, leave=False, disable=None)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 

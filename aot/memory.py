@@ -12,10 +12,10 @@ SAMPLE_SECONDS = 0.005
 
 
 class PeakMemory:
-    """Context manager that measures the extra memory a block of work takes at its peak, in bytes.
+    """Context manager that measures the most memory in use while a block of work runs, in bytes.
 
-    On CUDA it is the allocator's own peak over what was allocated at entry. On the CPU it is the process'
-    resident set, sampled every few milliseconds, over what it was at entry: an estimate.
+    On CUDA it is what PyTorch has allocated there, models included. On the CPU it is the whole process' resident
+    set, sampled every few milliseconds; memory that earlier work took and the allocator keeps is part of it.
     """
 
     def __init__(self, device: torch.device | str) -> None:
@@ -27,11 +27,8 @@ class PeakMemory:
     def __enter__(self) -> PeakMemory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-            self._start = torch.cuda.memory_allocated(self.device)
             return self
-        process = psutil.Process()
-        self._start = process.memory_info().rss
-        self._thread = threading.Thread(target=self._watch, args=(process,), daemon=True)
+        self._thread = threading.Thread(target=self._watch, args=(psutil.Process(),), daemon=True)
         self._thread.start()
         return self
 
@@ -39,13 +36,13 @@ class PeakMemory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._thread is None:
-            self.bytes = torch.cuda.max_memory_allocated(self.device) - self._start
+            self.bytes = torch.cuda.max_memory_allocated(self.device)
             return
         self._done.set()
         self._thread.join()
 
     def _watch(self, process: psutil.Process) -> None:
         while True:
-            self.bytes = max(self.bytes, process.memory_info().rss - self._start)
+            self.bytes = max(self.bytes, process.memory_info().rss)
             if self._done.wait(SAMPLE_SECONDS):
                 return

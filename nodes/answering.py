@@ -18,7 +18,7 @@ def figures(said: Answer) -> str:
             f"encode {said.encode_s:.2f} s, reduce {said.reduce_s:.3f} s, first token {said.prefill_s:.2f} s, "
             f"rest {said.decode_s:.2f} s ({said.new_tokens} tokens)",
             f"prefill about {said.prefill_flops / 1e12:.3g} TFLOPs, KV cache {said.kv_cache_bytes / 2**20:.1f} MiB, "
-            f"peak memory +{said.peak_memory_bytes / 2**20:.0f} MiB",
+            f"peak memory {said.peak_memory_bytes / 2**20:.0f} MiB",
         )
     )
 

@@ -110,10 +110,7 @@ def resolve_file(name: str) -> Path:
     if not path.is_relative_to(folder):
         raise InputError(_outside(name))
     if not path.is_file():
-        raise InputError(
-            f"There is no file {bare!r} in ComfyUI's {kind} folder ({folder}):"
-            " upload it, put it there, or choose another."
-        )
+        raise InputError(f"There is no file {bare!r} in the {kind} folder ({folder}): put it there, or choose another.")
     return path
 
 

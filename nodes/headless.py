@@ -275,7 +275,7 @@ def run(
     """
     graph = override(graph, overrides)
     if problems := check(graph):
-        raise InputError(f"The workflow cannot run. {'; '.join(map(str, problems))}.")
+        raise InputError(f"The workflow cannot run. {'; '.join(str(problem).rstrip('.') for problem in problems)}.")
     with torch.inference_mode():
         return _Run(graph, on_event or (lambda event: None)).results()
 

@@ -1,11 +1,15 @@
 """The aot command: every verb for real, JSON as the last line, a user's mistake one line and exit code 2."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 from comfyui_aot.aot.cli import main
 from comfyui_aot.aot.stages import stages
+
+WORKFLOW = Path(__file__).parents[1] / "workflows" / "aot_full_pipeline.json"
 
 
 def run(capsys, *arguments):
@@ -46,6 +50,28 @@ def test_compare_puts_full_tokens_first_and_writes_pictures(capsys, bunny, tmp_p
     wanted = {"stages", "tokens_full", "tokens_kept", "retention", "encode_s", "reduce_s", "prefill_s", "answer"}
     assert all(wanted <= row.keys() for row in result["rows"])
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {row["picture"] for row in result["rows"]}
+
+
+def test_run_runs_the_bundled_workflow_with_inputs_changed(capsys, bunny, tmp_path, embedded_folder):
+    (tmp_path / "input").mkdir()
+    shutil.copy(bunny, tmp_path / "input")
+    changes = ["AOTLoadVideo.frames=4", "AOTAnswer.max_new_tokens=3", "AOTIntraFrame.retention=0.5"]
+    code, out, _ = run(
+        capsys,
+        "run",
+        WORKFLOW,
+        "--base",
+        tmp_path,
+        "--json",
+        *(part for change in changes for part in ("--set", change)),
+    )
+    result = last_json(out)
+    assert code == 0
+    assert [node["type"] for node in result["nodes"]][-1] in ("AOTAnswer", "AOTTokenMap")
+    assert result["answers"][0]["stages"] == ["intra", "inter"]
+    assert result["answers"][0]["tokens_full"] == 784
+    (picture,) = [image for node in result["nodes"] for image in node["images"]]
+    assert (tmp_path / picture).is_file()
 
 
 def test_stages_lists_every_stage_with_its_settings(capsys):

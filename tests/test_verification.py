@@ -12,10 +12,16 @@ from comfyui_aot.aot.cli import main
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.verification import verify
 
+RECORDED = Path(__file__).with_name("recorded")
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 needs_golden = pytest.mark.skipif(
     not GOLDEN.is_dir(), reason="the recorded cases (../shared/golden) are not beside this checkout"
 )
+
+
+def test_the_recorded_cases_shipped_here_pass(capsys):
+    assert main(["verify", str(RECORDED)]) == 0
+    assert f"{2 * len(list(RECORDED.glob('*.safetensors')))} of" in capsys.readouterr().out
 
 
 @needs_golden

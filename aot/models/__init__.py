@@ -43,11 +43,9 @@ def load(
     Raises:
         InputError: no such folder, or a family that is not supported.
     """
-    if dtype not in DTYPES or attention not in ATTENTIONS:
-        raise InputError(
-            f"dtype {dtype!r} and attention {attention!r}; dtype is one of {', '.join(DTYPES)}, "
-            f"attention one of {', '.join(ATTENTIONS)}."
-        )
+    for setting, value, allowed in (("dtype", dtype, DTYPES), ("attention", attention, ATTENTIONS)):
+        if value not in allowed:
+            raise InputError(f"{setting} is {value!r}; give one of {', '.join(allowed)}.")
     folder = ensure(on_progress=on_progress) if model == EMBEDDED else Path(model)
     name = name or (EMBEDDED if model == EMBEDDED else folder.name)
     family = family_of(folder)
@@ -73,7 +71,7 @@ def family_of(folder: Path) -> str:
         return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"No model in {folder.name or folder}: a readable config.json with a model_type is missing; give a "
+            f"No model in {folder}: a readable config.json with a model_type is missing; give a "
             f"folder in Hugging Face's layout, or {EMBEDDED!r}."
         ) from error
 
