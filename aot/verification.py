@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -61,7 +61,6 @@ class Findings:
     tolerance: float = 0.0
     decisions: int = 0
     near: int = 0
-    rounding: dict[torch.dtype, float] = field(default_factory=dict)
 
     def values(self, ours: Tensor, recorded: Tensor) -> None:
         """Compare values; a recording in float32 cannot be met closer than its own rounding."""
@@ -102,8 +101,7 @@ def verify(folder: Path, dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCES)) ->
         for dtype in dtypes:
             findings = Findings(tolerance=TOLERANCES[dtype])
             cast = {key: t.to(dtype) if t.is_floating_point() else t for key, t in tensors.items()}
-            recorded = {key: tensors[key] for key in tensors}
-            check(cast | {f"recorded_{key}": value for key, value in recorded.items()}, params, dtype, findings)
+            check(cast | {f"recorded_{key}": tensor for key, tensor in tensors.items()}, params, dtype, findings)
             yield CaseResult(
                 file.stem,
                 str(dtype).removeprefix("torch."),

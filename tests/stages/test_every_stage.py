@@ -42,10 +42,9 @@ CHAINS = (
 
 def possible(chain, tokens):
     """Whether the video has room for the chain's anchors and lies in the range of its retention."""
-    layout = tokens.layout
     if "budget=60" in chain:
-        return (layout.grid[0] // 9) * (layout.grid[1] // 9) <= 30 and layout.cells > 60
-    return "inter:clip_length=3,retention" not in chain or layout.frames >= 3
+        return tokens.layout.cells > 60
+    return "inter:clip_length=3,retention" not in chain or tokens.layout.frames >= 3
 
 
 def snapshot(tokens):
