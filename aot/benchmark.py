@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .pipeline import Pipeline
+from .stages.base import synchronise
 from .tokens import Layout, VideoTokens
 
 GRID = (27, 27)
@@ -46,7 +47,7 @@ def bench_reduce(
 
     reduced = pipeline(tokens)
     limit()
-    pairs = [(_time(lambda: pipeline(tokens), device), _time(limit, device)) for _ in range(repeats)]
+    pairs = [(_time(lambda: pipeline(tokens), features), _time(limit, features)) for _ in range(repeats)]
     reduce_s, limit_s = (statistics.median(column) for column in zip(*pairs, strict=True))
     return {
         "stages": pipeline.name,
@@ -62,12 +63,9 @@ def bench_reduce(
     }
 
 
-def _time(work: Callable[[], object], device: torch.device | str) -> float:
-    cuda = torch.device(device).type == "cuda"
-    if cuda:
-        torch.cuda.synchronize(device)
+def _time(work: Callable[[], object], features: torch.Tensor) -> float:
+    synchronise(features)
     start = time.perf_counter()
     work()
-    if cuda:
-        torch.cuda.synchronize(device)
+    synchronise(features)
     return time.perf_counter() - start

@@ -228,11 +228,13 @@ def _warn_of_noise(model: str) -> None:
 
 def _check_before_work(options: argparse.Namespace, *retentions: float | None) -> None:
     """Refuse what no encoding could mend."""
-    if not options.question.strip():
-        raise InputError("The question is empty; write what you want to know about the video.")
+    from .budget import require_retention
+    from .models.base import require_question
+
+    require_question(options.question)
     for retention in retentions:
-        if retention is not None and not 0 < retention <= 1:
-            raise InputError(f"Retention {retention:g} is not above 0 and at most 1; give 0.1 to keep a tenth.")
+        if retention is not None:
+            require_retention(retention)
 
 
 def _make_folder(folder: Path) -> None:

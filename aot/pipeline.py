@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import InputError
-from .stages import Stage, stage_class, stages
+from .stages import Stage, stages
 from .tokens import VideoTokens
 
 FULL = "full"
@@ -50,20 +50,15 @@ class Pipeline:
         return tokens
 
     def at_retention(self, retention: float) -> Pipeline:
-        """This pipeline with its last stage set to keep ``retention``; a chain of two phases becomes "aot"'s split.
+        """This pipeline with its last stage set to keep ``retention``; itself where it has no stage.
 
         Raises:
-            InputError: the stage has no retention, or the chain is a preset or empty.
+            InputError: the stage has no retention.
         """
         if not self.stages:
             return self
         *earlier, last = self.stages
         return dataclasses.replace(self, stages=(*earlier, last.at_retention(retention)))
-
-    @property
-    def settings(self) -> dict[str, dict[str, Any]]:
-        """Each stage's settings by its name."""
-        return {stage.name: stage.settings() for stage in self.stages}
 
 
 def parse(spec: str) -> Pipeline:
@@ -91,7 +86,7 @@ def _stage(part: str) -> Stage:
     if name not in stages():
         names = ", ".join((FULL, *stages()))
         raise InputError(f"No stage is called {name!r}; there are {names} and the presets {', '.join(PRESETS)}.")
-    kind = stage_class(name)
+    kind = stages()[name]
     fields = {item.name: item for item in dataclasses.fields(kind)}
     values = {}
     for pair in filter(None, settings.split(",")):

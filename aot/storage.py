@@ -70,10 +70,11 @@ def load(path: Path) -> VideoTokens:
             "save the tokens again with this version."
         )
     try:
-        layout = json.loads(metadata["layout"])
+        stored = json.loads(metadata["layout"])
+        layout = Layout(**{**stored, "grid": tuple(stored["grid"])})
         tokens = VideoTokens(
-            map=TokenMap(_source(layout), tuple(_factors(tensors))),
-            layout=Layout(**{**layout, "grid": tuple(layout["grid"])}),
+            map=TokenMap(layout.frames * layout.sources, tuple(_factors(tensors))),
+            layout=layout,
             pooled=bool(json.loads(metadata["pooled"])),
             model=metadata["model"],
             history=tuple(StageRecord(**record) for record in json.loads(metadata["history"])),
@@ -96,11 +97,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(
             f"{path.name} is truncated or no safetensors file ({error}); save the tokens again."
         ) from error
-
-
-def _source(layout: dict[str, Any]) -> int:
-    shape = Layout(**{**layout, "grid": tuple(layout["grid"])})
-    return shape.frames * shape.sources
 
 
 def _factors(tensors: dict[str, Tensor]) -> list[Blocks]:

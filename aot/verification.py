@@ -7,6 +7,7 @@ What a case checks is told by the start of its name.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,8 @@ class Findings:
             self.error = float("inf")
             return
         scale = float(recorded.abs().max()) or 1.0
-        self.error = max(self.error, float((ours.double() - recorded.double()).abs().max()) / scale)
+        error = float((ours.double() - recorded.double()).abs().max()) / scale
+        self.error = max(self.error, error if math.isfinite(error) else float("inf"))
         if recorded.dtype == torch.float32:
             self.tolerance = max(self.tolerance, torch.finfo(torch.float32).eps / 2)
 
@@ -134,14 +136,11 @@ def _anchors(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: F
 
 
 def _sinkhorn(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
-    sources, targets = (
-        case["cost"].new_ones(case["cost"].shape[:2]),
-        case["cost"].new_ones(case["cost"].shape[0], case["cost"].shape[2]),
-    )
+    problems, sources, targets = case["cost"].shape
     solved = sinkhorn(
         case["cost"],
-        uniform_marginal(sources > 0),
-        uniform_marginal(targets > 0),
+        uniform_marginal(torch.ones(problems, sources, dtype=torch.bool)),
+        uniform_marginal(torch.ones(problems, targets, dtype=torch.bool)),
         eps=params["eps"],
         max_iterations=params["max_iter"],
         tolerance=params["stop_threshold"],

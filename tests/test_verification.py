@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from comfyui_aot.aot.cli import main
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.verification import verify
+from comfyui_aot.aot.verification import Findings, verify
 
 RECORDED = Path(__file__).with_name("recorded")
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
@@ -54,6 +54,12 @@ def test_a_case_that_differs_fails_with_exit_code_1(sinkhorn_case, capsys):
     save_file({"cost": cost, "plan": torch.full_like(cost, 0.2500001)}, file, metadata)
     assert main(["verify", str(sinkhorn_case)]) == 1
     assert "FAILED sinkhorn" in capsys.readouterr().out
+
+
+def test_nan_never_passes():
+    findings = Findings(tolerance=1e-9)
+    findings.values(torch.tensor([1.0, torch.nan]), torch.ones(2))
+    assert findings.error == float("inf")
 
 
 def test_a_folder_without_cases_is_one_line(tmp_path, capsys):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cost import LanguageShape
+from ..errors import InputError
 from ..tokens import VideoTokens
 from ..video import Frames
 
@@ -19,6 +20,12 @@ Progress = Callable[[int, int], None]
 
 def ignore_progress(done: int, total: int) -> None:
     """The progress callback of whoever does not watch."""
+
+
+def require_question(question: str) -> None:
+    """Refuse a question without a word."""
+    if not question.strip():
+        raise InputError("The question is empty; write what you want to know about the video.")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..importance import ATTENTION, capture, depths
 from ..tokens import Layout, StageRecord, VideoTokens
 from ..video import Frames
-from .base import Progress, Prompt, VideoLLM, ignore_progress
+from .base import Progress, Prompt, VideoLLM, ignore_progress, require_question
 
 FRAMES_AT_ONCE = 4
 """Frames a vision pass takes: few enough to be interrupted soon, enough to fill the cores."""
@@ -157,8 +157,7 @@ class LlavaOnevision(VideoLLM):
         Raises:
             InputError: the question is empty or holds the placeholder itself.
         """
-        if not question.strip():
-            raise InputError("The question is empty; write what you want to know about the video.")
+        require_question(question)
         video = self._tokenizer.convert_ids_to_tokens(self.model.config.video_token_id)
         if self._chat_template:
             content = [{"type": "video"}, {"type": "text", "text": question}]

@@ -7,10 +7,9 @@ import pkgutil
 from functools import cache
 from types import MappingProxyType
 
-from ..errors import InputError
 from .base import Reduction, Stage, option
 
-__all__ = ["Reduction", "Stage", "option", "stage_class", "stages"]
+__all__ = ["Reduction", "Stage", "option", "stages"]
 
 
 @cache
@@ -22,14 +21,3 @@ def stages() -> MappingProxyType[str, type[Stage]]:
             if isinstance(value, type) and issubclass(value, Stage) and hasattr(value, "name"):
                 found[value.name] = value
     return MappingProxyType(dict(sorted(found.items())))
-
-
-def stage_class(name: str) -> type[Stage]:
-    """The stage called ``name``.
-
-    Raises:
-        InputError: there is none.
-    """
-    if name not in stages():
-        raise InputError(f"No stage is called {name!r}; there are {', '.join(stages())}.")
-    return stages()[name]

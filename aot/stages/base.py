@@ -73,12 +73,12 @@ class Stage:
             InputError: the tokens hold NaN, or are not what this stage reduces.
         """
         tokens.require_finite()
-        _synchronise(tokens.features)
+        synchronise(tokens.features)
         start = time.perf_counter()
         given = tokens.to_language_grid() if self.language_grid else tokens
         reduction = self.build(given)
         reduced = given.reduced(reduction.factor, reduction.place, reduction.role)
-        _synchronise(reduced.features)
+        synchronise(reduced.features)
         milliseconds = (time.perf_counter() - start) * 1e3
         record = StageRecord(self.name, self.settings(), tokens.tokens_kept, reduced.tokens_kept, milliseconds)
         return dataclasses.replace(reduced, history=(*reduced.history, record))
@@ -122,6 +122,7 @@ def check_option(title: str, item: dataclasses.Field[Any], value: Any) -> None:
         raise InputError(f"{title}: {item.name} is {value:g}; give a value {bounds}.")
 
 
-def _synchronise(tensor: Tensor) -> None:
+def synchronise(tensor: Tensor) -> None:
+    """Wait until the work queued on the tensor's device is done, so that a clock read next is honest."""
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
