@@ -294,7 +294,7 @@ def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
 def _bench_reduce(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     import torch
 
-    from .benchmark import bench_reduce
+    from .benchmarks.reduction import bench_reduce
     from .pipeline import parse
 
     if min(options.frames, options.dim, options.repeats) < 1:
@@ -314,6 +314,7 @@ def _bench_reduce(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
         print(
             f"{row['stages']}: {row['reduce_s']:.3f} s for {row['frames']} x 729 x {row['dim']} {row['dtype']} on "
             f"{row['device']}, {row['ratio']:.2f} x the limit of {row['limit_s']:.3f} s; "
+            f"{row['memory_ratio']:.2f} x the features in memory on top; "
             f"{row['tokens_kept']} of {row['tokens_full']} tokens kept"
         )
     return {"rows": rows}, 0

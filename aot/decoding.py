@@ -2,7 +2,9 @@
 
 PyAV reads the file's index first (every frame's time, without decoding), so that a sampling is settled and
 its memory checked before anything is decoded. decord then decodes the chosen frames, or PyAV where decord
-cannot, or is not installed. Three habits of decord 3 shape how it is called:
+cannot, or is not installed. Both go through the file once, from its first chosen frame to its last, and hand
+the frames out a part at a time. With PyAV memory is bounded by a part; decord queues ahead without a bound, as
+far as its demuxing outruns its decoding. Three more habits of decord 3 shape how it is called:
 
 - `get_batch` and `seek_accurate` to a frame between keyframes give up waiting when the machine is busy, and
   then a neighbouring frame comes back without an error. Stepping with `next` from a keyframe is exact.
@@ -16,9 +18,8 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ from .errors import InputError
 
 _CUT_SHORT = 0.95
 """Below this part of the length its header promises, a file counts as cut short rather than as rounded."""
+
+_REORDERED = 16
+"""Frames by which the order of times may differ from the order shown: the most that H.264 and HEVC reorder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,15 +176,41 @@ def open_decord(index: Index, height: int, width: int) -> Any:
     return reader
 
 
-def decode_decord(index: Index, chosen: list[int], height: int, width: int) -> Tensor:
-    """The frames `chosen` (indices, increasing), uint8 (K, height, width, 3). Raises DecordUnfit."""
+def decode(index: Index, chosen: list[int], height: int, width: int, backend: str, size: int) -> Iterator[Tensor]:
+    """The frames `chosen` (indices, increasing), `size` at a time: uint8 (size, height, width, 3), the last shorter.
+
+    backend: "auto" (decord, and from the first part it fails in PyAV), "decord" or "pyav". Nothing is opened before
+    the first part is asked for, and all is closed with the generator. Raises InputError where frames are lost.
+    """
+    done = 0
+    for read in {"auto": (_read_decord, _read_pyav), "decord": (_read_decord,), "pyav": (_read_pyav,)}[backend]:
+        try:
+            with closing(read(index, chosen, done, height, width)) as pictures:
+                while done < len(chosen):
+                    # Not by way of a variable, which would keep this part in memory beside the next one.
+                    yield _stack(pictures, min(size, len(chosen) - done), height, width)
+                    done += size
+        except DecordUnfit as reason:
+            if backend == "decord":
+                raise InputError(f"decord cannot read {index.name} ({reason}): use backend auto or pyav") from None
+
+
+def _stack(pictures: Iterator[np.ndarray], count: int, height: int, width: int) -> Tensor:
+    """The next `count` pictures, uint8 (count, height, width, 3)."""
+    pixels = torch.empty((count, height, width, 3), dtype=torch.uint8)
+    for target in pixels:
+        target.copy_(torch.from_numpy(next(pictures)))
+    return pixels
+
+
+def _read_decord(index: Index, chosen: list[int], first: int, height: int, width: int) -> Iterator[np.ndarray]:
+    """The frames `chosen[first:]`, uint8 (height, width, 3). Raises DecordUnfit."""
     reader = open_decord(index, height, width)
     import decord
 
-    pixels = torch.empty((len(chosen), height, width, 3), dtype=torch.uint8)
     position = 0
     try:
-        for row, frame in enumerate(chosen):
+        for frame in chosen[first:]:
             keyframe = _keyframe_before(index, frame)
             if keyframe > position:
                 reader.seek_accurate(keyframe)
@@ -190,52 +220,75 @@ def decode_decord(index: Index, chosen: list[int], height: int, width: int) -> T
                 position += 1
             if tuple(image.shape) != (height, width, 3):
                 raise DecordUnfit("its frames change size")
-            pixels[row] = torch.from_numpy(image.asnumpy())
+            yield image.asnumpy()
     except (decord.DECORDError, RuntimeError, StopIteration) as error:
         raise DecordUnfit("a frame does not decode") from error
-    return pixels
 
 
-def decode_pyav(index: Index, chosen: list[int], height: int, width: int) -> Tensor:
-    """The frames `chosen` (indices, increasing), uint8 (K, height, width, 3). Raises InputError where one is lost."""
+def _read_pyav(index: Index, chosen: list[int], first: int, height: int, width: int) -> Iterator[np.ndarray]:
+    """The frames `chosen[first:]`, uint8 (height, width, 3). Raises InputError where one is lost."""
     import av
 
-    pixels = torch.empty((len(chosen), height, width, 3), dtype=torch.uint8)
-    rows = {index.pts[frame]: row for row, frame in enumerate(chosen)}
-    stored_width, stored_height = (width, height)[:: -1 if index.quarter_turns % 2 else 1]
-    # Seeking is inexact in some containers: what it missed is looked for once more, from the start.
+    row = first
+    # Seeking is inexact in some containers: once it misses a frame, all from there on is decoded from the start.
     for seek in (True, False):
-        with suppress(av.error.FFmpegError):  # what that costs is counted below
-            for frame in _shown(index, chosen, seek) if rows else ():
-                row = rows.pop(_time_of(frame), None)
-                if row is not None:
-                    rgb = frame.reformat(stored_width, stored_height, "rgb24", interpolation="BICUBIC")
-                    upright = np.rot90(rgb.to_ndarray(), index.quarter_turns)
-                    pixels[row] = torch.from_numpy(np.ascontiguousarray(upright))
-    if rows:
-        lost = float(index.timestamps[chosen[min(rows.values())]])
-        raise InputError(
-            f"{index.name} is damaged: {len(rows)} of the {len(chosen)} frames asked for, the first "
-            f"at {lost:.2f} s, do not decode; copy or download it again, or choose other frames"
-        )
-    return pixels
+        missing = {index.pts[frame]: at for at, frame in enumerate(chosen[row:], row)}
+        early: dict[int, Any] = {}
+        with suppress(av.error.FFmpegError), closing(_shown(index, chosen[row:], seek)) as shown:
+            for frame in shown:
+                at = missing.pop(_time_of(frame), None)
+                if at is not None:
+                    early[at] = frame
+                while row in early:
+                    yield _picture(early.pop(row), index.quarter_turns, height, width)
+                    row += 1
+                if len(early) > _REORDERED:
+                    break
+            if not seek:
+                for frame in shown:  # only to say how many more are lost
+                    missing.pop(_time_of(frame), None)
+        if row == len(chosen):
+            return
+    lost = float(index.timestamps[chosen[min(missing.values())]])
+    raise InputError(
+        f"{index.name} is damaged: {len(missing)} of the {len(chosen)} frames asked for, the first "
+        f"at {lost:.2f} s, do not decode; copy or download it again, or choose other frames"
+    )
+
+
+def _picture(frame: Any, quarter_turns: int, height: int, width: int) -> np.ndarray:
+    """A PyAV frame upright and scaled, uint8 (height, width, 3)."""
+    stored_width, stored_height = (width, height)[:: -1 if quarter_turns % 2 else 1]
+    rgb = frame.reformat(stored_width, stored_height, "rgb24", interpolation="BICUBIC")
+    return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), quarter_turns))
 
 
 def _shown(index: Index, chosen: list[int], seek: bool) -> Iterator[Any]:
-    """Frames as PyAV decodes them, all those `chosen` among them; with `seek`, from their keyframes on only."""
+    """Frames as PyAV decodes them, all those `chosen` among them; with `seek`, skipping what none of them needs."""
     with _open_av(index.path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        runs = groupby(chosen, key=lambda frame: _keyframe_before(index, frame)) if seek else [(0, chosen)]
-        for keyframe, run in runs:
-            if seek:
+        for keyframe, last in _stretches(index, chosen) if seek else [(0, chosen[-1])]:
+            if keyframe:
                 container.seek(index.pts[keyframe], stream=stream)
-            last = index.pts[list(run)[-1]]
             for packet in container.demux(stream):
                 frames = _decode_packet(packet)
                 yield from frames
-                if frames and _time_of(frames[-1]) >= last:
+                if frames and _time_of(frames[-1]) >= index.pts[last]:
                     break
+
+
+def _stretches(index: Index, chosen: list[int]) -> Iterator[tuple[int, int]]:
+    """What to decode for `chosen`: from a keyframe to a last frame, with keyframes to skip to between stretches."""
+    start, last = 0, -1
+    for frame in chosen:
+        keyframe = _keyframe_before(index, frame)
+        if keyframe > last + 1:
+            if last >= 0:
+                yield start, last
+            start = keyframe
+        last = frame
+    yield start, last
 
 
 def _keyframe_before(index: Index, frame: int) -> int:

@@ -2,8 +2,9 @@
 
 The importance of a token at a layer is the sum over queries, mean over heads, of the softmax attention that
 falls on it. transformers' ``AttentionInterface`` hands every attention call to a function by name; ours runs
-scaled-dot-product attention for all layers and, inside :func:`capture`, sums the attention received at the
-layers asked for, a chunk of queries at a time.
+scaled-dot-product attention and, inside :func:`capture`, sums the attention received at the layers asked for, a
+chunk of queries at a time, in float32 whatever the encoder's precision. Where products in float32 are the
+encoder's own, the same softmax also gives the layer's output, so that little is computed twice.
 
 Source: AOT (CVPR 2026), section 3.2.
 """
@@ -24,8 +25,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 ATTENTION = "aot_received"
 """Name to give ``set_attn_implementation`` of the module whose attention is to be captured."""
 
-CHUNK_BYTES = 16 * 2**20
-"""The scores held at one time take at most about this much memory."""
+CHUNK_BYTES = 4 * 2**20
+"""The scores computed at one time take at most about this much memory, their softmax as much again.
+
+Small enough to stay in a CPU's last-level cache between product, softmax and sum, large enough that the threads
+seldom wait for each other.
+"""
 
 USED_BLOCKS = 26
 SHALLOW_BLOCK = 5
@@ -73,37 +78,79 @@ def depths(used_blocks: int) -> tuple[int, int]:
 def attention_received(
     query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None, chunk_bytes: int = CHUNK_BYTES
 ) -> Tensor:
-    """Sum over queries, mean over heads, of ``softmax(q k' scaling + mask)``.
+    """Sum over queries, mean over heads, of ``softmax(q k' scaling + mask)``, computed in float32.
+
+    A query that the mask lets see nothing spends no attention.
 
     Args:
-        query, key: (B, heads, S, d).
+        query, key: (B, heads, S, d), any floating dtype.
         mask: broadcastable to (B, heads, S, S), added to the scores; boolean masks keep True.
+        chunk_bytes: memory for the scores of one chunk; one frame's heads for one query are the least it can be.
 
     Returns:
         (B, S) float32.
     """
-    batch, heads, length, width = query.shape
-    per_query = heads * length * 4
-    frames = max(1, min(batch, chunk_bytes // (per_query * length)))
-    queries = max(1, min(length, chunk_bytes // (per_query * frames)))
-    out = torch.zeros(batch, length, dtype=torch.float32, device=query.device)
-    for start in range(0, batch, frames):
-        part = slice(start, start + frames)
-        keys = key[part].reshape(-1, length, width).mT
-        for first in range(0, length, queries):
-            some = query[part, :, first : first + queries]
-            scores = torch.bmm(some.reshape(-1, some.shape[2], width) * scaling, keys).float()
-            scores = scores.reshape(*some.shape[:3], length)
-            if mask is not None:
-                scores = _masked(scores, mask, part, slice(first, first + queries))
-            out[part] += scores.softmax(-1).sum((1, 2))
-    return out / heads
+    received = _nothing_received(query)
+    for frames, _, attention in _chunks(query, key, scaling, mask, chunk_bytes):
+        received[frames] += _column_sums(attention)
+    return received
 
 
-def _masked(scores: Tensor, mask: Tensor, frames: slice, queries: slice) -> Tensor:
-    mask = mask if mask.shape[0] == 1 else mask[frames]
-    mask = mask if mask.shape[2] == 1 else mask[:, :, queries]
-    return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, chunk_bytes: int = CHUNK_BYTES
+) -> tuple[Tensor, Tensor]:
+    """Attention's output, and the attention received, from one softmax.
+
+    Args:
+        query, key, value: (B, heads, S, d) float32.
+
+    Returns:
+        The output (B, S, heads, d) and :func:`attention_received`'s (B, S), float32.
+    """
+    received = _nothing_received(query)
+    output = torch.empty_like(value.transpose(1, 2), memory_format=torch.contiguous_format)
+    for frames, queries, attention in _chunks(query, key, scaling, None, chunk_bytes):
+        received[frames] += _column_sums(attention)
+        output[frames, queries] = (attention @ value[frames]).transpose(1, 2)
+    return output, received
+
+
+def _nothing_received(query: Tensor) -> Tensor:
+    return torch.zeros(query.shape[0], query.shape[2], dtype=torch.float32, device=query.device)
+
+
+def _chunks(
+    query: Tensor, key: Tensor, scaling: float, mask: Tensor | None, chunk_bytes: int
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Frames, queries, and the (frames, heads, queries, S) softmax between them."""
+    batch, heads, length, _ = query.shape
+    query_bytes = heads * length * 4
+    for frames in _slices(batch, chunk_bytes // (query_bytes * length)):
+        keys = key[frames].float().flatten(0, 1).mT
+        for queries in _slices(length, chunk_bytes // query_bytes):
+            some = query[frames, :, queries].float().flatten(0, 1)
+            scores = some.new_empty(*some.shape[:2], length).baddbmm_(some, keys, beta=0, alpha=scaling)
+            seen = None if mask is None else mask.expand(batch, heads, length, length)[frames, :, queries]
+            yield frames, queries, _softmax(scores.unflatten(0, (-1, heads)), seen)
+
+
+def _column_sums(attention: Tensor) -> Tensor:
+    """Sum over queries, mean over heads: a product with a vector, which needs no pass of its own threads."""
+    rows = attention.flatten(1, 2)
+    return rows.new_full(rows.shape[1:2], 1 / attention.shape[1]) @ rows
+
+
+def _slices(total: int, at_most: int) -> Iterator[slice]:
+    step = max(1, at_most)
+    return (slice(first, first + step) for first in range(0, total, step))
+
+
+def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return scores.softmax(-1)
+    masked = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    blind = masked.amax(-1, keepdim=True) == -torch.inf
+    return masked.softmax(-1).masked_fill(blind, 0.0)
 
 
 def _attention(
@@ -117,11 +164,21 @@ def _attention(
 ) -> tuple[Tensor, None]:
     received = _ACTIVE.get()
     if received is not None:
-        if received.calls in received.layers:
-            scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-            received.sums[received.calls] = attention_received(query, key, scale, attention_mask)
+        layer = received.calls
         received.calls += 1
+        if layer in received.layers:
+            scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+            if _can_share(query, attention_mask, kwargs):
+                output, received.sums[layer] = attend(query, key, value, scale)
+                return output, None
+            received.sums[layer] = attention_received(query, key, scale, attention_mask)
     return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
+
+def _can_share(query: Tensor, mask: Tensor | None, kwargs: dict[str, object]) -> bool:
+    """On a GPU and in half precision fused attention is so much faster that sharing a softmax would cost more."""
+    float32_on_cpu = query.device.type == "cpu" and query.dtype == torch.float32
+    return float32_on_cpu and mask is None and not kwargs.get("dropout")
 
 
 AttentionInterface.register(ATTENTION, _attention)

@@ -1,8 +1,9 @@
-"""How much memory there is, and how much a piece of work takes at its peak."""
+"""How much memory a piece of work takes at its peak."""
 
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from types import TracebackType
 
 import psutil
@@ -10,12 +11,22 @@ import torch
 
 SAMPLE_SECONDS = 0.005
 
+_RESET = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+
+
+def in_use(device: torch.device | str) -> int:
+    """Bytes in use now: what PyTorch has allocated on a CUDA device, this process' resident set on the CPU."""
+    device = torch.device(device)
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+
 
 class PeakMemory:
     """Context manager that measures the most memory in use while a block of work runs, in bytes.
 
     On CUDA it is what PyTorch has allocated there, models included. On the CPU it is the whole process' resident
-    set, sampled every few milliseconds; memory that earlier work took and the allocator keeps is part of it.
+    set: Linux's own high-water mark, elsewhere sampled every few milliseconds. Memory that earlier work took and
+    the allocator keeps is part of it.
     """
 
     def __init__(self, device: torch.device | str) -> None:
@@ -27,22 +38,38 @@ class PeakMemory:
     def __enter__(self) -> PeakMemory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-            return self
-        self._thread = threading.Thread(target=self._watch, args=(psutil.Process(),), daemon=True)
-        self._thread.start()
+        elif not _reset_high_water():
+            self._thread = threading.Thread(target=self._watch, args=(psutil.Process(),), daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._thread is None:
+        if self.device.type == "cuda":
             self.bytes = torch.cuda.max_memory_allocated(self.device)
-            return
-        self._done.set()
-        self._thread.join()
+        elif self._thread is None:
+            self.bytes = _high_water()
+        else:
+            self._done.set()
+            self._thread.join()
 
     def _watch(self, process: psutil.Process) -> None:
         while True:
             self.bytes = max(self.bytes, process.memory_info().rss)
             if self._done.wait(SAMPLE_SECONDS):
                 return
+
+
+def _reset_high_water() -> bool:
+    """Let Linux's high-water mark of this process start anew; False where there is none to reset."""
+    try:
+        _RESET.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _high_water() -> int:
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +17,7 @@ FULL = "full"
 
 PRESETS = MappingProxyType(
     {
+        "paper": "intra:budget=126+inter:clip_length=4,keep_ratio=0.3",
         "paper-onevision-10": "intra:budget=126+inter:clip_length=4,keep_ratio=0.3",
         "paper-onevision-10-long": "intra:budget=108+inter:clip_length=4,keep_ratio=0.1",
         "paper-onevision-15": "intra:budget=144+inter:clip_length=4,keep_ratio=0.3",
@@ -30,9 +32,9 @@ PRESETS = MappingProxyType(
 )
 """AOT's published settings for LLaVA-OneVision (32 frames) and LLaVA-Video (64 frames).
 
-The number is the retention the paper files them under; what they keep follows from the video. Keep ratios
-are published for 126 anchors (0.3: MVBench, EgoSchema) and 108 (0.1: VideoMME, LongVideoBench) only; the
-other presets use those of their family.
+The number is the retention the paper files them under; what they keep follows from the video. "paper" is
+LLaVA-OneVision's at 10 %. Keep ratios are published for 126 anchors (0.3: MVBench, EgoSchema) and 108 (0.1:
+VideoMME, LongVideoBench) only; the other presets use those of their family.
 """
 
 
@@ -55,10 +57,21 @@ class Pipeline:
         Raises:
             InputError: the stage has no retention.
         """
+        return self._with_last(lambda stage: stage.at_retention(retention))
+
+    def at_tokens(self, tokens: int) -> Pipeline:
+        """This pipeline with its last stage set to keep so many tokens; itself where it has no stage.
+
+        Raises:
+            InputError: the stage takes no count of tokens.
+        """
+        return self._with_last(lambda stage: stage.at_tokens(tokens))
+
+    def _with_last(self, change: Callable[[Stage], Stage]) -> Pipeline:
         if not self.stages:
             return self
         *earlier, last = self.stages
-        return dataclasses.replace(self, stages=(*earlier, last.at_retention(retention)))
+        return dataclasses.replace(self, stages=(*earlier, change(last)))
 
 
 def parse(spec: str) -> Pipeline:
@@ -78,7 +91,7 @@ def parse(spec: str) -> Pipeline:
 
 def is_fixed(spec: str) -> bool:
     """Whether a specification settles what it keeps, so that no retention applies to it."""
-    return spec == FULL or spec in PRESETS or "retention=" in spec
+    return spec == FULL or spec in PRESETS or "retention=" in spec or "tokens=" in spec
 
 
 def _stage(part: str) -> Stage:

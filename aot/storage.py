@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import InputError
-from .tokens import Blocks, Layout, Role, StageRecord, TokenMap, VideoTokens
+from .token_map import Blocks, Factor, Picked, TokenMap
+from .tokens import Layout, Role, StageRecord, VideoTokens
 
 FORMAT = "aot-tokens"
 VERSION = "1"
@@ -31,9 +32,13 @@ def save(tokens: VideoTokens, path: Path) -> None:
     """
     tensors = {name: getattr(tokens, name).detach().cpu().contiguous().clone() for name in TENSORS}
     for i, factor in enumerate(tokens.map.factors):
-        tensors[f"map.{i}.weights"] = factor.weights.detach().cpu().contiguous().clone()
-        tensors[f"map.{i}.rows"] = torch.tensor(factor.rows)
-        tensors[f"map.{i}.cols"] = torch.tensor(factor.cols)
+        blocks = factor
+        if isinstance(factor, Picked):
+            tensors[f"map.{i}.index"] = factor.index.cpu().contiguous().clone()
+            blocks = factor.merged
+        tensors[f"map.{i}.weights"] = blocks.weights.detach().cpu().contiguous().clone()
+        tensors[f"map.{i}.rows"] = torch.tensor(blocks.rows)
+        tensors[f"map.{i}.cols"] = torch.tensor(blocks.cols)
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -99,16 +104,16 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
-def _factors(tensors: dict[str, Tensor]) -> list[Blocks]:
+def _factors(tensors: dict[str, Tensor]) -> list[Factor]:
     count = sum(name.startswith("map.") and name.endswith(".weights") for name in tensors)
-    return [
-        Blocks(
-            tensors[f"map.{i}.weights"],
-            tuple(tensors[f"map.{i}.rows"].tolist()),
-            tuple(tensors[f"map.{i}.cols"].tolist()),
-        )
-        for i in range(count)
-    ]
+    return [_factor(tensors, f"map.{i}.") for i in range(count)]
+
+
+def _factor(tensors: dict[str, Tensor], prefix: str) -> Factor:
+    rows, cols = (tuple(tensors[prefix + name].tolist()) for name in ("rows", "cols"))
+    blocks = Blocks(tensors[prefix + "weights"], rows, cols)
+    index = tensors.get(prefix + "index")
+    return blocks if index is None else Picked(index, blocks)
 
 
 def _check_values(tokens: VideoTokens) -> None:

@@ -6,6 +6,7 @@ mean of source tokens. Entries are >= 0, rows sum to 1, and stages compose by mu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import scipy.sparse
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .products import mix
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,9 @@ class Blocks:
                 f"The token map takes {sum(taken)} rows and was given {x.shape[0]}; "
                 "apply it to a tensor aligned with the tokens it was made for."
             )
-        dtype = x.dtype if x.is_floating_point() else torch.float32
-        flat = x.reshape(x.shape[0], -1).to(dtype)
-        batch = pad(flat, taken, weights.shape[2])
-        out = torch.matmul(weights.to(device=x.device, dtype=dtype), batch)
+        flat = x.flatten(1) if x.ndim > 1 else x[:, None]
+        flat = flat if flat.is_floating_point() else flat.float()
+        out = mix(weights.to(x.device), pad(flat, taken, weights.shape[2]))
         return unpad(out, given).reshape(sum(given), *x.shape[1:])
 
     def coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,17 +87,118 @@ class Blocks:
         first_col = _starts(self.cols).to(block.device)
         return first_row[block] + row, first_col[block] + col, weights[block, row, col]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.weights.device
+
+    @staticmethod
+    def concatenate(parts: Sequence[Blocks]) -> Blocks:
+        """The blocks of all parts, one after another."""
+        rows = tuple(count for part in parts for count in part.rows)
+        cols = tuple(count for part in parts for count in part.cols)
+        first = parts[0].weights
+        if len(first) == 1 and all(torch.equal(part.weights, first) for part in parts):
+            return Blocks(first, rows, cols)
+        sizes = [max(part.weights.shape[axis] for part in parts) for axis in (1, 2)]
+        weights = first.new_zeros(len(rows), *sizes)
+        start = 0
+        for part in parts:
+            here = slice(start, start + len(part.rows))
+            weights[here, : part.weights.shape[1], : part.weights.shape[2]] = part.weights
+            start = here.stop
+        return Blocks(weights, rows, cols)
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Rows picked from the source tokens and from merged ones: ``W = [I; M][index]``.
+
+    What is only kept is copied and not multiplied, bit by bit, and takes no dense row.
+
+    Args:
+        index: (K,) long: below ``merged.source`` a source token, from there on a row of ``merged``.
+        merged: the merged tokens M, over the same source.
+    """
+
+    index: Tensor
+    merged: Blocks
+
+    def __post_init__(self) -> None:
+        rows = self.merged.source + self.merged.kept
+        if self.index.ndim != 1 or bool(((self.index < 0) | (self.index >= rows)).any()):
+            raise InputError(f"Picked rows must be a list of numbers from 0 to {rows - 1}.")
+
+    @property
+    def kept(self) -> int:
+        """Number of rows."""
+        return len(self.index)
+
+    @property
+    def source(self) -> int:
+        """Number of columns."""
+        return self.merged.source
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.merged.device
+
+    def apply(self, x: Tensor) -> Tensor:
+        """``W @ x``: x (source, ...) to (kept, ...), in x's dtype (float32 for integers and booleans)."""
+        merged = self.merged.apply(x)
+        index = self.index.to(x.device)
+        copied = index < self.source
+        out = merged.new_empty(self.kept, *x.shape[1:])
+        out[copied] = x.index_select(0, index[copied]).to(out)
+        out[~copied] = merged.index_select(0, index[~copied] - self.source)
+        return out
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``W.T @ y``: y (kept, ...) to (source, ...)."""
+        if y.shape[0] != self.kept:
+            raise InputError(f"The token map keeps {self.kept} tokens and was given {y.shape[0]} rows; give one each.")
+        y = y if y.is_floating_point() else y.float()
+        index = self.index.to(y.device)
+        copied = index < self.source
+        merged = y.new_zeros(self.merged.kept, *y.shape[1:]).index_add_(0, index[~copied] - self.source, y[~copied])
+        return self.merged.adjoint(merged).index_add_(0, index[copied], y[copied])
+
+    def coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row, column and value of every non-zero entry, as three (nnz,) tensors."""
+        row, col, value = (part.cpu().numpy() for part in self.merged.coordinates())
+        merged = scipy.sparse.csr_array((value, (row, col)), shape=(self.merged.kept, self.source))
+        every = scipy.sparse.vstack((scipy.sparse.eye_array(self.source), merged), format="csr")
+        picked = every[self.index.cpu().numpy()].tocoo()
+        row, col = (torch.from_numpy(axis).long() for axis in picked.coords)
+        return row, col, torch.from_numpy(picked.data)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Picked]) -> Picked:
+        """The rows of all parts, one after another."""
+        source = sum(part.source for part in parts)
+        tokens = merged = 0
+        index = []
+        for part in parts:
+            copied = part.index < part.source
+            index.append(torch.where(copied, part.index + tokens, part.index - part.source + source + merged))
+            tokens, merged = tokens + part.source, merged + part.merged.kept
+        return Picked(torch.cat(index), Blocks.concatenate([part.merged for part in parts]))
+
+
+Factor = Blocks | Picked
+
 
 @dataclass(frozen=True)
 class TokenMap:
-    """A row-stochastic matrix W (kept x source), held as the product of its stages' :class:`Blocks`.
+    """A row-stochastic matrix W (kept x source), held as the product of its stages' factors.
 
     Nothing is multiplied out until :meth:`sparse` asks for it: applying the factors in turn is cheaper than
     applying their product, and exact.
     """
 
     source: int
-    factors: tuple[Blocks, ...] = ()
+    factors: tuple[Factor, ...] = ()
 
     def __post_init__(self) -> None:
         rows = self.source
@@ -143,7 +245,7 @@ class TokenMap:
         """Row sums of W, (kept,) float64: 1 for every stage that takes means."""
         return self.apply(torch.ones(self.source, dtype=torch.float64, device=self._device))
 
-    def then(self, factor: Blocks | TokenMap) -> TokenMap:
+    def then(self, factor: Factor | TokenMap) -> TokenMap:
         """The map that applies this one and then ``factor``: the product ``factor @ self``."""
         more = factor.factors if isinstance(factor, TokenMap) else (factor,)
         if isinstance(factor, TokenMap) and factor.source != self.kept:
@@ -166,9 +268,16 @@ class TokenMap:
             index, torch.from_numpy(entries.data), entries.shape, check_invariants=True
         ).coalesce()
 
+    @staticmethod
+    def concatenate(parts: Sequence[TokenMap]) -> TokenMap:
+        """The map of several runs of frames side by side, each reduced by the same stages."""
+        layers = zip(*(part.factors for part in parts), strict=True)
+        factors = tuple(type(layer[0]).concatenate(layer) for layer in layers)
+        return TokenMap(sum(part.source for part in parts), factors)
+
     @property
     def _device(self) -> torch.device:
-        return self.factors[0].weights.device if self.factors else torch.device("cpu")
+        return self.factors[0].device if self.factors else torch.device("cpu")
 
 
 def pad(x: Tensor, counts: tuple[int, ...], size: int) -> Tensor:

@@ -6,7 +6,7 @@ Whatever stages have run, where a token came from is read off W alone; no stage 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from .errors import InputError
 from .layout import Layout, pool_and_newlines
-from .token_map import Blocks, TokenMap
+from .token_map import Blocks, Factor, Picked, TokenMap
 
-__all__ = ["Blocks", "Layout", "Role", "StageRecord", "TokenMap", "VideoTokens", "weight_dtype"]
+__all__ = ["Blocks", "Layout", "Picked", "Role", "StageRecord", "TokenMap", "VideoTokens", "weight_dtype"]
 
 
 class Role(IntEnum):
@@ -45,6 +45,16 @@ class StageRecord:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
+
+    @classmethod
+    def sum(cls, records: Sequence[StageRecord]) -> StageRecord:
+        """The record of one stage that ran part by part."""
+        first = records[0]
+        totals = {
+            name: sum(getattr(record, name) for record in records)
+            for name in ("tokens_in", "tokens_out", "milliseconds")
+        }
+        return dataclasses.replace(first, **totals)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON-ready types."""
@@ -195,7 +205,7 @@ class VideoTokens:
             pooled = torch.cat((rows_of, given[:, layout.cells :, None]), 2)
         return self.reduced(factor, place, role.to(torch.uint8).repeat(frames), features=pooled.reshape(len(place), -1))
 
-    def reduced(self, factor: Blocks, place: Tensor, role: Tensor, *, features: Tensor | None = None) -> VideoTokens:
+    def reduced(self, factor: Factor, place: Tensor, role: Tensor, *, features: Tensor | None = None) -> VideoTokens:
         """The tokens ``factor`` makes of these, on the language grid; ``features`` where they are known already."""
         return dataclasses.replace(
             self,
@@ -206,6 +216,37 @@ class VideoTokens:
             pooled=True,
         )
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[VideoTokens]) -> VideoTokens:
+        """Runs of frames that follow each other in one video, reduced by the same stages, as one.
+
+        Histories are merged line by line: tokens and milliseconds add up, settings are the first run's.
+        """
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        start, places = 0, []
+        for part in parts:
+            places.append(part.place + part.place.new_tensor([start, 0, 0]))
+            start += part.layout.frames
+        joined = ("features", "role", "shallow", "deep", "timestamps")
+        return dataclasses.replace(
+            first,
+            map=TokenMap.concatenate([part.map for part in parts]),
+            place=torch.cat(places),
+            layout=dataclasses.replace(first.layout, frames=start),
+            history=tuple(StageRecord.sum(lines) for lines in zip(*(part.history for part in parts), strict=True)),
+            **{name: torch.cat([getattr(part, name) for part in parts]) for name in joined},
+        )
+
+    @cached_property
+    def importance(self) -> Tensor:
+        """(K,) deep attention as W carries it to these tokens, in W's dtype; a newline counts as its frame's mean."""
+        layout = self.layout
+        deep = self.deep.to(self.features.device, weight_dtype(self.features))
+        newlines = deep.mean(1, keepdim=True).expand(-1, layout.newlines)
+        return self.map.apply(torch.cat((deep, newlines), 1).flatten())
+
     @cached_property
     def lengths(self) -> Tensor:
         """(K,) Euclidean length of every token's features, in W's dtype; not finite where a feature is not."""
@@ -213,6 +254,8 @@ class VideoTokens:
 
     def require_finite(self) -> None:
         """Refuse features that hold NaN or infinity: nothing downstream could make sense of them."""
+        if not bool(torch.isfinite(self.shallow).all() and torch.isfinite(self.deep).all()):
+            raise InputError("The attention received holds NaN or infinity; encode the video again, in float32.")
         bad = int((~torch.isfinite(self.lengths)).sum())
         if bad:
             raise InputError(

@@ -1,51 +1,142 @@
-"""Entropic optimal transport between two sets of tokens: costs, and the batched Sinkhorn that solves them.
+"""Entropic optimal transport between two sets of tokens, many problems at a time.
 
 A problem is a cost (B, M, N) and two marginals, u (B, M) over sources and v (B, N) over targets. A zero in
 a marginal marks padding, so ragged problems share a batch. The plan minimises
 
-    <P, C> + eps * sum P (log P - 1)   subject to   P 1 = u,  P' 1 = v.
+    <P, C> + eps * sum P (log P - 1)   subject to   P 1 = u,  P' 1 = v
 
-Source: Cuturi, "Sinkhorn Distances", NeurIPS 2013; the stop rule is the one AOT's authors released.
+and has the form ``P_ij = exp((f_i + g_j - C_ij) / eps)`` with the potentials f and g.
+
+Source: Cuturi, "Sinkhorn Distances", NeurIPS 2013; the stop rules on the change of the scaling are those AOT's
+authors released.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from .errors import InputError
+STOPS = ("batch", "each", "marginal")
 
-NORM_FLOOR = 1e-8
-"""Lengths below this count as this much, so that a zero vector has cosine 0 with everything."""
+VANISHED = 1e-9
+"""Row masses of a plan below this count as this much."""
+
+APPLY_BYTES = 8 * 2**20
+"""Entries of a plan held at one time while it is applied without being built."""
 
 
 @dataclass(frozen=True)
 class Transport:
-    """A solved problem.
+    """A solved batch of problems.
 
     Args:
-        plan: (B, M, N), zero in padding.
         iterations: (B,) long, iterations each problem ran.
-        marginal_error: (B,) L1 distance of the plan's source marginal from u; the target marginal is exact.
+        marginal_error: (B,) L1 distance of the plan's marginals from u and v.
+        source_potential: (B, M) f, in units of cost; minus infinity in padding, NaN where the solver has none.
+        target_potential: (B, N) g.
     """
 
-    plan: Tensor
     iterations: Tensor
     marginal_error: Tensor
+    source_potential: Tensor
+    target_potential: Tensor
+
+    def rows(self, part: slice) -> Tensor:
+        """(B, m, N): the plan's rows of some sources."""
+        raise NotImplementedError
+
+    @cached_property
+    def plan(self) -> Tensor:
+        """(B, M, N), zero in padding."""
+        return self.rows(slice(None))
+
+    def apply(self, y: Tensor) -> Tensor:
+        """``P @ y``, (B, N, D) to (B, M, D), without the whole plan in memory."""
+        return torch.cat([torch.bmm(self.rows(part), y) for part in self._parts()], 1)
+
+    def adjoint(self, x: Tensor) -> Tensor:
+        """``P' @ x``, (B, M, D) to (B, N, D), without the whole plan in memory."""
+        batch, targets = self.target_potential.shape
+        out = x.new_zeros(batch, targets, x.shape[2])
+        for part in self._parts():
+            out.baddbmm_(self.rows(part).mT, x[:, part])
+        return out
+
+    def _parts(self) -> Iterator[slice]:
+        batch, sources = self.source_potential.shape
+        entry = batch * self.target_potential.shape[1] * self.source_potential.element_size()
+        size = max(1, APPLY_BYTES // entry)
+        return (slice(first, first + size) for first in range(0, sources, size))
 
 
-def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
-    """(B, M, D) and (B, N, D) to (B, M, N): one matrix product, then norms; no normalised copies."""
-    lengths_a = torch.linalg.vector_norm(a, dim=-1).clamp(min=NORM_FLOOR)
-    lengths_b = torch.linalg.vector_norm(b, dim=-1).clamp(min=NORM_FLOOR)
-    return torch.bmm(a, b.mT) / lengths_a[:, :, None] / lengths_b[:, None, :]
+@dataclass(frozen=True)
+class Scaled(Transport):
+    """A plan as Sinkhorn's scalings leave it: ``r_i K_ij c_j``.
+
+    Args:
+        kernel: (B, M, N) ``exp(-C / eps)``; r: (B, M); c: (B, N), zero in padding.
+    """
+
+    kernel: Tensor
+    r: Tensor
+    c: Tensor
+
+    def rows(self, part: slice) -> Tensor:
+        """(B, m, N): the plan's rows of some sources."""
+        return (self.kernel[:, part] * self.r[:, part, None]).mul_(self.c[:, None, :])
+
+
+@dataclass(frozen=True)
+class Potential(Transport):
+    """A plan as its potentials give it: ``exp((f_i + g_j - C_ij) / eps)``.
+
+    Args:
+        cost: (B, M, N).
+        eps: in units of cost.
+    """
+
+    cost: Tensor
+    eps: float
+
+    def rows(self, part: slice) -> Tensor:
+        """(B, m, N): the plan's rows of some sources."""
+        exponent = self.source_potential[:, part, None] - self.cost[:, part]
+        return exponent.add_(self.target_potential[:, None, :]).div_(self.eps).exp_()
+
+
+@dataclass(frozen=True)
+class Explicit(Transport):
+    """A plan that the solver gave whole.
+
+    Args:
+        entries: (B, M, N), zero in padding.
+    """
+
+    entries: Tensor
+
+    def rows(self, part: slice) -> Tensor:
+        """(B, m, N): the plan's rows of some sources."""
+        return self.entries[:, part]
 
 
 def uniform_marginal(valid: Tensor) -> Tensor:
     """(B, M) bool to (B, M) float64 of total mass 1 over the valid entries of each row, 0 elsewhere."""
     return valid / valid.sum(1, keepdim=True).clamp(min=1).double()
+
+
+def weighted_marginal(importance: Tensor, valid: Tensor) -> Tensor:
+    """(B, M) float64 of total mass 1, proportional to importance over the valid entries, 0 elsewhere.
+
+    An importance under a millionth of the mean counts as that much, so that no token is left out.
+    """
+    mass = importance.double() * valid
+    mean = mass.sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp(min=1)
+    mass = torch.where(mean > 0, mass.maximum(1e-6 * mean), 1.0) * valid
+    return mass / mass.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
 
 
 def sinkhorn(
@@ -57,58 +148,149 @@ def sinkhorn(
     max_iterations: int = 100,
     tolerance: float = 1e-2,
     stop: str = "batch",
-) -> Transport:
-    """Sinkhorn scaling with the released stop rule.
+) -> Scaled:
+    """Sinkhorn scaling: with K = exp(-C / eps) and r = c = 1, in turn ``r = u / (K c)`` and ``c = v / (K' r)``.
 
-    With K = exp(-C / eps) and r = c = 1: ``r = u / (K c)``, ``c = v / (K' r)``, until the mean change of r
-    falls below ``tolerance``; the iteration that falls below still counts.
+    Problems that are done stay as they are, and stop costing once they are half of those at work.
 
     Args:
         cost: (B, M, N) floating.
         u, v: (B, M), (B, N); zeros mark padding.
-        eps: entropic regularisation, above 0, in units of cost.
-        max_iterations: at most this many.
-        tolerance: of the mean absolute change of r over its valid entries.
-        stop: "batch", one mean over all problems (the released phase I), or "each", one per problem, those
-            that are done staying as they are (the released phase II, a frame at a time).
-
-    Returns:
-        The plan ``r K c`` and how it ended.
-
-    Raises:
-        InputError: eps, max_iterations or stop outside what is allowed.
+        eps: entropic regularisation, above 0, in units of cost. Costs beyond some 80 eps (float32) vanish from the
+            kernel: :func:`log_sinkhorn` is for those.
+        max_iterations: at most this many, 1 or more.
+        stop: when a problem is done. "batch": the mean absolute change of r over the sources of all problems is
+            under ``tolerance`` (the released phase I; the iteration that falls below still counts). "each": the
+            mean over its own sources (the released phase II). "marginal": the L1 error of its source marginal is
+            under ``tolerance``; the target marginal is exact.
     """
-    if not eps > 0 or max_iterations < 1 or stop not in ("batch", "each"):
-        raise InputError(
-            f"Sinkhorn with eps {eps}, {max_iterations} iterations and stop {stop!r}; "
-            'eps starts above 0, iterations at 1, stop is "batch" or "each".'
-        )
     u, v = u.to(cost), v.to(cost)
-    sources, targets = u > 0, v > 0
     kernel = torch.exp(cost / -eps)
-    count = sources.sum(1).clamp(min=1)
-    if stop == "batch":
-        count = count.sum().expand(len(cost))
-    r, c = sources.to(cost), targets.to(cost)
-    active = torch.ones(len(cost), dtype=torch.bool, device=cost.device)
-    iterations = torch.zeros(len(cost), dtype=torch.long, device=cost.device)
-    for _ in range(max_iterations):
-        new_r = _divide(u, torch.bmm(kernel, c[:, :, None])[:, :, 0], sources)
-        new_c = _divide(v, torch.bmm(new_r[:, None, :], kernel)[:, 0], targets)
-        change = (new_r - r).abs().sum(1)
-        if stop == "batch":
-            change = change.sum().expand(len(cost))
-        r = torch.where(active[:, None], new_r, r)
-        c = torch.where(active[:, None], new_c, c)
-        iterations += active
-        active = active & (change / count >= tolerance)
-        if not bool(active.any()):
+    r, c, iterations = _iterate(_SCALING, kernel, u, v, max_iterations, stop, tolerance)
+    error = (r * _SCALING.reach(kernel, c) - u).abs().sum(1)
+    return Scaled(iterations, error, eps * r.log(), eps * c.log(), kernel, r, c)
+
+
+def log_sinkhorn(
+    cost: Tensor,
+    u: Tensor,
+    v: Tensor,
+    *,
+    eps: float = 0.1,
+    max_iterations: int = 100,
+    tolerance: float = 1e-6,
+    stop: str = "marginal",
+) -> Potential:
+    """:func:`sinkhorn` on the logarithms of its scalings: slower, and right for any eps."""
+    u, v = u.to(cost), v.to(cost)
+    kernel = cost / -eps
+    r, c, iterations = _iterate(_LOGARITHMIC, kernel, u, v, max_iterations, stop, tolerance)
+    error = (torch.exp(r + _LOGARITHMIC.reach(kernel, c)) - u).abs().sum(1)
+    return Potential(iterations, error, eps * r, eps * c, cost, eps)
+
+
+@dataclass(frozen=True)
+class _Domain:
+    """The arithmetic of Sinkhorn's two half steps, on scalings or on their logarithms.
+
+    ``reach`` is K c and ``back`` is K' r; ``divide`` is a marginal over either, nothing in padding; ``mass`` is the
+    product of r and reach.
+    """
+
+    start: Callable[[Tensor], Tensor]
+    reach: Callable[[Tensor, Tensor], Tensor]
+    back: Callable[[Tensor, Tensor], Tensor]
+    divide: Callable[[Tensor, Tensor], Tensor]
+    scaling: Callable[[Tensor], Tensor]
+    mass: Callable[[Tensor, Tensor], Tensor]
+
+
+def _divide(mass: Tensor, by: Tensor) -> Tensor:
+    """mass / by, 0 in padding; a vanished kernel sum counts as the smallest positive number."""
+    return torch.where(mass > 0, mass / by.clamp(min=torch.finfo(by.dtype).tiny), 0)
+
+
+def _subtract(mass: Tensor, by: Tensor) -> Tensor:
+    """log(mass / exp(by)), minus infinity in padding."""
+    return torch.where(mass > 0, mass.log() - by.clamp(min=torch.finfo(by.dtype).min / 4), -torch.inf)
+
+
+_SCALING = _Domain(
+    start=lambda mass: (mass > 0).to(mass),
+    reach=lambda kernel, c: torch.bmm(kernel, c[:, :, None])[:, :, 0],
+    back=lambda kernel, r: torch.bmm(r[:, None, :], kernel)[:, 0],
+    divide=_divide,
+    scaling=lambda r: r,
+    mass=torch.mul,
+)
+_LOGARITHMIC = _Domain(
+    start=lambda mass: (mass > 0).to(mass).log(),
+    reach=lambda kernel, c: torch.logsumexp(kernel + c[:, None, :], 2),
+    back=lambda kernel, r: torch.logsumexp(kernel + r[:, :, None], 1),
+    divide=_subtract,
+    scaling=torch.exp,
+    mass=lambda r, reach: torch.exp(r + reach),
+)
+
+
+def _iterate(
+    domain: _Domain, kernel: Tensor, u: Tensor, v: Tensor, max_iterations: int, stop: str, tolerance: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both scalings and the iterations each problem ran."""
+    r, c = domain.start(u), domain.start(v)
+    iterations = torch.zeros(len(u), dtype=torch.long, device=u.device)
+    ended = r.clone(), c.clone(), iterations.clone()
+    index = torch.arange(len(u), device=u.device)
+    running = torch.ones_like(index, dtype=torch.bool)
+    sources = (u > 0).sum(1).clamp(min=1)
+    watch = _Watch()
+    for step in range(max_iterations):
+        reach = domain.reach(kernel, c)
+        if stop == "marginal" and step:
+            running = running & ((domain.mass(r, reach) - u).abs().sum(1) >= tolerance)
+        new_r = domain.divide(u, reach)
+        new_c = domain.divide(v, domain.back(kernel, new_r))
+        change = (domain.scaling(new_r) - domain.scaling(r)).abs().sum(1)
+        r = torch.where(running[:, None], new_r, r)
+        c = torch.where(running[:, None], new_c, c)
+        iterations = iterations + running
+        if stop == "each":
+            running = running & ~(change / sources < tolerance)
+        elif stop == "batch":
+            running = running & ~(change.sum() / sources.sum() < tolerance)
+        left = watch.running(running)
+        if left == 0:
             break
-    plan = kernel.mul_(r[:, :, None]).mul_(c[:, None, :])
-    return Transport(plan, iterations, (plan.sum(2) - u).abs().sum(1))
+        if 2 * left <= len(index):
+            for whole, part in zip(ended, (r, c, iterations), strict=True):
+                whole[index] = part
+            index, kernel, u, v, r, c, iterations, sources = (
+                each[running] for each in (index, kernel, u, v, r, c, iterations, sources)
+            )
+            running = running[running]
+    for whole, part in zip(ended, (r, c, iterations), strict=True):
+        whole[index] = part
+    return ended
 
 
-def _divide(mass: Tensor, by: Tensor, valid: Tensor) -> Tensor:
-    """mass / by where valid, 0 in padding; a vanished kernel sum counts as the smallest positive number."""
-    floor = torch.finfo(by.dtype).tiny
-    return torch.where(valid, mass / by.clamp(min=floor), torch.zeros_like(mass))
+class _Watch:
+    """How many problems still run, without waiting for a GPU: there the number comes some iterations late.
+
+    Until it comes all of them count as running, and the iterations in between change nothing of what is done.
+    """
+
+    def __init__(self) -> None:
+        self._number: Tensor | None = None
+        self._event: torch.cuda.Event | None = None
+
+    def running(self, running: Tensor) -> int:
+        if not running.is_cuda:
+            return int(running.sum())
+        if self._event is None:
+            self._number = running.sum().to("cpu", non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        if not self._event.query():
+            return len(running)
+        self._event = None
+        return len(running) if int(self._number) else 0

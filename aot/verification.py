@@ -18,9 +18,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .costs import COSINE_LIMIT, Cost, Points, time_factor
 from .errors import InputError
+from .solvers import Solver
 from .stages.anchors import COVERED, ROUNDING, IntraFrame, anchor_weights, select_anchors
-from .stages.keyframes import InterFrame, absorb, below_quantile, explained, keyframe_plan
+from .stages.keyframes import InterFrame
+from .stages.walking import absorb, below_quantile, frame_plan
 from .tokens import Layout, VideoTokens
 from .transport import sinkhorn, uniform_marginal
 
@@ -151,14 +154,14 @@ def _sinkhorn(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: 
 def _intra(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
     features, mask = case["features"], case["mask"]
     weights = anchor_weights(
-        features,
+        Points(features, torch.linalg.vector_norm(features, dim=-1)),
         mask,
         (27, 27),
-        eps=params["eps"],
-        spatial_weight=params["spatial_weight"],
+        Cost(spatial_weight=params["spatial_weight"]),
+        Solver("released", params["eps"], params["max_iter"]),
+        mass=uniform_marginal(mask) + uniform_marginal(~mask),
         scaling=params["scaling"],
         nearest_blend=params["nearest_blend"],
-        max_iterations=params["max_iter"],
     )
     merged = features.clone()
     merged[mask] = torch.bmm(weights, features).flatten(0, 1)
@@ -174,28 +177,23 @@ def _pool(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
 
 
 def _inter_step(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
-    anchors, sources = case["anchors"], case["sources"]
-    valid_anchors, valid_sources = anchors.new_ones(anchors.shape[:2]) > 0, sources.new_ones(sources.shape[:2]) > 0
-    plan = keyframe_plan(
-        anchors,
-        sources,
-        valid_anchors,
-        valid_sources,
-        float(params["frame_offset"]),
-        eps=params["eps"],
-        time_scale=params["sigma_t"],
-        max_iterations=params["max_iter"],
+    anchors, sources = (
+        Points(tokens, torch.linalg.vector_norm(tokens, dim=-1), valid=torch.ones(tokens.shape[:2], dtype=torch.bool))
+        for tokens in (case["anchors"], case["sources"])
     )
+    solver = Solver("early", params["eps"], params["max_iter"])
+    u, v = uniform_marginal(sources.valid), uniform_marginal(anchors.valid)
+    factor = time_factor(params["frame_offset"], params["sigma_t"])
+    plan = frame_plan(sources, anchors, u, v, Cost(limit=COSINE_LIMIT), solver, factor).plan
     findings.values(plan, case["recorded_plan"])
-    share, q = explained(plan)
-    keep = below_quantile(q, valid_sources, params["keep_ratio"])
-    threshold = q.double().quantile(params["keep_ratio"], dim=1, keepdim=True)
-    near = (q.double() - threshold).abs() <= NEAR_QUANTILE if dtype == torch.float32 else None
-    findings.decided(keep, case["keep"], near)
-    columns = torch.arange(sources.shape[1])[None]
-    weights = sources.new_zeros(1, anchors.shape[1], sources.shape[1])
-    share = share * ~case["keep"][:, :, None]
-    merged, _ = absorb(anchors, weights, sources, columns, share, params["scaling"])
+    shares = solver.shares(plan, u)
+    q = shares.amax(2).double()
+    threshold = q.quantile(params["keep_ratio"], dim=1, keepdim=True)
+    near = (q - threshold).abs() <= NEAR_QUANTILE if dtype == torch.float32 else None
+    findings.decided(below_quantile(q, params["keep_ratio"]), case["keep"], near)
+    absorbed = shares * ~case["keep"][:, :, None]
+    count = torch.ones_like(anchors.lengths)
+    merged, _, _ = absorb(anchors.features, sources.features, absorbed, count, params["scaling"])
     findings.values(merged, case["recorded_merged"])
 
 
@@ -209,7 +207,7 @@ def _pipeline(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: 
         torch.arange(frames, dtype=torch.float64),
         newline=case["newline"],
     )
-    intra = IntraFrame(budget=params["budget"], global_ratio=params["global_ratio"])
+    intra = IntraFrame(budget=params["budget"], global_ratio=params["global_ratio"], solver="released")
     inter = InterFrame(clip_length=params["clip_length"], keep_ratio=params["keep_ratio"])
     findings.values(inter(intra(tokens)).features, case["recorded_tokens"])
 

@@ -1,9 +1,15 @@
-"""A video file, or frames already in memory, becomes `Frames`: the chosen frames and the seconds they show."""
+"""A video file, or frames already in memory, becomes `Frames`: the chosen frames and the seconds they show.
+
+A file is decoded whole by `load_video`, or part by part through the `VideoSource` that `open_video` gives, in the
+memory of one part. `Frames` come in parts too, so that what works on one works on the other.
+"""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +17,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from .decoding import DecordUnfit, Index, decode_decord, decode_pyav, open_decord, read_index
+from .decoding import DecordUnfit, Index, decode, open_decord, read_index
 from .errors import InputError
 
 BACKENDS = ("auto", "decord", "pyav")
@@ -71,6 +77,12 @@ class Frames:
     def width(self) -> int:
         """W, in pixels."""
         return self.pixels.shape[2]
+
+    def parts(self, size: int) -> Generator[Frames, None, None]:
+        """These frames in order, `size` at a time, the last part shorter; views, not copies. Raises InputError."""
+        _check_part(size)
+        rows = zip(self.pixels.split(size), self.timestamps.split(size), strict=True)
+        return (Frames(pixels, times, self.source) for pixels, times in rows)
 
     def to_images(self) -> Tensor:
         """Float32 (T, H, W, 3) in 0..1, as ComfyUI's IMAGE."""
@@ -212,21 +224,83 @@ def probe(path: str | os.PathLike[str], backend: str = "auto") -> VideoInfo:
     return VideoInfo(index.name, index.count, fps, index.duration, index.width, index.height, backend)
 
 
-def load_video(
+@dataclass(frozen=True, eq=False)
+class VideoSource:
+    """The frames chosen from a file, not yet decoded: `open_video` makes one, `parts` decodes it.
+
+    index: the file's. chosen: int64 (T,), the chosen frames as indices into it, strictly increasing. height and
+    width: pixels to decode to. backend, free_bytes: as `open_video` takes them.
+    """
+
+    index: Index
+    chosen: Tensor
+    height: int
+    width: int
+    backend: str
+    free_bytes: int | None
+
+    @property
+    def count(self) -> int:
+        """T, the number of frames."""
+        return len(self.chosen)
+
+    @property
+    def timestamps(self) -> Tensor:
+        """Float64 (T,), seconds from the start of the video, strictly increasing."""
+        return self.index.timestamps[self.chosen]
+
+    @property
+    def source(self) -> str:
+        """The file's name, without its folder."""
+        return self.index.name
+
+    def parts(self, size: int) -> Generator[Frames, None, None]:
+        """The frames in order, `size` at a time, the last part shorter, each decoded when it is asked for.
+
+        One pass through the file, which every call starts anew. Only the part being decoded is held here: let go of
+        the one before, and the memory needed is that of one part and the decoder (decord may queue many frames more;
+        backend "pyav" does not). Closing the generator closes the file. Raises InputError at once for a size below 1
+        or parts that would not fit in memory, and at the part they are in for frames that are damaged.
+        """
+        _check_part(size)
+        self._check_memory(min(size, self.count))
+        return self._decoded(size)
+
+    def _decoded(self, size: int) -> Generator[Frames, None, None]:
+        pixels = decode(self.index, self.chosen.tolist(), self.height, self.width, self.backend, size)
+        with closing(pixels):
+            for times in self.timestamps.split(size):
+                yield Frames(next(pixels), times, self.source)
+
+    def _check_memory(self, frames: int) -> None:
+        free = _free(self.free_bytes)
+        decoder = _DECODER_FRAMES * self.index.height * self.index.width * 3 // 2
+        need = estimate_bytes(frames, self.height, self.width) + decoder
+        if need > free:
+            fit = max(0, free - decoder) // estimate_bytes(1, self.height, self.width)
+            fewer = f"at most {fit} frames" if fit else "fewer frames"
+            at_once = "" if frames == self.count else " at a time"
+            raise InputError(
+                f"{frames} frames of {self.width}x{self.height} from {self.source} need {need / 1e6:.0f} MB and "
+                f"{free / 1e6:.0f} MB are free: take {fewer}{at_once}, a smaller size, or close other programs"
+            )
+
+
+def open_video(
     path: str | os.PathLike[str],
     sampling: Sampling | None = None,
     size: int | tuple[int, int] | None = None,
     backend: str = "auto",
     free_bytes: int | None = None,
-) -> Frames:
-    """Decode the frames that `sampling` (by default 32 uniformly) chooses, at `size`, and no others.
+) -> VideoSource:
+    """The frames that `sampling` (by default 32 uniformly) chooses, at `size`, to be decoded part by part.
 
     size: None as filmed; an int, the length of the shorter side in pixels, keeping the proportions; or (height,
     width) exactly. Either may enlarge. backend: "auto" (decord, PyAV where decord is unfit), "decord", "pyav".
-    free_bytes: memory that may be used; by default what the machine has available.
+    free_bytes: memory that may be used; by default what the machine has available when `parts` is called.
 
-    Raises InputError, one line with the remedy, for a path that is no readable video, a sampling or size that
-    does not fit it, frames that are damaged, and frames that would not fit in memory.
+    Raises InputError, one line with the remedy, for a path that is no readable video, and a sampling or size that
+    does not fit it.
     """
     _check_backend(backend)
     sampling = Sampling() if sampling is None else sampling
@@ -237,18 +311,23 @@ def load_video(
             f"copy or download it again, or set end to {index.duration:.2f} s or less"
         )
     chosen = sampling.indices(index.timestamps, index.name)
-    height, width = _target_size(index, size)
-    _check_memory(index, len(chosen), height, width, free_bytes)
-    pixels = None
-    if backend != "pyav":
-        try:
-            pixels = decode_decord(index, chosen.tolist(), height, width)
-        except DecordUnfit as reason:
-            if backend == "decord":
-                raise InputError(f"decord cannot read {index.name} ({reason}): use backend auto or pyav") from None
-    if pixels is None:
-        pixels = decode_pyav(index, chosen.tolist(), height, width)
-    return Frames(pixels, index.timestamps[chosen], index.name)
+    return VideoSource(index, chosen, *_target_size(index, size), backend, free_bytes)
+
+
+def load_video(
+    path: str | os.PathLike[str],
+    sampling: Sampling | None = None,
+    size: int | tuple[int, int] | None = None,
+    backend: str = "auto",
+    free_bytes: int | None = None,
+) -> Frames:
+    """Decode the frames that `sampling` chooses, and no others, into memory at once: `open_video` says how.
+
+    Raises InputError as `open_video` does, and for frames that are damaged or would not fit in memory.
+    """
+    video = open_video(path, sampling, size, backend, free_bytes)
+    (frames,) = video.parts(video.count)
+    return frames
 
 
 def resample(frames: Frames, sampling: Sampling) -> Frames:
@@ -284,6 +363,11 @@ def _check_backend(backend: str) -> None:
         raise InputError(f"no backend {backend!r}: use one of {', '.join(BACKENDS)}")
 
 
+def _check_part(size: int) -> None:
+    if size < 1:
+        raise InputError(f"parts of {size} frames: a part must have at least 1")
+
+
 def _target_size(index: Index, size: int | tuple[int, int] | None) -> tuple[int, int]:
     if size is None:
         return index.height, index.width
@@ -298,19 +382,6 @@ def _target_size(index: Index, size: int | tuple[int, int] | None) -> tuple[int,
             f"{LARGEST_SIDE}, for example 384 for the shorter side"
         )
     return height, width
-
-
-def _check_memory(index: Index, frames: int, height: int, width: int, free_bytes: int | None) -> None:
-    free = _free(free_bytes)
-    decoder = _DECODER_FRAMES * index.height * index.width * 3 // 2
-    need = estimate_bytes(frames, height, width) + decoder
-    if need > free:
-        fit = max(0, free - decoder) // estimate_bytes(1, height, width)
-        fewer = f"at most {fit} frames" if fit else "fewer frames"
-        raise InputError(
-            f"{frames} frames of {width}x{height} from {index.name} need {need / 1e6:.0f} MB and "
-            f"{free / 1e6:.0f} MB are free: take {fewer}, a smaller size, or close other programs"
-        )
 
 
 def _free(free_bytes: int | None) -> int:

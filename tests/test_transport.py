@@ -5,8 +5,7 @@ import ot
 import pytest
 import torch
 
-from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.transport import cosine_similarity, sinkhorn, uniform_marginal
+from comfyui_aot.aot.transport import log_sinkhorn, sinkhorn, uniform_marginal, weighted_marginal
 
 
 def problem(batch=3, sources=20, targets=7, seed=0, dtype=torch.float64):
@@ -70,16 +69,57 @@ def test_a_kernel_that_vanishes_gives_no_nan():
     assert bool(torch.isfinite(sinkhorn(cost * 2000, u, v, eps=1e-3).plan).all())
 
 
-@pytest.mark.parametrize("wrong", [{"eps": 0.0}, {"eps": -1.0}, {"max_iterations": 0}, {"stop": "never"}])
-def test_impossible_settings_are_refused(wrong):
-    with pytest.raises(InputError, match="Sinkhorn with"):
-        sinkhorn(*problem(), **wrong)
+def test_a_tolerance_on_the_marginals_is_met_by_each_problem_in_its_own_time():
+    cost, u, v = problem(batch=5)
+    cost = cost * torch.tensor([0.01, 0.5, 1.0, 2.0, 3.0])[:, None, None]
+    together = sinkhorn(cost, u, v, max_iterations=10_000, tolerance=1e-9, stop="marginal")
+    alone = [
+        sinkhorn(*(each[i : i + 1] for each in (cost, u, v)), max_iterations=10_000, tolerance=1e-9, stop="marginal")
+        for i in range(5)
+    ]
+    assert bool((together.marginal_error < 1e-9).all())
+    assert together.iterations.tolist() == [int(one.iterations) for one in alone]
+    assert len(set(together.iterations.tolist())) > 1
+    torch.testing.assert_close(together.plan, torch.cat([one.plan for one in alone]))
 
 
-def test_cosine_of_a_zero_vector_is_zero():
-    a, b = torch.randn(1, 3, 4), torch.randn(1, 2, 4)
-    a[0, 1] = 0
-    similarity = cosine_similarity(a, b)
-    expected = torch.nn.functional.cosine_similarity(a[:, :, None], b[:, None], dim=-1)
-    torch.testing.assert_close(similarity, expected)
-    assert similarity[0, 1].tolist() == [0, 0]
+def test_logarithms_give_the_same_plan():
+    cost, u, v = problem()
+    plain = sinkhorn(cost, u, v, max_iterations=1000, tolerance=1e-10, stop="marginal")
+    logarithmic = log_sinkhorn(cost, u, v, max_iterations=1000, tolerance=1e-10)
+    torch.testing.assert_close(logarithmic.plan, plain.plan)
+    assert torch.equal(logarithmic.iterations, plain.iterations)
+
+
+def test_logarithms_hold_where_the_kernel_has_vanished():
+    cost, u, v = problem(batch=1, sources=30, targets=6)
+    plan = log_sinkhorn(cost, u, v, eps=5e-3, max_iterations=50_000, tolerance=1e-7).plan
+    torch.testing.assert_close(plan.sum(2), u, atol=1e-7, rtol=0)
+    exact = ot.emd2(u[0].numpy(), v[0].numpy(), cost[0].numpy())
+    assert float((plan * cost).sum()) == pytest.approx(exact, abs=5e-3)
+
+
+def test_potentials_give_the_plan_back():
+    cost, u, v = problem()
+    for solved in (sinkhorn(cost, u, v), log_sinkhorn(cost, u, v)):
+        f, g = solved.source_potential[:, :, None], solved.target_potential[:, None, :]
+        torch.testing.assert_close(torch.exp((f + g - cost) / 0.1), solved.plan)
+
+
+def test_a_plan_is_applied_without_being_built():
+    cost, u, v = problem(batch=2, sources=700, targets=900)
+    x, y = torch.randn(2, 700, 3, dtype=torch.float64), torch.randn(2, 900, 3, dtype=torch.float64)
+    for solved in (sinkhorn(cost, u, v), log_sinkhorn(cost, u, v)):
+        across, back = solved.apply(y), solved.adjoint(x)
+        assert "plan" not in vars(solved)
+        torch.testing.assert_close(across, torch.bmm(solved.plan, y))
+        torch.testing.assert_close(back, torch.bmm(solved.plan.mT, x))
+
+
+def test_an_importance_is_a_mass_that_leaves_no_token_out():
+    valid = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    mass = weighted_marginal(torch.tensor([[3.0, 1.0, 0.0, 9.0], [0.0, 0.0, 0.0, 0.0]]), valid)
+    torch.testing.assert_close(mass.sum(1), torch.ones(2, dtype=torch.float64))
+    assert float(mass[0, 0] / mass[0, 1]) == pytest.approx(3)
+    assert float(mass[0, 2]) > 0
+    assert mass[:, 3].tolist() == [0, 0]

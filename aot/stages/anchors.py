@@ -10,17 +10,21 @@ Source: AOT (CVPR 2026), sections 3.2 and 3.3, as released by its authors.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..budget import split_evenly, tokens_for
+from ..budget import split_evenly, wanted
+from ..costs import Cost, Points, unit_places
 from ..errors import InputError
 from ..layout import pool_and_newlines
-from ..tokens import Blocks, Layout, Role, VideoTokens, weight_dtype
-from ..transport import cosine_similarity, sinkhorn, uniform_marginal
-from .base import Reduction, Stage, option
+from ..solvers import Solver
+from ..token_map import pad
+from ..tokens import Blocks, Layout, Role, VideoTokens
+from .base import Part, Reduction, option
+from .settings import TransportStage, shared
 
 COVERED = 0.5
 """A language-grid cell is kept where the pooled anchor mask reaches this."""
@@ -30,7 +34,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class IntraFrame(Stage):
+class IntraFrame(TransportStage):
     """Keep the cells of each frame that local and global anchors cover; transport the rest into them."""
 
     name = "intra"
@@ -54,22 +58,26 @@ class IntraFrame(Stage):
         high=1,
         step=0.05,
     )
-    scaling: float = option(
-        1.0, "Lambda: weight of the transported tokens against the anchor itself.", low=0, high=1e6, step=0.1
-    )
-    eps: float = option(0.1, "Epsilon: entropic regularisation of the transport.", low=1e-4, high=10, step=0.01)
+    scaling: float = shared("scaling")
+    eps: float = shared("eps")
     spatial_weight: float = option(
         0.5, "Weight of the distance on the grid (sides of length 1) in the cost.", low=0, high=100, step=0.1
     )
     nearest_blend: float = option(
         0.1,
-        "Share of the plain nearest-anchor mean blended into the transported anchor, as the authors released it.",
+        "Aggregation released: share of the plain nearest-anchor mean blended into the transported anchor.",
         low=0,
         high=1,
         step=0.05,
     )
-    window: int = option(9, "Side of the windows that local anchors are chosen in, in cells.", low=1, high=256)
-    max_iterations: int = option(100, "Sinkhorn iterations at most.", low=1, high=10_000)
+    window: int = option(
+        9,
+        "Side of the windows that local anchors are chosen in, in cells; where the grid is no multiple of it they are "
+        "a little larger, and a smaller grid is one window.",
+        low=1,
+        high=256,
+    )
+    max_iterations: int = shared("max_iterations")
     retention: float = option(
         0.0,
         "Share of the language grid to keep, met to the token in every frame. 0 keeps what the anchor budget "
@@ -79,7 +87,20 @@ class IntraFrame(Stage):
         step=0.01,
     )
 
-    def build(self, tokens: VideoTokens) -> Reduction:
+    tokens: int = shared("tokens")
+    solver: str = shared("solver")
+    aggregation: str = shared("aggregation")
+    metric: str = shared("metric")
+    marginals: str = shared("marginals")
+    tolerance: float = shared("tolerance")
+    relaxation: float = shared("relaxation")
+    mass: float = shared("mass")
+
+    def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
+        """A frame at a time, unless the solver looks at all of them together."""
+        return None if self.transport.looks_at_the_batch else (1,) * layout.frames
+
+    def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """One block a frame: (kept language-grid cells and newlines) x (encoder cells and newlines)."""
         layout = tokens.layout
         if tokens.pooled:
@@ -88,47 +109,50 @@ class IntraFrame(Stage):
                 f"{self.title} chooses anchors on the encoder's grid, which {done} has already reduced to "
                 f"{tokens.tokens_kept} tokens; put it directly behind Encode Video."
             )
-        features = tokens.features.reshape(layout.frames, layout.sources, -1)[:, : layout.cells]
-        counts = self._counts(layout)
+        counts = self._counts(layout, part)
         anchors = self._anchor_count(layout, counts)
-        mask = select_anchors(tokens.shallow, tokens.deep, anchors, self.global_ratio, self.window, layout.grid).to(
-            features.device
-        )
+        shallow, deep = (attention.to(tokens.features.device) for attention in (tokens.shallow, tokens.deep))
+        mask = select_anchors(shallow, deep, anchors, self.global_ratio, self.window, layout.grid)
         if not bool(mask.any()):
             raise InputError(
                 f"{self.title}: a budget of {anchors} anchors gives none to any {self.window}x{self.window} window; "
                 "raise the budget or the global ratio."
             )
+        by_frame = (layout.frames, layout.sources)
+        frames = Points(
+            tokens.features.reshape(*by_frame, -1)[:, : layout.cells],
+            tokens.lengths.reshape(by_frame)[:, : layout.cells],
+        )
         merged = anchor_weights(
-            features,
+            frames,
             mask,
             layout.grid,
-            eps=self.eps,
-            spatial_weight=self.spatial_weight,
+            self.cost(),
+            self.transport,
+            mass=self.marginal(deep, ~mask) + self.marginal(deep, mask),
             scaling=self.scaling,
+            aggregation=self.aggregation,
             nearest_blend=self.nearest_blend,
-            max_iterations=self.max_iterations,
         )
-        pooling = pool_and_newlines(layout).to(features.device)
+        pooling = pool_and_newlines(layout).to(mask.device)
         covered = mask.double() @ pooling[:, : layout.cells].T
         if counts is None:
             keep = covered >= COVERED - ROUNDING
         else:
-            keep = _most_covered(covered, tokens.deep, pooling[:, : layout.cells], counts)
-        places = layout.language_places().to(features.device)
+            here = counts[part.first : part.first + layout.frames]
+            keep = _most_covered(covered, deep, pooling[:, : layout.cells], here)
+        places = layout.language_places().to(mask.device)
         newline = places[:, 1] == layout.language_grid[1]
         return _compose(merged, mask, keep | newline, pooling.to(merged), places, newline, layout)
 
-    def _counts(self, layout: Layout) -> tuple[int, ...] | None:
-        if not self.retention:
+    def _counts(self, layout: Layout, part: Part) -> tuple[int, ...] | None:
+        """Language-grid cells of every frame of the whole video; None where the anchors decide."""
+        if not (self.retention or self.tokens):
             return None
-        total = tokens_for(self.retention, layout.frames, layout.language_cells)
-        if total < layout.frames:
-            raise InputError(
-                f"{self.title}: retention {self.retention:g} keeps {total} tokens of {layout.frames} frames, under "
-                f"one a frame; give {1 / layout.language_cells:.2g} or more."
-            )
-        return split_evenly(total, layout.frames)
+        video = dataclasses.replace(layout, frames=part.frames)
+        most = part.frames * layout.language_cells
+        total = wanted(self.title, self.retention, self.tokens, video, part.frames, most)
+        return split_evenly(total, part.frames)
 
     def _anchor_count(self, layout: Layout, counts: tuple[int, ...] | None) -> int:
         most = layout.cells - 1
@@ -165,60 +189,81 @@ def select_anchors(
         fewer anchors than the budget.
     """
     frames, cells = shallow.shape
-    height, width = grid
-    rows, columns = height // window, width // window
+    windows = window_cells(grid, window).to(shallow.device)
     local = int(budget * (1 - global_ratio))
-    each = min(local // (rows * columns), window * window) if rows * columns else 0
+    each = min(local // len(windows), int((windows >= 0).sum(1).min()))
     mask = torch.zeros(frames, cells, dtype=torch.bool, device=shallow.device)
     if each:
-        index = torch.arange(cells, device=shallow.device).reshape(height, width)
-        index = index[: rows * window, : columns * window].reshape(rows, window, columns, window)
-        index = index.transpose(1, 2).reshape(rows * columns, window * window)
-        best = _top(shallow[:, index], each)
-        mask.scatter_(1, index.expand(frames, -1, -1).gather(2, best).flatten(1), True)
+        scores = shallow[:, windows.clamp(min=0)].masked_fill(windows < 0, -torch.inf)
+        best = _top(scores, each)
+        mask.scatter_(1, windows.expand(frames, -1, -1).gather(2, best).flatten(1), True)
     left = deep.masked_fill(mask, -torch.inf)
     return mask.scatter(1, _top(left, budget - local), True)
 
 
+def window_cells(grid: tuple[int, int], window: int) -> Tensor:
+    """(windows, n) long: the cells of each window in raster order, -1 behind those of the smaller ones.
+
+    The grid is cut into as many whole windows of side ``window`` as fit, at least one each way, and they share its
+    rows and columns evenly: where the sides are multiples of the window, as released.
+    """
+    counts = [max(1, side // window) for side in grid]
+    row, column = (
+        torch.arange(count).repeat_interleave(torch.tensor(split_evenly(side, count)))
+        for side, count in zip(grid, counts, strict=True)
+    )
+    owner = (row[:, None] * counts[1] + column).flatten()
+    sizes = tuple(owner.bincount().tolist())
+    cells = owner.sort(stable=True).indices
+    return pad(cells[:, None] + 1, sizes, max(sizes))[:, :, 0] - 1
+
+
 def anchor_weights(
-    features: Tensor,
+    frames: Points,
     mask: Tensor,
     grid: tuple[int, int],
+    cost: Cost,
+    solver: Solver,
     *,
-    eps: float = 0.1,
-    spatial_weight: float = 0.5,
+    mass: Tensor,
     scaling: float = 1.0,
+    aggregation: str = "released",
     nearest_blend: float = 0.1,
-    max_iterations: int = 100,
 ) -> Tensor:
     """Phase I: each anchor as a weighted mean of its frame's tokens.
 
-    The cost is ``1 - cos + spatial_weight |p - q|``, the plan T has total mass 1, and anchor j becomes
-    ``(1 - b) (a_j + lambda sum_i T_ij x_i) / (1 + lambda sum_i T_ij)`` plus ``b`` times the mean of itself
-    and the tokens it is the nearest anchor of.
+    With the plan T, of total mass 1, and its shares p, anchor j becomes, by ``aggregation``,
+
+    - "released": ``(1 - b) (a_j + lambda sum_i T_ij x_i) / (1 + lambda sum_i T_ij)`` plus b times the mean of itself
+      and the tokens it is the nearest anchor of;
+    - "paper": the same with b = 0;
+    - "counts": ``(a_j + lambda sum_i p_ij x_i) / (1 + lambda sum_i p_ij)``, every token weighing as one.
 
     Args:
-        features: (T, N, D).
+        frames: features (T, N, D) and lengths (T, N).
         mask: (T, N) bool, the same number n of anchors in every frame.
+        mass: (T, N), each frame's anchors and its other tokens summing to 1 each.
 
     Returns:
         (T, n, N) row-stochastic, anchors in raster order; float64 for float64 features, float32 otherwise.
     """
-    index = mask.nonzero()[:, 1].reshape(len(features), -1)
-    anchors = features.flatten(0, 1).index_select(0, mask.flatten().nonzero()[:, 0])
-    anchors = anchors.reshape(*index.shape, -1)
-    similarity = cosine_similarity(features, anchors).to(weight_dtype(features))
-    cost = torch.add(1 - similarity, grid_distances(grid, similarity)[index].mT, alpha=spatial_weight)
-    every = mask.new_ones(index.shape)
-    plan = sinkhorn(
-        cost, uniform_marginal(~mask), uniform_marginal(every), eps=eps, max_iterations=max_iterations
-    ).plan.mT
-    transported = (1 - nearest_blend) / (1 + scaling * plan.sum(2))
-    nearest = similarity.argmax(2).masked_fill(mask, -1)
+    index = mask.nonzero()[:, 1].reshape(len(mask), -1)
+    anchors = Points(frames.features[mask].reshape(*index.shape, -1), frames.lengths.gather(1, index))
+    apart = cost.features(frames, anchors, pool=frames)
+    nearest = apart.argmin(2).masked_fill(mask, -1)
+    distances = grid_distances(grid, apart)[index].mT
+    u = mass * ~mask
+    solved = solver.solve(
+        apart.add_(distances, alpha=cost.spatial_weight), u, mass.gather(1, index), largest=cost.largest
+    )
+    plan = solved.plan if aggregation != "counts" else solver.shares(solved.plan, u)
+    blend = nearest_blend if aggregation == "released" else 0.0
+    transported = (1 - blend) / (1 + scaling * plan.sum(1))
+    weights = (plan.mT * (scaling * transported)[:, :, None]).contiguous()
+    if not blend:
+        return weights.scatter_add_(2, index[:, :, None], transported[:, :, None])
     followers = torch.zeros_like(transported).scatter_add_(1, nearest.clamp(min=0), (nearest >= 0).to(transported))
-    gathered = nearest_blend / (1 + followers)
-
-    weights = (plan * (scaling * transported)[:, :, None]).contiguous()
+    gathered = blend / (1 + followers)
     weights.scatter_add_(2, index[:, :, None], (transported + gathered)[:, :, None])
     share = gathered.gather(1, nearest.clamp(min=0)) * (nearest >= 0)
     return weights.scatter_add_(1, nearest.clamp(min=0)[:, None], share[:, None])
@@ -226,10 +271,7 @@ def anchor_weights(
 
 def grid_distances(grid: tuple[int, int], like: Tensor) -> Tensor:
     """(N, N) Euclidean distances between cells of a grid whose sides have length 1, in ``like``'s dtype."""
-    height, width = grid
-    y = torch.linspace(0, 1, height, dtype=torch.float64)
-    x = torch.linspace(0, 1, width, dtype=torch.float64)
-    places = torch.cartesian_prod(y, x)
+    places = unit_places(torch.cartesian_prod(*(torch.arange(side) for side in grid)), grid)
     return torch.cdist(places, places, compute_mode="donot_use_mm_for_euclid_dist").to(like)
 
 
@@ -240,10 +282,9 @@ def _top(scores: Tensor, count: int) -> Tensor:
 
 def _most_covered(covered: Tensor, deep: Tensor, pooling: Tensor, counts: tuple[int, ...]) -> Tensor:
     """(T, L) bool with exactly ``counts[t]`` cells: most covered by anchors first, then by deep attention."""
-    importance = deep.to(pooling) @ pooling.T
-    importance = importance / importance.amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-    by_importance = importance.sort(dim=1, descending=True, stable=True).indices
-    ordered = covered.gather(1, by_importance).sort(dim=1, descending=True, stable=True).indices
+    by_importance = (deep.to(pooling) @ pooling.T).sort(dim=1, descending=True, stable=True).indices
+    steps = (covered / ROUNDING).round()
+    ordered = steps.gather(1, by_importance).sort(dim=1, descending=True, stable=True).indices
     ranked = by_importance.gather(1, ordered)
     chosen = (
         torch.arange(covered.shape[1], device=covered.device) < torch.tensor(counts, device=covered.device)[:, None]

@@ -5,61 +5,89 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..budget import tokens_for
-from ..clips import fixed_clips
-from ..errors import InputError
+from torch import Tensor
+
+from ..budget import wanted
 from ..tokens import Layout, VideoTokens
 from .anchors import IntraFrame
-from .base import Stage, option
-from .keyframes import InterFrame
+from .base import Part, Stage, option
+from .keyframes import InterFrame, frame_means, share_keyframes
+from .settings import ClipStage, shared
+
+BOTH = ("scaling", "eps", "max_iterations", "solver", "aggregation", "metric", "marginals", "tolerance")
+"""Settings handed on to both phases."""
+
+TEMPORAL = ("retention", "tokens", "keyframe_share", "clip_length", "clips", "cut_times", "ranking", "order", "repeat")
+"""Settings handed on to phase II."""
 
 
 @dataclass(frozen=True)
-class AnchorTransport(Stage):
+class AnchorTransport(ClipStage):
     """Both phases of AOT at one retention: keyframes take a share of the budget, distinct tokens the rest."""
 
     name = "aot"
     title = "Anchor OT"
+    node_id = "AOTAnchorTransport"
     source = "AOT, CVPR 2026, both phases"
 
     retention: float = option(
         0.25, "Share of the video's language grid to keep, met to the token.", low=0, high=1, step=0.01
     )
-    keyframe_share: float = option(
-        0.7,
-        "Share of the budget that keyframe tokens take, as they were and updated; distinct tokens take the rest. "
-        "As released with 126 anchors and keep ratio 0.3 it comes to about 0.7.",
-        low=0.05,
-        high=1,
-        step=0.05,
-    )
-    clip_length: int = option(
-        4, "Frames in a clip; its first is the keyframe. The paper uses 4 for 32 frames, 8 for 64.", low=1, high=4096
-    )
+    keyframe_share: float = shared("keyframe_share")
+    clip_length: int = shared("clip_length")
+    tokens: int = shared("tokens")
+    clips: str = shared("clips")
+    cut_times: str = shared("cut_times")
+    scaling: float = shared("scaling")
+    eps: float = shared("eps")
+    solver: str = shared("solver", default="early")
+    aggregation: str = shared("aggregation")
+    ranking: str = shared("ranking")
+    order: str = shared("order")
+    repeat: bool = shared("repeat")
+    cut_similarity: float = shared("cut_similarity")
+    cut_lowest: int = shared("cut_lowest")
+    metric: str = shared("metric")
+    marginals: str = shared("marginals")
+    max_iterations: int = shared("max_iterations", advanced=True)
+    tolerance: float = shared("tolerance")
 
-    def __call__(self, tokens: VideoTokens) -> VideoTokens:
+    def __call__(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:
         """Run both phases; each leaves its own record in the history."""
-        anchors = self.tokens_per_frame(tokens.layout)
-        intra = IntraFrame(retention=anchors / tokens.layout.language_cells)
-        return InterFrame(clip_length=self.clip_length, retention=self.retention)(intra(tokens))
+        lengths = self.cut(tokens.timestamps) or self.cut_by_content(frame_means(tokens.to_language_grid()))
+        for stage in self._phases(tokens.layout, tokens.timestamps, lengths):
+            tokens = stage(tokens)
+        return tokens
 
-    def tokens_per_frame(self, layout: Layout) -> int:
+    def steps(self, layout: Layout, timestamps: Tensor) -> tuple[Stage, ...]:
+        """Both phases, where the clips can be told beforehand."""
+        lengths = self.cut(timestamps)
+        return (self,) if lengths is None else self._phases(layout, timestamps, lengths)
+
+    def _phases(self, layout: Layout, timestamps: Tensor, lengths: tuple[int, ...]) -> tuple[Stage, ...]:
+        settings = self.settings()
+        both = {name: settings[name] for name in BOTH}
+        temporal = {name: settings[name] for name in TEMPORAL}
+        if self.clips == "dynamic":
+            starts = [sum(lengths[:i]) for i in range(1, len(lengths))]
+            temporal |= {"clips": "times", "cut_times": " ".join(repr(float(timestamps[start])) for start in starts)}
+        anchors = self.tokens_per_frame(layout, lengths)
+        return IntraFrame(tokens=anchors * layout.frames, **both), InterFrame(**both, **temporal)
+
+    def tokens_per_frame(self, layout: Layout, lengths: tuple[int, ...]) -> int:
         """What phase I keeps of every frame so that phase II can meet the budget.
 
+        Args:
+            lengths: frames of each clip.
+
         Raises:
-            InputError: the budget is under what the clips' keyframes need at one token each.
+            InputError: the budget is under a token a clip or above what there is.
         """
-        total = tokens_for(self.retention, layout.frames, layout.language_cells)
-        clips = fixed_clips(layout.frames, self.clip_length)
-        emitted = sum(2 if length > 1 else 1 for length in clips)
-        candidates = layout.frames - len(clips)
-        most = min(layout.language_cells, total // emitted)
-        if most < 1:
-            least = emitted / (layout.frames * layout.language_cells)
-            raise InputError(
-                f"{self.title}: retention {self.retention:g} is {total} tokens, and {len(clips)} clips need at least "
-                f"{emitted}; give {least:.2g} or more, or longer clips."
-            )
-        wanted = int(self.keyframe_share * total / emitted)
-        enough = math.ceil(total / (emitted + candidates))
-        return min(most, max(1, wanted, enough))
+        full = layout.frames * layout.language_cells
+        total = wanted(self.title, self.retention, self.tokens, layout, len(lengths), full)
+        copies = [2 if self.repeat and length > 1 else 1 for length in lengths]
+        others = layout.frames - len(lengths)
+        room = [number * layout.language_cells for number in copies]
+        quota = share_keyframes(total, self.keyframe_share, room, others * layout.language_cells)
+        keyframe = max(math.ceil(tokens / number) for tokens, number in zip(quota, copies, strict=True))
+        return min(layout.language_cells, max(keyframe, math.ceil(total / (sum(copies) + others))))

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..tokens import Blocks, StageRecord, VideoTokens
+from ..token_map import Factor
+from ..tokens import Layout, StageRecord, VideoTokens
 
 
 def option(
@@ -26,11 +27,24 @@ def option(
     high: float | None = None,
     step: float | None = None,
     choices: tuple[str, ...] = (),
+    advanced: bool = False,
 ) -> Any:
-    """A setting of a stage: its default, what it means, and what is allowed."""
-    return dataclasses.field(
-        default=default, metadata={"help": help, "low": low, "high": high, "step": step, "choices": choices}
-    )
+    """A setting of a stage: its default, what it means, what is allowed, and whether few will want to change it."""
+    metadata = {"help": help, "low": low, "high": high, "step": step, "choices": choices, "advanced": advanced}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which frames of which video a run of tokens is: all of them unless the video is streamed.
+
+    Args:
+        first: index of the run's first frame in the video.
+        frames: of the whole video.
+    """
+
+    first: int
+    frames: int
 
 
 @dataclass(frozen=True)
@@ -43,7 +57,7 @@ class Reduction:
         role: (kept,) uint8 of :class:`~..tokens.Role`.
     """
 
-    factor: Blocks
+    factor: Factor
     place: Tensor
     role: Tensor
 
@@ -66,8 +80,11 @@ class Stage:
         for item in dataclasses.fields(self):
             check_option(self.title, item, getattr(self, item.name))
 
-    def __call__(self, tokens: VideoTokens) -> VideoTokens:
+    def __call__(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:
         """Reduce ``tokens``; they are left as they are.
+
+        Args:
+            part: which frames of a streamed video these are.
 
         Raises:
             InputError: the tokens hold NaN, or are not what this stage reduces.
@@ -76,16 +93,27 @@ class Stage:
         synchronise(tokens.features)
         start = time.perf_counter()
         given = tokens.to_language_grid() if self.language_grid else tokens
-        reduction = self.build(given)
+        reduction = self.build(given, part or Part(0, tokens.layout.frames))
         reduced = given.reduced(reduction.factor, reduction.place, reduction.role)
         synchronise(reduced.features)
         milliseconds = (time.perf_counter() - start) * 1e3
         record = StageRecord(self.name, self.settings(), tokens.tokens_kept, reduced.tokens_kept, milliseconds)
         return dataclasses.replace(reduced, history=(*reduced.history, record))
 
-    def build(self, tokens: VideoTokens) -> Reduction:
+    def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """The stage's W for these tokens, (kept x tokens given)."""
         raise NotImplementedError
+
+    def steps(self, layout: Layout, timestamps: Tensor) -> tuple[Stage, ...]:
+        """The stages this one runs one after another on such a video; itself unless it is a chain of others."""
+        return (self,)
+
+    def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
+        """Lengths of the runs of frames that can be reduced for themselves, in order, with the same result.
+
+        None where the stage has to see the whole video.
+        """
+        return None
 
     def at_retention(self, retention: float) -> Stage:
         """This stage set to keep ``retention`` of the language grid.
@@ -93,9 +121,20 @@ class Stage:
         Raises:
             InputError: the stage's settings fix what it keeps.
         """
-        if not any(item.name == "retention" for item in dataclasses.fields(self)):
-            raise InputError(f"{self.title} has no retention; give its own settings instead.")
-        return dataclasses.replace(self, retention=retention)
+        return self._with("retention", retention)
+
+    def at_tokens(self, tokens: int) -> Stage:
+        """This stage set to keep so many tokens of the whole video.
+
+        Raises:
+            InputError: the stage's settings fix what it keeps.
+        """
+        return self._with("tokens", tokens)
+
+    def _with(self, setting: str, value: float) -> Stage:
+        if not any(item.name == setting for item in dataclasses.fields(self)):
+            raise InputError(f"{self.title} has no setting {setting}; give its own settings instead.")
+        return dataclasses.replace(self, **{setting: value})
 
     def settings(self) -> dict[str, Any]:
         """Field names and values, in declared order."""
@@ -109,8 +148,8 @@ def check_option(title: str, item: dataclasses.Field[Any], value: Any) -> None:
         if value not in choices:
             raise InputError(f"{title}: {item.name} is {value!r}; give one of {', '.join(choices)}.")
         return
-    if isinstance(item.default, bool):
-        fits = isinstance(value, bool)
+    if isinstance(item.default, (bool, str)):
+        fits = isinstance(value, type(item.default))
     elif isinstance(item.default, int):
         fits = isinstance(value, int) and not isinstance(value, bool)
     else:

@@ -1,36 +1,33 @@
 """Phase II of AOT: each clip's first frame speaks for the frames behind it.
 
 The keyframe's tokens are anchors. In every following frame, tokens that no anchor clearly explains stay as
-they are (distinct); the rest are transported into the anchors, which meet the next frame updated. Clips are
-independent, so all of them take each step together; only the steps inside a clip follow each other.
+they are (distinct); the rest are transported into the anchors, which meet the next frame updated.
 
-Source: AOT (CVPR 2026), section 3.4, as released by its authors.
+Source: AOT (CVPR 2026), section 3.4, as released by its authors; the exact budget is this project's.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..budget import tokens_for
-from ..clips import fixed_clips
+from ..budget import fill_levels, split_by, wanted
+from ..costs import COSINE_LIMIT
 from ..errors import InputError
-from ..token_map import pad
-from ..tokens import Blocks, Role, VideoTokens, weight_dtype
-from ..transport import cosine_similarity, sinkhorn, uniform_marginal
-from .base import Reduction, Stage, option
-
-COSINE_LIMIT = 1 - 1e-6
-"""Cosines are clamped to this, as released."""
-
-VANISHED = 1e-9
-"""Row masses of the plan below this count as this much."""
+from ..solvers import Solver
+from ..token_map import Blocks, Picked
+from ..tokens import Layout, Role, VideoTokens
+from .base import Part, Reduction, option
+from .settings import ClipStage, TransportStage, shared
+from .walking import Clips, Rules, Walk, below_quantile, lowest, lowest_of_each, walk
 
 
 @dataclass(frozen=True)
-class InterFrame(Stage):
+class InterFrame(TransportStage, ClipStage):
     """Keep each clip's keyframe and what is new in the frames behind it; transport the rest into it."""
 
     name = "inter"
@@ -38,9 +35,7 @@ class InterFrame(Stage):
     node_id = "AOTInterFrame"
     source = "AOT, CVPR 2026, phase II"
 
-    clip_length: int = option(
-        4, "Frames in a clip; its first is the keyframe. The paper uses 4 for 32 frames, 8 for 64.", low=1, high=4096
-    )
+    clip_length: int = shared("clip_length")
     keep_ratio: float = option(
         0.3,
         "Share of each following frame's tokens kept as distinct: those the keyframe explains least. "
@@ -49,10 +44,8 @@ class InterFrame(Stage):
         high=1,
         step=0.05,
     )
-    scaling: float = option(
-        1.0, "Lambda: weight of the absorbed tokens against the anchor itself.", low=0, high=1e6, step=0.1
-    )
-    eps: float = option(0.1, "Epsilon: entropic regularisation of the transport.", low=1e-4, high=10, step=0.01)
+    scaling: float = shared("scaling")
+    eps: float = shared("eps")
     time_scale: float = option(
         1.5,
         "Sigma of the time factor 1 - exp(-dt^2 / (2 sigma^2)) on the cost, in frames.",
@@ -60,266 +53,202 @@ class InterFrame(Stage):
         high=1e4,
         step=0.1,
     )
-    max_iterations: int = option(100, "Sinkhorn iterations at most.", low=1, high=10_000)
+    max_iterations: int = shared("max_iterations")
     retention: float = option(
         0.0,
-        "Share of the video's language grid to keep, met to the token: distinct tokens are then ranked over "
-        "the whole video. 0 keeps the keep ratio of every frame, as the authors released it.",
+        "Share of the video's language grid to keep, met to the token: keyframes get their share of it, and distinct "
+        "tokens are then ranked over the whole video. 0 keeps the keep ratio of every frame, as the authors "
+        "released it.",
         low=0,
         high=1,
         step=0.01,
     )
+    tokens: int = shared("tokens")
+    keyframe_share: float = shared("keyframe_share")
+    clips: str = shared("clips")
+    cut_times: str = shared("cut_times")
+    solver: str = shared("solver")
+    aggregation: str = shared("aggregation")
+    ranking: str = shared("ranking")
+    order: str = shared("order")
+    repeat: bool = shared("repeat")
+    cut_similarity: float = shared("cut_similarity")
+    cut_lowest: int = shared("cut_lowest")
+    metric: str = shared("metric")
+    spatial_weight: float = option(
+        0.0,
+        "Weight of the distance on the grid (sides of length 1) in the cost; the authors use none here.",
+        low=0,
+        high=100,
+        step=0.1,
+        advanced=True,
+    )
+    marginals: str = shared("marginals")
+    tolerance: float = shared("tolerance")
+    relaxation: float = shared("relaxation")
+    mass: float = shared("mass")
 
-    def build(self, tokens: VideoTokens) -> Reduction:
-        """One block a clip: (keyframe, distinct and updated tokens) x (the clip's tokens)."""
-        clips = Clips.cut(tokens, fixed_clips(tokens.layout.frames, self.clip_length))
-        if self.retention:
-            quota = self._distinct_quota(tokens, clips)
-            q = self._absorb(clips, keep_ratio=quota / max(1, clips.candidates)).q
-            result = self._absorb(clips, keep=lowest(q, clips.following, quota))
-        else:
-            result = self._absorb(clips, keep_ratio=self.keep_ratio)
-        return clips.emit(result, tokens)
+    @property
+    def exact(self) -> bool:
+        """Whether a budget is met to the token, over the whole video."""
+        return bool(self.retention or self.tokens)
 
-    def _absorb(self, clips: Clips, *, keep_ratio: float = 0.0, keep: Tensor | None = None) -> Absorbed:
-        """Walk the clips' frames, all clips together. ``keep`` (C, L, S) overrides the quantile rule."""
-        features, valid = clips.features, clips.valid
-        anchors, weights = features[:, 0], clips.keyframe_weights()
-        kept, qs = torch.zeros_like(valid), torch.full(valid.shape, torch.inf, dtype=torch.float64)
-        qs = qs.to(features.device)
-        for step in range(1, valid.shape[1]):
-            plan = keyframe_plan(
-                anchors,
-                features[:, step],
-                valid[:, 0],
-                valid[:, step],
-                float(step),
-                eps=self.eps,
-                time_scale=self.time_scale,
-                max_iterations=self.max_iterations,
-            )
-            share, q = explained(plan)
-            distinct = below_quantile(q, valid[:, step], keep_ratio) if keep is None else keep[:, step]
-            share = share * (valid[:, step] & ~distinct)[:, :, None]
-            anchors, weights = absorb(anchors, weights, features[:, step], clips.columns[:, step], share, self.scaling)
-            kept[:, step] = distinct
-            qs[:, step] = q.double()
-        return Absorbed(weights, kept, qs)
+    def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
+        """A clip at a time, unless the video is ranked as a whole or cut by what it shows."""
+        return None if self.exact else self.cut(timestamps)
 
-    def _distinct_quota(self, tokens: VideoTokens, clips: Clips) -> int:
-        """Distinct tokens that fill the budget beside the keyframes; newlines pass uncounted."""
-        layout = tokens.layout
-        if layout.newlines:
+    def build(self, tokens: VideoTokens, part: Part) -> Reduction:
+        """Rows picked from the tokens and from one block of updated anchors a clip."""
+        lengths = self.cut(tokens.timestamps) or self.cut_by_content(frame_means(tokens))
+        clips = Clips.cut(tokens, lengths)
+        rules = Rules(
+            self.cost(COSINE_LIMIT), self._solver, self.marginal, self.scaling, self.aggregation, self.time_scale
+        )
+        return self._on_budget(tokens, clips, rules) if self.exact else self._as_released(tokens, clips, rules)
+
+    @property
+    def _solver(self) -> Solver:
+        """A frame is a problem here, as released, whatever other clips do."""
+        solver = self.transport
+        return dataclasses.replace(solver, name="early") if solver.looks_at_the_batch else solver
+
+    def _as_released(self, tokens: VideoTokens, clips: Clips, rules: Rules) -> Reduction:
+        anchors = clips.valid[:, 0]
+        sources = clips.valid.index_fill(1, _first(clips), False)
+        result = walk(clips, anchors, sources, rules, lambda q, step: below_quantile(q, self.keep_ratio))
+        originals = anchors & ~clips.updated[:, None] if not self.repeat else anchors
+        return emit(tokens, clips, result, originals, result.distinct, anchors & clips.updated[:, None], self.order)
+
+    def _on_budget(self, tokens: VideoTokens, clips: Clips, rules: Rules) -> Reduction:
+        cells, updated = clips.cells, clips.updated
+        following = cells.index_fill(1, _first(clips), False)
+        copies = 1 + (updated & self.repeat).long()
+        room = (copies * cells[:, 0].sum(1)).tolist()
+        candidates = int(following.sum())
+        if not min(room):
             raise InputError(
-                f"{self.title}: an exact retention is not defined for a model that ends grid rows with newlines; "
-                "set retention to 0 and use the keep ratio."
-            )
-        total = tokens_for(self.retention, layout.frames, layout.language_cells)
-        least, most = clips.emitted_anchors, clips.emitted_anchors + clips.candidates
-        if not least <= total <= most:
-            full = tokens.tokens_full
-            raise InputError(
-                f"{self.title}: retention {self.retention:g} is {total} tokens, and these clips can give "
-                f"{least} to {most}; ask for {least / full:.4f} to {most / full:.4f}, or change what the stage "
-                "before it keeps or the clip length."
-            )
-        return total - least
-
-
-@dataclass(frozen=True)
-class Absorbed:
-    """What a walk through the clips decided.
-
-    Args:
-        weights: (C, A, N) the updated anchors over their clip's tokens, row-stochastic.
-        kept: (C, L, S) bool, the distinct tokens.
-        q: (C, L, S) float64, how clearly the best anchor explains a token; infinite where not measured.
-    """
-
-    weights: Tensor
-    kept: Tensor
-    q: Tensor
-
-
-@dataclass(frozen=True)
-class Clips:
-    """A video's tokens cut into clips, side by side, padded.
-
-    Args:
-        lengths: frames of each clip.
-        features: (C, L, S, D): clip, frame in the clip, token in the frame.
-        valid: (C, L, S) bool, False in padding.
-        columns: (C, L, S) long, a token's place among its clip's tokens; padding points at column 0.
-        sizes: tokens of each clip.
-    """
-
-    lengths: tuple[int, ...]
-    features: Tensor
-    valid: Tensor
-    columns: Tensor
-    sizes: tuple[int, ...]
-
-    @classmethod
-    def cut(cls, tokens: VideoTokens, lengths: tuple[int, ...]) -> Clips:
-        """Cut tokens on the language grid into clips.
-
-        Raises:
-            InputError: tokens that are not ordered by frame any more (another temporal stage ran before).
-        """
-        counts = tokens.frame_counts
-        if bool((tokens.frame.diff() < 0).any()):
-            raise InputError(
-                "Inter-Frame Keyframe OT needs tokens ordered by frame, and a temporal stage before it has merged "
-                "frames already; keep only one temporal stage."
-            )
-        device, longest, widest = tokens.features.device, max(lengths), max(counts)
-        clip = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
-        step = torch.cat([torch.arange(length) for length in lengths])
-        per_frame = torch.zeros(len(lengths), longest, dtype=torch.long)
-        per_frame[clip, step] = torch.tensor(counts)
-        valid = torch.arange(widest) < per_frame[:, :, None]
-        starts = per_frame.cumsum(1) - per_frame
-        columns = (starts[:, :, None] + torch.arange(widest)) * valid
-        by_frame = pad(tokens.features, counts, widest)
-        features = by_frame.new_zeros(len(lengths), longest, widest, by_frame.shape[-1])
-        features[clip.to(device), step.to(device)] = by_frame
-        empty = ((per_frame[:, 0] == 0) & (per_frame.sum(1) > 0)).nonzero()
-        if len(empty):
-            raise InputError(
-                f"Clip {int(empty[0]) + 1} of {len(lengths)} has no token left in its keyframe; "
+                f"{self.title}: the keyframe of clip {room.index(0) + 1} of {len(room)} has no token left; "
                 "keep at least one token a frame in the stage before."
             )
-        return cls(lengths, features, valid.to(device), columns.to(device), tuple(per_frame.sum(1).tolist()))
+        most = min(tokens.tokens_full, sum(room) + candidates)
+        remedy = ", or change what the stage before keeps, or the clips"
+        total = wanted(self.title, self.retention, self.tokens, tokens.layout, len(room), most, remedy)
+        quota = torch.tensor(share_keyframes(total, self.keyframe_share, room, candidates), device=cells.device)
+        number = (quota + copies - 1) // copies
+        ranked = clips.importance[:, 0].masked_fill(~cells[:, 0], -torch.inf)
+        anchors = _best(ranked, number)
+        originals = _best(ranked, torch.where(updated & self.repeat, quota - number, number * ~updated))
+        left = total - int(quota.sum())
+        sources = cells.clone()
+        sources[:, 0] &= ~anchors & updated[:, None]
+        distinct = self._distinct(clips, anchors, sources, following, rules, left)
+        result = walk(clips, anchors, sources, rules, lambda q, step: distinct[:, step])
+        return emit(tokens, clips, result, originals, distinct, anchors & updated[:, None], self.order, rows_end=True)
 
-    @property
-    def following(self) -> Tensor:
-        """(C, L, S) bool: the tokens of frames behind a keyframe."""
-        return self.valid.index_fill(1, torch.zeros(1, dtype=torch.long, device=self.valid.device), False)
-
-    @property
-    def candidates(self) -> int:
-        """How many tokens could be distinct."""
-        return int(self.following.sum())
-
-    @property
-    def repeated(self) -> Tensor:
-        """(C,) bool: clips that emit their keyframe's tokens a second time, updated: those of two frames or more."""
-        return torch.tensor([length > 1 for length in self.lengths], device=self.valid.device)
-
-    @property
-    def emitted_anchors(self) -> int:
-        """Tokens emitted whatever is distinct: keyframe tokens, and again as updated anchors."""
-        return int((self.valid[:, 0].sum(1) * (1 + self.repeated.long())).sum())
-
-    def keyframe_weights(self) -> Tensor:
-        """(C, A, N): the keyframe's tokens as rows over their clip's tokens, one-hot; zero rows in padding."""
-        clips, _, widest = self.valid.shape
-        weights = torch.zeros(
-            clips, widest, max(self.sizes), dtype=weight_dtype(self.features), device=self.features.device
-        )
-        clip, anchor = self.valid[:, 0].nonzero(as_tuple=True)
-        weights[clip, anchor, self.columns[clip, 0, anchor]] = 1
-        return weights
-
-    def emit(self, result: Absorbed, tokens: VideoTokens) -> Reduction:
-        """Rows in the released order: keyframe tokens, distinct tokens frame by frame, updated anchors."""
-        clips, longest, widest = self.valid.shape
-        originals = result.kept.clone()
-        originals[:, 0] = self.valid[:, 0]
-        updated = self.valid[:, 0] & self.repeated[:, None]
-        picked = torch.cat((originals.reshape(clips, longest * widest), updated), 1)
-        rows = tuple(picked.sum(1).tolist())
-        clip, slot = picked.nonzero(as_tuple=True)
-        row = (picked.cumsum(1) - 1)[clip, slot]
-        is_updated = slot >= longest * widest
-        column = torch.cat((self.columns.reshape(clips, -1), self.columns[:, 0]), 1)[clip, slot]
-
-        weights = result.weights.new_zeros(clips, max(rows), max(self.sizes))
-        weights[clip[~is_updated], row[~is_updated], column[~is_updated]] = 1
-        anchor = slot[is_updated] - longest * widest
-        weights[clip[is_updated], row[is_updated]] = result.weights[clip[is_updated], anchor]
-
-        sizes = torch.tensor(self.sizes, device=clip.device)
-        origin = ((sizes.cumsum(0) - sizes)[clip] + column).cpu()
-        role = torch.full_like(slot, int(Role.DISTINCT), dtype=torch.uint8)
-        role[slot < widest] = int(Role.KEYFRAME)
-        role[is_updated] = int(Role.MERGED)
-        newline = tokens.role[origin] == int(Role.NEWLINE)
-        return Reduction(
-            factor=Blocks(weights, rows, self.sizes),
-            place=tokens.place[origin],
-            role=torch.where(newline, int(Role.NEWLINE), role.cpu()).to(torch.uint8),
-        )
+    def _distinct(
+        self, clips: Clips, anchors: Tensor, sources: Tensor, following: Tensor, rules: Rules, count: int
+    ) -> Tensor:
+        """(C, L, S) bool: the ``count`` tokens that a first walk finds explained least."""
+        candidates = int(following.sum())
+        ratio = count / max(1, candidates)
+        q = walk(clips, anchors, sources, rules, lambda q, step: below_quantile(q, ratio)).q
+        q = q.masked_fill(~following, torch.inf)
+        if self.ranking == "video":
+            return lowest(q, count)
+        by_frame = q.flatten(0, 1)
+        counts = split_by(following.flatten(0, 1).sum(1).tolist(), count)
+        return lowest_of_each(by_frame, torch.tensor(counts, device=q.device)).reshape(q.shape)
 
 
-def keyframe_plan(
-    anchors: Tensor,
-    sources: Tensor,
-    valid_anchors: Tensor,
-    valid_sources: Tensor,
-    offset: float,
+def share_keyframes(total: int, share: float, room: Sequence[int], candidates: int) -> tuple[int, ...]:
+    """How many tokens of a budget each clip's keyframe gets, as they were and updated together.
+
+    Keyframes take ``share`` of it, more where there are not enough candidates to fill the rest, and every clip at
+    least one; among clips it is poured as evenly as their room allows.
+
+    Args:
+        total: of the budget, at least a token a clip, at most all room and candidates.
+        room: the most tokens each keyframe can give.
+        candidates: tokens of the other frames.
+    """
+    least = max(len(room), total - candidates)
+    keyframes = min(max(round(share * total), least), total, sum(room))
+    return fill_levels(room, keyframes)
+
+
+def frame_means(tokens: VideoTokens) -> Tensor:
+    """(T, D) the mean of each frame's tokens, newlines left out; zero where a frame has none."""
+    cells = tokens.role != int(Role.NEWLINE)
+    frame = tokens.frame[cells].to(tokens.features.device)
+    sums = torch.zeros(tokens.layout.frames, tokens.features.shape[1], dtype=tokens.lengths.dtype, device=frame.device)
+    sums.index_add_(0, frame, tokens.features[cells.to(frame.device)].to(sums))
+    return sums / frame.bincount(minlength=tokens.layout.frames).clamp(min=1)[:, None]
+
+
+def emit(
+    tokens: VideoTokens,
+    clips: Clips,
+    result: Walk,
+    originals: Tensor,
+    distinct: Tensor,
+    updated: Tensor,
+    order: str,
     *,
-    eps: float = 0.1,
-    time_scale: float = 1.5,
-    max_iterations: int = 100,
-) -> Tensor:
-    """The transport plan from a frame's tokens to its clip's anchors, one problem a clip.
-
-    The cost is ``1 - cos``, shifted so that its least entry is 0, times ``1 - exp(-dt^2 / (2 sigma^2))``.
+    rows_end: bool = False,
+) -> Reduction:
+    """The tokens a walk leaves, clip by clip.
 
     Args:
-        anchors: (C, A, D); sources: (C, S, D); valid_anchors: (C, A) bool; valid_sources: (C, S) bool.
-        offset: dt, frames since the keyframe.
-
-    Returns:
-        (C, S, A), total mass 1 each, zero in padding.
+        originals: (C, S) bool, keyframe tokens given as they were.
+        distinct: (C, L, S) bool.
+        updated: (C, S) bool, anchors given as they became.
+        order: "released" (keyframe, distinct, updated) or "time" (frame, row, column, an updated token behind its
+            original).
+        rows_end: newlines took no part: each follows its row wherever the row gives a token.
     """
-    similarity = cosine_similarity(sources, anchors).to(weight_dtype(sources))
-    cost = 1 - similarity.clamp(-COSINE_LIMIT, COSINE_LIMIT)
-    padding = ~(valid_sources[:, :, None] & valid_anchors[:, None, :])
-    cost = cost.masked_fill(padding, torch.inf)
-    least = cost.amin((1, 2), keepdim=True)
-    factor = -torch.expm1(torch.tensor(-(offset**2) / (2 * time_scale**2 + 1e-9), dtype=torch.float64)).item()
-    cost = ((cost - least) * factor).masked_fill(padding, 0)
-    u, v = uniform_marginal(valid_sources), uniform_marginal(valid_anchors)
-    return sinkhorn(cost, u, v, eps=eps, max_iterations=max_iterations, stop="each").plan
+    weights, rows = result.weights(clips, updated)
+    merged = (updated.flatten().cumsum(0) - 1).reshape(updated.shape) + len(tokens.place)
+    taken = distinct.clone()
+    taken[:, 0] = originals
+    again = torch.zeros_like(taken)
+    again[:, 0] = updated
+    index = torch.stack((clips.token, torch.where(again, merged[:, None], clips.token)), 3)
+    picked = torch.stack((taken, again), 3)
+    if rows_end:
+        picked = picked | torch.stack([_row_ends(clips, group) for group in (taken, again)], 3)
+    role = torch.full_like(index, int(Role.DISTINCT))
+    role[:, 0, :, 0] = int(Role.KEYFRAME)
+    role[..., 1] = int(Role.MERGED)
+    role[clips.newline] = int(Role.NEWLINE)
+    origin = clips.token[..., None].expand_as(index)
+    flat = _in_order(picked, order)
+    chosen, origins, roles = (_in_order(each, order)[flat] for each in (index, origin, role))
+    return Reduction(
+        factor=Picked(chosen, Blocks(weights, rows, clips.sizes)),
+        place=tokens.place[origins.cpu()],
+        role=roles.cpu().to(torch.uint8),
+    )
 
 
-def explained(plan: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of a plan as shares p (C, S, A), and q (C, S), the largest share of each row."""
-    share = plan / plan.sum(2, keepdim=True).clamp(min=VANISHED)
-    return share, share.amax(2)
+def _in_order(values: Tensor, order: str) -> Tensor:
+    """(C, L, S, 2), as they were and updated, to (C, ...) in the order they are given."""
+    if order == "time":
+        return values.flatten(1)
+    return torch.cat((values[..., 0].flatten(1), values[..., 1].flatten(1)), 1)
 
 
-def below_quantile(q: Tensor, valid: Tensor, ratio: float) -> Tensor:
-    """(C, S) bool: q strictly under its ``ratio`` quantile over a row's valid entries (linear, float64)."""
-    masked = q.double().masked_fill(~valid, torch.nan)
-    threshold = masked.nanquantile(ratio, dim=1, keepdim=True)
-    return (masked < threshold) & valid
+def _row_ends(clips: Clips, picked: Tensor) -> Tensor:
+    """(C, L, S) bool: the newlines of rows that a picked token stands in."""
+    height = int(clips.row.max()) + 1
+    given = torch.zeros(*picked.shape[:2], height, dtype=torch.long, device=picked.device)
+    given.scatter_add_(2, clips.row, picked.long())
+    return clips.newline & (given.gather(2, clips.row) > 0)
 
 
-def lowest(q: Tensor, candidates: Tensor, count: int) -> Tensor:
-    """Bool like q with exactly ``count`` True: the candidates of lowest q, earlier ones first among equals."""
-    ranked = q.masked_fill(~candidates, torch.inf).flatten().sort(stable=True).indices[:count]
-    chosen = torch.zeros(q.numel(), dtype=torch.bool, device=q.device)
-    return chosen.index_fill(0, ranked, True).reshape(q.shape)
+def _best(ranked: Tensor, counts: Tensor) -> Tensor:
+    """(C, S) bool: the ``counts[c]`` highest of each row, earlier ones first among equals."""
+    return lowest_of_each(-ranked, counts)
 
 
-def absorb(
-    anchors: Tensor, weights: Tensor, sources: Tensor, columns: Tensor, share: Tensor, scaling: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """``a_j = (a_j + lambda sum_i p_ij x_i) / (1 + lambda sum_i p_ij)``, on features and on weights alike.
-
-    Args:
-        anchors: (C, A, D); weights: (C, A, N), the same anchors over their clip's tokens.
-        sources: (C, S, D); columns: (C, S), their places among the clip's tokens.
-        share: (C, S, A), p of the absorbed tokens and 0 of the others.
-
-    Returns:
-        Anchors and weights, updated copies.
-    """
-    load = 1 + scaling * share.sum(1)[:, :, None]
-    features = (anchors + scaling * torch.bmm(share.mT.to(sources.dtype), sources)) / load
-    index = columns[:, None, :].expand(-1, weights.shape[1], -1)
-    moved = weights.scatter_add(2, index, scaling * share.mT.to(weights))
-    return features.to(anchors.dtype), moved / load.to(weights)
+def _first(clips: Clips) -> Tensor:
+    return torch.zeros(1, dtype=torch.long, device=clips.token.device)

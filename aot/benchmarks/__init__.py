@@ -1,0 +1,1 @@
+"""Benchmarks: a piece of work timed in turn with its limit in one run, and its memory."""

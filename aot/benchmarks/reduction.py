@@ -1,0 +1,82 @@
+"""How long a reduction takes and what memory, beside the two matrix products that no reduction can avoid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..pipeline import Pipeline
+from ..tokens import Layout, VideoTokens
+from .measuring import extra_bytes, medians
+
+GRID = (27, 27)
+ANCHORS = 126
+
+
+def random_tokens(
+    frames: int,
+    dim: int,
+    *,
+    grid: tuple[int, int] = GRID,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> VideoTokens:
+    """Tokens of normal features and uniform importance, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    cells = grid[0] * grid[1]
+    features = torch.empty(frames, cells, dim, dtype=dtype, device=device)
+    for frame in features:
+        frame.copy_(torch.randn(cells, dim, generator=generator))
+    shallow, deep = torch.rand(2, frames, cells, generator=generator).to(device)
+    times = torch.arange(frames, dtype=torch.float64)
+    return VideoTokens.encoded(features, Layout(frames, grid), shallow, deep, times)
+
+
+def bench_reduce(
+    pipeline: Pipeline,
+    frames: int,
+    dim: int,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    repeats: int = 5,
+) -> dict[str, Any]:
+    """Time a pipeline on random tokens of 27 x 27 cells, in turn with the limit, medians of ``repeats``.
+
+    The limit is ``torch.bmm`` of 126 anchors with all tokens, and of a (126 x 729) W with the features.
+
+    Returns:
+        ``reduce_s``, ``limit_s``, ``ratio`` (their medians' quotient), ``extra_bytes`` (the most memory the
+        pipeline takes on top of its input, its result included), ``feature_bytes`` (the input's),
+        ``memory_ratio`` (their quotient), ``tokens_kept``, ``tokens_full``.
+    """
+    tokens = random_tokens(frames, dim, device=device, dtype=dtype)
+    features = tokens.features.reshape(frames, -1, dim)
+    weights = torch.rand(frames, ANCHORS, features.shape[1], device=device, dtype=dtype)
+
+    def limit() -> None:
+        torch.bmm(features[:, :ANCHORS], features.mT)
+        torch.bmm(weights, features)
+
+    reduced = pipeline(tokens)
+    kept, full = reduced.tokens_kept, reduced.tokens_full
+    del reduced
+    seconds = medians({"reduce": lambda: pipeline(tokens), "limit": limit}, features, repeats)
+    extra = extra_bytes(lambda: pipeline(tokens), device)
+    size = features.numel() * features.element_size()
+    return {
+        "stages": pipeline.name,
+        "frames": frames,
+        "dim": dim,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": str(device),
+        "reduce_s": seconds["reduce"],
+        "limit_s": seconds["limit"],
+        "ratio": seconds["reduce"] / seconds["limit"],
+        "extra_bytes": extra,
+        "feature_bytes": size,
+        "memory_ratio": extra / size,
+        "tokens_full": full,
+        "tokens_kept": kept,
+    }

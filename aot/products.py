@@ -1,0 +1,53 @@
+"""Matrix products of half-precision tokens, computed in float32 where the machine has no units for them.
+
+A CPU without bfloat16 instructions multiplies bfloat16 matrices many times slower than float32 ones. There, as
+many problems as fit in a small buffer are widened at a time, which is faster and loses nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BUFFER_BYTES = 32 * 2**20
+"""Memory that widened tokens may take at one time."""
+
+_HALF = (torch.bfloat16, torch.float16)
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that is computed in: float32 for half precision, otherwise ``dtype``."""
+    return torch.float32 if dtype in _HALF else dtype
+
+
+def scores(x: Tensor, y: Tensor) -> Tensor:
+    """(B, M, D) and (B, N, D) to the inner products (B, M, N), in the working dtype."""
+    if x.dtype not in _HALF:
+        return torch.bmm(x, y.mT)
+    if _native(x):
+        return torch.bmm(x, y.mT).float()
+    out = torch.empty(*x.shape[:2], y.shape[1], device=x.device)
+    for part in _parts(x):
+        torch.bmm(x[part].float(), y[part].float().mT, out=out[part])
+    return out
+
+
+def mix(weights: Tensor, x: Tensor) -> Tensor:
+    """``weights @ x``: (B or 1, R, C) weights and (B, C, D) tokens to (B, R, D), in the tokens' dtype."""
+    if x.dtype not in _HALF or _native(x):
+        return torch.matmul(weights.to(x), x)
+    out = x.new_empty(x.shape[0], weights.shape[1], x.shape[2])
+    for part in _parts(x):
+        some = weights if len(weights) == 1 else weights[part]
+        out[part] = torch.matmul(some.float(), x[part].float())
+    return out
+
+
+def _native(x: Tensor) -> bool:
+    """Whether this half-precision product is fast where it is, and its float32 sums are safe from overflow."""
+    return x.dtype == torch.bfloat16 and (x.is_cuda or torch.cpu._is_avx512_bf16_supported())
+
+
+def _parts(x: Tensor) -> list[slice]:
+    size = max(1, BUFFER_BYTES // (4 * x.shape[1] * x.shape[2]))
+    return [slice(first, first + size) for first in range(0, len(x), size)]

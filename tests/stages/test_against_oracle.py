@@ -1,0 +1,234 @@
+"""The stages against the float64 reference of tests/oracle.py: the same tokens, W and places for every option."""
+
+import dataclasses
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, reject, settings
+
+from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.pipeline import parse
+from comfyui_aot.aot.tokens import Layout, Role, VideoTokens
+from comfyui_aot.tests import oracle
+
+CHECKS = settings(
+    deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck)
+)
+"""Without shrinking: what is drawn is small already, and a failure is told in seconds."""
+UNCONVERGED = "ignore:.*marginal error"
+
+
+def video(frames, grid, *, dim=5, seed=0, pooling="bilinear", newline="one_token", dtype=torch.float64):
+    """A random video: one smooth scene, noise, and a cut in the middle."""
+    generator = torch.Generator().manual_seed(seed)
+    layout = Layout(frames, grid, pooling, newline)
+    scenes = torch.randn(2, layout.cells, dim, generator=generator, dtype=torch.float64)
+    noise = torch.randn(frames, layout.cells, dim, generator=generator, dtype=torch.float64)
+    scene = (torch.arange(frames) >= (frames + 1) // 2).long()
+    shallow, deep = torch.rand(2, frames, layout.cells, generator=generator)
+    return VideoTokens.encoded(
+        (scenes[scene] + 0.5 * noise).to(dtype),
+        layout,
+        shallow,
+        deep,
+        0.5 * torch.arange(frames, dtype=torch.float64),
+        newline=torch.linspace(-1, 1, dim, dtype=dtype),
+    )
+
+
+def spec(name, options):
+    """``name:key=value,key=value``."""
+    return f"{name}:" + ",".join(f"{key}={value!s}" for key, value in options.items())
+
+
+def by_oracle(tokens, phases):
+    """What the oracle makes of a video's tokens: features, W, place and roles."""
+    layout = tokens.layout
+    frames, cells, newlines = layout.frames, layout.cells, layout.newlines
+    roles = None
+    for name, options in phases:
+        if name == "intra":
+            given = tokens.features.double().reshape(frames, layout.sources, -1).numpy()
+            newline = given[0, cells] if newlines else None
+            attention = tokens.shallow.double().numpy(), tokens.deep.double().numpy()
+            state = oracle.intra(given[:, :cells], *attention, layout.grid, layout.pooling, newline=newline, **options)
+        else:
+            if roles is None and phases[0][0] == "inter":
+                pooled = tokens.to_language_grid()
+                state = pooled.features.double().numpy(), dense(pooled).numpy(), pooled.place.numpy()
+            features, w, place = state
+            if set(place[:, 0]) != set(range(frames)):
+                reject()
+            deep = tokens.deep.double()
+            deep = torch.cat((deep, deep.mean(1, keepdim=True).expand(-1, newlines)), 1).flatten().numpy()
+            is_newline = place[:, 2] == layout.language_grid[1]
+            at = tokens.timestamps.numpy(), frames, layout.language_grid, is_newline
+            *state, roles = oracle.inter(features, w, place, w @ deep, *at, **options)
+    if roles is None:
+        roles = ["newline" if column == layout.language_grid[1] else "kept" for column in state[2][:, 2]]
+    return *map(torch.as_tensor, state), roles
+
+
+def dense(tokens):
+    """W as a (K, S) float64 matrix."""
+    return tokens.map.sparse().to_dense().double()
+
+
+def check(tokens, *phases, tolerance=1e-8):
+    """Stage chain and oracle agree on a video, or both find the budget impossible."""
+    phases = [(name, {"solver": "early"} | options) for name, options in phases]
+    chain = parse("+".join(spec(*phase) for phase in phases))
+    try:
+        features, w, place, roles = by_oracle(tokens, phases)
+    except ValueError:
+        with pytest.raises(InputError):
+            chain(tokens)
+        return
+    reduced = chain(tokens)
+    assert torch.equal(reduced.place, place)
+    assert [Role(role).name.lower() for role in reduced.role.tolist()] == roles
+    scale = float(tokens.features.abs().max())
+    torch.testing.assert_close(reduced.features.double(), features, atol=tolerance * scale, rtol=0)
+    torch.testing.assert_close(dense(reduced), w, atol=tolerance, rtol=0)
+
+
+def one_of(*values):
+    return st.sampled_from(values)
+
+
+TRANSPORT = {
+    "scaling": one_of(0.3, 1.0, 4.0),
+    "eps": one_of(0.05, 0.1, 1.0),
+    "metric": one_of("cosine", "sqeuclidean"),
+    "marginals": one_of("uniform", "importance"),
+    "aggregation": one_of("released", "paper", "counts"),
+    "max_iterations": one_of(1, 7, 100),
+    "tolerance": one_of(1e-3, 1e-6),
+    "spatial_weight": one_of(0.0, 0.5, 2.0),
+    "relaxation": one_of(0.1, 1.0),
+    "mass": one_of(0.5, 0.9),
+}
+"""Every option of the transport but the solver, drawn at random."""
+INTRA = TRANSPORT | {
+    "global_ratio": one_of(0.0, 0.3, 1.0),
+    "window": one_of(3, 9),
+    "nearest_blend": one_of(0.0, 0.1, 1.0),
+}
+CUTS = {
+    "clips": one_of("fixed", "dynamic", "times", "one"),
+    "clip_length": st.integers(1, 5),
+    "cut_similarity": one_of(-1.0, 0.8),
+    "cut_lowest": st.integers(0, 3),
+    "cut_times": one_of("", "0.5", "0.7 2", "1.0/1.5;9"),
+}
+INTER = (
+    TRANSPORT
+    | CUTS
+    | {
+        "keep_ratio": one_of(0.0, 0.3, 1.0),
+        "time_scale": one_of(0.5, 1.5),
+        "order": one_of("released", "time"),
+        "repeat": st.booleans(),
+    }
+)
+BUDGET = {"keyframe_share": one_of(0.0, 0.3, 0.7, 1.0), "ranking": one_of("video", "frame")}
+SHAPES = {
+    "frames": st.integers(1, 7),
+    "grid": st.tuples(st.integers(4, 13), st.integers(4, 13)),
+    "seed": st.integers(0, 999),
+    "layout": one_of(("bilinear", "one_token"), ("average", "grid"), ("none", "none"), ("bilinear", "grid")),
+}
+
+
+def shaped(shape, **settings):
+    """The video a drawn shape describes."""
+    pooling, newline = shape["layout"]
+    return video(shape["frames"], shape["grid"], seed=shape["seed"], pooling=pooling, newline=newline, **settings)
+
+
+def drawn(options):
+    return st.fixed_dictionaries(options)
+
+
+@pytest.mark.filterwarnings(UNCONVERGED)
+@pytest.mark.parametrize("solver", oracle.SOLVERS)
+@given(shape=drawn(SHAPES), options=drawn(INTRA), share=st.floats(0.02, 0.98))
+@settings(CHECKS, max_examples=12)
+def test_phase_one_with_an_anchor_budget(solver, shape, options, share):
+    tokens = shaped(shape)
+    budget = max(1, min(tokens.layout.cells - 1, round(share * tokens.layout.cells)))
+    check(tokens, ("intra", options | {"solver": solver, "budget": budget}))
+
+
+@given(shape=drawn(SHAPES), options=drawn(INTRA), retention=st.floats(0.01, 1.0))
+@settings(CHECKS, max_examples=25)
+def test_phase_one_on_a_retention(shape, options, retention):
+    check(shaped(shape), ("intra", options | {"retention": retention}))
+
+
+@given(shape=drawn(SHAPES), tokens=st.integers(1, 60))
+@settings(CHECKS, max_examples=15)
+def test_phase_one_on_a_token_count(shape, tokens):
+    check(shaped(shape), ("intra", {"tokens": tokens, "retention": 0.9}))
+
+
+@pytest.mark.filterwarnings(UNCONVERGED)
+@pytest.mark.parametrize("solver", oracle.SOLVERS)
+@given(shape=drawn(SHAPES), options=drawn(INTER))
+@settings(CHECKS, max_examples=12)
+def test_phase_two_with_a_keep_ratio(solver, shape, options):
+    check(shaped(shape), ("inter", options | {"solver": solver}))
+
+
+@pytest.mark.filterwarnings(UNCONVERGED)
+@pytest.mark.parametrize("solver", oracle.SOLVERS)
+@given(shape=drawn(SHAPES), options=drawn(INTER | BUDGET), retention=st.floats(0.05, 1.0))
+@settings(CHECKS, max_examples=12)
+def test_phase_two_on_a_retention(solver, shape, options, retention):
+    check(shaped(shape), ("inter", options | {"solver": solver, "retention": retention}))
+
+
+@given(shape=drawn(SHAPES), tokens=st.integers(1, 200))
+@settings(CHECKS, max_examples=15)
+def test_phase_two_on_a_token_count(shape, tokens):
+    check(shaped(shape), ("inter", {"tokens": tokens, "retention": 0.9}))
+
+
+@given(shape=drawn(SHAPES), first=drawn(INTRA), second=drawn(INTER), share=st.floats(0.5, 0.95))
+@settings(CHECKS, max_examples=25)
+def test_both_phases_as_released_in_their_budgets(shape, first, second, share):
+    tokens = shaped(shape)
+    budget = round(share * tokens.layout.cells)
+    check(tokens, ("intra", first | {"budget": budget}), ("inter", second))
+
+
+@given(shape=drawn(SHAPES), first=drawn(INTRA), second=drawn(INTER | BUDGET), retention=st.floats(0.05, 0.7))
+@settings(CHECKS, max_examples=25)
+def test_both_phases_on_a_retention(shape, first, second, retention):
+    ahead = min(1.0, 1.5 * retention)
+    check(shaped(shape), ("intra", first | {"retention": ahead}), ("inter", second | {"retention": retention}))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("settings", ["budget", "retention"])
+def test_float32_finds_the_same_tokens(seed, settings):
+    tokens = video(6, (12, 15), dim=16, seed=seed, dtype=torch.float32)
+    phases = {
+        "budget": (("intra", {"budget": 60}), ("inter", {"clip_length": 3})),
+        "retention": (("intra", {"retention": 0.5}), ("inter", {"clip_length": 3, "retention": 0.3})),
+    }
+    check(tokens, *phases[settings], tolerance=2e-5)
+
+
+def test_a_newline_row_alone_is_not_counted():
+    tokens = video(4, (8, 8), pooling="average", newline="grid")
+    reduced = parse("inter:tokens=5,clip_length=4")(tokens)
+    assert reduced.tokens_kept == 5
+
+
+def test_the_reference_is_independent_of_what_it_is_given():
+    tokens = video(3, (6, 6))
+    before = dataclasses.replace(tokens, features=tokens.features.clone())
+    by_oracle(tokens, (("intra", {"budget": 20}), ("inter", {})))
+    assert torch.equal(tokens.features, before.features)
