@@ -8,7 +8,9 @@ import json
 import math
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake is one line on standard error and exit code 2."""
     options = _parser().parse_args(arguments)
     try:
-        result, code = options.command(options)
+        with _warnings_in_a_line(options.verb):
+            result, code = options.command(options)
     except InputError as error:
         print(f"aot {options.verb}: {error}", file=sys.stderr)
         return 2
@@ -37,13 +40,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+@contextmanager
+def _warnings_in_a_line(verb: str) -> Iterator[None]:
+    """Warnings meant for users, as one line on standard error, each once."""
+    from .solvers import UnconvergedWarning
+
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *rest: Any) -> None:
+            if issubclass(category, UnconvergedWarning):
+                print(f"aot {verb}: {message}", file=sys.stderr)
+            else:
+                usual(message, category, *rest)
+
+        warnings.showwarning = show
+        yield
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="aot", description="Token reduction for video LLMs by optimal transport.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
     answer = _verb(verbs, "answer", _answer, "answer a question about a video")
     _video_options(answer)
-    answer.add_argument("--retention", type=float, help="share of the language grid to keep, above 0, at most 1")
+    budget = answer.add_mutually_exclusive_group()
+    budget.add_argument("--retention", type=float, help="share of the language grid to keep, above 0, at most 1")
+    budget.add_argument("--tokens", type=int, help="tokens of the whole video to keep")
+    answer.add_argument(
+        "--stream",
+        action="store_true",
+        help="decode, encode and reduce run by run: the same tokens in little memory, for long videos",
+    )
     answer.add_argument("--stages", help=f"{CHAIN}; 'aot' where only a retention is given")
 
     run = _verb(verbs, "run", _run, "run a workflow file, UI or API format, without ComfyUI")
@@ -114,18 +142,39 @@ def _ratios(text: str) -> tuple[float, ...]:
 
 def _encode(options: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The model, the frames and their tokens, with a bar for each piece of long work."""
+    from .video import load_video
+
+    frames = load_video(options.video, _sampling(options))
+    vllm = _load(options)
+    with _Bar("encode") as bar:
+        return vllm, frames, vllm.encode(frames, on_progress=bar)
+
+
+def _stream(options: argparse.Namespace, stages: Sequence[Any]) -> tuple[Any, str, Any]:
+    """The model, the video's name and its reduced tokens, none of it ever decoded or encoded whole."""
+    from .streaming import stream
+    from .video import open_video
+
+    frames = open_video(options.video, _sampling(options))
+    vllm = _load(options)
+    with _Bar("stream") as bar:
+        return vllm, frames.source, stream(vllm, frames, stages, bar)
+
+
+def _sampling(options: argparse.Namespace) -> Any:
+    from .video import Sampling
+
+    return Sampling(frames=options.frames, start=options.start, end=options.end)
+
+
+def _load(options: argparse.Namespace) -> Any:
     from transformers.utils import logging
 
     from .models import load
-    from .video import Sampling, load_video
 
     logging.disable_progress_bar()
-
-    frames = load_video(options.video, Sampling(frames=options.frames, start=options.start, end=options.end))
     with _Bar("model") as bar:
-        vllm = load(options.model, dtype=options.dtype, device=_device(options.device), on_progress=bar)
-    with _Bar("encode") as bar:
-        return vllm, frames, vllm.encode(frames, on_progress=bar)
+        return load(options.model, dtype=options.dtype, device=_device(options.device), on_progress=bar)
 
 
 def _device(asked: str | None) -> str:
@@ -148,23 +197,31 @@ def _generation(options: argparse.Namespace) -> Any:
 
 def _answer(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from .answering import answer
+    from .budget import require_tokens
     from .pipeline import FULL, is_fixed, parse
 
     generation = _generation(options)
     _check_before_work(options, options.retention)
-    spec = options.stages or (FULL if options.retention is None else "aot")
+    budget = "--retention" if options.retention is not None else "--tokens" if options.tokens is not None else ""
+    spec = options.stages or ("aot" if budget else FULL)
     pipeline = parse(spec)
+    if budget and is_fixed(spec):
+        raise InputError(f"{spec} settles what it keeps; leave out {budget}, or give stages without one.")
     if options.retention is not None:
-        if is_fixed(spec):
-            raise InputError(f"{spec} settles what it keeps; leave out --retention, or give stages without one.")
         pipeline = pipeline.at_retention(options.retention)
-    vllm, frames, tokens = _encode(options)
-    reduced = pipeline(tokens)
+    elif options.tokens is not None:
+        require_tokens(options.tokens)
+        pipeline = pipeline.at_tokens(options.tokens)
+    if options.stream:
+        vllm, source, reduced = _stream(options, pipeline.stages)
+    else:
+        vllm, frames, tokens = _encode(options)
+        source, reduced = frames.source, pipeline(tokens)
     shown = _Stream(sys.stdout)
     said = answer(vllm, reduced, options.question, generation, on_text=shown)
     print(shown.rest(said.text) or ("" if said.text else "(empty answer)"))
     _warn_of_noise(vllm.name)
-    result = {"clip": frames.source, "pipeline": pipeline.name, **said.to_dict()}
+    result = {"clip": source, "pipeline": pipeline.name, **said.to_dict()}
     print(
         f"{said.tokens_kept} of {said.tokens_full} tokens ({said.retention:.1%}); encode {said.encode_s:.2f} s, reduce "
         f"{said.reduce_s:.2f} s, first token {said.prefill_s:.2f} s, rest {said.decode_s:.2f} s",

@@ -56,6 +56,11 @@ class StageRecord:
         }
         return dataclasses.replace(first, **totals)
 
+    def share(self, part: float) -> StageRecord:
+        """What a part of the frames had of it."""
+        tokens = {name: round(part * getattr(self, name)) for name in ("tokens_in", "tokens_out")}
+        return dataclasses.replace(self, milliseconds=part * self.milliseconds, **tokens)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON-ready types."""
         names = (item.name for item in dataclasses.fields(self))
@@ -214,6 +219,32 @@ class VideoTokens:
             place=place,
             role=role,
             pooled=True,
+        )
+
+    def cut(self, first: int, last: int) -> VideoTokens:
+        """Frames ``first`` up to ``last`` of tokens that nothing has reduced yet.
+
+        Raises:
+            InputError: they have been.
+        """
+        layout = self.layout
+        if self.map.factors:
+            raise InputError("Only tokens fresh from the encoder can be cut by frames; cut before the first stage.")
+        if (first, last) == (0, layout.frames):
+            return self
+        rows, frames = slice(first * layout.sources, last * layout.sources), slice(first, last)
+        share = (last - first) / layout.frames
+        return dataclasses.replace(
+            self,
+            features=self.features[rows],
+            map=TokenMap((last - first) * layout.sources),
+            place=self.place[rows] - self.place.new_tensor([first, 0, 0]),
+            role=self.role[rows],
+            layout=dataclasses.replace(layout, frames=last - first),
+            shallow=self.shallow[frames],
+            deep=self.deep[frames],
+            timestamps=self.timestamps[frames],
+            history=tuple(record.share(share) for record in self.history),
         )
 
     @classmethod

@@ -290,13 +290,14 @@ def open_video(
     path: str | os.PathLike[str],
     sampling: Sampling | None = None,
     size: int | tuple[int, int] | None = None,
-    backend: str = "auto",
+    backend: str = "pyav",
     free_bytes: int | None = None,
 ) -> VideoSource:
     """The frames that `sampling` (by default 32 uniformly) chooses, at `size`, to be decoded part by part.
 
     size: None as filmed; an int, the length of the shorter side in pixels, keeping the proportions; or (height,
-    width) exactly. Either may enlarge. backend: "auto" (decord, PyAV where decord is unfit), "decord", "pyav".
+    width) exactly. Either may enlarge. backend: "pyav", whose memory is that of a part; "decord", which queues frames
+    as it likes; "auto" (decord, PyAV where decord is unfit). Frames of the filmed size are the same from each.
     free_bytes: memory that may be used; by default what the machine has available when `parts` is called.
 
     Raises InputError, one line with the remedy, for a path that is no readable video, and a sampling or size that

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ..aot.answering import Answer, Generation, answer
+from ..aot.streaming import Stream
 from ..aot.tokens import VideoTokens
 from .comfy import interrupted, io, progress, send_text
-from .models import CATEGORY, Loaded
+from .models import CATEGORY, Loaded, ready
 from .sockets import AOTVLLM, AOTAnswerType, AOTTokens
 
 
@@ -83,7 +84,7 @@ class AOTAnswer(io.ComfyNode):
     def execute(
         cls,
         vllm: Loaded,
-        tokens: VideoTokens,
+        tokens: VideoTokens | Stream,
         question: str,
         max_new_tokens: int,
         temperature: float,
@@ -91,6 +92,7 @@ class AOTAnswer(io.ComfyNode):
         seed: int,
     ) -> io.NodeOutput:
         """Generate, streaming onto the node."""
+        tokens = ready(tokens)
         bar = progress(max_new_tokens)
 
         def on_token(count: int) -> None:

@@ -11,6 +11,8 @@ import torch
 
 from ..aot.errors import InputError
 from ..aot.models import ATTENTIONS, DTYPES, EMBEDDED, VideoLLM, families_in, load
+from ..aot.streaming import Stream
+from ..aot.tokens import VideoTokens
 from ..aot.video import Frames
 from .comfy import interrupted, io, load_models, model_folders, model_patcher, offload_device, progress, torch_device
 from .sockets import AOTVLLM, AOTFrames, AOTTokens
@@ -57,6 +59,11 @@ def summary(loaded: Loaded) -> str:
     parameters = sum(each.numel() for each in loaded.vllm.model.parameters())
     dtype = str(loaded.vllm.dtype).removeprefix("torch.")
     return f"{loaded.vllm.name}: {parameters / 1e6:.0f} million parameters, {dtype}, on {loaded.patcher.load_device}"
+
+
+def ready(tokens: VideoTokens | Stream) -> VideoTokens:
+    """The tokens on a link, worked out now where Encode Video left them to be streamed."""
+    return tokens.tokens(watch(tokens.frames.count)) if isinstance(tokens, Stream) else tokens
 
 
 def watch(total: int) -> Any:
@@ -158,6 +165,13 @@ class AOTEncodeVideo(io.ComfyNode):
             inputs=[
                 AOTVLLM.Input("vllm", tooltip="The model that will answer."),
                 AOTFrames.Input("frames", tooltip="The frames to look at."),
+                io.Boolean.Input(
+                    "streaming",
+                    default=False,
+                    tooltip="Leave encoding until tokens are needed, and reduce run by run as frames are encoded: the "
+                    "same tokens in little memory, for long videos. Each branch behind this node then encodes for "
+                    "itself, and a stage that looks at all frames at once (solver released in phase I) holds them all.",
+                ),
             ],
             outputs=[
                 AOTTokens.Output(
@@ -167,8 +181,11 @@ class AOTEncodeVideo(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, vllm: Loaded, frames: Frames) -> io.NodeOutput:
-        """Encode."""
+    def execute(cls, vllm: Loaded, frames: Frames, streaming: bool) -> io.NodeOutput:
+        """Encode, or promise to."""
+        if streaming:
+            text = f"{frames.count} frames, to be encoded and reduced run by run when they are needed"
+            return io.NodeOutput(Stream(vllm.ready, frames), ui={"text": (text,)})
         tokens = vllm.ready().encode(frames, on_progress=watch(frames.count))
         seconds = tokens.history[-1].milliseconds / 1e3
         text = f"{tokens.tokens_full} tokens of {frames.count} frames in {seconds:.2f} s"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ..aot.pictures import token_map
+from ..aot.streaming import Stream
 from ..aot.tokens import VideoTokens
 from ..aot.video import Frames
 from .comfy import io, ui
+from .models import ready
 from .sockets import AOTFrames, AOTTokens
 
 CATEGORY = "AOT/pictures"
@@ -31,9 +33,9 @@ class AOTTokenMap(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, tokens: VideoTokens, frames: Frames) -> io.NodeOutput:
+    def execute(cls, tokens: VideoTokens | Stream, frames: Frames) -> io.NodeOutput:
         """Draw, and preview on the node."""
-        image = token_map(tokens, frames)
+        image = token_map(ready(tokens), frames)
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
 
 

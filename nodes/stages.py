@@ -6,9 +6,13 @@ The widgets are the stage's own settings, so a stage is written once, in aot/sta
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..aot.solvers import UnconvergedWarning
 from ..aot.stages import Stage, stages
+from ..aot.streaming import Stream
 from ..aot.tokens import VideoTokens
 from .comfy import io
 from .sockets import AOTTokens
@@ -17,26 +21,35 @@ CATEGORY = "AOT/reduction"
 
 
 def widget(item: dataclasses.Field[Any]) -> Any:
-    """The ComfyUI widget of a stage's option."""
-    help, low, high, step, choices = (item.metadata[key] for key in ("help", "low", "high", "step", "choices"))
-    if choices:
-        return io.Combo.Input(item.name, options=list(choices), default=item.default, tooltip=help)
-    if isinstance(item.default, bool):
-        return io.Boolean.Input(item.name, default=item.default, tooltip=help)
-    if isinstance(item.default, int):
-        return io.Int.Input(item.name, default=item.default, min=low, max=high, step=step or 1, tooltip=help)
+    """The ComfyUI widget of a stage's option; few want the advanced ones, so they hide behind "Show Advanced"."""
+    made = _widget(item.name, item.default, item.metadata)
+    if item.metadata["advanced"]:
+        made.extra_dict["advanced"] = True
+    return made
+
+
+def _widget(name: str, default: Any, allowed: Mapping[str, Any]) -> Any:
+    help, low, high, step = (allowed[key] for key in ("help", "low", "high", "step"))
+    if allowed["choices"]:
+        return io.Combo.Input(name, options=list(allowed["choices"]), default=default, tooltip=help)
+    if isinstance(default, bool):
+        return io.Boolean.Input(name, default=default, tooltip=help)
+    if isinstance(default, str):
+        return io.String.Input(name, default=default, tooltip=help)
+    if isinstance(default, int):
+        return io.Int.Input(name, default=default, min=low, max=high, step=step or 1, tooltip=help)
     step = step or 0.01
-    return io.Float.Input(
-        item.name, default=item.default, min=low, max=high, step=step, round=min(step, 0.001), tooltip=help
-    )
+    return io.Float.Input(name, default=default, min=low, max=high, step=step, round=min(step, 0.001), tooltip=help)
 
 
-def summary(before: VideoTokens, after: VideoTokens) -> str:
-    """One line about what a stage did."""
-    return (
+def summary(before: VideoTokens, after: VideoTokens, warned: Sequence[warnings.WarningMessage]) -> str:
+    """One line about what a stage did, and one for each warning it gave."""
+    milliseconds = sum(record.milliseconds for record in after.history[len(before.history) :])
+    line = (
         f"{before.tokens_kept} to {after.tokens_kept} tokens, {after.retention:.1%} of {after.tokens_full}, "
-        f"in {after.history[-1].milliseconds:.0f} ms"
+        f"in {milliseconds:.0f} ms"
     )
+    return "\n".join((line, *dict.fromkeys(str(each.message) for each in warned)))
 
 
 def stage_node(kind: type[Stage]) -> type[io.ComfyNode]:
@@ -58,9 +71,14 @@ def stage_node(kind: type[Stage]) -> type[io.ComfyNode]:
             )
 
         @classmethod
-        def execute(cls, tokens: VideoTokens, **settings: Any) -> io.NodeOutput:
-            reduced = kind(**settings)(tokens)
-            return io.NodeOutput(reduced, ui={"text": (summary(tokens, reduced),)})
+        def execute(cls, tokens: VideoTokens | Stream, **settings: Any) -> io.NodeOutput:
+            stage = kind(**settings)
+            if isinstance(tokens, Stream):
+                return io.NodeOutput(tokens.then(stage), ui={"text": ("streamed when tokens are needed",)})
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always", UnconvergedWarning)
+                reduced = stage(tokens)
+            return io.NodeOutput(reduced, ui={"text": (summary(tokens, reduced, warned),)})
 
     StageNode.__name__ = StageNode.__qualname__ = kind.node_id
     StageNode.__doc__ = kind.__doc__

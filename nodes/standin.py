@@ -121,6 +121,7 @@ class Input:
     optional: bool = False
     tooltip: str | None = None
     lazy: bool | None = None
+    extra_dict: dict[str, Any] = field(default_factory=dict)
 
     def get_io_type(self) -> str:
         return self.io_type

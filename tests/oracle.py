@@ -251,6 +251,8 @@ def select_anchors(shallow, deep, grid, budget, global_ratio, window):
     ]
     each = min(local // len(windows), *(len(members) for members in windows))
     chosen = [cell for members in windows for cell in members[highest(each, shallow[members])]]
+    if not chosen and local == budget:
+        raise ValueError(f"no anchors: {local} are fewer than the {len(windows)} windows")
     left = np.setdiff1d(cells, chosen)
     return np.sort(np.concatenate((chosen, left[highest(budget - local, deep[left])])).astype(int))
 
@@ -358,8 +360,8 @@ def cut_clips(o, tokens, frame, is_newline, timestamps):
                 t for t in range(frames) if timestamps[t] >= float(cut) and not any(timestamps[:t] >= float(cut))
             }
     elif o.clips == "dynamic":
-        means = [tokens[(frame == t) & ~is_newline].mean(0) for t in range(frames)]
-        unit = [mean / np.linalg.norm(mean) for mean in means]
+        sums = [tokens[(frame == t) & ~is_newline].sum(0) for t in range(frames)]
+        unit = [total / max(np.linalg.norm(total), 1e-16) for total in sums]
         similar = np.array([unit[t] @ unit[t + 1] for t in range(frames - 1)])
         starts |= {t + 1 for t in np.flatnonzero(similar < o.cut_similarity)}
         starts |= {t + 1 for t in highest(o.cut_lowest, -similar)}
@@ -481,7 +483,9 @@ def on_budget(video, clips, total, o):
     each = [2 if o.repeat and len(clip) > 1 else 1 for clip in clips]
     most = [e * len(clip[0]) for e, clip in zip(each, clips, strict=True)]
     candidates = sum(len(members) for clip in clips for members in clip[1:])
-    require(total, len(clips), sum(most) + candidates)
+    if not min(most):
+        raise ValueError("a keyframe without tokens")
+    require(total, len(clips), min(video.cells, sum(most) + candidates))
     key = round(o.keyframe_share * total)
     key = min(max(key, len(clips), total - candidates), total, sum(most))
     quota = total - key
@@ -528,10 +532,13 @@ def inter(features, w, place, importance, timestamps, frames, language_grid, is_
         places=places,
         importance=importance,
         is_newline=is_newline,
+        cells=frames * language_grid[0] * language_grid[1],
     )
     frame = place[:, 0]
     cuts = cut_clips(o, tokens, frame, is_newline, timestamps)
     clips = [[np.flatnonzero(frame == t) for t in clip] for clip in cuts]
+    if not all(len(clip[0]) for clip in clips):
+        raise ValueError("a keyframe without tokens")
     total = exact_budget(o, frames, language_grid[0] * language_grid[1])
     emitted = released(video, clips, o) if total is None else on_budget(video, clips, total, o)
     groups, indices, merged, rows = zip(*emitted, strict=True)

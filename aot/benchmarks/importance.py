@@ -61,7 +61,8 @@ def bench_importance(
     Returns:
         ``plain_s``, ``captured_s`` (medians of ``repeats``), ``ratio`` (their quotient), ``extra_bytes`` (the most
         memory that summing one layer's attention takes on top of its queries and keys), ``extra_bytes_by_layers``
-        (peak of so many attentions in a row with the first and last captured, over their peak without).
+        (peak of so many attentions in a row with the first and last captured, over their peak without; less than zero
+        where it takes less).
 
     Raises:
         InputError: no such tower, or no frames.

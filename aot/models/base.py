@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..cost import LanguageShape
 from ..errors import InputError
-from ..tokens import VideoTokens
+from ..tokens import Layout, VideoTokens
 from ..video import Frames
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) as long work goes on; may raise to stop it."""
+
+
+class FrameSource(Protocol):
+    """Frames, decoded (:class:`~..video.Frames`) or in a file (:class:`~..video.VideoSource`)."""
+
+    @property
+    def count(self) -> int:
+        """T."""
+
+    @property
+    def timestamps(self) -> Tensor:
+        """(T,) float64 seconds."""
+
+    @property
+    def source(self) -> str:
+        """The file's name, without its folder."""
+
+    def parts(self, size: int) -> Iterator[Frames]:
+        """The frames in order, ``size`` at a time."""
 
 
 def ignore_progress(done: int, total: int) -> None:
@@ -59,8 +79,16 @@ class VideoLLM(ABC):
         """Pixels as the vision tower takes them, (T, 3, h, w) float32."""
 
     @abstractmethod
-    def encode(self, frames: Frames, *, on_progress: Progress = ignore_progress) -> VideoTokens:
+    def layout(self, frames: int) -> Layout:
+        """How the tokens of so many frames lie."""
+
+    @abstractmethod
+    def encode_parts(self, frames: FrameSource, *, on_progress: Progress = ignore_progress) -> Iterator[VideoTokens]:
+        """Projected tokens with their importance, pooling pending, a few frames at a time, in order."""
+
+    def encode(self, frames: FrameSource, *, on_progress: Progress = ignore_progress) -> VideoTokens:
         """All frames' projected tokens with their importance, pooling pending."""
+        return VideoTokens.concatenate(list(self.encode_parts(frames, on_progress=on_progress)))
 
     @abstractmethod
     def prompt(self, question: str) -> Prompt:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from ..errors import InputError
 from ..importance import ATTENTION, capture, depths
 from ..tokens import Layout, StageRecord, VideoTokens
 from ..video import Frames
-from .base import Progress, Prompt, VideoLLM, ignore_progress, require_question
+from .base import FrameSource, Progress, Prompt, VideoLLM, ignore_progress, require_question
 
 FRAMES_AT_ONCE = 4
 """Frames a vision pass takes: few enough to be interrupted soon, enough to fill the cores."""
@@ -113,43 +114,37 @@ class LlavaOnevision(VideoLLM):
         return Layout(frames, (side, side), "bilinear", "one_token")
 
     @torch.no_grad()
-    def encode(self, frames: Frames, *, on_progress: Progress = ignore_progress) -> VideoTokens:
+    def encode_parts(self, frames: FrameSource, *, on_progress: Progress = ignore_progress) -> Iterator[VideoTokens]:
         """Tower, projector and importance, a few frames at a time."""
-        start = time.perf_counter()
         config = self.model.config
         hidden_layer = config.vision_feature_layer
         blocks = config.vision_config.num_hidden_layers
         used = hidden_layer if hidden_layer >= 0 else blocks + 1 + hidden_layer
         shallow, deep = depths(used)
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        for first in range(0, frames.count, FRAMES_AT_ONCE):
-            on_progress(first, frames.count)
-            part = Frames(
-                frames.pixels[first : first + FRAMES_AT_ONCE],
-                frames.timestamps[first : first + FRAMES_AT_ONCE],
-                frames.source,
-            )
+        special = 1 if config.vision_feature_select_strategy == "default" else 0
+        settings = {"model": self.name, "frames": frames.count, "source": frames.source}
+        done = 0
+        for part in frames.parts(FRAMES_AT_ONCE):
+            on_progress(done, frames.count)
+            start = time.perf_counter()
             pixels = self.preprocess(part).to(self.device, self.dtype)
             with capture(shallow, deep) as received:
                 states = self.model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
-            special = 1 if config.vision_feature_select_strategy == "default" else 0
             features = self.model.model.multi_modal_projector(states[hidden_layer][:, special:])
-            parts.append((features, received.sums[shallow][:, special:], received.sums[deep][:, special:]))
-        on_progress(frames.count, frames.count)
-        features, shallow_sums, deep_sums = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        layout = self.layout(frames.count)
-        milliseconds = (time.perf_counter() - start) * 1e3
-        tokens = frames.count * layout.language_cells
-        settings = {"model": self.name, "frames": frames.count, "source": frames.source}
-        return VideoTokens.encoded(
-            features,
-            layout,
-            shallow_sums,
-            deep_sums,
-            frames.timestamps,
-            model=self.name,
-            history=(StageRecord("encode", settings, tokens, tokens, milliseconds),),
-        )
+            layout = self.layout(part.count)
+            tokens = part.count * layout.language_cells
+            milliseconds = (time.perf_counter() - start) * 1e3
+            yield VideoTokens.encoded(
+                features,
+                layout,
+                received.sums[shallow][:, special:],
+                received.sums[deep][:, special:],
+                part.timestamps,
+                model=self.name,
+                history=(StageRecord("encode", settings, tokens, tokens, milliseconds),),
+            )
+            done += part.count
+        on_progress(done, frames.count)
 
     def prompt(self, question: str) -> Prompt:
         """The chat template with the video first, then the question.

@@ -1,11 +1,12 @@
 """The stages against the float64 reference of tests/oracle.py: the same tokens, W and places for every option."""
 
-import dataclasses
+from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, reject, settings
+from hypothesis import HealthCheck, Phase, given, settings
+from safetensors.torch import load_file
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.pipeline import parse
@@ -58,8 +59,6 @@ def by_oracle(tokens, phases):
                 pooled = tokens.to_language_grid()
                 state = pooled.features.double().numpy(), dense(pooled).numpy(), pooled.place.numpy()
             features, w, place = state
-            if set(place[:, 0]) != set(range(frames)):
-                reject()
             deep = tokens.deep.double()
             deep = torch.cat((deep, deep.mean(1, keepdim=True).expand(-1, newlines)), 1).flatten().numpy()
             is_newline = place[:, 2] == layout.language_grid[1]
@@ -75,8 +74,8 @@ def dense(tokens):
     return tokens.map.sparse().to_dense().double()
 
 
-def check(tokens, *phases, tolerance=1e-8):
-    """Stage chain and oracle agree on a video, or both find the budget impossible."""
+def check(tokens, *phases, tolerance=1e-9):
+    """Stage chain and oracle agree on a video, or both find the settings impossible."""
     phases = [(name, {"solver": "early"} | options) for name, options in phases]
     chain = parse("+".join(spec(*phase) for phase in phases))
     try:
@@ -134,11 +133,17 @@ INTER = (
 )
 BUDGET = {"keyframe_share": one_of(0.0, 0.3, 0.7, 1.0), "ranking": one_of("video", "frame")}
 SHAPES = {
-    "frames": st.integers(1, 7),
-    "grid": st.tuples(st.integers(4, 13), st.integers(4, 13)),
+    "frames": st.integers(1, 6),
+    "grid": st.tuples(st.integers(4, 10), st.integers(4, 10)),
     "seed": st.integers(0, 999),
     "layout": one_of(("bilinear", "one_token"), ("average", "grid"), ("none", "none"), ("bilinear", "grid")),
 }
+
+
+CONVERGED = {"tolerance": 1e-12, "max_iterations": 5000}
+"""For POT's unbalanced variants, which meet at the fixed point only."""
+LINEAR_PROGRAMS = ("emd", "partial")
+"""Solvers whose plans have many equal q, 0 or 1, so that rounding would decide between them: none is ranked here."""
 
 
 def shaped(shape, **settings):
@@ -154,10 +159,12 @@ def drawn(options):
 @pytest.mark.filterwarnings(UNCONVERGED)
 @pytest.mark.parametrize("solver", oracle.SOLVERS)
 @given(shape=drawn(SHAPES), options=drawn(INTRA), share=st.floats(0.02, 0.98))
-@settings(CHECKS, max_examples=12)
+@settings(CHECKS, max_examples=9)
 def test_phase_one_with_an_anchor_budget(solver, shape, options, share):
     tokens = shaped(shape)
     budget = max(1, min(tokens.layout.cells - 1, round(share * tokens.layout.cells)))
+    if solver == "unbalanced":
+        options |= CONVERGED
     check(tokens, ("intra", options | {"solver": solver, "budget": budget}))
 
 
@@ -176,16 +183,26 @@ def test_phase_one_on_a_token_count(shape, tokens):
 @pytest.mark.filterwarnings(UNCONVERGED)
 @pytest.mark.parametrize("solver", oracle.SOLVERS)
 @given(shape=drawn(SHAPES), options=drawn(INTER))
-@settings(CHECKS, max_examples=12)
+@settings(CHECKS, max_examples=9)
 def test_phase_two_with_a_keep_ratio(solver, shape, options):
+    if solver == "unbalanced":
+        options |= CONVERGED
+    if solver in LINEAR_PROGRAMS:
+        shape |= {"layout": ("bilinear", "one_token")}
+        options |= {"keep_ratio": 0.0}
     check(shaped(shape), ("inter", options | {"solver": solver}))
 
 
 @pytest.mark.filterwarnings(UNCONVERGED)
 @pytest.mark.parametrize("solver", oracle.SOLVERS)
 @given(shape=drawn(SHAPES), options=drawn(INTER | BUDGET), retention=st.floats(0.05, 1.0))
-@settings(CHECKS, max_examples=12)
+@settings(CHECKS, max_examples=9)
 def test_phase_two_on_a_retention(solver, shape, options, retention):
+    if solver == "unbalanced":
+        options |= CONVERGED
+    if solver in LINEAR_PROGRAMS:
+        options |= {"keyframe_share": 1.0}
+        retention /= shape["frames"]
     check(shaped(shape), ("inter", options | {"solver": solver, "retention": retention}))
 
 
@@ -195,9 +212,9 @@ def test_phase_two_on_a_token_count(shape, tokens):
     check(shaped(shape), ("inter", {"tokens": tokens, "retention": 0.9}))
 
 
-@given(shape=drawn(SHAPES), first=drawn(INTRA), second=drawn(INTER), share=st.floats(0.5, 0.95))
+@given(shape=drawn(SHAPES), first=drawn(INTRA), second=drawn(INTER), share=st.floats(0.2, 0.95))
 @settings(CHECKS, max_examples=25)
-def test_both_phases_as_released_in_their_budgets(shape, first, second, share):
+def test_both_phases_with_an_anchor_budget_and_a_keep_ratio(shape, first, second, share):
     tokens = shaped(shape)
     budget = round(share * tokens.layout.cells)
     check(tokens, ("intra", first | {"budget": budget}), ("inter", second))
@@ -210,25 +227,35 @@ def test_both_phases_on_a_retention(shape, first, second, retention):
     check(shaped(shape), ("intra", first | {"retention": ahead}), ("inter", second | {"retention": retention}))
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("settings", ["budget", "retention"])
-def test_float32_finds_the_same_tokens(seed, settings):
-    tokens = video(6, (12, 15), dim=16, seed=seed, dtype=torch.float32)
-    phases = {
-        "budget": (("intra", {"budget": 60}), ("inter", {"clip_length": 3})),
-        "retention": (("intra", {"retention": 0.5}), ("inter", {"clip_length": 3, "retention": 0.3})),
-    }
-    check(tokens, *phases[settings], tolerance=2e-5)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"budget": 60}, {}),
+        ({"retention": 0.5}, {"retention": 0.3}),
+        ({"budget": 60, "metric": "sqeuclidean"}, {"metric": "sqeuclidean", "spatial_weight": 1.0, "solver": "log"}),
+        ({"budget": 60, "aggregation": "counts"}, {"aggregation": "counts", "marginals": "importance"}),
+    ],
+)
+def test_float32_finds_the_same_tokens(seed, first, second):
+    tokens = video(6, (10, 13), dim=16, seed=seed, dtype=torch.float32)
+    check(tokens, ("intra", first), ("inter", second | {"clip_length": 3}), tolerance=2e-5)
 
 
-def test_a_newline_row_alone_is_not_counted():
-    tokens = video(4, (8, 8), pooling="average", newline="grid")
-    reduced = parse("inter:tokens=5,clip_length=4")(tokens)
-    assert reduced.tokens_kept == 5
+RECORDED = Path(__file__).parents[1] / "recorded"
 
 
-def test_the_reference_is_independent_of_what_it_is_given():
-    tokens = video(3, (6, 6))
-    before = dataclasses.replace(tokens, features=tokens.features.clone())
-    by_oracle(tokens, (("intra", {"budget": 20}), ("inter", {})))
-    assert torch.equal(tokens.features, before.features)
+def test_the_oracle_chooses_the_recorded_anchors():
+    recorded = load_file(RECORDED / "anchors_126_50.safetensors")
+    for shallow, deep, mask in zip(*(recorded[key].numpy() for key in ("shallow", "deep", "mask")), strict=True):
+        assert oracle.select_anchors(shallow, deep, (27, 27), 126, 0.5, 9).tolist() == mask.nonzero()[0].tolist()
+
+
+def test_the_oracle_reproduces_the_released_code():
+    recorded = load_file(RECORDED / "pipeline_llava_onevision_126_30.safetensors")
+    released = {"solver": "released"}
+    features, shallow, deep, expected = (recorded[key] for key in ("features", "shallow", "deep", "tokens"))
+    layout = Layout(32, (27, 27), "bilinear", "one_token")
+    tokens = VideoTokens.encoded(features, layout, shallow, deep, torch.arange(32, dtype=torch.float64))
+    found, *_ = by_oracle(tokens, (("intra", released), ("inter", released)))
+    torch.testing.assert_close(found.float(), expected, atol=2e-6, rtol=0)

@@ -1,0 +1,108 @@
+"""Streaming: decode, encode and reduce a video run by run, so that only reduced tokens are ever kept whole.
+
+Stages are handed the shortest runs of frames that give what the whole video would (:meth:`Stage.runs`): phase I
+a frame, phase II a clip. A stage that must see the whole video gets what the stages before it have left.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
+
+from torch import Tensor
+
+from .models.base import FrameSource, Progress, VideoLLM, ignore_progress
+from .stages import Stage
+from .stages.base import Part
+from .tokens import Layout, VideoTokens
+
+TOGETHER = 8
+"""Frames that are reduced together where runs are short: enough to fill the cores, few enough to hold."""
+
+
+class Stream:
+    """A video's tokens to be, worked out when they are asked for, and then kept.
+
+    Args:
+        vllm: gives the model that encodes.
+        frames: decoded, or a file still to be decoded.
+        stages: run on the way.
+    """
+
+    def __init__(self, vllm: Callable[[], VideoLLM], frames: FrameSource, stages: Sequence[Stage] = ()) -> None:
+        self._vllm, self.frames, self.stages = vllm, frames, tuple(stages)
+        self._tokens: VideoTokens | None = None
+
+    def then(self, *stages: Stage) -> Stream:
+        """This stream with more stages behind it; nothing is worked out."""
+        return Stream(self._vllm, self.frames, (*self.stages, *stages))
+
+    def tokens(self, on_progress: Progress = ignore_progress) -> VideoTokens:
+        """The tokens the stages leave: those of the eager run.
+
+        Raises:
+            InputError: as decoding and the stages do.
+        """
+        if self._tokens is None:
+            self._tokens = stream(self._vllm(), self.frames, self.stages, on_progress)
+        return self._tokens
+
+
+def stream(
+    vllm: VideoLLM, frames: FrameSource, stages: Sequence[Stage], on_progress: Progress = ignore_progress
+) -> VideoTokens:
+    """Encode and reduce a video run by run.
+
+    Args:
+        frames: decoded, or a file still to be decoded (:func:`~.video.open_video`).
+        stages: in order.
+
+    Returns:
+        The same tokens as ``vllm.encode`` and the stages in turn; its history adds up what the runs took.
+    """
+    layout, timestamps = vllm.layout(frames.count), frames.timestamps
+    steps = [step for stage in stages for step in stage.steps(layout, timestamps)]
+    runs = _common_runs([step.runs(layout, timestamps) for step in steps], frames.count)
+    parts: Iterator[VideoTokens] = regroup(vllm.encode_parts(frames, on_progress=on_progress), runs)
+    for step in steps:
+        parts = _reduced(step, parts, layout, timestamps)
+    return VideoTokens.concatenate(list(parts))
+
+
+def regroup(parts: Iterator[VideoTokens], lengths: Sequence[int]) -> Iterator[VideoTokens]:
+    """Fresh tokens in runs of other lengths, in order; both cover the same frames."""
+    held: list[VideoTokens] = []
+    have = 0
+    for length in lengths:
+        while have < length:
+            held.append(next(parts))
+            have += held[-1].layout.frames
+        *whole, last = held
+        have -= length
+        here = last.layout.frames - have
+        yield VideoTokens.concatenate([*whole, last.cut(0, here)])
+        held = [last.cut(here, last.layout.frames)] if have else []
+
+
+def _reduced(stage: Stage, parts: Iterator[VideoTokens], layout: Layout, timestamps: Tensor) -> Iterator[VideoTokens]:
+    ends = set(accumulate(stage.runs(layout, timestamps) or (layout.frames,)))
+    held: list[VideoTokens] = []
+    first = done = 0
+    for part in parts:
+        held.append(part)
+        done += part.layout.frames
+        if done in ends:
+            yield stage(VideoTokens.concatenate(held), Part(first, layout.frames))
+            held, first = [], done
+
+
+def _common_runs(runs: Sequence[tuple[int, ...] | None], frames: int) -> tuple[int, ...]:
+    """Runs that all of ``runs`` can be made of: short ones taken together, long ones handed out in pieces."""
+    common = set(range(1, frames + 1)).intersection(*(accumulate(each) for each in runs if each is not None))
+    ends, edges = sorted(common), [0]
+    while edges[-1] < frames:
+        most = edges[-1] + TOGETHER
+        end = ends[bisect_right(ends, most) - 1] if ends[0] <= most else 0
+        edges.append(end if end > edges[-1] else min(most, frames))
+    return tuple(end - start for start, end in pairwise(edges))
