@@ -3,8 +3,8 @@
 The importance of a token at a layer is the sum over queries, mean over heads, of the softmax attention that
 falls on it. transformers' ``AttentionInterface`` hands every attention call to a function by name; ours runs
 scaled-dot-product attention and, inside :func:`capture`, sums the attention received at the layers asked for, a
-chunk of queries at a time, in float32 whatever the encoder's precision. Where products in float32 are the
-encoder's own, the same softmax also gives the layer's output, so that little is computed twice.
+chunk of queries at a time, in float32 whatever the encoder's precision. What the encoder says stays the same bit
+by bit, which is why the softmax is computed a second time at those layers.
 
 Source: AOT (CVPR 2026), section 3.2.
 """
@@ -90,40 +90,8 @@ def attention_received(
     Returns:
         (B, S) float32.
     """
-    received = _nothing_received(query)
-    for frames, _, attention in _chunks(query, key, scaling, mask, chunk_bytes):
-        received[frames] += _column_sums(attention)
-    return received
-
-
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float, chunk_bytes: int = CHUNK_BYTES
-) -> tuple[Tensor, Tensor]:
-    """Attention's output, and the attention received, from one softmax.
-
-    Args:
-        query, key, value: (B, heads, S, d) float32.
-
-    Returns:
-        The output (B, S, heads, d) and :func:`attention_received`'s (B, S), float32.
-    """
-    received = _nothing_received(query)
-    output = torch.empty_like(value.transpose(1, 2), memory_format=torch.contiguous_format)
-    for frames, queries, attention in _chunks(query, key, scaling, None, chunk_bytes):
-        received[frames] += _column_sums(attention)
-        output[frames, queries] = (attention @ value[frames]).transpose(1, 2)
-    return output, received
-
-
-def _nothing_received(query: Tensor) -> Tensor:
-    return torch.zeros(query.shape[0], query.shape[2], dtype=torch.float32, device=query.device)
-
-
-def _chunks(
-    query: Tensor, key: Tensor, scaling: float, mask: Tensor | None, chunk_bytes: int
-) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Frames, queries, and the (frames, heads, queries, S) softmax between them."""
     batch, heads, length, _ = query.shape
+    received = torch.zeros(batch, length, dtype=torch.float32, device=query.device)
     query_bytes = heads * length * 4
     for frames in _slices(batch, chunk_bytes // (query_bytes * length)):
         keys = key[frames].float().flatten(0, 1).mT
@@ -131,13 +99,9 @@ def _chunks(
             some = query[frames, :, queries].float().flatten(0, 1)
             scores = some.new_empty(*some.shape[:2], length).baddbmm_(some, keys, beta=0, alpha=scaling)
             seen = None if mask is None else mask.expand(batch, heads, length, length)[frames, :, queries]
-            yield frames, queries, _softmax(scores.unflatten(0, (-1, heads)), seen)
-
-
-def _column_sums(attention: Tensor) -> Tensor:
-    """Sum over queries, mean over heads: a product with a vector, which needs no pass of its own threads."""
-    rows = attention.flatten(1, 2)
-    return rows.new_full(rows.shape[1:2], 1 / attention.shape[1]) @ rows
+            attention = _softmax(scores.unflatten(0, (-1, heads)), seen).flatten(1, 2)
+            received[frames] += attention.new_full(attention.shape[1:2], 1 / heads) @ attention
+    return received
 
 
 def _slices(total: int, at_most: int) -> Iterator[slice]:
@@ -168,17 +132,8 @@ def _attention(
         received.calls += 1
         if layer in received.layers:
             scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-            if _can_share(query, attention_mask, kwargs):
-                output, received.sums[layer] = attend(query, key, value, scale)
-                return output, None
             received.sums[layer] = attention_received(query, key, scale, attention_mask)
     return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-
-
-def _can_share(query: Tensor, mask: Tensor | None, kwargs: dict[str, object]) -> bool:
-    """On a GPU and in half precision fused attention is so much faster that sharing a softmax would cost more."""
-    float32_on_cpu = query.device.type == "cpu" and query.dtype == torch.float32
-    return float32_on_cpu and mask is None and not kwargs.get("dropout")
 
 
 AttentionInterface.register(ATTENTION, _attention)

@@ -91,7 +91,7 @@ def parse(spec: str) -> Pipeline:
 
 def is_fixed(spec: str) -> bool:
     """Whether a specification settles what it keeps, so that no retention applies to it."""
-    return spec == FULL or spec in PRESETS or "retention=" in spec or "tokens=" in spec
+    return spec == FULL or spec in PRESETS or "retention=" in spec or "keep_tokens=" in spec
 
 
 def _stage(part: str) -> Stage:

@@ -168,6 +168,7 @@ class AOTEncodeVideo(io.ComfyNode):
                 io.Boolean.Input(
                     "streaming",
                     default=False,
+                    optional=True,
                     tooltip="Leave encoding until tokens are needed, and reduce run by run as frames are encoded: the "
                     "same tokens in little memory, for long videos. Each branch behind this node then encodes for "
                     "itself, and a stage that looks at all frames at once (solver released in phase I) holds them all.",
@@ -181,7 +182,7 @@ class AOTEncodeVideo(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, vllm: Loaded, frames: Frames, streaming: bool) -> io.NodeOutput:
+    def execute(cls, vllm: Loaded, frames: Frames, streaming: bool = False) -> io.NodeOutput:
         """Encode, or promise to."""
         if streaming:
             text = f"{frames.count} frames, to be encoded and reduced run by run when they are needed"

@@ -29,17 +29,19 @@ def widget(item: dataclasses.Field[Any]) -> Any:
 
 
 def _widget(name: str, default: Any, allowed: Mapping[str, Any]) -> Any:
-    help, low, high, step = (allowed[key] for key in ("help", "low", "high", "step"))
+    low, high, step = (allowed[key] for key in ("low", "high", "step"))
+    # Optional: a prompt saved before the option came into being still runs, with its default.
+    common = {"id": name, "default": default, "tooltip": allowed["help"], "optional": True}
     if allowed["choices"]:
-        return io.Combo.Input(name, options=list(allowed["choices"]), default=default, tooltip=help)
+        return io.Combo.Input(options=list(allowed["choices"]), **common)
     if isinstance(default, bool):
-        return io.Boolean.Input(name, default=default, tooltip=help)
+        return io.Boolean.Input(**common)
     if isinstance(default, str):
-        return io.String.Input(name, default=default, tooltip=help)
+        return io.String.Input(**common)
     if isinstance(default, int):
-        return io.Int.Input(name, default=default, min=low, max=high, step=step or 1, tooltip=help)
+        return io.Int.Input(min=low, max=high, step=step or 1, **common)
     step = step or 0.01
-    return io.Float.Input(name, default=default, min=low, max=high, step=step, round=min(step, 0.001), tooltip=help)
+    return io.Float.Input(min=low, max=high, step=step, round=min(step, 0.001), **common)
 
 
 def summary(before: VideoTokens, after: VideoTokens, warned: Sequence[warnings.WarningMessage]) -> str:

@@ -22,7 +22,7 @@ TRANSPORT = {
     "eps": 0.1,
     "max_iterations": 100,
     "retention": 0.0,
-    "tokens": 0,
+    "keep_tokens": 0,
     "solver": "early",
     "tolerance": 1e-6,
     "relaxation": 1.0,
@@ -71,8 +71,8 @@ def split_evenly(total, parts):
 
 def exact_budget(o, frames, cells):
     """Tokens to keep in the whole video; None where no exact budget is asked for."""
-    if o.tokens or o.retention:
-        return o.tokens or round(o.retention * frames * cells)
+    if o.keep_tokens or o.retention:
+        return o.keep_tokens or round(o.retention * frames * cells)
     return None
 
 

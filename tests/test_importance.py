@@ -7,7 +7,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from comfyui_aot.aot.benchmarks.importance import bench_importance
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.importance import ATTENTION, attend, attention_received, capture, depths
+from comfyui_aot.aot.importance import ATTENTION, attention_received, capture, depths
 
 SIZES = {"hidden_size": 48, "num_hidden_layers": 6, "num_attention_heads": 4, "image_size": 56, "patch_size": 14}
 
@@ -43,13 +43,9 @@ def test_captured_importance_is_the_column_sums_of_eager_attention(tower, pixels
 
 
 @torch.no_grad()
-def test_capturing_changes_what_the_encoder_says_by_rounding_at_most(tower, pixels):
-    torch.testing.assert_close(*plain_and_captured(tower, pixels), atol=2e-5, rtol=0)
-
-
-@torch.no_grad()
-def test_capturing_does_not_change_what_a_half_precision_encoder_says(tower, pixels):
-    captured, plain = plain_and_captured(tower.bfloat16(), pixels.bfloat16())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_capturing_does_not_change_what_the_encoder_says(tower, pixels, dtype):
+    captured, plain = plain_and_captured(tower.to(dtype), pixels.to(dtype))
     assert torch.equal(captured, plain)
 
 
@@ -98,13 +94,9 @@ def exact(query, key, scaling, mask=0.0):
 
 @pytest.mark.parametrize("chunk_bytes", [1, 5_000, 200_000, 10**9])
 def test_chunks_of_queries_and_frames_change_nothing(chunk_bytes):
-    query, key, value = random_heads(3, 3, 4, 50, 8)
-    attention = exact(query, key, 0.3)
-    sums = attention.sum(2).mean(1).float()
+    query, key = random_heads(2, 3, 4, 50, 8)
+    sums = exact(query, key, 0.3).sum(2).mean(1).float()
     torch.testing.assert_close(attention_received(query, key, 0.3, chunk_bytes=chunk_bytes), sums)
-    output, received = attend(query, key, value, 0.3, chunk_bytes=chunk_bytes)
-    torch.testing.assert_close(received, sums)
-    torch.testing.assert_close(output, (attention @ value.double()).transpose(1, 2).float(), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -87,7 +87,7 @@ class IntraFrame(TransportStage):
         step=0.01,
     )
 
-    tokens: int = shared("tokens")
+    keep_tokens: int = shared("keep_tokens")
     solver: str = shared("solver")
     aggregation: str = shared("aggregation")
     metric: str = shared("metric")
@@ -147,11 +147,11 @@ class IntraFrame(TransportStage):
 
     def _counts(self, layout: Layout, part: Part) -> tuple[int, ...] | None:
         """Language-grid cells of every frame of the whole video; None where the anchors decide."""
-        if not (self.retention or self.tokens):
+        if not (self.retention or self.keep_tokens):
             return None
         video = dataclasses.replace(layout, frames=part.frames)
         most = part.frames * layout.language_cells
-        total = wanted(self.title, self.retention, self.tokens, video, part.frames, most)
+        total = wanted(self.title, self.retention, self.keep_tokens, video, part.frames, most)
         return split_evenly(total, part.frames)
 
     def _anchor_count(self, layout: Layout, counts: tuple[int, ...] | None) -> int:

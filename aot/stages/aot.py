@@ -17,7 +17,17 @@ from .settings import ClipStage, shared
 BOTH = ("scaling", "eps", "max_iterations", "solver", "aggregation", "metric", "marginals", "tolerance")
 """Settings handed on to both phases."""
 
-TEMPORAL = ("retention", "tokens", "keyframe_share", "clip_length", "clips", "cut_times", "ranking", "order", "repeat")
+TEMPORAL = (
+    "retention",
+    "keep_tokens",
+    "keyframe_share",
+    "clip_length",
+    "clips",
+    "cut_times",
+    "ranking",
+    "order",
+    "repeat",
+)
 """Settings handed on to phase II."""
 
 
@@ -35,7 +45,7 @@ class AnchorTransport(ClipStage):
     )
     keyframe_share: float = shared("keyframe_share")
     clip_length: int = shared("clip_length")
-    tokens: int = shared("tokens")
+    keep_tokens: int = shared("keep_tokens")
     clips: str = shared("clips")
     cut_times: str = shared("cut_times")
     scaling: float = shared("scaling")
@@ -72,7 +82,7 @@ class AnchorTransport(ClipStage):
             starts = [sum(lengths[:i]) for i in range(1, len(lengths))]
             temporal |= {"clips": "times", "cut_times": " ".join(repr(float(timestamps[start])) for start in starts)}
         anchors = self.tokens_per_frame(layout, lengths)
-        return IntraFrame(tokens=anchors * layout.frames, **both), InterFrame(**both, **temporal)
+        return IntraFrame(keep_tokens=anchors * layout.frames, **both), InterFrame(**both, **temporal)
 
     def tokens_per_frame(self, layout: Layout, lengths: tuple[int, ...]) -> int:
         """What phase I keeps of every frame so that phase II can meet the budget.
@@ -84,7 +94,7 @@ class AnchorTransport(ClipStage):
             InputError: the budget is under a token a clip or above what there is.
         """
         full = layout.frames * layout.language_cells
-        total = wanted(self.title, self.retention, self.tokens, layout, len(lengths), full)
+        total = wanted(self.title, self.retention, self.keep_tokens, layout, len(lengths), full)
         copies = [2 if self.repeat and length > 1 else 1 for length in lengths]
         others = layout.frames - len(lengths)
         room = [number * layout.language_cells for number in copies]

@@ -129,7 +129,7 @@ class Stage:
         Raises:
             InputError: the stage's settings fix what it keeps.
         """
-        return self._with("tokens", tokens)
+        return self._with("keep_tokens", tokens)
 
     def _with(self, setting: str, value: float) -> Stage:
         if not any(item.name == setting for item in dataclasses.fields(self)):

@@ -63,7 +63,7 @@ class InterFrame(TransportStage, ClipStage):
         high=1,
         step=0.01,
     )
-    tokens: int = shared("tokens")
+    keep_tokens: int = shared("keep_tokens")
     keyframe_share: float = shared("keyframe_share")
     clips: str = shared("clips")
     cut_times: str = shared("cut_times")
@@ -91,7 +91,7 @@ class InterFrame(TransportStage, ClipStage):
     @property
     def exact(self) -> bool:
         """Whether a budget is met to the token, over the whole video."""
-        return bool(self.retention or self.tokens)
+        return bool(self.retention or self.keep_tokens)
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
         """A clip at a time, unless the video is ranked as a whole or cut by what it shows."""
@@ -132,7 +132,7 @@ class InterFrame(TransportStage, ClipStage):
             )
         most = min(tokens.tokens_full, sum(room) + candidates)
         remedy = ", or change what the stage before keeps, or the clips"
-        total = wanted(self.title, self.retention, self.tokens, tokens.layout, len(room), most, remedy)
+        total = wanted(self.title, self.retention, self.keep_tokens, tokens.layout, len(room), most, remedy)
         quota = torch.tensor(share_keyframes(total, self.keyframe_share, room, candidates), device=cells.device)
         number = (quota + copies - 1) // copies
         ranked = clips.importance[:, 0].masked_fill(~cells[:, 0], -torch.inf)

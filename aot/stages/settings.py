@@ -27,7 +27,7 @@ SHARED = MappingProxyType(
         ),
         "eps": (0.1, "Epsilon: entropic regularisation of the transport.", {"low": 1e-4, "high": 10, "step": 0.01}),
         "max_iterations": (100, "Sinkhorn iterations at most.", {"low": 1, "high": 100_000}),
-        "tokens": (
+        "keep_tokens": (
             0,
             "Tokens of the whole video to keep, met exactly. 0 goes by the retention.",
             {"low": 0, "high": 100_000_000},

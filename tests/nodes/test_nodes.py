@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.streaming import Stream
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
-from comfyui_aot.nodes.models import AOTEncodeVideo, AOTLoadVLLM
+from comfyui_aot.nodes.models import AOTEncodeVideo, AOTLoadVLLM, ready
 from comfyui_aot.nodes.pictures import AOTTokenMap
 from comfyui_aot.nodes.stages import NODES as STAGES
 from comfyui_aot.nodes.video import AOTFramesFromImages, AOTFramesFromVideo, AOTFramesToImages, AOTLoadVideo
@@ -102,6 +103,29 @@ def test_every_stage_and_picture_leaves_its_inputs_alone(clip, frames, embedded_
         AOTTokenMap.PREPARE_CLASS_CLONE({}).execute(tokens=reduced, frames=frames)
     assert torch.equal(tokens.features, features)
     assert torch.equal(frames.pixels, pixels)
+
+
+def test_streaming_gives_the_same_tokens_when_they_are_needed(clip, frames, embedded_folder):
+    (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="cpu", attention="sdpa").args
+    whole = AOTEncodeVideo.execute(vllm=loaded, frames=frames, streaming=False)
+    promised = AOTEncodeVideo.execute(vllm=loaded, frames=frames, streaming=True)
+    assert "when they are needed" in promised.ui["text"][0]
+    settings = {"retention": 0.2, "clip_length": 2}
+    aot = next(stage for stage in STAGES if stage.__name__ == "AOTAnchorTransport")
+    outputs = [aot.execute(tokens=each.args[0], **settings).args[0] for each in (whole, promised)]
+    eager, streamed = (ready(tokens) for tokens in outputs)
+    assert isinstance(outputs[1], Stream)
+    assert torch.equal(eager.place, streamed.place)
+    torch.testing.assert_close(eager.features, streamed.features)
+    assert ready(outputs[1]) is streamed
+
+
+def test_a_transport_that_ends_unconverged_says_so_on_its_node(clip, frames, embedded_folder):
+    (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="cpu", attention="sdpa").args
+    (tokens,) = AOTEncodeVideo.execute(vllm=loaded, frames=frames).args
+    intra = next(stage for stage in STAGES if stage.__name__ == "AOTIntraFrame")
+    shown = intra.execute(tokens=tokens, solver="sinkhorn", max_iterations=2).ui["text"][0]
+    assert "ended unconverged after 2 iterations: marginal error" in shown
 
 
 def test_a_model_outside_the_model_folders_is_not_loaded(clip, embedded_folder):
