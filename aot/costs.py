@@ -80,7 +80,12 @@ class Cost:
         cost = self.features(sources, targets)
         if not self.spatial_weight:
             return cost
-        return cost.add_(torch.cdist(sources.places, targets.places).to(cost), alpha=self.spatial_weight)
+        return cost.add_(distances(sources.places, targets.places).to(cost), alpha=self.spatial_weight)
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """(..., M, 2) and (..., N, 2) places to their Euclidean distances (..., M, N), exactly 0 where they coincide."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def time_factor(offset: float, scale: float) -> float:

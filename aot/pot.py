@@ -18,6 +18,9 @@ from .transport import Explicit, Transport
 Solve = Callable[[np.ndarray, np.ndarray, np.ndarray], "tuple[np.ndarray, dict[str, Any]]"]
 """u (M,), v (N,) and cost (M, N) to the plan (M, N) and what POT's log says: ``u`` and ``v`` potentials, ``niter``."""
 
+RESIDUE = 1e-15
+"""Entries of a plan up to this are what rounding left of a zero."""
+
 
 def exact(cost: Tensor, u: Tensor, v: Tensor, *, max_iterations: int = 100_000) -> Transport:
     """Exact optimal transport, by the network simplex."""
@@ -104,7 +107,7 @@ def _each(cost: Tensor, u: Tensor, v: Tensor, max_iterations: int, solve: Solve)
             plan, log = solve(a, b, cost[i][here][:, there].double().cpu().numpy())
         missed = np.abs(plan.sum(1) - a).sum() + np.abs(plan.sum(0) - b).sum()
         at = here.nonzero(), there.nonzero()[:, 0]
-        entries[i].index_put_(at, torch.from_numpy(plan).to(cost))
+        entries[i].index_put_(at, torch.from_numpy(np.where(plan > RESIDUE, plan, 0)).to(cost))
         for potential, valid, key in zip(potentials, (here, there), ("u", "v"), strict=True):
             if key in log:
                 potential[i, valid] = torch.as_tensor(log[key]).to(cost)

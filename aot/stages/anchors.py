@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..budget import split_evenly, wanted
-from ..costs import Cost, Points, unit_places
+from ..costs import Cost, Points, distances, unit_places
 from ..errors import InputError
 from ..layout import pool_and_newlines
 from ..solvers import Solver
@@ -251,11 +251,9 @@ def anchor_weights(
     anchors = Points(frames.features[mask].reshape(*index.shape, -1), frames.lengths.gather(1, index))
     apart = cost.features(frames, anchors, pool=frames)
     nearest = apart.argmin(2).masked_fill(mask, -1)
-    distances = grid_distances(grid, apart)[index].mT
+    far = grid_distances(grid, apart)[index].mT
     u = mass * ~mask
-    solved = solver.solve(
-        apart.add_(distances, alpha=cost.spatial_weight), u, mass.gather(1, index), largest=cost.largest
-    )
+    solved = solver.solve(apart.add_(far, alpha=cost.spatial_weight), u, mass.gather(1, index), largest=cost.largest)
     plan = solved.plan if aggregation != "counts" else solver.shares(solved.plan, u)
     blend = nearest_blend if aggregation == "released" else 0.0
     transported = (1 - blend) / (1 + scaling * plan.sum(1))
@@ -272,7 +270,7 @@ def anchor_weights(
 def grid_distances(grid: tuple[int, int], like: Tensor) -> Tensor:
     """(N, N) Euclidean distances between cells of a grid whose sides have length 1, in ``like``'s dtype."""
     places = unit_places(torch.cartesian_prod(*(torch.arange(side) for side in grid)), grid)
-    return torch.cdist(places, places, compute_mode="donot_use_mm_for_euclid_dist").to(like)
+    return distances(places, places).to(like)
 
 
 def _top(scores: Tensor, count: int) -> Tensor:
