@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .benchmarks import commands
 from .errors import InputError
 
 CHAIN = "stages joined by +, each NAME or NAME:key=value,key=value, or a preset ('aot stages' lists them)"
@@ -96,15 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = _verb(verbs, "verify", _verify, "run recorded cases of the released code through ours")
     verify.add_argument("folder", type=Path, help="tests/recorded of the source, or your own in its format")
 
-    bench = verbs.add_parser("bench", help="measure speed").add_subparsers(dest="what", required=True)
-    reduce = _verb(bench, "reduce", _bench_reduce, "reduction time and its ratio to the limit")
-    reduce.add_argument("--frames", type=int, default=32, help="frames of 27 x 27 tokens")
-    reduce.add_argument("--dim", type=int, default=3584, help="width of a token")
-    reduce.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    reduce.add_argument("--dtype", choices=("float32", "bfloat16", "float64"), default="float32", help="of the tokens")
-    reduce.add_argument("--repeats", type=int, default=5, help="runs to take the median of")
-    reduce.add_argument("--stages", nargs="+", default=["intra", "intra+inter"], help=CHAIN)
-
+    commands.add(verbs, _verb, CHAIN)
     _verb(verbs, "stages", _stages, "the reduction stages, their settings and the presets")
     models = _verb(verbs, "models", _models, "the models that can be loaded")
     models.add_argument("--folder", type=Path, help="a folder of model folders to list too")
@@ -182,10 +175,7 @@ def _device(asked: str | None) -> str:
 
     if asked is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=asked)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"Device {asked!r} is not available here; leave --device out, or give cpu.") from error
+    commands.check_device(asked)
     return asked
 
 
@@ -346,35 +336,6 @@ def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
         "failed": failed,
     }
     return summary, 1 if failed else 0
-
-
-def _bench_reduce(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    import torch
-
-    from .benchmarks.reduction import bench_reduce
-    from .pipeline import parse
-
-    if min(options.frames, options.dim, options.repeats) < 1:
-        raise InputError("Frames, dim and repeats start at 1; give positive numbers.")
-    rows = []
-    for spec in tqdm(options.stages, desc="bench", file=sys.stderr, leave=False, disable=None):
-        row = bench_reduce(
-            parse(spec),
-            options.frames,
-            options.dim,
-            device=_device(options.device),
-            dtype=getattr(torch, options.dtype),
-            repeats=options.repeats,
-        )
-        rows.append(row)
-    for row in rows:
-        print(
-            f"{row['stages']}: {row['reduce_s']:.3f} s for {row['frames']} x 729 x {row['dim']} {row['dtype']} on "
-            f"{row['device']}, {row['ratio']:.2f} x the limit of {row['limit_s']:.3f} s; "
-            f"{row['memory_ratio']:.2f} x the features in memory on top; "
-            f"{row['tokens_kept']} of {row['tokens_full']} tokens kept"
-        )
-    return {"rows": rows}, 0
 
 
 def _stages(options: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BUFFER_BYTES = 32 * 2**20
+BUFFER_BYTES = 16 * 2**20
 """Memory that widened tokens may take at one time."""
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -24,7 +24,7 @@ def scores(x: Tensor, y: Tensor) -> Tensor:
     """(B, M, D) and (B, N, D) to the inner products (B, M, N), in the working dtype."""
     if x.dtype not in _HALF:
         return torch.bmm(x, y.mT)
-    if _native(x):
+    if is_native(x):
         return torch.bmm(x, y.mT).float()
     out = torch.empty(*x.shape[:2], y.shape[1], device=x.device)
     for part in _parts(x):
@@ -34,7 +34,7 @@ def scores(x: Tensor, y: Tensor) -> Tensor:
 
 def mix(weights: Tensor, x: Tensor) -> Tensor:
     """``weights @ x``: (B or 1, R, C) weights and (B, C, D) tokens to (B, R, D), in the tokens' dtype."""
-    if x.dtype not in _HALF or _native(x):
+    if is_native(x):
         return torch.matmul(weights.to(x), x)
     out = x.new_empty(x.shape[0], weights.shape[1], x.shape[2])
     for part in _parts(x):
@@ -43,8 +43,19 @@ def mix(weights: Tensor, x: Tensor) -> Tensor:
     return out
 
 
-def _native(x: Tensor) -> bool:
-    """Whether this half-precision product is fast where it is, and its float32 sums are safe from overflow."""
+def lengths(x: Tensor) -> Tensor:
+    """(K, D) to the Euclidean lengths (K,), in the working dtype; not finite where an entry is not."""
+    if x.dtype not in _HALF:
+        return torch.linalg.vector_norm(x, dim=-1)
+    # PyTorch would widen all tokens at once.
+    parts = x.split(max(1, BUFFER_BYTES // (4 * x.shape[1])))
+    return torch.cat([torch.linalg.vector_norm(part, dim=-1, dtype=torch.float32) for part in parts])
+
+
+def is_native(x: Tensor) -> bool:
+    """Whether tokens of this dtype are multiplied as they are: half precision only where there are units for it."""
+    if x.dtype not in _HALF:
+        return True
     return x.dtype == torch.bfloat16 and (x.is_cuda or torch.cpu._is_avx512_bf16_supported())
 
 

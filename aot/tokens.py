@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .layout import Layout, pool_and_newlines
+from .products import lengths, working_dtype
 from .token_map import Blocks, Factor, Picked, TokenMap
 
 __all__ = ["Blocks", "Layout", "Picked", "Role", "StageRecord", "TokenMap", "VideoTokens", "weight_dtype"]
@@ -281,7 +282,7 @@ class VideoTokens:
     @cached_property
     def lengths(self) -> Tensor:
         """(K,) Euclidean length of every token's features, in W's dtype; not finite where a feature is not."""
-        return torch.linalg.vector_norm(self.features, dim=-1, dtype=weight_dtype(self.features))
+        return lengths(self.features)
 
     def require_finite(self) -> None:
         """Refuse features that hold NaN or infinity: nothing downstream could make sense of them."""
@@ -297,4 +298,4 @@ class VideoTokens:
 
 def weight_dtype(features: Tensor) -> torch.dtype:
     """The dtype W is computed and kept in: float64 for float64 features, float32 for all others."""
-    return torch.float64 if features.dtype == torch.float64 else torch.float32
+    return working_dtype(features.dtype)

@@ -248,7 +248,7 @@ def anchor_weights(
         (T, n, N) row-stochastic, anchors in raster order; float64 for float64 features, float32 otherwise.
     """
     index = mask.nonzero()[:, 1].reshape(len(mask), -1)
-    anchors = Points(frames.features[mask].reshape(*index.shape, -1), frames.lengths.gather(1, index))
+    anchors = Points(_rows(frames.features, mask).reshape(*index.shape, -1), frames.lengths.gather(1, index))
     apart = cost.features(frames, anchors, pool=frames)
     nearest = apart.argmin(2).masked_fill(mask, -1)
     far = grid_distances(grid, apart)[index].mT
@@ -265,6 +265,13 @@ def anchor_weights(
     weights.scatter_add_(2, index[:, :, None], (transported + gathered)[:, :, None])
     share = gathered.gather(1, nearest.clamp(min=0)) * (nearest >= 0)
     return weights.scatter_add_(1, nearest.clamp(min=0)[:, None], share[:, None])
+
+
+def _rows(features: Tensor, mask: Tensor) -> Tensor:
+    """(T, N, D) and (T, N) bool to the rows under the mask, without a copy of the others."""
+    if features.is_contiguous():
+        return features.flatten(0, 1).index_select(0, mask.flatten().nonzero()[:, 0])
+    return features[mask]
 
 
 def grid_distances(grid: tuple[int, int], like: Tensor) -> Tensor:

@@ -1,0 +1,73 @@
+"""What streaming a video takes by its length: time, and the most memory the process had in use."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from ..memory import PeakMemory
+from ..models import load
+from ..pipeline import Pipeline
+from ..streaming import stream
+from ..video import Sampling, open_video
+from .growth import exponent
+
+SIDE = 378
+"""Pixels of a frame's side: the embedded tower's own."""
+
+
+def bench_stream(pipeline: Pipeline, lengths: Sequence[int], *, model: str = "embedded") -> dict[str, Any]:
+    """Decode, encode and reduce videos of several lengths, shortest first, after a short one that is not measured.
+
+    Returns:
+        ``rows``, each with ``frames``, ``seconds``, ``peak_bytes`` (of the process, the model included),
+        ``peak_ratio`` (to the shortest), ``tokens_kept``, ``tokens_full``; ``exponent`` of seconds in frames.
+    """
+    vllm = load(model)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Path(folder) / "clip.mp4"
+        write_clip(clip, max(lengths))
+        stream(vllm, open_video(clip, Sampling(frames=min(8, max(lengths)))), pipeline.stages)
+        for frames in sorted(lengths):
+            source = open_video(clip, Sampling(frames=frames))
+            start = time.perf_counter()
+            with PeakMemory(vllm.device) as memory:
+                tokens = stream(vllm, source, pipeline.stages)
+            seconds = time.perf_counter() - start
+            rows.append(
+                {
+                    "frames": frames,
+                    "seconds": seconds,
+                    "peak_bytes": memory.bytes,
+                    "peak_ratio": memory.bytes / (rows[0]["peak_bytes"] if rows else memory.bytes),
+                    "tokens_kept": tokens.tokens_kept,
+                    "tokens_full": tokens.tokens_full,
+                }
+            )
+            del tokens
+    slope = exponent([row["frames"] for row in rows], [row["seconds"] for row in rows]) if len(rows) > 1 else 1.0
+    return {"stages": pipeline.name, "model": vllm.name, "rows": rows, "exponent": slope}
+
+
+def write_clip(path: Path, frames: int) -> None:
+    """A video of drifting colours, ``frames`` frames at 25 a second."""
+    y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width = stream.height = SIDE
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        for i in range(frames):
+            waves = [np.sin(6 * (x * (1 + c) + y) + 0.05 * i * (c + 1)) for c in range(3)]
+            image = av.VideoFrame.from_ndarray((127.5 + 127.5 * np.stack(waves, 2)).astype(np.uint8), "rgb24")
+            image.pts = i
+            container.mux(stream.encode(image))
+        container.mux(stream.encode())
