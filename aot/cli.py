@@ -133,12 +133,18 @@ def _ratios(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers; write 0.25,0.1") from error
 
 
-def _encode(options: argparse.Namespace) -> tuple[Any, Any, Any]:
-    """The model, the frames and their tokens, with a bar for each piece of long work."""
+def _encode(options: argparse.Namespace, *pipelines: Any) -> tuple[Any, Any, Any]:
+    """The model, the frames and their tokens, with a bar for each piece of long work.
+
+    What the pipelines can refuse by the size of the video alone, they refuse before it is encoded.
+    """
     from .video import load_video
 
     frames = load_video(options.video, _sampling(options))
     vllm = _load(options)
+    for pipeline in pipelines:
+        for stage in pipeline.stages:
+            stage.steps(vllm.layout(frames.count), frames.timestamps)
     with _Bar("encode") as bar:
         return vllm, frames, vllm.encode(frames, on_progress=bar)
 
@@ -205,7 +211,7 @@ def _answer(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     if options.stream:
         vllm, source, reduced = _stream(options, pipeline.stages)
     else:
-        vllm, frames, tokens = _encode(options)
+        vllm, frames, tokens = _encode(options, pipeline)
         source, reduced = frames.source, pipeline(tokens)
     shown = _Stream(sys.stdout)
     said = answer(vllm, reduced, options.question, generation, on_text=shown)
@@ -244,7 +250,7 @@ def _compare(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
             pipelines.append(named.at_retention(retention))
     if options.pictures:
         _make_folder(options.pictures)
-    vllm, frames, tokens = _encode(options)
+    vllm, frames, tokens = _encode(options, *pipelines)
     rows = []
     with tqdm(total=len(pipelines), desc="compare", file=sys.stderr, leave=False, disable=None) as bar:
         for row in compare(vllm, tokens, options.question, pipelines, generation, on_row=bar.set_postfix_str):

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import InputError
-from .token_map import Blocks, Factor, Picked, TokenMap
+from .token_map import Blocks, Factor, Picked, Stacked, TokenMap
 from .tokens import Layout, Role, StageRecord, VideoTokens
 
 FORMAT = "aot-tokens"
@@ -32,7 +32,7 @@ def save(tokens: VideoTokens, path: Path) -> None:
     """
     tensors = {name: getattr(tokens, name).detach().cpu().contiguous().clone() for name in TENSORS}
     for i, factor in enumerate(tokens.map.factors):
-        blocks = factor
+        factor = blocks = factor.joined() if isinstance(factor, Stacked) else factor
         if isinstance(factor, Picked):
             tensors[f"map.{i}.index"] = factor.index.cpu().contiguous().clone()
             blocks = factor.merged

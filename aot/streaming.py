@@ -93,8 +93,9 @@ def _reduced(stage: Stage, parts: Iterator[VideoTokens], layout: Layout, timesta
         held.append(part)
         done += part.layout.frames
         if done in ends:
-            yield stage(VideoTokens.concatenate(held), Part(first, layout.frames))
-            held, first = [], done
+            run, held = VideoTokens.concatenate(held), []
+            yield stage(run, Part(first, layout.frames))
+            first = done
 
 
 def _common_runs(runs: Sequence[tuple[int, ...] | None], frames: int) -> tuple[int, ...]:

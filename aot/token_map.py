@@ -186,7 +186,51 @@ class Picked:
         return Picked(torch.cat(index), Blocks.concatenate([part.merged for part in parts]))
 
 
-Factor = Blocks | Picked
+@dataclass(frozen=True)
+class Stacked:
+    """Factors of runs of frames side by side, block-diagonal; what a streamed video leaves, without a copy of it.
+
+    Args:
+        parts: of the same kind, in order.
+    """
+
+    parts: tuple[Blocks, ...] | tuple[Picked, ...]
+
+    @property
+    def kept(self) -> int:
+        """Number of rows."""
+        return sum(part.kept for part in self.parts)
+
+    @property
+    def source(self) -> int:
+        """Number of columns."""
+        return sum(part.source for part in self.parts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.parts[0].device
+
+    def apply(self, x: Tensor) -> Tensor:
+        """``W @ x``: x (source, ...) to (kept, ...), in x's dtype (float32 for integers and booleans)."""
+        runs = x.split([part.source for part in self.parts])
+        return torch.cat([part.apply(run) for part, run in zip(self.parts, runs, strict=True)])
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``W.T @ y``: y (kept, ...) to (source, ...)."""
+        runs = y.split([part.kept for part in self.parts])
+        return torch.cat([part.adjoint(run) for part, run in zip(self.parts, runs, strict=True)])
+
+    def coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row, column and value of every non-zero entry, as three (nnz,) tensors."""
+        return self.joined().coordinates()
+
+    def joined(self) -> Blocks | Picked:
+        """The same as one factor of the parts' kind."""
+        return type(self.parts[0]).concatenate(self.parts)
+
+
+Factor = Blocks | Picked | Stacked
 
 
 @dataclass(frozen=True)
@@ -272,12 +316,18 @@ class TokenMap:
     def concatenate(parts: Sequence[TokenMap]) -> TokenMap:
         """The map of several runs of frames side by side, each reduced by the same stages."""
         layers = zip(*(part.factors for part in parts), strict=True)
-        factors = tuple(type(layer[0]).concatenate(layer) for layer in layers)
-        return TokenMap(sum(part.source for part in parts), factors)
+        return TokenMap(sum(part.source for part in parts), tuple(_stacked(layer) for layer in layers))
 
     @property
     def _device(self) -> torch.device:
         return self.factors[0].device if self.factors else torch.device("cpu")
+
+
+def _stacked(factors: Sequence[Factor]) -> Stacked:
+    """One flat stack of factors, some of which may be stacks themselves."""
+    return Stacked(
+        tuple(part for factor in factors for part in (factor.parts if isinstance(factor, Stacked) else (factor,)))
+    )
 
 
 def pad(x: Tensor, counts: tuple[int, ...], size: int) -> Tensor:

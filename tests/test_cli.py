@@ -38,6 +38,23 @@ def test_answer_without_stages_keeps_all_tokens(capsys, bunny, embedded_folder):
     assert (last_json(out)["tokens_kept"], last_json(out)["pipeline"]) == (392, "full")
 
 
+def test_a_streamed_answer_is_the_eager_one(capsys, bunny, embedded_folder):
+    question = ("answer", bunny, "What is it?", "--frames", 5, "--tokens", 77, "--max-new-tokens", 3, "--json")
+    eager, streamed = (last_json(run(capsys, *question, *switch)[1]) for switch in ((), ("--stream",)))
+    assert eager["tokens_kept"] == 77
+    for name in ("clip", "answer", "stages", "tokens_full", "tokens_kept", "prompt_tokens"):
+        assert streamed[name] == eager[name]
+
+
+def test_a_transport_that_ends_unconverged_is_one_line(capsys, bunny, embedded_folder):
+    chain = "intra:budget=60,solver=sinkhorn,max_iterations=2"
+    code, _, err = run(capsys, "answer", bunny, "What?", "--frames", 2, "--stages", chain, "--max-new-tokens", 1)
+    lines = [line for line in err.splitlines() if "unconverged" in line]
+    assert code == 0
+    assert len(lines) == 1
+    assert lines[0].startswith("aot answer: 2 of 2 transport problems ended unconverged")
+
+
 def test_compare_puts_full_tokens_first_and_writes_pictures(capsys, bunny, tmp_path, embedded_folder):
     code, out, _ = run(
         capsys, "compare", bunny, "What is it?", "--frames", 4, "--retention", "0.5,0.25", "--stages", "aot",
@@ -107,6 +124,11 @@ def test_bench_reduce_measures_against_the_limit(capsys):
         (["answer", "BUNNY", "What?", "--stages", "magic"], "No stage is called 'magic'"),
         (["answer", "BUNNY", "What?", "--retention", "1.5", "--frames", "2"], "Retention|retention"),
         (["answer", "BUNNY", "What?", "--retention", "0.1", "--stages", "paper-onevision-10"], "settles what it keeps"),
+        (["answer", "BUNNY", "What?", "--tokens", "0"], "1 or more"),
+        (["answer", "BUNNY", "What?", "--tokens", "999", "--frames", "2"], "give 1 to 392 tokens"),
+        (["answer", "BUNNY", "What?", "--stages", "inter:clips=times,cut_times=soon"], "not seconds"),
+        (["answer", "BUNNY", "What?", "--stages", "intra:solver=magic"], "released, sinkhorn"),
+        (["bench", "importance", "--tower", "eiffel"], "embedded, siglip"),
         (["answer", "BUNNY", "What?", "--temperature", "-1"], "temperature"),
         (["answer", "BUNNY", "What?", "--model", "nowhere", "--frames", "2"], "No model in nowhere"),
         (["answer", "BUNNY", "What?", "--dtype", "int3", "--frames", "2"], "float32"),

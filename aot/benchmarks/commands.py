@@ -111,9 +111,12 @@ def _importance(options: argparse.Namespace) -> Result:
 
 
 def _stream(options: argparse.Namespace) -> Result:
+    from transformers.utils import logging
+
     from ..pipeline import parse
     from .streams import bench_stream
 
+    logging.disable_progress_bar()
     _at_least_one(*options.frames)
     result = bench_stream(parse(options.stages), options.frames, model=options.model)
     for row in result["rows"]:

@@ -27,15 +27,24 @@ AXES = MappingProxyType(
 
 
 def bench_growth(
-    pipeline: Pipeline, axis: str, *, device: torch.device | str = "cpu", repeats: int = 3
+    pipeline: Pipeline,
+    axis: str,
+    values: Sequence[int] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    repeats: int = 3,
 ) -> dict[str, Any]:
     """Time a pipeline on random tokens along one axis.
+
+    Args:
+        axis: one of :data:`AXES`; its own values where none are given.
 
     Returns:
         ``axis``, ``x`` (its values; for "grid" the tokens a frame), ``seconds`` (medians), ``exponent`` (of x, by
         least squares on logarithms).
     """
-    values, video = AXES[axis]
+    usual, video = AXES[axis]
+    values = values or usual
     seconds = []
     for value in values:
         tokens = random_tokens(**video(value), device=device)

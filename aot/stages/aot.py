@@ -100,4 +100,4 @@ class AnchorTransport(ClipStage):
         room = [number * layout.language_cells for number in copies]
         quota = share_keyframes(total, self.keyframe_share, room, others * layout.language_cells)
         keyframe = max(math.ceil(tokens / number) for tokens, number in zip(quota, copies, strict=True))
-        return min(layout.language_cells, max(keyframe, math.ceil(total / (sum(copies) + others))))
+        return max(keyframe, math.ceil((total - sum(quota)) / max(1, others)))

@@ -55,6 +55,15 @@ function addReport(node) {
   node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
 }
 
+// The frontend reads which inputs are advanced, looks elsewhere for it when it draws, and leaves gaps where they were.
+function hideAdvanced(node) {
+  for (const widget of node.widgets ?? []) {
+    if (!widget.options?.advanced) continue;
+    widget.advanced = true;
+    widget.computeSize = (width) => [width, node.showAdvanced ? LiteGraph.NODE_WIDGET_HEIGHT : -4];
+  }
+}
+
 app.registerExtension({
   name: "ComfyUI-AOT.report",
 
@@ -74,8 +83,10 @@ app.registerExtension({
     };
   },
 
-  // A node that gives pictures shows those instead.
   nodeCreated(node) {
-    if (node.comfyClass?.startsWith("AOT") && !node.outputs?.some(({ type }) => type === "IMAGE")) addReport(node);
+    if (!node.comfyClass?.startsWith("AOT")) return;
+    hideAdvanced(node);
+    // A node that gives pictures shows those instead of words.
+    if (!node.outputs?.some(({ type }) => type === "IMAGE")) addReport(node);
   },
 });

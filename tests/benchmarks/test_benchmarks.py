@@ -1,0 +1,61 @@
+"""What the benchmarks report follows from what they ran; how fast that was is nobody's test."""
+
+import pytest
+import torch
+from PIL import Image
+
+from comfyui_aot.aot.benchmarks.growth import bench_growth, exponent, plot_growth
+from comfyui_aot.aot.benchmarks.measuring import extra_bytes, medians
+from comfyui_aot.aot.benchmarks.reduction import bench_reduce, random_tokens
+from comfyui_aot.aot.benchmarks.streams import bench_stream
+from comfyui_aot.aot.pipeline import parse
+
+
+def test_all_pieces_of_work_are_run_equally_often():
+    ran = {"a": 0, "b": 0}
+
+    def count(name):
+        ran[name] += 1
+
+    seconds = medians({name: lambda name=name: count(name) for name in ran}, torch.zeros(1), 3)
+    assert ran == {"a": 4, "b": 4}
+    assert all(value >= 0 for value in seconds.values())
+
+
+def test_memory_on_top_is_that_of_the_largest_moment():
+    def work():
+        torch.ones(30_000_000)
+        torch.ones(10_000_000)
+
+    assert 110e6 < extra_bytes(work, "cpu") < 200e6
+
+
+def test_random_tokens_are_the_same_each_time():
+    assert torch.equal(random_tokens(2, 8).features, random_tokens(2, 8).features)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_reduction_is_set_beside_its_limit(dtype):
+    row = bench_reduce(parse("intra:budget=20"), 2, 16, dtype=dtype, repeats=1)
+    assert row["ratio"] == pytest.approx(row["reduce_s"] / row["limit_s"])
+    assert row["memory_ratio"] == row["extra_bytes"] / row["feature_bytes"]
+    assert row["feature_bytes"] == 2 * 729 * 16 * dtype.itemsize
+
+
+def test_the_exponent_of_a_power_law_is_found():
+    assert exponent((1, 2, 4), (3, 12, 48)) == pytest.approx(2)
+
+
+def test_growth_is_measured_and_drawn(tmp_path):
+    curves = [bench_growth(parse("intra:budget=20"), axis, (8, 12), repeats=1) for axis in ("frames", "grid", "dim")]
+    assert [curve["x"] for curve in curves] == [[8, 12], [64, 144], [8, 12]]
+    plot_growth(curves, tmp_path / "growth.png")
+    assert Image.open(tmp_path / "growth.png").size[0] > 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["growth.png"]
+
+
+def test_streams_are_measured_shortest_first(embedded_folder):
+    result = bench_stream(parse("aot:retention=0.1"), (3, 2))
+    assert [row["frames"] for row in result["rows"]] == [2, 3]
+    assert [row["tokens_kept"] for row in result["rows"]] == [39, 59]
+    assert result["rows"][0]["peak_ratio"] == 1

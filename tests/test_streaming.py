@@ -1,0 +1,132 @@
+"""Streaming gives the tokens of the eager run, and holds no more of the video than it must."""
+
+import itertools
+
+import pytest
+import torch
+
+from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.pipeline import parse
+from comfyui_aot.aot.streaming import TOGETHER, Stream, regroup, stream
+from comfyui_aot.aot.tokens import Layout, VideoTokens
+from comfyui_aot.aot.video import Sampling, load_video, open_video
+
+CHAINS = (
+    "full",
+    "intra:budget=60,solver=early",
+    "intra:retention=0.15,solver=early",
+    "intra:budget=60,solver=early+inter:clip_length=3,keep_ratio=0.3",
+    "inter:clips=times,cut_times=1.2 2.6",
+    "paper",
+    "aot:retention=0.2",
+    "aot:retention=0.2,clips=dynamic,cut_lowest=2",
+    "aot:retention=0.2,clips=one",
+    "intra:budget=60,solver=early+inter:clip_length=12,retention=0.1",
+)
+
+
+class FakeTower:
+    """Random tokens a few frames at a time, as a model gives them, and a count of those still to come."""
+
+    def __init__(self, frames, at_once=4, grid=(18, 18)):
+        generator = torch.Generator().manual_seed(3)
+        layout = Layout(frames, grid)
+        scene = torch.randn(1, layout.cells, 6, generator=generator)
+        features = scene + 0.5 * torch.randn(frames, layout.cells, 6, generator=generator)
+        attention = torch.rand(2, frames, layout.cells, generator=generator)
+        times = torch.arange(frames, dtype=torch.float64) / 5
+        self.whole = VideoTokens.encoded(features, layout, *attention, times)
+        self.count, self.timestamps, self.at_once, self.given = frames, times, at_once, 0
+
+    def layout(self, frames):
+        return Layout(frames, self.whole.layout.grid)
+
+    def encode_parts(self, frames, *, on_progress):
+        for first in range(0, self.count, self.at_once):
+            last = min(self.count, first + self.at_once)
+            self.given = last
+            yield self.whole.cut(first, last)
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("frames", [1, 7, 16, 21])
+def test_streamed_tokens_are_those_of_the_eager_run(chain, frames):
+    tower, pipeline = FakeTower(frames), parse(chain)
+    eager, streamed = pipeline(tower.whole), stream(tower, tower, pipeline.stages)
+    assert torch.equal(eager.place, streamed.place)
+    assert torch.equal(eager.role, streamed.role)
+    assert (eager.layout, eager.pooled) == (streamed.layout, streamed.pooled)
+    assert torch.equal(eager.deep, streamed.deep)
+    torch.testing.assert_close(eager.features, streamed.features, atol=1e-6, rtol=1e-5)
+    difference = eager.map.sparse().to_dense() - streamed.map.sparse().to_dense()
+    assert float(difference.abs().max()) < 1e-6
+    assert [record.name for record in streamed.history] == [record.name for record in eager.history]
+    assert [record.tokens_out for record in streamed.history] == [record.tokens_out for record in eager.history]
+
+
+def test_a_real_video_is_streamed_from_its_file(vllm, bunny):
+    pipeline = parse("aot:retention=0.1,clip_length=3")
+    eager = pipeline(vllm.encode(load_video(bunny, Sampling(frames=9))))
+    streamed = Stream(lambda: vllm, open_video(bunny, Sampling(frames=9)), pipeline.stages).tokens()
+    assert torch.equal(eager.place, streamed.place)
+    torch.testing.assert_close(eager.features, streamed.features, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chain", ["intra:budget=60,solver=early", "intra:budget=60,solver=early+inter:clip_length=4"])
+def test_frames_are_reduced_as_they_come(chain):
+    tower, held = FakeTower(40), []
+    stages = parse(chain).stages
+    original = type(stages[0]).build
+
+    def build(self, tokens, part):
+        held.append((tower.given - part.first, tokens.layout.frames))
+        return original(self, tokens, part)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(stages[0]), "build", build)
+        stream(tower, tower, stages)
+    assert max(ahead for ahead, _ in held) <= TOGETHER
+    assert sum(frames for _, frames in held) == 40
+
+
+def test_a_solver_that_looks_at_all_frames_gets_all_frames():
+    tower = FakeTower(12)
+    pipeline = parse("intra:budget=60,solver=released")
+    assert pipeline.stages[0].runs(tower.whole.layout, tower.timestamps) is None
+    assert torch.equal(stream(tower, tower, pipeline.stages).features, pipeline(tower.whole).features)
+
+
+def test_nothing_is_worked_out_before_tokens_are_asked_for_and_then_once():
+    tower = FakeTower(8)
+    promised = Stream(lambda: tower, tower).then(*parse("aot").stages)
+    assert tower.given == 0
+    assert promised.tokens() is promised.tokens()
+    assert tower.given == 8
+
+
+@pytest.mark.parametrize("lengths", [(1,) * 10, (10,), (3, 3, 4), (7, 1, 2)])
+def test_runs_can_be_regrouped(lengths):
+    tower = FakeTower(10)
+    runs = list(regroup(tower.encode_parts(tower, on_progress=None), lengths))
+    assert [run.layout.frames for run in runs] == list(lengths)
+    whole = VideoTokens.concatenate(runs)
+    assert torch.equal(whole.features, tower.whole.features)
+    assert torch.equal(whole.place, tower.whole.place)
+
+
+def test_reduced_tokens_are_not_cut():
+    reduced = parse("intra:budget=60")(FakeTower(3).whole)
+    with pytest.raises(InputError, match="cut before the first stage"):
+        reduced.cut(0, 1)
+
+
+def test_maps_of_runs_stand_side_by_side():
+    tower = FakeTower(9)
+    pipeline = parse("intra:budget=60,solver=early+inter:clip_length=3")
+    parts = [pipeline(tower.whole.cut(first, last)) for first, last in itertools.pairwise((0, 3, 9))]
+    joined = VideoTokens.concatenate(parts)
+    torch.testing.assert_close(joined.map.apply(tower.whole.features), joined.features)
+    blocks = torch.block_diag(*(part.map.sparse().to_dense() for part in parts))
+    torch.testing.assert_close(joined.map.sparse().to_dense(), blocks)
+    ones = torch.ones(joined.map.kept, dtype=torch.float64)
+    torch.testing.assert_close(joined.map.adjoint(ones), blocks.sum(0), atol=1e-5, rtol=1e-5)
