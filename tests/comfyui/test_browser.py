@@ -117,6 +117,19 @@ def test_a_tooltip_appears_on_a_widget(page):
     assert "nchors" in tooltip.inner_text()
 
 
+def test_advanced_settings_take_room_only_when_they_are_shown(page):
+    open_template(page)
+    state = "[node.size[1], node.widgets.find((each) => each.name === '$$node-text-preview').y]"
+    shut = of(page, "AOTInterFrame", state)
+    of(page, "AOTInterFrame", "node.toggleAdvanced()")
+    page.wait_for_timeout(500)
+    hidden = of(page, "AOTInterFrame", "node.widgets.filter((each) => each.advanced).length")
+    opened = of(page, "AOTInterFrame", state)
+    assert hidden == 12
+    assert opened[1] - shut[1] == hidden * 24
+    assert opened[0] > opened[1]
+
+
 def test_the_upload_button_uploads_and_chooses_the_file(page, server, carphone, tmp_path):
     clip = tmp_path / "uploaded.mp4"
     clip.write_bytes(carphone.read_bytes())

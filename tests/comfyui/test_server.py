@@ -100,6 +100,32 @@ def test_it_answers_as_it_does_without_comfyui(server, prompt, tmp_path, bunny):
     assert kept(run, prompt) == (headless["tokens_kept"], headless["tokens_full"])
 
 
+def test_streaming_answers_as_encoding_at_once_does(server, prompt):
+    runs = []
+    for streaming in (False, True):
+        altered = short(prompt)
+        altered[the(altered, "AOTEncodeVideo")]["inputs"]["streaming"] = streaming
+        altered[the(altered, "AOTIntraFrame")]["inputs"]["solver"] = "early"
+        runs.append(server.client.run(altered))
+    eager, streamed = runs
+    assert "run by run" in streamed.text(the(prompt, "AOTEncodeVideo"))[0]
+    assert "streamed" in streamed.text(the(prompt, "AOTInterFrame"))[0]
+    assert streamed.text(the(prompt, "AOTAnswer"))[0] == eager.text(the(prompt, "AOTAnswer"))[0]
+    assert kept(streamed, prompt) == kept(eager, prompt)
+
+
+def test_one_node_meets_a_retention_with_both_phases(server, prompt):
+    altered = short(prompt)
+    intra, inter = the(altered, "AOTIntraFrame"), the(altered, "AOTInterFrame")
+    tokens = altered[intra]["inputs"]["tokens"]
+    altered[inter] = {"class_type": "AOTAnchorTransport", "inputs": {"tokens": tokens, "retention": 0.2}}
+    del altered[intra]
+    run = server.client.run(altered)
+    assert run.ended == "execution_success"
+    number, full = kept(run, prompt)
+    assert number == round(0.2 * full)
+
+
 def test_images_of_video_helper_suite_feed_the_graph(server, prompt, with_video_helper_suite):
     prompt = short(prompt)
     loader = the(prompt, "AOTLoadVideo")
