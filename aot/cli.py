@@ -66,8 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     answer = _verb(verbs, "answer", _answer, "answer a question about a video")
     _video_options(answer)
     budget = answer.add_mutually_exclusive_group()
-    budget.add_argument("--retention", type=float, help="share of the language grid to keep, above 0, at most 1")
-    budget.add_argument("--tokens", type=int, help="tokens of the whole video to keep")
+    budget.add_argument(
+        "--retention",
+        type=float,
+        help="share of the language grid to keep, above 0, at most 1; set on the last stage of a chain",
+    )
+    budget.add_argument("--tokens", type=int, help="tokens of the whole video to keep; likewise")
     answer.add_argument(
         "--stream",
         action="store_true",
@@ -361,11 +365,20 @@ def _stages(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
         print(f"{name}: {kind.title} ({kind.source})\n    {summary}")
         for setting in settings:
             lines = textwrap.wrap(setting["help"], 90, initial_indent=" " * 8, subsequent_indent=" " * 8)
-            print(f"    {setting['name']}={setting['default']}", *lines, sep="\n")
+            print(f"    {setting['name']}={setting['default']}{_allowed(setting)}", *lines, sep="\n")
     print("Presets:")
     for name, chain in PRESETS.items():
         print(f"    {name}: {chain}")
     return {"stages": listed, "presets": dict(PRESETS)}, 0
+
+
+def _allowed(setting: dict[str, Any]) -> str:
+    """What a setting may be, in brackets."""
+    if setting["choices"]:
+        return f"  ({', '.join(setting['choices'])})"
+    if "low" in setting:
+        return f"  ({setting['low']:g} to {setting['high']:g})"
+    return "  (true, false)" if isinstance(setting["default"], bool) else ""
 
 
 def _models(options: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +15,13 @@ SAMPLE_SECONDS = 0.005
 
 _RESET = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
+
+
+def give_back() -> None:
+    """Let the C library return what it keeps of freed memory, where it can; what is in use is then what is needed."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def in_use(device: torch.device | str) -> int:

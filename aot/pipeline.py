@@ -96,6 +96,10 @@ def is_fixed(spec: str) -> bool:
 
 def _stage(part: str) -> Stage:
     name, _, settings = part.partition(":")
+    if name in (FULL, *PRESETS):
+        raise InputError(
+            f"{name} stands alone: it takes no settings and joins no chain; write its stages out, as 'aot stages' does."
+        )
     if name not in stages():
         names = ", ".join((FULL, *stages()))
         raise InputError(f"No stage is called {name!r}; there are {names} and the presets {', '.join(PRESETS)}.")

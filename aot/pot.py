@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import InputError
 from .transport import Explicit, Transport
 
 Solve = Callable[[np.ndarray, np.ndarray, np.ndarray], "tuple[np.ndarray, dict[str, Any]]"]
@@ -79,19 +80,20 @@ def partial(cost: Tensor, u: Tensor, v: Tensor, *, mass: float = 0.9, max_iterat
     """Exact transport of the cheapest ``mass`` of the whole; what is left behind has an empty row."""
     import ot
 
-    return _each(
-        cost,
-        u,
-        v,
-        max_iterations,
-        lambda a, b, c: (ot.partial.partial_wasserstein(a, b, c, m=mass, numItermax=max_iterations), {}),
-    )
+    def solve(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        most = min(mass, a.sum(), b.sum())  # 1 can be more than there is by rounding
+        return ot.partial.partial_wasserstein(a, b, c, m=most, numItermax=max_iterations), {}
+
+    return _each(cost, u, v, max_iterations, solve)
 
 
 def _each(cost: Tensor, u: Tensor, v: Tensor, max_iterations: int, solve: Solve) -> Transport:
     """Solve every problem of a batch in float64, padding left out.
 
     POT warns of a problem it could not finish: that one counts as having run all its iterations.
+
+    Raises:
+        InputError: the solver broke down.
     """
     entries = torch.zeros_like(cost)
     potentials = torch.full_like(cost[:, :, 0], torch.nan), torch.full_like(cost[:, 0], torch.nan)
@@ -105,6 +107,8 @@ def _each(cost: Tensor, u: Tensor, v: Tensor, max_iterations: int, solve: Solve)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             plan, log = solve(a, b, cost[i][here][:, there].double().cpu().numpy())
+        if any("Numerical errors" in str(each.message) for each in said):
+            raise InputError("POT's solver broke down numerically; give a larger eps, 0.01 or more, or solver log.")
         missed = np.abs(plan.sum(1) - a).sum() + np.abs(plan.sum(0) - b).sum()
         at = here.nonzero(), there.nonzero()[:, 0]
         entries[i].index_put_(at, torch.from_numpy(np.where(plan > RESIDUE, plan, 0)).to(cost))

@@ -6,6 +6,8 @@ many problems as fit in a small buffer are widened at a time, which is faster an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -27,8 +29,8 @@ def scores(x: Tensor, y: Tensor) -> Tensor:
     if is_native(x):
         return torch.bmm(x, y.mT).float()
     out = torch.empty(*x.shape[:2], y.shape[1], device=x.device)
-    for part in _parts(x):
-        torch.bmm(x[part].float(), y[part].float().mT, out=out[part])
+    for part, wide in _widened(x):
+        torch.bmm(wide, y[part].float().mT, out=out[part])
     return out
 
 
@@ -37,9 +39,8 @@ def mix(weights: Tensor, x: Tensor) -> Tensor:
     if is_native(x):
         return torch.matmul(weights.to(x), x)
     out = x.new_empty(x.shape[0], weights.shape[1], x.shape[2])
-    for part in _parts(x):
-        some = weights if len(weights) == 1 else weights[part]
-        out[part] = torch.matmul(some.float(), x[part].float())
+    for part, wide in _widened(x):
+        out[part] = torch.matmul((weights if len(weights) == 1 else weights[part]).float(), wide)
     return out
 
 
@@ -47,9 +48,7 @@ def lengths(x: Tensor) -> Tensor:
     """(K, D) to the Euclidean lengths (K,), in the working dtype; not finite where an entry is not."""
     if x.dtype not in _HALF:
         return torch.linalg.vector_norm(x, dim=-1)
-    # PyTorch would widen all tokens at once.
-    parts = x.split(max(1, BUFFER_BYTES // (4 * x.shape[1])))
-    return torch.cat([torch.linalg.vector_norm(part, dim=-1, dtype=torch.float32) for part in parts])
+    return torch.cat([torch.linalg.vector_norm(wide, dim=-1) for _, wide in _widened(x)])
 
 
 def is_native(x: Tensor) -> bool:
@@ -59,6 +58,11 @@ def is_native(x: Tensor) -> bool:
     return x.dtype == torch.bfloat16 and (x.is_cuda or torch.cpu._is_avx512_bf16_supported())
 
 
-def _parts(x: Tensor) -> list[slice]:
-    size = max(1, BUFFER_BYTES // (4 * x.shape[1] * x.shape[2]))
-    return [slice(first, first + size) for first in range(0, len(x), size)]
+def _widened(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The rows of x in float32, as many at a time as one small buffer holds, and where they stand."""
+    size = max(1, BUFFER_BYTES // (4 * max(1, x[:1].numel())))
+    buffer = torch.empty(min(size, len(x)), *x.shape[1:], device=x.device)
+    for first in range(0, len(x), size):
+        part = slice(first, first + size)
+        rows = x[part]
+        yield part, buffer[: len(rows)].copy_(rows)

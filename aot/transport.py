@@ -165,7 +165,7 @@ def sinkhorn(
             under ``tolerance``; the target marginal is exact.
     """
     u, v = u.to(cost), v.to(cost)
-    kernel = torch.exp(cost / -eps)
+    kernel = torch.div(cost, -eps).exp_()
     r, c, iterations = _iterate(_SCALING, kernel, u, v, max_iterations, stop, tolerance)
     error = (r * _SCALING.reach(kernel, c) - u).abs().sum(1)
     return Scaled(iterations, error, eps * r.log(), eps * c.log(), kernel, r, c)

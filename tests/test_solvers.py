@@ -86,7 +86,19 @@ def quiet(name, cost, u, v):
         return Solver(name, max_iterations=20).solve(cost, u, v)
 
 
-@pytest.mark.parametrize("name", list(SOLVERS))
+def test_a_solver_that_breaks_down_says_so_in_a_line():
+    cost, u, v = problem()
+    with pytest.raises(InputError, match="broke down numerically; give a larger eps"):
+        Solver("unbalanced", 1e-4).solve(2 * cost, u, v)
+
+
+def test_all_of_the_mass_can_be_carried():
+    for seed in range(20):
+        plan = Solver("partial", mass=1.0).solve(*problem(seed=seed)).plan
+        torch.testing.assert_close(plan.sum((1, 2)), torch.ones(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name != "unbalanced"])
 @pytest.mark.parametrize("eps", [1e-4, 1e-2, 10.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_any_epsilon_gives_a_finite_plan(name, eps, dtype):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from ..memory import PeakMemory, in_use
+from ..memory import PeakMemory, give_back, in_use
 from ..stages.base import synchronise
 
 
@@ -29,6 +29,7 @@ def medians(works: Mapping[str, Callable[[], object]], like: torch.Tensor, repea
 
 def extra_bytes(work: Callable[[], object], device: torch.device | str) -> int:
     """The most memory in use while ``work`` runs, above what was in use before: its result is part of it."""
+    give_back()
     before = in_use(device)
     with PeakMemory(device) as memory:
         work()

@@ -248,13 +248,7 @@ def anchor_weights(
         (T, n, N) row-stochastic, anchors in raster order; float64 for float64 features, float32 otherwise.
     """
     index = mask.nonzero()[:, 1].reshape(len(mask), -1)
-    anchors = Points(_rows(frames.features, mask).reshape(*index.shape, -1), frames.lengths.gather(1, index))
-    apart = cost.features(frames, anchors, pool=frames)
-    nearest = apart.argmin(2).masked_fill(mask, -1)
-    far = grid_distances(grid, apart)[index].mT
-    u = mass * ~mask
-    solved = solver.solve(apart.add_(far, alpha=cost.spatial_weight), u, mass.gather(1, index), largest=cost.largest)
-    plan = solved.plan if aggregation != "counts" else solver.shares(solved.plan, u)
+    plan, nearest = _solve(frames, mask, index, grid, cost, solver, mass, shares=aggregation == "counts")
     blend = nearest_blend if aggregation == "released" else 0.0
     transported = (1 - blend) / (1 + scaling * plan.sum(1))
     weights = (plan.mT * (scaling * transported)[:, :, None]).contiguous()
@@ -265,6 +259,28 @@ def anchor_weights(
     weights.scatter_add_(2, index[:, :, None], (transported + gathered)[:, :, None])
     share = gathered.gather(1, nearest.clamp(min=0)) * (nearest >= 0)
     return weights.scatter_add_(1, nearest.clamp(min=0)[:, None], share[:, None])
+
+
+def _solve(
+    frames: Points,
+    mask: Tensor,
+    index: Tensor,
+    grid: tuple[int, int],
+    cost: Cost,
+    solver: Solver,
+    mass: Tensor,
+    *,
+    shares: bool,
+) -> tuple[Tensor, Tensor]:
+    """The plan (T, N, n), or its shares, and each token's nearest anchor (T, N), -1 for the anchors themselves."""
+    features = _rows(frames.features, mask).reshape(*index.shape, -1)
+    apart = cost.features(frames, Points(features, frames.lengths.gather(1, index)), pool=frames)
+    del features  # with half-precision tokens it is larger than all that follows
+    nearest = apart.argmin(2).masked_fill(mask, -1)
+    apart.add_(grid_distances(grid, apart)[index].mT, alpha=cost.spatial_weight)
+    u = mass * ~mask
+    plan = solver.solve(apart, u, mass.gather(1, index), largest=cost.largest).plan
+    return (solver.shares(plan, u) if shares else plan), nearest
 
 
 def _rows(features: Tensor, mask: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ SHARED = MappingProxyType(
         ),
         "tolerance": (
             1e-6,
-            "Error of the marginals that sinkhorn, log and pot-log iterate to.",
+            "Error of the marginals that sinkhorn, log, pot-log and unbalanced iterate to.",
             {"low": 1e-12, "high": 1, "step": 1e-6, "advanced": True},
         ),
         "relaxation": (
@@ -119,7 +119,7 @@ SHARED = MappingProxyType(
         ),
         "repeat": (
             True,
-            "Give keyframe tokens twice, as they were and updated, as the authors do; off gives only the updated ones.",
+            "Give keyframe tokens twice, as they were and updated, as the authors do; false: only the updated ones.",
             {"advanced": True},
         ),
     }

@@ -338,6 +338,8 @@ def test_every_setting_explains_itself(name):
     "spec",
     [
         "nothing",
+        "paper:retention=0.1",
+        "paper+inter",
         "intra:budget",
         "intra:speed=3",
         "intra:budget=many",
