@@ -19,9 +19,9 @@ from torch import Tensor
 from .errors import InputError
 from .layout import Layout, pool_and_newlines
 from .products import lengths, working_dtype
-from .token_map import Blocks, Factor, Picked, TokenMap
+from .token_map import Blocks, Factor, TokenMap
 
-__all__ = ["Blocks", "Layout", "Picked", "Role", "StageRecord", "TokenMap", "VideoTokens", "weight_dtype"]
+__all__ = ["Blocks", "Layout", "Role", "StageRecord", "TokenMap", "VideoTokens", "weight_dtype"]
 
 
 class Role(IntEnum):

@@ -20,6 +20,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .errors import InputError
+
 STOPS = ("batch", "each", "marginal")
 
 VANISHED = 1e-9
@@ -237,6 +239,8 @@ def _iterate(
     domain: _Domain, kernel: Tensor, u: Tensor, v: Tensor, max_iterations: int, stop: str, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Both scalings and the iterations each problem ran."""
+    if stop not in STOPS:
+        raise InputError(f"Sinkhorn cannot stop by {stop!r}; give one of {', '.join(STOPS)}.")
     r, c = domain.start(u), domain.start(v)
     iterations = torch.zeros(len(u), dtype=torch.long, device=u.device)
     ended = r.clone(), c.clone(), iterations.clone()

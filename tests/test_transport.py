@@ -5,6 +5,7 @@ import ot
 import pytest
 import torch
 
+from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.transport import log_sinkhorn, sinkhorn, uniform_marginal, weighted_marginal
 
 
@@ -123,3 +124,8 @@ def test_an_importance_is_a_mass_that_leaves_no_token_out():
     assert float(mass[0, 0] / mass[0, 1]) == pytest.approx(3)
     assert float(mass[0, 2]) > 0
     assert mass[:, 3].tolist() == [0, 0]
+
+
+def test_an_unknown_stop_rule_is_refused():
+    with pytest.raises(InputError, match="give one of batch, each, marginal"):
+        sinkhorn(*problem(), stop="never")
