@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def _scaling(
 
     def solve(solver: Solver, cost: Tensor, u: Tensor, v: Tensor, largest: float | None) -> Transport:
         largest = float(cost.max()) if largest is None else largest
-        room = -torch.tensor(torch.finfo(cost.dtype).tiny, dtype=torch.float64).log().item()
+        room = -math.log(torch.finfo(cost.dtype).tiny)
         method = sinkhorn if largest / solver.eps < 0.9 * room else log_sinkhorn
         return method(
             cost,

@@ -114,14 +114,14 @@ class InterFrame(TransportStage, ClipStage):
 
     def _as_released(self, tokens: VideoTokens, clips: Clips, rules: Rules) -> Reduction:
         anchors = clips.valid[:, 0]
-        sources = clips.valid.index_fill(1, _first(clips), False)
+        sources = _behind_keyframes(clips.valid)
         result = walk(clips, anchors, sources, rules, lambda q, step: below_quantile(q, self.keep_ratio))
         originals = anchors & ~clips.updated[:, None] if not self.repeat else anchors
         return emit(tokens, clips, result, originals, result.distinct, anchors & clips.updated[:, None], self.order)
 
     def _on_budget(self, tokens: VideoTokens, clips: Clips, rules: Rules) -> Reduction:
         cells, updated = clips.cells, clips.updated
-        following = cells.index_fill(1, _first(clips), False)
+        following = _behind_keyframes(cells)
         copies = 1 + (updated & self.repeat).long()
         room = (copies * cells[:, 0].sum(1)).tolist()
         candidates = int(following.sum())
@@ -250,5 +250,8 @@ def _best(ranked: Tensor, counts: Tensor) -> Tensor:
     return lowest_of_each(-ranked, counts)
 
 
-def _first(clips: Clips) -> Tensor:
-    return torch.zeros(1, dtype=torch.long, device=clips.token.device)
+def _behind_keyframes(tokens: Tensor) -> Tensor:
+    """(C, L, S) bool: those tokens that are not their clip's keyframe's."""
+    behind = tokens.clone()
+    behind[:, 0] = False
+    return behind

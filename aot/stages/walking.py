@@ -112,9 +112,9 @@ class Clips:
         """(C,) bool: clips whose keyframe meets another frame."""
         return torch.tensor([length > 1 for length in self.lengths], device=self.token.device)
 
-    def points(self, step: int) -> Points:
-        """The tokens of every clip's frame ``step``."""
-        return Points(self.features[:, step], self.norms[:, step], self.places[:, step], self.valid[:, step])
+    def points(self, step: int, valid: Tensor) -> Points:
+        """The tokens of every clip's frame ``step``, those that are ``valid`` (C, S) taking part."""
+        return Points(self.features[:, step], self.norms[:, step], self.places[:, step], valid)
 
 
 @dataclass(frozen=True)
@@ -187,15 +187,13 @@ def walk(clips: Clips, anchors: Tensor, sources: Tensor, rules: Rules, keep: Kee
     gain = torch.zeros_like(decay)
     q = torch.full(step_shape, torch.inf, dtype=torch.float64, device=shares.device)
     distinct = torch.zeros_like(sources)
-    keyframe = clips.points(0)
-    targets = Points(keyframe.features, keyframe.lengths, keyframe.places, anchors)
+    targets = clips.points(0, anchors)
     v = rules.marginal(clips.importance[:, 0], anchors)
     count = torch.ones_like(decay[:, 0])
     first = 0 if bool(sources[:, 0].any()) else 1
     for step in range(first, step_shape[1]):
         valid = sources[:, step]
-        given = clips.points(step)
-        given = Points(given.features, given.lengths, given.places, valid)
+        given = clips.points(step, valid)
         u = rules.marginal(clips.importance[:, step], valid)
         factor = time_factor(step, rules.time_scale) if step else 1.0
         plan = frame_plan(given, targets, u, v, rules.cost, rules.solver, factor).plan
