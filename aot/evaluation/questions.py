@@ -1,0 +1,54 @@
+"""What a video question set is: questions about clips, their frames, and how an answer is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..models.base import FrameSource
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about one clip.
+
+    Args:
+        id: unique in its set.
+        clip: the clip it is about; questions with the same clip are asked of one encoding.
+        family: the group whose accuracy is reported together.
+        text: what the model is asked, answer instructions and options included.
+        answer: the truth in the set's own form; empty where the set publishes none.
+    """
+
+    id: str
+    clip: str
+    family: str
+    text: str
+    answer: str
+
+
+class QuestionSet(Protocol):
+    """A set of questions whose clips can be shown."""
+
+    @property
+    def name(self) -> str:
+        """What the set is called, in tables and file names."""
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """All that decides its clips and questions, JSON-ready: two sets with equal identities are the same set."""
+
+    @property
+    def questions(self) -> Sequence[Question]:
+        """In the set's order."""
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The longest answer worth generating, in LLM tokens."""
+
+    def frames(self, clip: str, count: int) -> FrameSource:
+        """``count`` frames of a clip, evenly spread over it."""
+
+    def score(self, question: Question, said: str) -> float | None:
+        """1 for a right answer, 0 for a wrong one, in between where the set grants parts; None without a truth."""

@@ -1,0 +1,252 @@
+"""Shapes: questions about made-up clips, whose answers are known and cannot be guessed.
+
+Nine families, each one kind of question. What is asked about is drawn so that every answer is equally likely given
+the words of the question (see :mod:`.scenes`): a model that sees nothing can do no better than ``chance``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import InputError
+from ..models.base import FrameSource
+from .drawing import COLOURS, KINDS
+from .questions import Question
+from .scenes import DIRECTIONS, Actor, Scene, SceneSettings, make_scene
+
+SPLITS = MappingProxyType({"train": 0, "dev": 1_000_000, "test": 2_000_000})
+"""The first seed of each split; each has a million."""
+
+NUMBERS = ("one", "two", "three")
+FORMS = MappingProxyType(
+    {"1": "one", "2": "two", "3": "three", "color": "colour", "upwards": "up", "downwards": "down"}
+)
+"""Other words for an answer that are as good."""
+
+_ASKING = 1
+"""Sets the draw of the questions apart from that of the scene."""
+_SIDE_MARGIN = 0.06
+"""How far from the middle a shape must stay to be on one side, as a share of the frame."""
+_APART = 0.2
+"""How far apart two events must be to have an order, as a share of the clip."""
+
+
+class Asked(NamedTuple):
+    """A question's words, its answer, and the actors that show it."""
+
+    words: str
+    answer: str
+    about: tuple[Actor, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of question.
+
+    Args:
+        ask: all the questions of this kind that a scene has an unambiguous answer to.
+        answers: the words an answer is among.
+        chance: the share of right answers a model that sees nothing can reach.
+    """
+
+    ask: Callable[[Scene, np.random.Generator], list[Asked]]
+    answers: tuple[str, ...]
+    chance: float
+
+
+def _colour(scene: Scene, rng: np.random.Generator) -> list[Asked]:
+    return [Asked(f"What colour is the {actor.kind}?", actor.colour, (actor,)) for actor in _alone(scene.actors)]
+
+
+def _shape(scene: Scene, rng: np.random.Generator) -> list[Asked]:
+    return [Asked(f"What shape is the {actor.colour} one?", actor.kind, (actor,)) for actor in scene.actors]
+
+
+def _exist(scene: Scene, rng: np.random.Generator) -> list[Asked]:
+    """As many that are there as that are not, in pairs."""
+    there = {(actor.colour, actor.kind): actor for actor in scene.actors}
+    absent = [pair for colour in COLOURS for kind in KINDS if (pair := (colour, kind)) not in there]
+    chosen = [absent[i] for i in rng.permutation(len(absent))[: len(there)]]
+    pairs = [(pair, "yes", (actor,)) for pair, actor in there.items()] + [(pair, "no", ()) for pair in chosen]
+    return [Asked(f"Is there {_a(colour)} {kind}?", answer, about) for (colour, kind), answer, about in pairs]
+
+
+def _place(scene: Scene, rng: np.random.Generator) -> list[Asked]:
+    asked = []
+    for actor in scene.actors:
+        places = scene.path(actor) / scene.settings.size - 0.5
+        for axis, (low, high) in enumerate((("left", "right"), ("top", "bottom"))):
+            if (np.abs(places[:, axis]) > _SIDE_MARGIN).all() and len(set(places[:, axis] > 0)) == 1:
+                answer = high if places[0, axis] > 0 else low
+                where = f"on the {low} or on the {high}" if axis == 0 else f"at the {low} or at the {high}"
+                asked.append(Asked(f"Is the {actor.colour} {actor.kind} {where}?", answer, (actor,)))
+    return asked
+
+
+def _motion(scene: Scene, rng: np.random.Generator) -> list[Asked]:
+    return [
+        Asked(f"Which way does the {actor.colour} {actor.kind} move?", actor.direction, (actor,))
+        for actor in scene.actors
+        if actor.direction and len(scene.path(actor)) > 1
+    ]
+
+
+def _order(scene: Scene, rng: np.random.Generator) -> list[Asked]:
+    """What comes or goes first, of two shapes that are named in either order."""
+    asked = []
+    lasting = [actor for actor in scene.actors if not actor.flashing]
+    for i, one in enumerate(lasting):
+        for other in lasting[i + 1 :]:
+            pair = (one, other) if rng.random() < 0.5 else (other, one)
+            named = "the {} one or the {} one".format(*(actor.colour for actor in pair))
+            for verb, when in (("appears", lambda actor: actor.first), ("disappears", lambda actor: actor.last)):
+                earlier, later = sorted(pair, key=when)
+                if when(later) - when(earlier) >= _APART:
+                    asked.append(Asked(f"Which shape {verb} first, {named}?", earlier.colour, pair))
+    return asked
+
+
+def _count(scene: Scene, rng: np.random.Generator) -> list[Asked]:
+    """How many shapes share the scene's common kind: one to three of them, equally often."""
+    kinds = Counter(actor.kind for actor in scene.actors if not actor.flashing)
+    kind, count = kinds.most_common(1)[0]
+    if count == 1:
+        kind = str(rng.choice(sorted(kinds)))
+    counted = tuple(actor for actor in scene.actors if actor.kind == kind)
+    return [Asked(f"How many {_plural(kind)} are there?", NUMBERS[count - 1], counted)]
+
+
+def _flash(scene: Scene, rng: np.random.Generator) -> list[Asked]:
+    words = "What colour was the shape that appeared briefly?"
+    return [Asked(words, actor.colour, (actor,)) for actor in scene.actors if actor.flashing]
+
+
+def _after_the_cut(scene: Scene, rng: np.random.Generator) -> list[Asked]:
+    """The colour of a kind of shape that was there in another colour before the cut."""
+    if len(scene.shots) == 1:
+        return []
+    cut = scene.shots[1][0]
+    before = {actor.kind for actor in scene.actors if actor.first < cut}
+    after = _alone([actor for actor in scene.actors if actor.first >= cut])
+    return [Asked(f"What colour is the {a.kind} after the cut?", a.colour, (a,)) for a in after if a.kind in before]
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "colour": Family(_colour, tuple(COLOURS), 1 / len(COLOURS)),
+        "shape": Family(_shape, KINDS, 1 / len(KINDS)),
+        "exist": Family(_exist, ("yes", "no"), 1 / 2),
+        "place": Family(_place, ("left", "right", "top", "bottom"), 1 / 2),
+        "motion": Family(_motion, tuple(DIRECTIONS), 1 / 4),
+        "order": Family(_order, tuple(COLOURS), 1 / 2),
+        "count": Family(_count, NUMBERS, 1 / 3),
+        "flash": Family(_flash, tuple(COLOURS), 1 / len(COLOURS)),
+        "after-the-cut": Family(_after_the_cut, tuple(COLOURS), 1 / len(COLOURS)),
+    }
+)
+
+
+def ask(scene: Scene, *, each: int = 1) -> list[tuple[str, Asked]]:
+    """Questions about a scene, each with its family's name, at most ``each`` of a family; its seed decides which."""
+    rng = np.random.default_rng((scene.seed, _ASKING))
+    chosen = []
+    for name, family in FAMILIES.items():
+        asked = family.ask(scene, rng)
+        chosen += [(name, asked[i]) for i in rng.permutation(len(asked))[:each]]
+    return chosen
+
+
+@dataclass(frozen=True)
+class ShapesSet:
+    """``clips`` clips from ``first_seed`` on, and a question of every family each has an answer to."""
+
+    first_seed: int
+    clips: int
+    settings: SceneSettings
+
+    name = "shapes"
+    max_new_tokens = 4
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """Seeds and settings; the questions follow from them."""
+        return {"set": self.name, "first_seed": self.first_seed, "clips": self.clips, **asdict(self.settings)}
+
+    @cached_property
+    def questions(self) -> Sequence[Question]:
+        """One of each family a clip, in the order of the clips."""
+        return tuple(
+            Question(f"{clip}-{family}", clip, family, asked.words, asked.answer)
+            for clip in self._clips()
+            for family, asked in ask(self.scene(clip))
+        )
+
+    def scene(self, clip: str, frames: int | None = None) -> Scene:
+        """The scene of a clip, retold in so many frames."""
+        settings = replace(self.settings, frames=frames) if frames else self.settings
+        return make_scene(int(clip), settings)
+
+    def frames(self, clip: str, count: int) -> FrameSource:
+        """The clip rendered in ``count`` frames; only a flash's length depends on how many."""
+        return self.scene(clip, count).frames()
+
+    def score(self, question: Question, said: str) -> float:
+        """1 where the first of the family's answers that occurs in what was said is the right one."""
+        return float(first_answer(question.family, said) == question.answer)
+
+    def _clips(self) -> Iterator[str]:
+        return (str(self.first_seed + i) for i in range(self.clips))
+
+
+def first_answer(family: str, said: str) -> str:
+    """The first word in ``said`` that could answer a question of ``family``; "" where there is none."""
+    words = (FORMS.get(word, word) for word in re.findall(r"[a-z0-9]+", said.lower()))
+    return next((word for word in words if word in FAMILIES[family].answers), "")
+
+
+def shapes_set(split: str = "test", clips: int = 100, seed: int | None = None, frames: int = 16) -> ShapesSet:
+    """A set of clips of ``frames`` frames.
+
+    Args:
+        split: train, dev or test, each with seeds of its own.
+        clips: how many.
+        seed: where in the split to begin (0 where left out); any seed outside them with split "any".
+
+    Raises:
+        InputError: an unknown split, no clips, or a seed outside the split.
+    """
+    if clips < 1:
+        raise InputError(f"A set of {clips} clips; ask for 1 or more.")
+    start = seed or 0
+    if split == "any":
+        return ShapesSet(start, clips, SceneSettings(frames=frames))
+    if split not in SPLITS:
+        raise InputError(f"Shapes has no split {split!r}; there are {', '.join(SPLITS)}, and any.")
+    room = SPLITS["dev"] - SPLITS["train"]
+    if not 0 <= start <= room - clips:
+        raise InputError(
+            f"Seed {start} with {clips} clips; a split has seeds 0 to {room - 1}, take split 'any' for others."
+        )
+    return ShapesSet(SPLITS[split] + start, clips, SceneSettings(frames=frames))
+
+
+def _alone(actors: Sequence[Actor]) -> list[Actor]:
+    """Those whose kind no other of them has."""
+    kinds = Counter(actor.kind for actor in actors)
+    return [actor for actor in actors if kinds[actor.kind] == 1]
+
+
+def _a(word: str) -> str:
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
+def _plural(kind: str) -> str:
+    return f"{kind}es" if kind.endswith("s") else f"{kind}s"
