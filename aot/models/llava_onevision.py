@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
+from transformers import AutoTokenizer, GenerationConfig, LlavaOnevisionForConditionalGeneration
 
 from ..cost import LanguageShape
 from ..errors import InputError
@@ -45,6 +45,11 @@ class LlavaOnevision(VideoLLM):
         chat_template: str | None = None,
     ) -> None:
         self.model = model
+        own = model.generation_config
+        # A checkpoint's sampling defaults would be filled in wherever a greedy answer leaves something unsaid.
+        model.generation_config = GenerationConfig(
+            bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
+        )
         self.name = name
         self._tokenizer = tokenizer
         self._chat_template = chat_template

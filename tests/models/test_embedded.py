@@ -17,11 +17,17 @@ import torch
 from transformers import AutoTokenizer, Dinov2Config, Dinov2Model, LlavaOnevisionForConditionalGeneration
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.evaluation.shapes import COLOURS, KINDS, draw_still
+from comfyui_aot.aot.evaluation.drawing import COLOURS, KINDS
+from comfyui_aot.aot.evaluation.scenes import make_scene
 from comfyui_aot.aot.models import embedded, embedded_sources
-from comfyui_aot.aot.models.projector_fit import cell_contents
+from comfyui_aot.aot.training.warm_start import cell_contents
 
-HELD_OUT = range(30_000, 30_008)
+HELD_OUT = range(3_000_000, 3_000_008)
+
+
+def picture(seed: int) -> np.ndarray:
+    """The first frame of a clip no training has seen."""
+    return next(make_scene(seed).pictures())
 
 
 def _package_file(package: str, file: str) -> Path:
@@ -45,7 +51,7 @@ def tokenizer(embedded_folder: Path):
 
 @pytest.fixture(scope="module")
 def pixels() -> torch.Tensor:
-    return torch.stack([embedded.normalise(draw_still(seed).image) for seed in HELD_OUT[:2]])
+    return torch.stack([embedded.normalise(picture(seed)) for seed in HELD_OUT[:2]])
 
 
 def _hidden_states(tower, pixels):
@@ -129,7 +135,7 @@ def test_the_rotary_base_is_saved_under_the_names_of_transformers_4_and_5(embedd
     assert text["rope_theta"] == text["rope_parameters"]["rope_theta"] == 100_000
 
 
-def test_the_saved_preprocessor_is_the_one_the_projector_was_fitted_with(embedded_folder, model):
+def test_the_saved_preprocessor_is_the_one_it_was_trained_with(embedded_folder, model):
     settings = json.loads((embedded_folder / "video_preprocessor_config.json").read_text())
     assert tuple(settings["image_mean"]) == embedded.IMAGE_MEAN
     assert tuple(settings["image_std"]) == embedded.IMAGE_STD
@@ -140,11 +146,11 @@ def test_projected_tokens_of_unseen_pictures_lie_nearest_to_the_words_for_what_i
     words = model.get_input_embeddings().weight.detach()
     right = {"colour": [], "kind": []}
     for seed in HELD_OUT:
-        still = draw_still(seed)
+        scene = make_scene(seed)
         with torch.no_grad():
-            video = model.get_video_features(embedded.normalise(still.image)[None, None])
+            video = model.get_video_features(embedded.normalise(picture(seed))[None, None])
         tokens = getattr(video, "pooler_output", video)[0][:-1]
-        covered, contents = cell_contents(still, 14)
+        covered, contents = cell_contents(scene.shapes(0), 378, 14)
         for position, names in enumerate((COLOURS, KINDS)):
             vectors = torch.stack([words[tokenizer(f" {name}").input_ids[0]] for name in names])
             similarity = torch.cosine_similarity(tokens[:, None], vectors[None], dim=-1)

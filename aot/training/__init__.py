@@ -1,0 +1,1 @@
+"""How the embedded model is trained: on made-up clips, with all their tokens, from nothing."""

@@ -1,0 +1,136 @@
+"""The embedded model as training sees it: the tower frozen, a projector and LoRA that learn.
+
+The stock classes do all the work; what is here joins their parts as ``LlavaOnevisionForConditionalGeneration`` does,
+for frames of any size (the stock class knows one) and with all of a clip's questions in one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlavaOnevisionForConditionalGeneration
+
+from ..layout import Layout
+from ..models.embedded import untrained
+from ..models.embedded_weights import TrainedWeights
+from ..models.llava_onevision import LlavaOnevision
+from ..video import Frames
+from .packing import IGNORED, PACKED_ATTENTION, pack
+from .warm_start import WarmStart, fit_projector
+
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_ADAPTER = "default"
+_FRAMES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a clip's questions came to: the loss, and for each question whether its first answer token was right."""
+
+    loss: Tensor
+    right: list[bool]
+
+
+class Learner(nn.Module):
+    """The model with what learns in it.
+
+    Args:
+        rank, alpha: of LoRA, on every linear layer of the LLM; what it adds is scaled by alpha / rank.
+        device: where it learns; on a GPU the LLM runs in bfloat16, what learns stays float32.
+    """
+
+    def __init__(self, *, rank: int = 8, alpha: float = 16.0, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        model, tokenizer = untrained()
+        self._tokenizer = tokenizer
+        self._adapter = LlavaOnevision(model, tokenizer, "embedded", preprocessor=None)
+        self.device = torch.device(device)
+        model.requires_grad_(False)
+        inject_adapter_in_model(
+            LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(LINEAR_LAYERS)), model.model.language_model
+        )
+        model.model.multi_modal_projector.requires_grad_(True)
+        model.model.language_model.set_attn_implementation(PACKED_ATTENTION)
+        self.model: LlavaOnevisionForConditionalGeneration = model.to(self.device)
+
+    def warm_start(self, settings: WarmStart) -> None:
+        """Fit the projector in closed form."""
+        words = self.model.get_input_embeddings().weight.detach().cpu()
+
+        def embed(word: str) -> Tensor:
+            (token,) = self._tokenizer(word, add_special_tokens=False).input_ids
+            return words[token]
+
+        def pool(states: Tensor) -> Tensor:
+            return _pool(states)
+
+        projector = fit_projector(lambda pixels: self.tower(pixels).cpu(), pool, embed, settings)
+        self.model.model.multi_modal_projector.load_state_dict(projector)
+
+    @torch.no_grad()
+    def tower(self, pixels: Tensor) -> Tensor:
+        """What the projector reads of frames, uint8 (T, H, W, 3): (T, patches, V)."""
+        states = []
+        for part in pixels.split(_FRAMES_AT_ONCE):
+            values = normalise(part).to(self.device)
+            hidden = self.model.model.vision_tower(
+                values, output_hidden_states=True, interpolate_pos_encoding=True
+            ).hidden_states
+            states.append(hidden[self.model.config.vision_feature_layer][:, 1:])
+        return torch.cat(states)
+
+    def forward(self, frames: Frames, asked: Sequence[tuple[str, str]]) -> Result:
+        """Ask all questions, as (words, answer), about one clip."""
+        model = self.model.model
+        visual = _pool(model.multi_modal_projector(self.tower(frames.pixels))).flatten(0, 1)
+        embed = self.model.get_input_embeddings()
+        prompts = [self._adapter.prompt(question) for question, _ in asked]
+        prefix = torch.cat((embed(prompts[0].before.to(self.device)), visual, model.image_newline[None]))
+        packed = pack(len(prefix), [(p.after, self._answer(a)) for p, (_, a) in zip(prompts, asked, strict=True)])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            hidden = model.language_model(
+                inputs_embeds=torch.cat((prefix, embed(packed.ids.to(self.device))))[None],
+                position_ids=packed.positions[None].to(self.device),
+                attention_mask=packed.mask.to(self.device),
+                use_cache=False,
+            ).last_hidden_state[0, len(prefix) :]
+        asked_for = packed.targets != IGNORED
+        logits = self.model.lm_head(hidden[asked_for.to(self.device)]).float()
+        targets = packed.targets[asked_for].to(self.device)
+        chosen = torch.full_like(packed.targets, IGNORED)
+        chosen[asked_for] = logits.detach().argmax(-1).cpu()
+        right = (chosen == packed.targets)[packed.first].tolist()
+        return Result(functional.cross_entropy(logits, targets), right)
+
+    def weights(self, info: dict[str, object]) -> TrainedWeights:
+        """What has been learnt so far."""
+        projector = {n: t.detach().cpu() for n, t in self.model.model.multi_modal_projector.state_dict().items()}
+        lora = {}
+        for name, layer in self.model.model.language_model.named_modules():
+            if hasattr(layer, "lora_A") and _ADAPTER in layer.lora_A:
+                down, up = (getattr(layer, part)[_ADAPTER].weight.detach().cpu() for part in ("lora_A", "lora_B"))
+                lora[name] = (down, up * layer.scaling[_ADAPTER])
+        return TrainedWeights(projector, lora, info)
+
+    def _answer(self, words: str) -> Tensor:
+        ids = self._tokenizer(words, add_special_tokens=False).input_ids
+        return torch.tensor([*ids, self._tokenizer.eos_token_id])
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """The tower's pixel values, float32 (T, 3, H, W), of frames, uint8 (T, H, W, 3)."""
+    from ..models.embedded import IMAGE_MEAN, IMAGE_STD
+
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGE_MEAN, IMAGE_STD))
+    return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+def _pool(states: Tensor) -> Tensor:
+    """(T, side * side, D) to the language grid, as LLaVA-OneVision pools."""
+    side = round(states.shape[1] ** 0.5)
+    return Layout(len(states), (side, side), "bilinear", "one_token").pool(states)
