@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from .errors import InputError
 from .memory import PeakMemory
 from .models.base import VideoLLM
 from .tokens import VideoTokens
+
+ENCODE = "encode"
+"""The name under which an encoder stands in a video's history; all the others are stages."""
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
@@ -115,7 +118,7 @@ def answer(
     with PeakMemory(vllm.device) as memory:
         watcher.begin()
         embeddings = vllm.embeddings(tokens, question)
-        _check_context(vllm, tokens, embeddings.shape[1], generation.max_new_tokens)
+        require_context(vllm, tokens, embeddings.shape[1], generation.max_new_tokens)
         on_token(0)
         with torch.random.fork_rng():
             torch.manual_seed(generation.seed)
@@ -131,20 +134,66 @@ def answer(
         question=question,
         text=watcher.text.strip(),
         model=vllm.name,
-        stages=tuple(record.name for record in tokens.history if record.name != "encode"),
+        stages=tuple(record.name for record in tokens.history if record.name != ENCODE),
         tokens_full=tokens.tokens_full,
         tokens_kept=tokens.tokens_kept,
         retention=tokens.retention,
         prompt_tokens=read,
         new_tokens=len(watcher.ids),
-        encode_s=_seconds(tokens, encoding=True),
-        reduce_s=_seconds(tokens, encoding=False),
+        encode_s=encode_seconds(tokens),
+        reduce_s=reduce_seconds(tokens),
         prefill_s=watcher.first - watcher.start,
         decode_s=watcher.last - watcher.first,
         prefill_flops=vllm.language.prefill_flops(tokens.tokens_kept),
         kv_cache_bytes=vllm.language.kv_cache_bytes(read + len(watcher.ids), size),
         peak_memory_bytes=memory.bytes,
     )
+
+
+def finished_text(vllm: VideoLLM, ids: Sequence[int]) -> str:
+    """What the ids say, up to the last of them that ends a character."""
+    texts = (vllm.decode(list(ids[:end])) for end in range(len(ids), 0, -1))
+    return next((text for text in texts if not text.endswith(UNFINISHED)), "")
+
+
+def end_ids(vllm: VideoLLM) -> list[int]:
+    """The token ids that end an answer."""
+    ends = vllm.model.generation_config.eos_token_id
+    return list(ends) if isinstance(ends, list) else [] if ends is None else [ends]
+
+
+def require_context(vllm: VideoLLM, tokens: VideoTokens | None, read: int, new: int) -> None:
+    """Refuse a prompt of ``read`` tokens and an answer of ``new`` that are longer than the model's context.
+
+    Args:
+        tokens: the video's in that prompt, None where there is none.
+    """
+    context = vllm.language.context
+    if read + new <= context:
+        return
+    if tokens is None:
+        raise InputError(
+            f"{read} tokens of question and {new} of answer are above the {context} that {vllm.name} reads; "
+            "ask a shorter question, or for a shorter answer."
+        )
+    frames = tokens.layout.frames
+    text = read + new - tokens.tokens_kept
+    fits = max(0, context - text)
+    raise InputError(
+        f"{tokens.tokens_kept} video tokens of {frames} frames and {text} of text are above the {context} that "
+        f"{vllm.name} reads; keep at most {fits} (retention {fits / tokens.tokens_full:.3f}), or encode at most "
+        f"{fits * frames // tokens.tokens_kept} frames."
+    )
+
+
+def encode_seconds(tokens: VideoTokens) -> float:
+    """Seconds the vision encoder took."""
+    return sum(record.milliseconds for record in tokens.history if record.name == ENCODE) / 1e3
+
+
+def reduce_seconds(tokens: VideoTokens) -> float:
+    """Seconds the reduction stages took."""
+    return sum(record.milliseconds for record in tokens.history if record.name != ENCODE) / 1e3
 
 
 class _Watcher(BaseStreamer):
@@ -168,8 +217,8 @@ class _Watcher(BaseStreamer):
         self.ids.extend(value.flatten().tolist())
         self.last = time.perf_counter()
         self.first = self.first or self.last
-        text = self._vllm.decode(self.ids)
-        if text != self.text and not text.endswith(UNFINISHED):
+        text = finished_text(self._vllm, self.ids)
+        if text != self.text:
             self.text = text
             self._on_text(text)
         self._on_token(len(self.ids))
@@ -184,7 +233,7 @@ def _settings(vllm: VideoLLM, generation: Generation) -> GenerationConfig:
     sampling = generation.temperature > 0
     pad = own.pad_token_id
     if pad is None:
-        pad = own.eos_token_id[0] if isinstance(own.eos_token_id, list) else own.eos_token_id
+        pad = next(iter(end_ids(vllm)), None)
     return GenerationConfig(
         max_new_tokens=generation.max_new_tokens,
         do_sample=sampling,
@@ -194,20 +243,3 @@ def _settings(vllm: VideoLLM, generation: Generation) -> GenerationConfig:
         pad_token_id=pad,
         use_cache=True,
     )
-
-
-def _check_context(vllm: VideoLLM, tokens: VideoTokens, read: int, new: int) -> None:
-    context = vllm.language.context
-    if read + new > context:
-        frames = tokens.layout.frames
-        text = read + new - tokens.tokens_kept
-        fits = max(0, context - text)
-        raise InputError(
-            f"{tokens.tokens_kept} video tokens of {frames} frames and {text} of text are above the {context} that "
-            f"{vllm.name} reads; keep at most {fits} (retention {fits / tokens.tokens_full:.3f}), or encode at most "
-            f"{fits * frames // tokens.tokens_kept} frames."
-        )
-
-
-def _seconds(tokens: VideoTokens, *, encoding: bool) -> float:
-    return sum(r.milliseconds for r in tokens.history if (r.name == "encode") == encoding) / 1e3

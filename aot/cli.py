@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 from .benchmarks import commands
 from .errors import InputError
+from .evaluation import command as evaluation
+from .files import make_folder
 
 CHAIN = "stages joined by +, each NAME or NAME:key=value,key=value, or a preset ('aot stages' lists them)"
 
@@ -92,11 +94,12 @@ def _parser() -> argparse.ArgumentParser:
 
     compare = _verb(verbs, "compare", _compare, "variants side by side, full tokens first")
     _video_options(compare)
-    compare.add_argument(
-        "--retention", type=_ratios, default=(0.25, 0.1), metavar="R,...", help="each stage is run at each of them"
-    )
-    compare.add_argument("--stages", nargs="+", default=["aot"], help=CHAIN)
+    _variant_options(compare)
     compare.add_argument("--pictures", type=Path, help="folder to write a token map of every variant to")
+
+    evaluate = evaluation.add(verbs, _verb, _load)
+    _model_options(evaluate)
+    _variant_options(evaluate)
 
     verify = _verb(verbs, "verify", _verify, "run recorded cases of the released code through ours")
     verify.add_argument("folder", type=Path, help="tests/recorded of the source, or your own in its format")
@@ -121,13 +124,24 @@ def _video_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=16, help="frames, evenly spread over the video")
     parser.add_argument("--start", type=float, default=0.0, help="seconds")
     parser.add_argument("--end", type=float, help="seconds")
-    parser.add_argument("--model", default="embedded", help="'embedded' or a model folder")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    parser.add_argument("--device", default=None, help="cpu, cuda, ...; the GPU where there is one")
+    _model_options(parser)
     parser.add_argument("--max-new-tokens", type=int, default=64, help="longest answer, in LLM tokens")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     parser.add_argument("--top-p", type=float, default=1.0, help="probability mass to sample from")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling")
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="embedded", help="'embedded' or a model folder")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--device", default=None, help="cpu, cuda, ...; the GPU where there is one")
+
+
+def _variant_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--retention", type=_ratios, default=(0.25, 0.1), metavar="R,...", help="each stage is run at each of them"
+    )
+    parser.add_argument("--stages", nargs="+", default=["aot"], help=CHAIN)
 
 
 def _ratios(text: str) -> tuple[float, ...]:
@@ -237,23 +251,16 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 
 def _compare(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    from .comparing import compare
+    from .comparing import at_each, compare
     from .pictures import save_png, token_map
     from .pipeline import FULL, is_fixed, parse
 
     generation = _generation(options)
     _check_before_work(options, *options.retention)
-    pipelines = [parse(FULL)]
-    for spec in options.stages:
-        chain = parse(spec)
-        if is_fixed(spec):
-            pipelines += [chain] if spec != FULL else []
-            continue
-        for retention in options.retention:
-            named = dataclasses.replace(chain, name=f"{spec} {retention:g}")
-            pipelines.append(named.at_retention(retention))
+    chains = [spec for spec in options.stages if spec != FULL]
+    pipelines = [parse(FULL), *(each for spec in chains for each in at_each(spec, options.retention))]
     if options.pictures:
-        _make_folder(options.pictures)
+        make_folder(options.pictures)
     vllm, frames, tokens = _encode(options, *pipelines)
     rows = []
     with tqdm(total=len(pipelines), desc="compare", file=sys.stderr, leave=False, disable=None) as bar:
@@ -266,7 +273,7 @@ def _compare(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
                 save_png(token_map(row.tokens, frames, columns=columns), options.pictures / name)
                 rows[-1]["picture"] = name
     print(_table(rows))
-    fixed = [spec for spec in options.stages if is_fixed(spec) and spec != FULL]
+    fixed = [spec for spec in chains if is_fixed(spec)]
     if fixed:
         print(f"{', '.join(fixed)}: what it keeps follows from its own settings, not from --retention.")
     if options.pictures:
@@ -292,13 +299,6 @@ def _check_before_work(options: argparse.Namespace, *retentions: float | None) -
     for retention in retentions:
         if retention is not None:
             require_retention(retention)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}); give a folder that can be written.") from error
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .answering import Answer, Generation, answer
 from .models.base import VideoLLM
-from .pipeline import Pipeline
+from .pipeline import Pipeline, is_fixed, parse
 from .tokens import VideoTokens
 
 
@@ -33,6 +34,20 @@ class Row:
         values = self.answer.to_dict()
         values.pop("question")
         return {**values, "stages": self.name, "prefill_speedup": self.speedup}
+
+
+def at_each(chain: str, retentions: Sequence[float]) -> list[Pipeline]:
+    """A chain at each of ``retentions``; once and as it is where it settles what it keeps.
+
+    Raises:
+        InputError: an unknown stage or setting, or a chain whose last stage has no retention.
+    """
+    pipeline = parse(chain)
+    if is_fixed(chain):
+        return [pipeline]
+    return [
+        dataclasses.replace(pipeline.at_retention(retention), name=f"{chain} {retention:g}") for retention in retentions
+    ]
 
 
 def compare(

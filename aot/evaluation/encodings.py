@@ -1,0 +1,132 @@
+"""A set's clips as a model encodes them, each encoded once and kept on disk.
+
+Every stage starts from the same tokens, so whoever adds a stage or a retention later need not encode again. A file
+is named by all that decides its content, so that tokens of another model, set or number of frames are never read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import storage
+from ..errors import InputError
+from ..files import make_folder
+from ..models.base import Progress, VideoLLM, ignore_progress
+from ..tokens import VideoTokens
+from ..video import Frames
+from .questions import QuestionSet
+
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By bytes of an element: what a tensor's bits are read as, to be summed exactly, in any order, on any device."""
+
+
+class Encodings:
+    """Encodes a set's clips, or reads what was encoded before.
+
+    Args:
+        frames: of each clip.
+        folder: where they are kept, bit by bit as they were encoded; None keeps nothing.
+        model: the model's :func:`fingerprint`.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+
+    def __init__(self, vllm: VideoLLM, questions: QuestionSet, frames: int, folder: Path | None, *, model: str) -> None:
+        self._vllm, self._questions, self._frames, self.folder = vllm, questions, frames, folder
+        self._identity = {
+            "set": dict(questions.identity),
+            "frames": frames,
+            "model": model,
+            "dtype": str(vllm.dtype),
+            "device": vllm.device.type,
+        }
+        if folder is not None:
+            make_folder(folder)
+
+    def of(self, clip: str, *, on_progress: Progress = ignore_progress) -> VideoTokens:
+        """A clip's tokens, nothing reduced, on the model's device; their history has the seconds of the encoding.
+
+        Raises:
+            InputError: the clip cannot be read, or its tokens cannot be written.
+        """
+        path = self._path(clip)
+        if path is not None and path.exists():
+            try:
+                return _to(storage.load(path), self._vllm.device)
+            except InputError:
+                path.unlink()
+        tokens = self._vllm.encode(self._questions.frames(clip, self._frames), on_progress=on_progress)
+        if path is not None:
+            storage.save(tokens, path)
+        return tokens
+
+    def require_room(self, clips: Sequence[str]) -> None:
+        """Refuse clips whose encodings the disk cannot take, before any work is done."""
+        if self.folder is None:
+            return
+        layout = self._vllm.layout(self._frames)
+        one = layout.frames * layout.sources * self._vllm.language.hidden * self._vllm.dtype.itemsize
+        missing = sum(not self._path(clip).exists() for clip in clips)
+        free = shutil.disk_usage(self.folder).free
+        if missing * one > free:
+            raise InputError(
+                f"The encodings of {missing} clips take about {missing * one / 2**30:.1f} GiB and {free / 2**30:.1f} "
+                f"GiB are free in {self.folder}; give --cache FOLDER on another disk, or --no-cache to keep none."
+            )
+
+    def size(self, clips: Sequence[str]) -> int:
+        """Bytes that the clips' encodings take on disk."""
+        paths = () if self.folder is None else map(self._path, clips)
+        return sum(path.stat().st_size for path in paths if path.exists())
+
+    def _path(self, clip: str) -> Path | None:
+        if self.folder is None:
+            return None
+        name = digest({**self._identity, "clip": clip})
+        return self.folder / f"{name}.safetensors"
+
+
+def fingerprint(vllm: VideoLLM) -> str:
+    """A digest of what decides a model's tokens and answers: weights, hidden layer, grids, pixels and prompt.
+
+    It does not depend on the folder, the device, or the version of transformers, which names weights in its own way.
+    """
+    grey = Frames(torch.full((1, 8, 8, 3), 100, dtype=torch.uint8), torch.zeros(1, dtype=torch.float64), "grey")
+    pixels = vllm.preprocess(grey)
+    prompt = vllm.prompt("?")
+    return digest(
+        {
+            "weights": sorted(_sum_of_bits(tensor) for tensor in vllm.model.state_dict().values()),
+            "layer": getattr(vllm.model.config, "vision_feature_layer", None),
+            "layout": dataclasses.asdict(vllm.layout(1)),
+            "pixels": [list(pixels.shape), [round(value, 4) for value in pixels.flatten(2).mean((0, 2)).tolist()]],
+            "prompt": [prompt.before.tolist(), prompt.after.tolist()],
+        }
+    )
+
+
+def digest(content: Any) -> str:
+    """Sixteen hexadecimal digits that stand for JSON-ready content."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _sum_of_bits(tensor: Tensor) -> list[Any]:
+    words = tensor.detach().contiguous().view(_WORDS[tensor.element_size()])
+    return [list(tensor.shape), str(tensor.dtype), int(words.sum(dtype=torch.int64))]
+
+
+def _to(tokens: VideoTokens, device: torch.device) -> VideoTokens:
+    """The tokens where an encoder would have left them: features and attention with the model, all else on the CPU."""
+    moved = {name: getattr(tokens, name).to(device) for name in ("features", "shallow", "deep")}
+    return dataclasses.replace(tokens, **moved)

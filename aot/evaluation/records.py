@@ -1,0 +1,123 @@
+"""What every variant said about every clip, on disk as soon as it is known, so that no work is done twice.
+
+A folder holds ``settings.json``, written once, and ``records.jsonl``, a line for each clip and variant. A run that is
+stopped leaves whole lines and perhaps a part of one, which the next run drops. Runs with the same settings add to
+each other, whatever their variants; with others they are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..files import make_folder, whole
+
+SETTINGS = "settings.json"
+RECORDS = "records.jsonl"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one variant said about one clip, and what that took.
+
+    Args:
+        clip, variant: of whom; no two records of a folder have both in common.
+        chain: the variant's stages, the same at every retention.
+        tokens_full, tokens_kept: of the language grid, newlines not counted.
+        encode_s, reduce_s, prefill_s, questions_s: seconds of the vision encoder, of the stages, of the prompt up to
+            the end of the video, and of all questions and answers together.
+        said: the answer to each question, by its id.
+        scores: and its score; None where the set publishes no truth.
+    """
+
+    clip: str
+    variant: str
+    chain: str
+    tokens_full: int
+    tokens_kept: int
+    encode_s: float
+    reduce_s: float
+    prefill_s: float
+    questions_s: float
+    said: Mapping[str, str]
+    scores: Mapping[str, float | None]
+
+
+class Records:
+    """The records in a folder.
+
+    Raises:
+        InputError: the folder holds results of other settings, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        make_folder(folder)
+        self.folder = folder
+        self._path = folder / RECORDS
+        self._records = {(record.clip, record.variant): record for record in self._resume(settings)}
+
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        """Whether there is a record of a (clip, variant)."""
+        return key in self._records
+
+    def __iter__(self) -> Iterator[Record]:
+        """In the order in which they came."""
+        return iter(tuple(self._records.values()))
+
+    def add(self, record: Record) -> None:
+        """Keep a record and write its line at once."""
+        with self._path.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(dataclasses.asdict(record)) + "\n")
+        self._records[record.clip, record.variant] = record
+
+    def _resume(self, settings: Mapping[str, Any]) -> list[Record]:
+        """The records there are, after what a stopped run left half written is gone."""
+        given = json.loads(json.dumps(settings))
+        path = self.folder / SETTINGS
+        if not path.exists() and not self._path.exists():
+            with whole(path) as temporary:
+                temporary.write_text(json.dumps(given, indent=2) + "\n", encoding="utf-8")
+            return []
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.folder} holds results whose settings cannot be read ({error}); delete it, or give another."
+            ) from error
+        _require_same(self.folder, found, given)
+        read = [_read(line) for line in lines]
+        if None in read:
+            with whole(self._path) as temporary:
+                temporary.write_bytes(b"".join(line for line, record in zip(lines, read, strict=True) if record))
+        return [record for record in read if record]
+
+
+def _read(line: bytes) -> Record | None:
+    """A line's record; None where it is not a whole one."""
+    try:
+        return Record(**json.loads(line)) if line.endswith(b"\n") else None
+    except (ValueError, TypeError):
+        return None
+
+
+def _require_same(folder: Path, found: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    before, now = dict(_flat(found)), dict(_flat(given))
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if names:
+        changes = ", ".join(f"{name} {before.get(name, 'unset')} there, {now.get(name, 'unset')} now" for name in names)
+        raise InputError(f"{folder} holds results of other settings: {changes}; give another folder, or delete it.")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as pairs of dotted name and value."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,149 @@
+"""An evaluation's summary as tables (Markdown, CSV), as JSON and as a curve, each written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..files import whole
+from .curve import draw_curve
+from .statistics import CONFIDENCE, DRAWS, SEED, Estimate
+from .summary import Difference, Row, Summary
+
+TABLE, CSV, JSON, CURVE = "table.md", "table.csv", "results.json", "curve.png"
+"""The files' names."""
+
+_NOTES = f"""\
+Accuracies in per cent, differences in points, with {CONFIDENCE:.0%} intervals: overall and differences from {DRAWS:,} \
+draws of whole clips (seed {SEED}), families after Wilson. p: McNemar's exact test. families' mean: every family \
+counts the same. agreement: share of the answers that full tokens give, word for word. Seconds are means over clips: \
+encode and reduce as they say, prefill up to the end of the video, which all questions share, questions for reading \
+and answering all of a clip's questions together. speed-up: of that prefill, against full tokens. majority: always \
+the family's most frequent answer.
+"""
+
+
+def write_report(summary: Summary, about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Write the four files to ``folder``.
+
+    Args:
+        about: what was evaluated: ``set``, ``model``, ``frames``, ``dtype``, ``device``, ``command``, ``date``, and
+            whatever else shall stand in the JSON.
+
+    Returns:
+        What the JSON holds: ``about``'s entries and the summary's.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    result = {**about, **dataclasses.asdict(summary)}
+    with whole(folder / TABLE) as path:
+        path.write_text(markdown(summary, about), encoding="utf-8")
+    with whole(folder / CSV) as path:
+        _write_csv(summary, path)
+    with whole(folder / JSON) as path:
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    with whole(folder / CURVE) as path:
+        draw_curve(summary, f"{about['set']}, {about['model']}, {about['frames']} frames", path)
+    return result
+
+
+def markdown(summary: Summary, about: Mapping[str, Any]) -> str:
+    """Two tables, all variants and their families, under what was evaluated and how."""
+    heading = (
+        f"# {about['set']}: {summary.questions} questions about {summary.clips} clips\n\n"
+        f"{about['model']}, {about['frames']} frames, {about['dtype']} on {about['device']}, {about['date']}\n\n"
+        f"    {about['command']}\n"
+    )
+    tables = [tabulate(*overview(summary))]
+    if summary.asked:
+        tables.append(tabulate(*families(summary)))
+    return "\n".join((heading, *tables, _NOTES))
+
+
+def overview(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """Head and lines of the table of all variants."""
+    head = ["variant", "tokens", "retention", "accuracy", "families' mean"]
+    head += [f"against {name}" for name in summary.references]
+    head += ["agreement", "encode", "reduce", "prefill", "questions", "speed-up"]
+    lines = [
+        [
+            row.name,
+            f"{row.tokens:.0f}",
+            f"{row.retention:.1%}",
+            _percent(row.accuracy),
+            _percent(row.family_mean),
+            *(_difference(row, name) for name in summary.references),
+            f"{row.agreement:.1%}",
+            *(f"{seconds:.2f} s" for seconds in (row.encode_s, row.reduce_s, row.prefill_s, row.questions_s)),
+            f"{row.prefill_speedup:.1f} x",
+        ]
+        for row in summary.rows
+    ]
+    if summary.majority_overall is not None:
+        mean = sum(summary.majority.values()) / len(summary.majority)
+        shares = [f"{100 * summary.majority_overall:.1f}", f"{100 * mean:.1f}"]
+        lines.append(["majority", "", "", *shares, *[""] * (len(head) - 5)])
+    return head, lines
+
+
+def families(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """Head and lines of the table of accuracies by family."""
+    names = list(summary.asked)
+    lines = [[row.name, *(_percent(row.families[name]) for name in names)] for row in summary.rows]
+    lines.append(["majority", *(f"{100 * summary.majority[name]:.1f}" for name in names)])
+    lines.append(["questions", *(str(summary.asked[name]) for name in names)])
+    return ["variant", *names], lines
+
+
+def tabulate(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table that is also aligned for the eye."""
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    rows = [head, ["-" * width for width in widths], *lines]
+    padded = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "".join(f"| {row} |\n" for row in padded)
+
+
+def _percent(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "no truth"
+    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+
+
+def _difference(row: Row, against: str) -> str:
+    found = _against(row, against)
+    if found is None:
+        return ""
+    value, low, high = (100 * part for part in dataclasses.astuple(found.accuracy))
+    p = "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f}), p {p}"
+
+
+def _against(row: Row, name: str) -> Difference | None:
+    return next((each for each in row.differences if each.against == name), None)
+
+
+def _write_csv(summary: Summary, path: Path) -> None:
+    """One line a variant, shares between 0 and 1, every interval as three columns."""
+    lines = [_flat(row, summary) for row in summary.rows]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for line in lines for name in line)))
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def _flat(row: Row, summary: Summary) -> dict[str, Any]:
+    plain = {name: getattr(row, name) for name in ("name", "chain", "tokens", "retention")}
+    estimates = {"accuracy": row.accuracy, "family_mean": row.family_mean}
+    estimates |= {f"family {name}": row.families[name] for name in summary.asked}
+    estimates |= {f"against {each.against}": each.accuracy for each in row.differences}
+    for name, estimate in estimates.items():
+        if estimate is not None:
+            plain |= {name: estimate.value, f"{name} low": estimate.low, f"{name} high": estimate.high}
+    plain |= {f"against {each.against} p": each.p for each in row.differences}
+    costs = ("agreement", "encode_s", "reduce_s", "prefill_s", "questions_s", "prefill_speedup")
+    return plain | {name: getattr(row, name) for name in costs}

@@ -1,0 +1,247 @@
+"""An evaluation asks every question of every variant once, and never again."""
+
+import dataclasses
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from comfyui_aot.aot import storage
+from comfyui_aot.aot.answering import Generation, answer
+from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.evaluation.encodings import Encodings, fingerprint
+from comfyui_aot.aot.evaluation.records import RECORDS, SETTINGS, Record, Records
+from comfyui_aot.aot.evaluation.runner import evaluate, settings, variants
+from comfyui_aot.aot.pipeline import parse
+from comfyui_aot.tests.evaluation.tiny import QUESTIONS, TinySet, tiny_model
+
+FRAMES = 2
+CHAINS = ("aot:clip_length=2", "blind")
+
+
+@pytest.fixture(scope="module")
+def vllm(embedded_folder):
+    return tiny_model(embedded_folder)
+
+
+@pytest.fixture(scope="module")
+def model(vllm):
+    return fingerprint(vllm)
+
+
+@pytest.fixture
+def run(vllm, model, tmp_path):
+    """Evaluate into one folder; gives the records."""
+
+    def run(questions=None, chains=CHAINS, retentions=(0.5,), cache=tmp_path / "encodings", **watch):
+        questions = questions or TinySet()
+        records = Records(tmp_path / "out", settings(vllm, questions, FRAMES, model))
+        encodings = Encodings(vllm, questions, FRAMES, cache, model=model)
+        evaluate(vllm, questions, variants(chains, retentions), records, encodings, **watch)
+        return records
+
+    return run
+
+
+def lines(records):
+    return (records.folder / RECORDS).read_text().splitlines()
+
+
+def test_full_tokens_come_first_and_every_variant_once():
+    names = [variant.name for variant in variants(("aot", "full", "paper", "blind", "aot"), (0.25, 0.1, 0.25))]
+    assert names == ["full", "aot 0.25", "aot 0.1", "paper", "blind"]
+
+
+def test_a_variant_knows_its_chain():
+    assert {variant.chain for variant in variants(("intra",), (0.25, 0.1))} == {"full", "intra"}
+
+
+def test_a_chain_that_does_not_exist_is_refused():
+    with pytest.raises(InputError, match="No stage is called 'nonsense'"):
+        variants(("nonsense",), (0.1,))
+
+
+def test_each_clip_and_variant_has_a_record_of_what_it_said_and_took(run, vllm):
+    records = list(run())
+    assert [(record.clip, record.variant) for record in records] == [
+        (clip, variant) for clip in "rgb" for variant in ("full", "aot:clip_length=2 0.5", "blind")
+    ]
+    full, reduced, blind = records[:3]
+    assert (full.tokens_full, full.tokens_kept, full.reduce_s) == (18, 18, 0)
+    assert (reduced.tokens_kept, blind.tokens_kept) == (9, 0)
+    assert full.encode_s == reduced.encode_s > blind.encode_s == 0
+    assert min(reduced.reduce_s, full.prefill_s, blind.questions_s) > 0
+    assert set(full.said) == set(full.scores) == {"r-colour", "r-place"}
+
+
+def test_what_is_said_is_what_the_model_answers_one_question_at_a_time(run, vllm):
+    said = {record.variant: record.said for record in run() if record.clip == "r"}
+    tokens = vllm.encode(TinySet().frames("r", FRAMES))
+    reduced = parse("aot:clip_length=2").at_retention(0.5)(tokens)
+    for variant, shown in (("full", tokens), ("aot:clip_length=2 0.5", reduced)):
+        for question in QUESTIONS[:2]:
+            alone = answer(vllm, shown, question.text, Generation(max_new_tokens=3)).text
+            assert said[variant][question.id] == alone
+
+
+def test_scores_are_the_sets_own(run):
+    class Lenient(TinySet):
+        def score(self, question, said):
+            return None if question.family == "place" else 0.5
+
+    scores = next(iter(run(Lenient()))).scores
+    assert scores == {"r-colour": 0.5, "r-place": None}
+
+
+def test_a_second_run_asks_nothing(run):
+    first = lines(run())
+    again = TinySet()
+    assert lines(run(again)) == first
+    assert again.shown == []
+
+
+def test_a_stopped_run_goes_on_where_it_was(run, tmp_path):
+    seen = []
+
+    def stop(variant):
+        seen.append(variant)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(on_record=stop)
+    before = (tmp_path / "out" / RECORDS).read_text()
+    rest = []
+    after = lines(run(on_record=rest.append))
+    assert "\n".join(after).startswith(before.strip())
+    assert rest == ["aot:clip_length=2 0.5", "blind", "full", "aot:clip_length=2 0.5", "blind"]
+    assert len(after) == 9
+
+
+def test_a_half_written_line_is_done_again(run, tmp_path):
+    whole = lines(run(chains=()))
+    path = tmp_path / "out" / RECORDS
+    path.write_text("\n".join(whole[:2]) + "\n" + whole[2][:50])
+    asked = []
+    records = run(chains=(), on_record=asked.append)
+    assert asked == ["full"]
+    assert [json.loads(line)["clip"] for line in lines(records)] == ["r", "g", "b"]
+
+
+def test_stages_added_later_are_computed_alone_and_from_kept_encodings(run):
+    run(chains=())
+    again, asked = TinySet(), []
+    records = run(again, chains=("intra",), retentions=(0.5, 0.25), on_record=asked.append)
+    assert asked == ["intra 0.5", "intra 0.25"] * 3
+    assert again.shown == []
+    assert len(list(records)) == 9
+
+
+def test_without_a_cache_nothing_is_kept_and_clips_are_encoded_again(run, tmp_path):
+    run(chains=(), cache=None)
+    again = TinySet()
+    run(again, chains=("blind",), cache=None)
+    assert again.shown == ["r", "g", "b"]
+    assert not (tmp_path / "encodings").exists()
+
+
+def test_other_settings_in_the_same_folder_are_refused(run):
+    run(chains=())
+    with pytest.raises(InputError, match=r"set\.version 1 there, 2 now.*give another folder"):
+        run(TinySet(version=2))
+
+
+def test_other_questions_in_the_same_folder_are_refused(run):
+    run(chains=())
+    with pytest.raises(InputError, match=r"questions_digest .* there"):
+        run(TinySet(questions=(*QUESTIONS[:4], dataclasses.replace(QUESTIONS[4], text="Which colour?"))))
+
+
+def test_a_folder_without_settings_is_not_added_to(tmp_path):
+    (tmp_path / RECORDS).write_text("{}\n")
+    with pytest.raises(InputError, match="cannot be read"):
+        Records(tmp_path, {})
+
+
+def test_settings_are_readable_json(run, tmp_path):
+    run(chains=())
+    told = json.loads((tmp_path / "out" / SETTINGS).read_text())
+    assert (told["set"]["version"], told["frames"], told["model"], told["dtype"]) == (1, FRAMES, "tiny", "float32")
+
+
+def test_a_record_is_on_disk_as_soon_as_it_is_added(tmp_path):
+    record = Record("c", "full", "full", 10, 10, 1.0, 0.0, 1.0, 1.0, {"q": "what\nfor"}, {"q": None})
+    records = Records(tmp_path, {"frames": 1})
+    records.add(record)
+    assert list(Records(tmp_path, {"frames": 1})) == [record]
+    assert ("c", "full") in records
+
+
+def test_what_cannot_be_reduced_names_its_clip(run):
+    class Broken(TinySet):
+        def frames(self, clip, count):
+            raise InputError("No such video.")
+
+    with pytest.raises(InputError, match="Clip r: No such video"):
+        run(Broken())
+
+
+def test_a_kept_encoding_is_the_encoding_itself(vllm, model, tmp_path):
+    fresh, kept = (Encodings(vllm, TinySet(), FRAMES, tmp_path, model=model).of("g") for _ in range(2))
+    for name in ("features", "shallow", "deep", "place", "role", "timestamps"):
+        assert torch.equal(getattr(fresh, name), getattr(kept, name))
+    assert kept.history == fresh.history
+
+
+@pytest.mark.parametrize(
+    "change", [{"frames": 3}, {"model": "another"}, {"questions": TinySet(version=2)}, {"clip": "b"}]
+)
+def test_encodings_of_something_else_are_never_read(vllm, model, tmp_path, change):
+    def encode(frames=FRAMES, model=model, questions=None, clip="g"):
+        questions = questions or TinySet()
+        Encodings(vllm, questions, frames, tmp_path, model=model).of(clip)
+        return questions.shown
+
+    assert encode() == ["g"]
+    assert encode() == []
+    assert encode(**change) != []
+
+
+def test_a_damaged_encoding_is_made_again(vllm, model, tmp_path):
+    whole = Encodings(vllm, TinySet(), FRAMES, tmp_path, model=model).of("g")
+    path = next(tmp_path.glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:1000])
+    again = Encodings(vllm, TinySet(), FRAMES, tmp_path, model=model).of("g")
+    assert torch.equal(again.features, whole.features)
+    assert torch.equal(storage.load(path).features, whole.features)
+
+
+def test_the_size_of_what_is_kept_is_known(vllm, model, tmp_path):
+    encodings = Encodings(vllm, TinySet(), FRAMES, tmp_path, model=model)
+    assert encodings.size("rgb") == 0
+    encodings.of("g")
+    assert encodings.size("rgb") == next(tmp_path.glob("*.safetensors")).stat().st_size
+
+
+def test_encodings_that_the_disk_cannot_take_are_refused_before_work(vllm, model, tmp_path, monkeypatch):
+    one = FRAMES * 36 * 48 * 4
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2 * one))
+    encodings = Encodings(vllm, TinySet(), FRAMES, tmp_path, model=model)
+    encodings.require_room("rg")
+    with pytest.raises(InputError, match="--no-cache"):
+        encodings.require_room("rgb")
+    encodings.of("g")
+    encodings.require_room("rgb")
+
+
+def test_a_model_is_told_from_another_by_a_single_weight(vllm, model):
+    weight = vllm.model.model.multi_modal_projector.linear_1.bias
+    before = weight[0].item()
+    try:
+        weight.data[0] += 1e-3
+        assert fingerprint(vllm) != model
+    finally:
+        weight.data[0] = before
+    assert fingerprint(vllm) == model
