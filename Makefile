@@ -31,8 +31,9 @@ clean:
 	$(PIP) install --constraint constraints.txt --no-deps --requirement requirements-embedded.txt
 	touch $@
 
-.venv/test: .venv/base
-	$(PIP) install --constraint constraints.txt --no-build-isolation --editable ".[embedded,test]"
+.venv/test: .venv/base requirements-lmms-eval.txt
+	$(PIP) install --constraint constraints.txt --no-build-isolation --editable ".[embedded,published,train,test]"
+	$(PIP) install --constraint constraints.txt --no-deps --requirement requirements-lmms-eval.txt
 	touch $@
 
 $(CLIP): .venv/base

@@ -1,0 +1,149 @@
+"""Our models and reductions as a model of lmms-eval, so that any of its video tasks can run them.
+
+lmms-eval (0.7) finds models through the entry point group "lmms_eval.models"; this pack's names MANIFEST. With both
+installed:
+
+    python -m lmms_eval --model aot --model_args pretrained=FOLDER,frames=32,stages=paper-onevision-10 --tasks mvbench
+
+A chain with settings of its own holds commas, which end an argument; quote it: stages="intra:budget=126+inter".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+from lmms_eval.models.registry_v2 import ModelManifest
+from tqdm import tqdm
+
+from ..answering import Generation, answer
+from ..errors import InputError
+from ..models import EMBEDDED, load
+from ..pipeline import FULL, Pipeline, is_fixed, parse
+from ..tokens import VideoTokens
+from .published.frames import clip_frames
+
+MANIFEST = ModelManifest("aot", simple_class_path=f"{__name__}.AOT")
+
+
+class AOT(lmms):
+    """A video LLM that answers from reduced tokens.
+
+    Args:
+        pretrained: a model folder in Hugging Face's layout, or "embedded".
+        frames: of each video, evenly spread over it.
+        stages: "full", a preset, or a chain of stages; "aot" where only a retention is given.
+        retention: share of the tokens that the last stage keeps, for stages that do not settle it themselves.
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        device: left out, the GPU of this process where there is one.
+        batch_size: 1; consecutive questions about one video share its encoding instead.
+        others: what lmms-eval may give and nothing here needs: max_batch_size, None.
+
+    Raises:
+        InputError: an argument there is not, a batch, stages or a model that do not fit together.
+    """
+
+    is_simple = True
+
+    def __init__(
+        self,
+        pretrained: str = EMBEDDED,
+        frames: int = 32,
+        stages: str | None = None,
+        retention: float | None = None,
+        dtype: str = "auto",
+        device: str | None = None,
+        batch_size: int | str = 1,
+        **others: Any,
+    ) -> None:
+        super().__init__()
+        if unknown := [name for name in others if name != "max_batch_size"]:
+            raise InputError(
+                f"Model aot takes no argument {unknown[0]!r}; give pretrained, frames, stages, retention, dtype or "
+                "device."
+            )
+        if str(batch_size) != "1":
+            raise InputError(f"Model aot answers one question at a time, not {batch_size}; leave batch_size at 1.")
+        self._pipeline = _pipeline(stages, retention)
+        self._frames = frames
+        self._device = torch.device(device or (Accelerator().device if torch.cuda.is_available() else "cpu"))
+        self._vllm = load(pretrained, dtype=dtype, device=self._device)
+        self._reduced: tuple[str, VideoTokens] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self._device
+
+    def generate_until(self, requests: Sequence[Instance]) -> list[str]:
+        """Answer each request about its video, in order; a video is encoded and reduced once for those in a row.
+
+        Raises:
+            InputError: a request whose visuals are not one video, or that asks for a search over several beams.
+        """
+        said = []
+        for request in tqdm(requests, desc="aot", disable=self.rank != 0):
+            question, settings, visuals_of, doc, task, split = request.args
+            tokens = self._tokens(visuals_of(self.task_dict[task][split][doc]), task)
+            text = answer(self._vllm, tokens, question, _generation(settings, task)).text
+            said.append(_until(text, settings.get("until")))
+        return said
+
+    def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
+        """Refused: a model here reads one video and one question. Raises InputError."""
+        raise InputError("Model aot answers one question about one video; choose tasks of type generate_until.")
+
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """Refused: answers are generated. Raises InputError."""
+        raise InputError(
+            "Model aot generates answers and gives no likelihoods; choose tasks of type generate_until (egoschema in "
+            "place of egoschema_mcppl, for instance)."
+        )
+
+    def _tokens(self, visuals: Sequence[Any], task: str) -> VideoTokens:
+        if len(visuals) != 1 or not isinstance(visuals[0], str | Path):
+            shown = ", ".join(sorted({type(visual).__name__ for visual in visuals})) or "nothing"
+            raise InputError(
+                f"Task {task} shows {len(visuals)} visuals ({shown}) with a question; model aot reads the path of one "
+                "video."
+            )
+        path = str(visuals[0])
+        if self._reduced is None or self._reduced[0] != path:
+            self._reduced = None
+            encoded = self._vllm.encode(clip_frames(Path(path), self._frames))
+            self._reduced = (path, self._pipeline(encoded))
+        return self._reduced[1]
+
+
+def _pipeline(stages: str | None, retention: float | None) -> Pipeline:
+    spec = stages.strip("'\"") if stages else ("aot" if retention is not None else FULL)
+    pipeline = parse(spec)
+    if retention is None:
+        return pipeline
+    if is_fixed(spec):
+        raise InputError(f"{spec} settles what it keeps; leave out retention, or give stages without one.")
+    return pipeline.at_retention(retention)
+
+
+def _generation(settings: Mapping[str, Any], task: str) -> Generation:
+    """A task's settings; greedy unless it samples."""
+    if settings.get("num_beams") not in (None, 1):
+        raise InputError(f"Task {task} asks for {settings['num_beams']} beams; model aot generates with one.")
+    sampling = settings.get("do_sample") or False
+    return Generation(
+        max_new_tokens=settings.get("max_new_tokens", Generation.max_new_tokens),
+        temperature=float(settings.get("temperature") or 0) if sampling else 0.0,
+        top_p=float(settings.get("top_p") or 1) if sampling else 1.0,
+    )
+
+
+def _until(text: str, stops: str | Sequence[str] | None) -> str:
+    """The text up to the first of the strings that end it."""
+    for stop in filter(None, [stops] if isinstance(stops, str) else stops or ()):
+        text = text.split(stop, 1)[0]
+    return text

@@ -1,0 +1,69 @@
+"""MVBench, VideoMME, EgoSchema and LongVideoBench from a folder in their published layout.
+
+Prompts and scoring are those of lmms-eval 0.7.3, with two differences. An empty answer to MVBench is wrong here; there
+it is left out, so that falling silent would help. A guess, where a set's evaluation makes one for an answer without a
+letter, is the same for every model and reduction here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from ...errors import InputError
+from .base import PublishedSet
+from .egoschema import open_egoschema, write_submission
+from .longvideobench import open_longvideobench
+from .mvbench import open_mvbench
+from .videomme import open_videomme
+
+__all__ = ["SETS", "PublishedSet", "open_set", "write_submission"]
+
+
+@dataclass(frozen=True)
+class Opener:
+    """What reads a set, and its splits, the usual one first."""
+
+    read: Callable[[Path, str], PublishedSet]
+    splits: tuple[str, ...]
+
+
+SETS: Mapping[str, Opener] = MappingProxyType(
+    {
+        "mvbench": Opener(open_mvbench, ("test",)),
+        "videomme": Opener(open_videomme, ("test",)),
+        "egoschema": Opener(open_egoschema, ("subset", "full")),
+        "longvideobench": Opener(open_longvideobench, ("validation",)),
+    }
+)
+
+
+def open_set(name: str, folder: str | Path, *, split: str | None = None, families: Sequence[str] = ()) -> PublishedSet:
+    """A published set from the folder it lies in; its videos are looked for when they are shown.
+
+    Args:
+        name: one of `SETS`.
+        folder: as downloaded, archives extracted.
+        split: of the set; the usual one where left out.
+        families: only the questions of these; all where left out.
+
+    Raises:
+        InputError: no such set, split, family or folder, or annotations that are missing or do not read.
+    """
+    if name not in SETS:
+        raise InputError(f"No published set is called {name!r}; there are {', '.join(SETS)}.")
+    opener, folder = SETS[name], Path(folder)
+    split = opener.splits[0] if split is None else split
+    if split not in opener.splits:
+        raise InputError(f"{name} has no split {split!r}; it has {', '.join(opener.splits)}.")
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}; give the one {name} was downloaded to.")
+    found = opener.read(folder, split)
+    there = tuple(dict.fromkeys(item.question.family for item in found.items))
+    if unknown := [family for family in families if family not in there]:
+        raise InputError(f"{name} has no family {unknown[0]!r}; it has {', '.join(there)}.")
+    wanted = tuple(item for item in found.items if item.question.family in (families or there))
+    return dataclasses.replace(found, items=wanted)

@@ -1,0 +1,149 @@
+"""What the published sets have in common: multiple choice, a clip for each question, a letter read off what is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+from ...errors import InputError
+from ...models.base import FrameSource
+from ..questions import Question
+from .files import Release
+from .frames import clip_frames
+
+T = TypeVar("T")
+
+Reader = Callable[[str, Sequence[str]], str]
+"""Takes what was said and the options; gives the letter that means, or "" where it means none."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Where a clip lies, and the part of it that is asked about.
+
+    Args:
+        places: where to look for it, best first, as `Release.first` takes them.
+        start, end: seconds; the end is the video's where left out.
+    """
+
+    places: tuple[str, ...]
+    start: float = 0.0
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question, its clip, and its options in order."""
+
+    question: Question
+    clip: Clip
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PublishedSet:
+    """A published set of multiple-choice questions (a `QuestionSet`).
+
+    Args:
+        name: as the command line calls it.
+        release: the folder it lies in.
+        split: which of its parts this is.
+        items: its questions.
+        read: how a letter is read off an answer.
+        guesses: whether an answer without a letter counts as a guess, as the set's own evaluation has it, or is wrong.
+        max_new_tokens: the longest answer, in LLM tokens.
+    """
+
+    name: str
+    release: Release
+    split: str
+    items: tuple[Item, ...]
+    read: Reader
+    guesses: bool
+    max_new_tokens: int
+
+    @cached_property
+    def questions(self) -> tuple[Question, ...]:
+        """In the set's order; answers are letters."""
+        return tuple(item.question for item in self.items)
+
+    @cached_property
+    def identity(self) -> Mapping[str, object]:
+        """Name, split, how many questions, and a digest of them and of the parts of the videos they are about."""
+        told = [(dataclasses.asdict(item.question), item.clip.start, item.clip.end) for item in self.items]
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return {"set": self.name, "split": self.split, "questions": len(self.items), "sha256": digest}
+
+    def frames(self, clip: str, count: int) -> FrameSource:
+        """`count` frames of a clip, evenly over the part that is asked about.
+
+        Raises:
+            InputError: the set has no such clip, or its video is missing or not readable.
+        """
+        place = self._clip(clip)
+        return clip_frames(self.release.first(place.places), count, place.start, place.end)
+
+    def require(self, clips: Iterable[str]) -> None:
+        """Refuse, before a long run, clips whose videos are not there. Raises InputError for the first of them."""
+        for clip in clips:
+            self.release.first(self._clip(clip).places)
+
+    def choice(self, question: Question, said: str) -> str:
+        """The letter that an answer chooses; "" where it chooses none.
+
+        A guess is drawn with the question as its seed: the same for everyone who gives no letter.
+        """
+        options = self._options[question.id]
+        letter = self.read(said, options)
+        if letter or not self.guesses:
+            return letter
+        return random.Random(question.id).choice(letters(len(options)))
+
+    def score(self, question: Question, said: str) -> float | None:
+        """1 where the right letter is chosen, else 0; None where the set publishes no answer."""
+        return float(self.choice(question, said) == question.answer) if question.answer else None
+
+    def _clip(self, clip: str) -> Clip:
+        if clip not in self._clips:
+            raise InputError(f"{self.release.title} has no clip {clip!r}; take one from its questions.")
+        return self._clips[clip]
+
+    @cached_property
+    def _clips(self) -> dict[str, Clip]:
+        return {item.question.clip: item.clip for item in self.items}
+
+    @cached_property
+    def _options(self) -> dict[str, tuple[str, ...]]:
+        return {item.question.id: item.options for item in self.items}
+
+
+def read_rows(
+    release: Release, annotations: str, rows: Iterable[Any], read: Callable[[int, Mapping[str, Any]], T]
+) -> Iterator[T]:
+    """What `read` makes of each row, which it is given with its number.
+
+    Args:
+        annotations: the file the rows are from, for the error.
+
+    Raises:
+        InputError: a row has not the fields or values it is published with.
+    """
+    for i, row in enumerate(rows):
+        try:
+            yield read(i, row)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{release.title}'s {annotations} has a question, number {i}, that is not as published "
+                f"({type(error).__name__}: {error}); download it again."
+            ) from error
+
+
+def letters(count: int) -> str:
+    """The letters of so many options: "ABC"."""
+    return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:count]

@@ -1,0 +1,83 @@
+"""A published set's folder: its annotations and videos, and one clear line for whatever is not there."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+
+
+@dataclass(frozen=True)
+class Release:
+    """A set as it was published, on this disk.
+
+    Args:
+        title: what the set is called in print.
+        folder: where it lies, its archives extracted.
+        layout: what has to lie in it, in a few words, for whoever has it otherwise.
+    """
+
+    title: str
+    folder: Path
+    layout: str
+
+    def json(self, relative: str) -> Any:
+        """What an annotation file in JSON holds. Raises InputError where there is none or it does not parse."""
+        path = self._annotations(relative)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.title}'s {path} is no readable JSON ({error}); download it again.") from error
+
+    def parquet(self, relative: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows of an annotation file in Parquet, those columns of it.
+
+        Raises:
+            InputError: there is no such file, it does not read, or pyarrow is not installed.
+        """
+        path = self._annotations(relative)
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError as error:
+            raise InputError(
+                f"{self.title}'s questions are a Parquet file, which pyarrow reads, and pyarrow is not installed; "
+                "pip install pyarrow."
+            ) from error
+        try:
+            return parquet.read_table(path, columns=list(columns)).to_pylist()
+        except (OSError, pyarrow.ArrowException) as error:
+            raise InputError(
+                f"{self.title}'s {path} is no Parquet file with the columns {', '.join(columns)} ({error}); "
+                "download it again."
+            ) from error
+
+    def first(self, patterns: Sequence[str]) -> Path:
+        """The first file or folder there is of these, which are relative and may hold the wildcards of `glob`.
+
+        Raises:
+            InputError: there is none.
+        """
+        for pattern in patterns:
+            if found := sorted(self.folder.glob(pattern)):
+                return found[0]
+        raise self._missing(" or ".join(patterns))
+
+    def _annotations(self, relative: str) -> Path:
+        path = self.folder / relative
+        if not path.is_file():
+            raise self._missing(relative)
+        return path
+
+    def _missing(self, wanted: str) -> InputError:
+        return InputError(f"{self.title}'s {wanted} is missing in {self.folder}; lay the folder out as {self.layout}.")
+
+
+def literal(name: str) -> str:
+    """A name as a pattern of `Release.first` that means nothing but itself."""
+    return glob.escape(name)

@@ -1,0 +1,73 @@
+"""Frames of a clip as LLaVA's evaluation takes them: always as many as asked for, evenly over the part asked about."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ...errors import InputError
+from ...models.base import FrameSource
+from ...video import Frames, Sampling, open_video
+
+PICTURES_PER_SECOND = 3.0
+"""Of a clip that is a folder of pictures: TVQA's rate, and so that of MVBench's episodic reasoning."""
+
+PICTURES = (".jpg", ".jpeg", ".png")
+
+
+def clip_frames(path: Path, count: int, start: float = 0.0, end: float | None = None) -> FrameSource:
+    """`count` frames at `np.linspace(first, last, count, dtype=int)` of those from `start` to `end` seconds.
+
+    A clip of fewer frames shows each of them as often as it takes to make `count`, at evenly spread times.
+
+    Args:
+        path: a video file, or a folder of pictures at 3 a second, in the order of their names, the first at 0 s.
+        count: at least 1.
+        end: to the last frame where left out.
+
+    Raises:
+        InputError: a count below 1, no readable video or pictures, or none in that part of it.
+    """
+    every = Sampling(mode="every", frames=count, start=start, end=end)
+    if path.is_dir():
+        return _from_pictures(path, count, every)
+    video = open_video(path, every)
+    if video.count >= count:
+        return dataclasses.replace(video, chosen=video.chosen[_spread(video.count, count)])
+    (frames,) = video.parts(video.count)
+    return _held(frames, count)
+
+
+def _from_pictures(folder: Path, count: int, every: Sampling) -> Frames:
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
+    if not files:
+        raise InputError(f"{folder} holds no pictures ({', '.join(PICTURES)}); extract the set's frames into it.")
+    times = torch.arange(len(files), dtype=torch.float64) / PICTURES_PER_SECOND
+    chosen = every.indices(times, folder.name)
+    chosen = chosen[_spread(len(chosen), min(count, len(chosen)))]
+    pixels = torch.stack([_pixels(files[i]) for i in chosen.tolist()])
+    frames = Frames(pixels, times[chosen], folder.name)
+    return frames if frames.count == count else _held(frames, count)
+
+
+def _pixels(file: Path) -> torch.Tensor:
+    try:
+        with Image.open(file) as picture:
+            return torch.from_numpy(np.array(picture.convert("RGB")))
+    except OSError as error:
+        raise InputError(f"{file} is no readable picture ({error}); extract the set's frames again.") from error
+
+
+def _spread(frames: int, count: int) -> torch.Tensor:
+    return torch.from_numpy(np.linspace(0, frames - 1, count, dtype=int))
+
+
+def _held(frames: Frames, count: int) -> Frames:
+    """`count` frames out of fewer; a clip of one frame is shown for a second."""
+    first, last = float(frames.timestamps[0]), float(frames.timestamps[-1])
+    times = torch.linspace(first, last if frames.count > 1 else first + 1, count, dtype=torch.float64)
+    return Frames(frames.pixels[_spread(frames.count, count)], times, frames.source)
