@@ -44,6 +44,7 @@ class LlavaOnevision(VideoLLM):
         preprocessor: dict[str, object] | None = None,
         chat_template: str | None = None,
     ) -> None:
+        model.model.vision_tower.set_attn_implementation(ATTENTION)
         self.model = model
         own = model.generation_config
         # A checkpoint's sampling defaults would be filled in wherever a greedy answer leaves something unsaid.
@@ -89,7 +90,6 @@ class LlavaOnevision(VideoLLM):
             )
         except ImportError as error:
             raise InputError(f"{name} cannot be loaded with attention {attention} ({error}); choose sdpa.") from error
-        model.model.vision_tower.set_attn_implementation(ATTENTION)
         return cls(
             model.eval().to(device),
             AutoTokenizer.from_pretrained(folder, local_files_only=True),

@@ -6,6 +6,7 @@ for frames of any size (the stock class knows one) and with all of a clip's ques
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,12 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlavaOnevisionForConditionalGeneration
 
+from ..evaluation.scenes import Scene
+from ..evaluation.shapes_set import Asked
 from ..layout import Layout
-from ..models.embedded import untrained
+from ..models.embedded import IMAGE_MEAN, IMAGE_STD, untrained
 from ..models.embedded_weights import TrainedWeights
 from ..models.llava_onevision import LlavaOnevision
-from ..video import Frames
-from .packing import IGNORED, PACKED_ATTENTION, pack
+from .packing import IGNORED, PACKED_ATTENTION, Pack, Pointing, pack
+from .pointing import Grounding, Look, cells, mentions
 from .warm_start import WarmStart, fit_projector
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -30,9 +33,16 @@ _FRAMES_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Result:
-    """What a clip's questions came to: the loss, and for each question whether its first answer token was right."""
+    """What a clip's questions came to.
+
+    Args:
+        loss: of the answers' tokens.
+        pointing: of where the tokens looked that name shapes, and those that answer; see :class:`Pointing`.
+        right: for each question, whether its first answer token was right.
+    """
 
     loss: Tensor
+    pointing: Tensor
     right: list[bool]
 
 
@@ -48,7 +58,7 @@ class Learner(nn.Module):
         super().__init__()
         model, tokenizer = untrained()
         self._tokenizer = tokenizer
-        self._adapter = LlavaOnevision(model, tokenizer, "embedded", preprocessor=None)
+        self._adapter = LlavaOnevision(model, tokenizer, "embedded")
         self.device = torch.device(device)
         model.requires_grad_(False)
         inject_adapter_in_model(
@@ -66,10 +76,7 @@ class Learner(nn.Module):
             (token,) = self._tokenizer(word, add_special_tokens=False).input_ids
             return words[token]
 
-        def pool(states: Tensor) -> Tensor:
-            return _pool(states)
-
-        projector = fit_projector(lambda pixels: self.tower(pixels).cpu(), pool, embed, settings)
+        projector = fit_projector(lambda pixels: self.tower(pixels).cpu(), _pool, embed, settings)
         self.model.model.multi_modal_projector.load_state_dict(projector)
 
     @torch.no_grad()
@@ -84,20 +91,28 @@ class Learner(nn.Module):
             states.append(hidden[self.model.config.vision_feature_layer][:, 1:])
         return torch.cat(states)
 
-    def forward(self, frames: Frames, asked: Sequence[tuple[str, str]]) -> Result:
-        """Ask all questions, as (words, answer), about one clip."""
+    def forward(self, scene: Scene, asked: Sequence[Asked], grounding: Grounding) -> Result:
+        """Ask all questions about one clip."""
         model = self.model.model
-        visual = _pool(model.multi_modal_projector(self.tower(frames.pixels))).flatten(0, 1)
+        visual = _pool(model.multi_modal_projector(self.tower(scene.frames().pixels)))
         embed = self.model.get_input_embeddings()
-        prompts = [self._adapter.prompt(question) for question, _ in asked]
-        prefix = torch.cat((embed(prompts[0].before.to(self.device)), visual, model.image_newline[None]))
-        packed = pack(len(prefix), [(p.after, self._answer(a)) for p, (_, a) in zip(prompts, asked, strict=True)])
+        prompts = [self._adapter.prompt(question.words) for question in asked]
+        before = prompts[0].before.to(self.device)
+        prefix = torch.cat((embed(before), visual.flatten(0, 1), model.image_newline[None]))
+        packed = pack(len(prefix), [(p.after, self._answer(q.answer)) for p, q in zip(prompts, asked, strict=True)])
+        naming, answering = self._looks(scene, asked, [prompt.after for prompt in prompts], packed)
+        side = round(visual.shape[1] ** 0.5)
+        pointing = [
+            self._pointing(scene, looks, layers, grounding.heads, side, len(before))
+            for looks, layers in ((naming, grounding.naming), (answering, grounding.answering))
+        ]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             hidden = model.language_model(
                 inputs_embeds=torch.cat((prefix, embed(packed.ids.to(self.device))))[None],
                 position_ids=packed.positions[None].to(self.device),
                 attention_mask=packed.mask.to(self.device),
                 use_cache=False,
+                pointing=pointing,
             ).last_hidden_state[0, len(prefix) :]
         asked_for = packed.targets != IGNORED
         logits = self.model.lm_head(hidden[asked_for.to(self.device)]).float()
@@ -105,7 +120,7 @@ class Learner(nn.Module):
         chosen = torch.full_like(packed.targets, IGNORED)
         chosen[asked_for] = logits.detach().argmax(-1).cpu()
         right = (chosen == packed.targets)[packed.first].tolist()
-        return Result(functional.cross_entropy(logits, targets), right)
+        return Result(functional.cross_entropy(logits, targets), sum(each.loss for each in pointing), right)
 
     def weights(self, info: dict[str, object]) -> TrainedWeights:
         """What has been learnt so far."""
@@ -117,6 +132,30 @@ class Learner(nn.Module):
                 lora[name] = (down, up * layer.scaling[_ADAPTER])
         return TrainedWeights(projector, lora, info)
 
+    def _looks(
+        self, scene: Scene, asked: Sequence[Asked], texts: Sequence[Tensor], packed: Pack
+    ) -> tuple[list[Look], list[Look]]:
+        """The tokens of a pack that name shapes, and those that answer, each with the actors it should see."""
+        naming, answering = [], []
+        for question, ids, last in zip(asked, texts, packed.first.tolist(), strict=True):
+            pieces = [self._tokenizer.decode([token]) for token in ids.tolist()]
+            ends = list(itertools.accumulate(map(len, pieces)))
+            offsets = [(end - len(piece), end) for end, piece in zip(ends, pieces, strict=True)]
+            start = last + 1 - len(ids)
+            found = mentions("".join(pieces), offsets, scene)
+            naming += [Look(start + look.token, look.actors) for look in found]
+            if question.about:
+                answering.append(Look(last, question.about))
+        return naming, answering
+
+    def _pointing(
+        self, scene: Scene, looks: Sequence[Look], layers: Sequence[int], heads: Sequence[int], side: int, before: int
+    ) -> Pointing:
+        rows = torch.tensor([look.token for look in looks], dtype=torch.long, device=self.device)
+        shown = [functional.pad(cells(scene, look.actors, side), (before, 1)) for look in looks]
+        about = torch.stack(shown).to(self.device) if shown else torch.zeros(0, 1, dtype=torch.bool)
+        return Pointing(rows, about, layers, heads)
+
     def _answer(self, words: str) -> Tensor:
         ids = self._tokenizer(words, add_special_tokens=False).input_ids
         return torch.tensor([*ids, self._tokenizer.eos_token_id])
@@ -124,8 +163,6 @@ class Learner(nn.Module):
 
 def normalise(pixels: Tensor) -> Tensor:
     """The tower's pixel values, float32 (T, 3, H, W), of frames, uint8 (T, H, W, 3)."""
-    from ..models.embedded import IMAGE_MEAN, IMAGE_STD
-
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGE_MEAN, IMAGE_STD))
     return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
 

@@ -57,11 +57,11 @@ def pack(prefix: int, pairs: Sequence[tuple[Tensor, Tensor]]) -> Pack:
 
 
 class Pointing:
-    """How much attention the tokens that answer pay to what a question is about.
+    """How much attention tokens behind the prefix pay to what they should see in it.
 
     Args:
-        rows: (questions,) long: the tokens that predict an answer, counted from the end of the prefix.
-        about: (questions, prefix) bool: the tokens of the prefix that show what the question is about.
+        rows: (looks,) long: the tokens, counted from the end of the prefix.
+        about: (looks, prefix) bool: what each should see, one token at least.
         layers: the layers that are watched, in each the heads ``heads``.
     """
 
@@ -85,8 +85,8 @@ class Pointing:
 
     @property
     def loss(self) -> Tensor:
-        """The mean negative logarithm of the share of attention."""
-        return torch.stack(self._losses).mean()
+        """The mean negative logarithm of the share of attention; 0 where there was nothing to watch."""
+        return torch.stack(self._losses).mean() if self._losses else torch.zeros(())
 
 
 def packed_attention(
@@ -96,7 +96,7 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor,
     scaling: float | None = None,
-    pointing: Pointing | None = None,
+    pointing: Sequence[Pointing] = (),
     **_: object,
 ) -> tuple[Tensor, None]:
     """Attention for transformers: causal over the prefix, by the mask of a :class:`Pack` over what is behind it.
@@ -107,8 +107,8 @@ def packed_attention(
     prefix = key.shape[2] - attention_mask.shape[2]
     groups = query.shape[1] // key.shape[1]
     key, value = (states.repeat_interleave(groups, 1) for states in (key, value))
-    if pointing is not None:
-        pointing.watch(module.layer_idx, query[:, :, prefix:], key, attention_mask, scaling)
+    for each in pointing:
+        each.watch(module.layer_idx, query[:, :, prefix:], key, attention_mask, scaling)
     parts = [
         functional.scaled_dot_product_attention(
             query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], is_causal=True, scale=scaling

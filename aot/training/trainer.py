@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ import torch
 from ..evaluation.scenes import SceneSettings, make_scene
 from ..evaluation.shapes_set import SPLITS, ask
 from .learner import Learner
+from .pointing import Grounding
 from .warm_start import WarmStart
 
 _CHECKPOINT, _LOG = "checkpoint.pt", "log.jsonl"
@@ -47,16 +47,29 @@ class Phase:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the embedded model is trained. Always with all tokens: what is reduced later is reduced untrained."""
+    """How the embedded model is trained. Always with all tokens: what is reduced later is reduced untrained.
+
+    Args:
+        phases: one after another.
+        rank, alpha: of LoRA.
+        projector_rate: the projector's learning rate, as a share of LoRA's.
+        clip_gradient: the longest gradient.
+        betas: of Adam.
+        first_seed: the first clip's; every further clip has the next.
+        checkpoint_every: so many clips.
+        seed: of what LoRA begins with.
+    """
 
     phases: tuple[Phase, ...]
     rank: int = 8
     alpha: float = 16.0
     projector_rate: float = 0.3
     warm_start: WarmStart = field(default_factory=WarmStart)
+    grounding: Grounding = field(default_factory=Grounding)
     clip_gradient: float = 1.0
     betas: tuple[float, float] = (0.9, 0.98)
     first_seed: int = SPLITS["train"]
+    checkpoint_every: int = 25
     seed: int = 0
 
     @property
@@ -74,22 +87,6 @@ class Settings:
         raise IndexError(index)
 
 
-SMALL, WHOLE = (
-    MappingProxyType({"size": 196, "radius": (13.0, 22.0)}),
-    MappingProxyType({"size": 378, "radius": (15.0, 28.0)}),
-)
-
-DEFAULT = Settings(
-    phases=(
-        Phase(20, frames=(4,), each=4, rate=1e-3, **SMALL),
-        Phase(280, frames=(4,), each=4, rate=1e-3, **SMALL),
-        Phase(400, frames=(4, 8, 12, 16), each=4, rate=8e-4, **SMALL),
-        Phase(100, frames=(4, 6, 8), each=5, rate=5e-4, **WHOLE),
-        Phase(50, frames=(8, 12, 16), each=5, rate=5e-5, **WHOLE),
-    )
-)
-
-
 @dataclass(frozen=True)
 class Progress:
     """Where training is after a clip: families' answers as (name, right) pairs."""
@@ -97,6 +94,7 @@ class Progress:
     clip: int
     clips: int
     loss: float
+    pointing: float
     answers: tuple[tuple[str, bool], ...]
     seconds: float
 
@@ -108,7 +106,7 @@ def train(
 
     Args:
         settings: see :class:`Settings`; those of a checkpoint's run have to be the same up to where it stopped.
-        folder: for the checkpoint, written every 25 clips, and the log.
+        folder: for the checkpoint and the log, a line a clip.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
@@ -123,16 +121,16 @@ def train(
     for index in range(done, settings.clips):
         start = time.perf_counter()
         phase, rate = settings.at(index)
-        loss, answers = _learn_clip(learner, settings.first_seed + index, phase)
+        loss, pointing, answers = _learn_clip(learner, settings.first_seed + index, phase, settings.grounding)
         for group in optimiser.param_groups:
             group["lr"] = rate * group["scale"]
         torch.nn.utils.clip_grad_norm_(lora + projector, settings.clip_gradient)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        progress = Progress(index + 1, settings.clips, loss, answers, time.perf_counter() - start)
+        progress = Progress(index + 1, settings.clips, loss, pointing, answers, time.perf_counter() - start)
         with (folder / _LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(asdict(progress)) + "\n")
-        if (index + 1) % 25 == 0 or index + 1 == settings.clips:
+        if (index + 1) % settings.checkpoint_every == 0 or index + 1 == settings.clips:
             _save(folder / _CHECKPOINT, learner, optimiser, index + 1)
         yield learner, progress
 
@@ -143,15 +141,16 @@ def accuracy(answers: Sequence[tuple[str, bool]]) -> Mapping[str, float]:
     return {family: float(np.mean([right for name, right in answers if name == family])) for family in families}
 
 
-def _learn_clip(learner: Learner, seed: int, phase: Phase) -> tuple[float, tuple[tuple[str, bool], ...]]:
+def _learn_clip(
+    learner: Learner, seed: int, phase: Phase, grounding: Grounding
+) -> tuple[float, float, tuple[tuple[str, bool], ...]]:
     frames = phase.frames[np.random.default_rng((seed, 7)).integers(len(phase.frames))]
     scene = make_scene(seed, SceneSettings(frames=frames, size=phase.size, radius=phase.radius))
     asked = ask(scene, each=phase.each)
-    result = learner(scene.frames(), [(words, answer) for _, words, answer in asked])
-    result.loss.backward()
-    return float(result.loss.detach()), tuple(
-        (family, ok) for (family, *_), ok in zip(asked, result.right, strict=True)
-    )
+    result = learner(scene, [question for _, question in asked], grounding)
+    (result.loss + grounding.weight * result.pointing).backward()
+    answers = tuple((family, ok) for (family, _), ok in zip(asked, result.right, strict=True))
+    return float(result.loss.detach()), float(result.pointing.detach()), answers
 
 
 def _learnt(learner: Learner) -> dict[str, torch.Tensor]:
