@@ -44,7 +44,7 @@ class Encodings:
     def __init__(self, vllm: VideoLLM, questions: QuestionSet, frames: int, folder: Path | None, *, model: str) -> None:
         self._vllm, self._questions, self._frames, self.folder = vllm, questions, frames, folder
         self._identity = {
-            "set": dict(questions.identity),
+            "footage": dict(questions.footage),
             "frames": frames,
             "model": model,
             "dtype": str(vllm.dtype),

@@ -40,6 +40,10 @@ class QuestionSet(Protocol):
         """All that decides its clips and questions, JSON-ready: two sets with equal identities are the same set."""
 
     @property
+    def footage(self) -> Mapping[str, object]:
+        """All that decides what a clip of a given name shows, JSON-ready; its encodings are good for any such set."""
+
+    @property
     def questions(self) -> Sequence[Question]:
         """In the set's order."""
 

@@ -33,6 +33,11 @@ class Selection:
         return {**self.whole.identity, "limit": self.limit}
 
     @property
+    def footage(self) -> Mapping[str, object]:
+        """The whole set's."""
+        return self.whole.footage
+
+    @property
     def max_new_tokens(self) -> int:
         """The whole set's."""
         return self.whole.max_new_tokens

@@ -25,6 +25,9 @@ from .scenes import DIRECTIONS, Actor, Scene, SceneSettings, make_scene
 SPLITS = MappingProxyType({"train": 0, "dev": 1_000_000, "test": 2_000_000})
 """The first seed of each split; each has a million."""
 
+VERSION = 1
+"""Raised whenever a seed's clip or questions change."""
+
 NUMBERS = ("one", "two", "three")
 FORMS = MappingProxyType(
     {"1": "one", "2": "two", "3": "three", "color": "colour", "upwards": "up", "downwards": "down"}
@@ -178,7 +181,12 @@ class ShapesSet:
     @property
     def identity(self) -> Mapping[str, object]:
         """Seeds and settings; the questions follow from them."""
-        return {"set": self.name, "first_seed": self.first_seed, "clips": self.clips, **asdict(self.settings)}
+        return {**self.footage, "first_seed": self.first_seed, "clips": self.clips}
+
+    @property
+    def footage(self) -> Mapping[str, object]:
+        """The settings; a clip's name is its seed."""
+        return {"set": self.name, "version": VERSION, **asdict(self.settings)}
 
     @cached_property
     def questions(self) -> Sequence[Question]:

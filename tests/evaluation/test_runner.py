@@ -139,6 +139,13 @@ def test_stages_added_later_are_computed_alone_and_from_kept_encodings(run):
     assert len(list(records)) == 9
 
 
+def test_other_questions_about_the_same_clips_read_what_was_encoded_and_other_clips_do_not(vllm, model, tmp_path):
+    first, same, other = TinySet(), TinySet(version=2), TinySet(tint=90)
+    for questions in (first, same, other):
+        Encodings(vllm, questions, FRAMES, tmp_path / "encodings", model=model).of("r")
+    assert [questions.shown for questions in (first, same, other)] == [["r"], [], ["r"]]
+
+
 def test_without_a_cache_nothing_is_kept_and_clips_are_encoded_again(run, tmp_path):
     run(chains=(), cache=None)
     again = TinySet()
@@ -196,7 +203,7 @@ def test_a_kept_encoding_is_the_encoding_itself(vllm, model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"frames": 3}, {"model": "another"}, {"questions": TinySet(version=2)}, {"clip": "b"}]
+    "change", [{"frames": 3}, {"model": "another"}, {"questions": TinySet(tint=90)}, {"clip": "b"}]
 )
 def test_encodings_of_something_else_are_never_read(vllm, model, tmp_path, change):
     def encode(frames=FRAMES, model=model, questions=None, clip="g"):

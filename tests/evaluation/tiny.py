@@ -29,11 +29,12 @@ QUESTIONS = (
 
 @dataclass
 class TinySet:
-    """``shown`` tells which clips have been asked for, in that order."""
+    """``shown`` tells which clips have been asked for, in that order; ``tint`` is what decides how they look."""
 
     questions: tuple[Question, ...] = QUESTIONS
     max_new_tokens: int = 3
     version: int = 1
+    tint: int = 120
     shown: list[str] = field(default_factory=list)
 
     name = "tiny"
@@ -42,9 +43,13 @@ class TinySet:
     def identity(self):
         return {"set": "tiny", "version": self.version}
 
+    @property
+    def footage(self):
+        return {"set": "tiny", "tint": self.tint}
+
     def frames(self, clip, count):
         self.shown.append(clip)
-        pixels = torch.full((count, 56, 56, 3), 120, dtype=torch.uint8)
+        pixels = torch.full((count, 56, 56, 3), self.tint, dtype=torch.uint8)
         for i in range(count):
             pixels[i, 8:40, 4 + i : 30 + i] = torch.tensor(COLOURS[clip], dtype=torch.uint8)
         return Frames(pixels, torch.arange(count, dtype=torch.float64), clip)

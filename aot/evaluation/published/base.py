@@ -80,6 +80,11 @@ class PublishedSet:
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         return {"set": self.name, "split": self.split, "questions": len(self.items), "sha256": digest}
 
+    @property
+    def footage(self) -> Mapping[str, object]:
+        """The set's name; a clip's name tells its video, and the part of it."""
+        return {"set": self.name}
+
     def frames(self, clip: str, count: int) -> FrameSource:
         """`count` frames of a clip, evenly over the part that is asked about.
 
