@@ -125,10 +125,10 @@ def convert(folder: Path, *, on_progress: Progress = ignore_progress) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def normalise(image: np.ndarray) -> Tensor:
-    """The tower's pixel values, float32 (3, H, W), of a picture, uint8 (H, W, 3) RGB."""
+def normalise(pixels: Tensor) -> Tensor:
+    """The tower's pixel values, float32 (T, 3, H, W), of frames, uint8 (T, H, W, 3) RGB."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGE_MEAN, IMAGE_STD))
-    return (torch.from_numpy(image).permute(2, 0, 1).float() / 255 - mean) / std
+    return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 def resize_positions(positions: Tensor, side: int) -> Tensor:

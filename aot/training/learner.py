@@ -19,7 +19,7 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from ..evaluation.scenes import Scene
 from ..evaluation.shapes_set import Asked
 from ..layout import Layout
-from ..models.embedded import IMAGE_MEAN, IMAGE_STD, untrained
+from ..models.embedded import normalise, untrained
 from ..models.embedded_weights import TrainedWeights
 from ..models.llava_onevision import LlavaOnevision
 from .packing import IGNORED, PACKED_ATTENTION, Pack, Pointing, pack
@@ -159,12 +159,6 @@ class Learner(nn.Module):
     def _answer(self, words: str) -> Tensor:
         ids = self._tokenizer(words, add_special_tokens=False).input_ids
         return torch.tensor([*ids, self._tokenizer.eos_token_id])
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    """The tower's pixel values, float32 (T, 3, H, W), of frames, uint8 (T, H, W, 3)."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGE_MEAN, IMAGE_STD))
-    return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 def _pool(states: Tensor) -> Tensor:

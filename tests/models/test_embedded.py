@@ -25,9 +25,9 @@ from comfyui_aot.aot.training.warm_start import cell_contents
 HELD_OUT = range(3_000_000, 3_000_008)
 
 
-def picture(seed: int) -> np.ndarray:
-    """The first frame of a clip no training has seen."""
-    return next(make_scene(seed).pictures())
+def picture(seed: int) -> torch.Tensor:
+    """The first frame of a clip no training has seen, (1, H, W, 3)."""
+    return torch.from_numpy(next(make_scene(seed).pictures()))[None]
 
 
 def _package_file(package: str, file: str) -> Path:
@@ -51,7 +51,7 @@ def tokenizer(embedded_folder: Path):
 
 @pytest.fixture(scope="module")
 def pixels() -> torch.Tensor:
-    return torch.stack([embedded.normalise(picture(seed)) for seed in HELD_OUT[:2]])
+    return torch.cat([embedded.normalise(picture(seed)) for seed in HELD_OUT[:2]])
 
 
 def _hidden_states(tower, pixels):
@@ -148,7 +148,7 @@ def test_projected_tokens_of_unseen_pictures_lie_nearest_to_the_words_for_what_i
     for seed in HELD_OUT:
         scene = make_scene(seed)
         with torch.no_grad():
-            video = model.get_video_features(embedded.normalise(picture(seed))[None, None])
+            video = model.get_video_features(embedded.normalise(picture(seed))[None])
         tokens = getattr(video, "pooler_output", video)[0][:-1]
         covered, contents = cell_contents(scene.shapes(0), 378, 14)
         for position, names in enumerate((COLOURS, KINDS)):
