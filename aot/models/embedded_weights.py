@@ -17,6 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..files import whole
+
 TRAINED = Path(__file__).with_name("embedded.safetensors")
 """What the package carries."""
 
@@ -56,10 +58,9 @@ class TrainedWeights:
         tensors = {f"{_PROJECTOR}{name}": tensor for name, tensor in self.projector.items()}
         for name, (down, up) in self.lora.items():
             tensors |= {f"{name}{_DOWN}": down, f"{name}{_UP}": up}
-        part = path.with_suffix(".part")
         metadata = {key: json.dumps(value) for key, value in self.info.items()}
-        save_file({name: tensor.to(torch.bfloat16).contiguous() for name, tensor in tensors.items()}, part, metadata)
-        part.replace(path)
+        with whole(path) as part:
+            save_file({name: t.to(torch.bfloat16).contiguous() for name, t in tensors.items()}, part, metadata)
 
 
 def read(path: Path = TRAINED) -> TrainedWeights:

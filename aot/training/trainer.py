@@ -17,6 +17,7 @@ import torch
 
 from ..evaluation.scenes import SceneSettings, make_scene
 from ..evaluation.shapes_set import SPLITS, ask
+from ..files import make_folder, whole
 from .learner import Learner
 from .pointing import Grounding
 from .warm_start import WarmStart
@@ -108,7 +109,7 @@ def train(
         settings: see :class:`Settings`; those of a checkpoint's run have to be the same up to where it stopped.
         folder: for the checkpoint and the log, a line a clip.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     torch.manual_seed(settings.seed)
     learner = Learner(rank=settings.rank, alpha=settings.alpha, device=device)
     projector = [p for n, p in learner.named_parameters() if p.requires_grad and "multi_modal_projector" in n]
@@ -158,9 +159,8 @@ def _learnt(learner: Learner) -> dict[str, torch.Tensor]:
 
 
 def _save(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, done: int) -> None:
-    part = path.with_suffix(".part")
-    torch.save({"learnt": _learnt(learner), "optimiser": optimiser.state_dict(), "done": done}, part)
-    part.replace(path)
+    with whole(path) as part:
+        torch.save({"learnt": _learnt(learner), "optimiser": optimiser.state_dict(), "done": done}, part)
 
 
 def _resume(path: Path, learner: Learner, optimiser: torch.optim.Optimizer) -> int:
