@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import pot
 from .errors import InputError
-from .transport import VANISHED, Transport, log_sinkhorn, sinkhorn
+from .transport import VANISHED, Explicit, Transport, log_sinkhorn, sinkhorn
 
 RELEASED_TOLERANCE = 1e-2
 """AOT's authors stop where the scaling changes by less than this on average."""
@@ -29,7 +29,7 @@ class Solver:
 
     Args:
         name: one of :data:`SOLVERS`.
-        eps: entropic regularisation, above 0, in units of cost; not used by "emd" and "partial".
+        eps: entropic regularisation, above 0, in units of cost; not used by "emd", "partial" and "nearest".
         max_iterations: of the solvers that iterate, at most.
         tolerance: of the marginals' L1 error, where a solver iterates to one.
         relaxation: of "unbalanced", weight of the marginals; large is balanced.
@@ -58,7 +58,7 @@ class Solver:
 
     @property
     def balanced(self) -> bool:
-        """Whether the plan's marginals are u and v."""
+        """Whether the plan gives out all of every source."""
         return self.name not in ("unbalanced", "partial")
 
     @property
@@ -156,6 +156,15 @@ def _partial(solver: Solver, cost: Tensor, u: Tensor, v: Tensor, largest: float 
     return pot.partial(cost, u, v, mass=solver.mass)
 
 
+def _nearest(solver: Solver, cost: Tensor, u: Tensor, v: Tensor, largest: float | None) -> Transport:
+    """Every source whole to its cheapest target, whatever the targets' marginal says."""
+    cheapest = cost.masked_fill((v <= 0)[:, None], torch.inf).argmin(2, keepdim=True)
+    plan = torch.zeros_like(cost).scatter_(2, cheapest, u.to(cost)[:, :, None])
+    none = torch.full_like(u, torch.nan), torch.full_like(v, torch.nan)
+    error = (plan.sum(1) - v.to(cost)).abs().sum(1)
+    return Explicit(torch.zeros(len(u), dtype=torch.long, device=u.device), error, *none, plan)
+
+
 SOLVERS: Mapping[str, Callable[[Solver, Tensor, Tensor, Tensor, float | None], Transport]] = MappingProxyType(
     {
         "early": _scaling("each", RELEASED_TOLERANCE),
@@ -166,12 +175,14 @@ SOLVERS: Mapping[str, Callable[[Solver, Tensor, Tensor, Tensor, float | None], T
         "pot-log": _pot_log,
         "unbalanced": _unbalanced,
         "partial": _partial,
+        "nearest": _nearest,
     }
 )
 """Ways of solving a problem.
 
 "early" and "released" are Sinkhorn with the released stop rule, a problem for itself or all of a batch together;
-"sinkhorn" and "log" iterate to the tolerance; the others are POT's: exact, in the log domain, unbalanced, partial.
+"sinkhorn" and "log" iterate to the tolerance; "nearest" gives up transport, each source going whole to its cheapest
+target; the others are POT's: exact, in the log domain, unbalanced, partial.
 """
 
 _CONVERGING = frozenset({"sinkhorn", "log", "pot-log", "unbalanced"})

@@ -31,7 +31,15 @@ TRANSPORT = {
     "marginals": "uniform",
     "aggregation": "released",
 }
-INTRA = TRANSPORT | {"budget": 126, "global_ratio": 0.5, "spatial_weight": 0.5, "nearest_blend": 0.1, "window": 9}
+INTRA = TRANSPORT | {
+    "budget": 126,
+    "global_ratio": 0.5,
+    "spatial_weight": 0.5,
+    "nearest_blend": 0.1,
+    "window": 9,
+    "choice": "attention",
+    "seed": 0,
+}
 INTER = TRANSPORT | {
     "clip_length": 4,
     "keep_ratio": 0.3,
@@ -162,6 +170,14 @@ def partial(cost, u, v, o):
     return ot.partial.partial_wasserstein(u, v, cost, m=o.mass)
 
 
+def nearest(u, v, cost, o):
+    """Each source whole to its cheapest anchor."""
+    plan = np.zeros_like(cost)
+    for i, mass in enumerate(u):
+        plan[i, cost[i].argmin()] = mass
+    return plan
+
+
 SOLVERS = {
     "released": early,
     "early": early,
@@ -171,6 +187,7 @@ SOLVERS = {
     "pot-log": pot_log,
     "unbalanced": unbalanced,
     "partial": partial,
+    "nearest": nearest,
 }
 
 

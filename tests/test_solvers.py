@@ -53,6 +53,18 @@ def test_unbalanced_is_pots():
     np.testing.assert_allclose(plan.numpy(), of_pot(solve, cost, u, v), atol=1e-6)
 
 
+def test_nearest_sends_each_source_whole_to_its_cheapest_target():
+    cost, u, v = problem()
+    v[1, 3] = 0
+    solved = Solver("nearest").solve(cost, u, v)
+    for b in range(3):
+        for i in range(24):
+            open_to = [j for j in range(7) if v[b, j] > 0]
+            best = min(open_to, key=lambda j: float(cost[b, i, j]))
+            assert solved.plan[b, i].nonzero().flatten().tolist() == [best]
+            assert float(solved.plan[b, i, best]) == pytest.approx(float(u[b, i]))
+
+
 def test_partial_carries_the_mass_it_is_told_to():
     cost, u, v = problem()
     plan = Solver("partial", mass=0.6).solve(cost, u, v).plan

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,8 @@ from ..token_map import pad
 from ..tokens import Blocks, Layout, Role, VideoTokens
 from .base import Part, Reduction, option
 from .settings import TransportStage, shared
+
+CHOICES = ("attention", "random")
 
 COVERED = 0.5
 """A language-grid cell is kept where the pooled anchor mask reaches this."""
@@ -95,6 +98,13 @@ class IntraFrame(TransportStage):
     tolerance: float = shared("tolerance")
     relaxation: float = shared("relaxation")
     mass: float = shared("mass")
+    choice: str = option(
+        "attention",
+        "What anchors are chosen by: the attention they receive, or random, to see what the choice is worth.",
+        choices=CHOICES,
+        advanced=True,
+    )
+    seed: int = option(0, "Choice random: which random anchors.", low=0, high=2**32 - 1, advanced=True)
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
         """A frame at a time, unless the solver looks at all of them together."""
@@ -112,7 +122,8 @@ class IntraFrame(TransportStage):
         counts = self._counts(layout, part)
         anchors = self._anchor_count(layout, counts)
         shallow, deep = (attention.to(tokens.features.device) for attention in (tokens.shallow, tokens.deep))
-        mask = select_anchors(shallow, deep, anchors, self.global_ratio, self.window, layout.grid)
+        by = (shallow, deep) if self.choice == "attention" else self._random(layout, part, deep)
+        mask = select_anchors(*by, anchors, self.global_ratio, self.window, layout.grid)
         if not bool(mask.any()):
             raise InputError(
                 f"{self.title}: a budget of {anchors} anchors gives none to any {self.window}x{self.window} window; "
@@ -140,7 +151,7 @@ class IntraFrame(TransportStage):
             keep = covered >= COVERED - ROUNDING
         else:
             here = counts[part.first : part.first + layout.frames]
-            keep = _most_covered(covered, deep, pooling[:, : layout.cells], here)
+            keep = _most_covered(covered, by[1], pooling[:, : layout.cells], here)
         places = layout.language_places().to(mask.device)
         newline = places[:, 1] == layout.language_grid[1]
         return _compose(merged, mask, keep | newline, pooling.to(merged), places, newline, layout)
@@ -153,6 +164,15 @@ class IntraFrame(TransportStage):
         most = part.frames * layout.language_cells
         total = wanted(self.title, self.retention, self.keep_tokens, video, part.frames, most)
         return split_evenly(total, part.frames)
+
+    def _random(self, layout: Layout, part: Part, like: Tensor) -> tuple[Tensor, Tensor]:
+        """In place of the attention received, (T, N) twice: numbers that depend on the seed and the frame only."""
+        drawn = [
+            np.random.default_rng((self.seed, part.first + frame)).random((2, layout.cells))
+            for frame in range(layout.frames)
+        ]
+        shallow, deep = torch.from_numpy(np.stack(drawn, 1)).to(like)
+        return shallow, deep
 
     def _anchor_count(self, layout: Layout, counts: tuple[int, ...] | None) -> int:
         most = layout.cells - 1
