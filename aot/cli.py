@@ -19,6 +19,7 @@ from tqdm import tqdm
 from .benchmarks import commands
 from .errors import InputError
 from .evaluation import command as evaluation
+from .evaluation import shapes_command
 from .files import make_folder
 
 CHAIN = "stages joined by +, each NAME or NAME:key=value,key=value, or a preset ('aot stages' lists them)"
@@ -100,6 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = evaluation.add(verbs, _verb, _load)
     _model_options(evaluate)
     _variant_options(evaluate)
+
+    shapes = shapes_command.add(verbs, _verb, _load)
+    _model_options(shapes)
+    _variant_options(shapes)
 
     verify = _verb(verbs, "verify", _verify, "run recorded cases of the released code through ours")
     verify.add_argument("folder", type=Path, help="tests/recorded of the source, or your own in its format")
