@@ -1,12 +1,13 @@
 # make demo: everything it needs, then full tokens against AOT on a real clip.
 # make test: everything it needs, then the tests.
+# make embedded-model: train the embedded model anew, into the package (hours on two cores); stopped, it goes on.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CLIP := .venv/clips/bigbuckbunny.mp4
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint embedded-model clean
 
 demo: $(CLIP)
 	$(BIN)/aot compare $(CLIP) "What animal is in the video?" --frames 16 --retention 0.25,0.1 --stages aot \
@@ -18,6 +19,9 @@ test: .venv/test
 lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+embedded-model: .venv/test
+	$(BIN)/python -m comfyui_aot.aot.training .venv/training
 
 clean:
 	rm -rf .venv demo build dist *.egg-info

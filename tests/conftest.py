@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -53,6 +54,16 @@ def embedded_folder() -> Path:
 def vllm(embedded_folder: Path) -> VideoLLM:
     """The embedded model, loaded."""
     return load()
+
+
+@pytest.fixture(scope="session")
+def talkative(vllm: VideoLLM) -> VideoLLM:
+    """The embedded model, which never ends an answer: every text is as long as is allowed."""
+    endless = copy.copy(vllm)
+    endless.model = copy.copy(vllm.model)
+    endless.model.generation_config = copy.deepcopy(vllm.model.generation_config)
+    endless.model.generation_config.eos_token_id = None
+    return endless
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ INTRA = TRANSPORT | {
     "nearest_blend": 0.1,
     "window": 9,
     "choice": "attention",
-    "seed": 0,
+    "random_seed": 0,
 }
 INTER = TRANSPORT | {
     "clip_length": 4,
@@ -170,7 +170,7 @@ def partial(cost, u, v, o):
     return ot.partial.partial_wasserstein(u, v, cost, m=o.mass)
 
 
-def nearest(u, v, cost, o):
+def nearest(cost, u, v, o):
     """Each source whole to its cheapest anchor."""
     plan = np.zeros_like(cost)
     for i, mass in enumerate(u):

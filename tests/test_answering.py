@@ -73,11 +73,12 @@ def test_sampling_leaves_the_callers_random_state_alone(vllm, encoded):
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_text_streams_as_it_grows(vllm, encoded):
+def test_text_streams_as_it_grows(talkative, encoded):
     seen = []
     reduced = parse("aot:retention=0.1,clip_length=2")(encoded)
-    said = answer(vllm, reduced, QUESTION, Generation(max_new_tokens=8), on_text=seen.append)
+    said = answer(talkative, reduced, QUESTION, Generation(max_new_tokens=8), on_text=seen.append)
     assert seen[-1].strip() == said.text
+    assert len(set(seen)) > 3
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(seen))
 
 
@@ -85,7 +86,7 @@ class Stop(Exception):
     pass
 
 
-def test_generation_stops_between_tokens_and_the_next_one_works(vllm, encoded):
+def test_generation_stops_between_tokens_and_the_next_one_works(talkative, encoded):
     reduced = parse("aot:retention=0.1,clip_length=2")(encoded)
     counts = []
 
@@ -95,9 +96,9 @@ def test_generation_stops_between_tokens_and_the_next_one_works(vllm, encoded):
             raise Stop
 
     with pytest.raises(Stop):
-        answer(vllm, reduced, QUESTION, Generation(max_new_tokens=20), on_token=on_token)
+        answer(talkative, reduced, QUESTION, Generation(max_new_tokens=20), on_token=on_token)
     assert counts == [0, 1, 2, 3]
-    assert answer(vllm, reduced, QUESTION, Generation(max_new_tokens=2)).new_tokens >= 1
+    assert answer(talkative, reduced, QUESTION, Generation(max_new_tokens=2)).new_tokens >= 1
 
 
 @pytest.mark.parametrize("question", ["", "   \n"])

@@ -1,6 +1,5 @@
 """Many questions about one video at once: each is read and answered as if it were asked alone."""
 
-import copy
 import dataclasses
 
 import pytest
@@ -29,16 +28,6 @@ def reduced(encoded):
 @pytest.fixture(scope="module", params=["full", "reduced"])
 def tokens(request, encoded, reduced):
     return encoded.cut(0, 2) if request.param == "full" else reduced
-
-
-@pytest.fixture(scope="module")
-def talkative(vllm):
-    """The same model, which never ends an answer: every text is as long as is allowed."""
-    endless = copy.copy(vllm)
-    endless.model = copy.copy(vllm.model)
-    endless.model.generation_config = copy.deepcopy(vllm.model.generation_config)
-    endless.model.generation_config.eos_token_id = None
-    return endless
 
 
 def one_by_one(vllm, tokens, questions=QUESTIONS):

@@ -35,7 +35,7 @@ class SceneSettings:
     """How a clip is made.
 
     Args:
-        frames: how many.
+        frames: how many; 4 at least, but for a :meth:`Scene.still`.
         seconds: the clip's length.
         size: height and width in pixels.
         radius: smallest and largest of a shape's outer circle, pixels.
@@ -55,7 +55,7 @@ class SceneSettings:
 
     def __post_init__(self) -> None:
         smallest, largest = self.radius
-        if self.frames < 4 or self.seconds <= 0 or self.size < 112 or not 4 <= smallest <= largest <= self.size / 6:
+        if self.frames < 1 or self.seconds <= 0 or self.size < 112 or not 4 <= smallest <= largest <= self.size / 6:
             raise InputError(
                 f"A scene of {self.frames} frames in {self.seconds:g} s, {self.size} pixels wide, with shapes of "
                 f"radius {smallest:g} to {largest:g}; take 4 frames or more, more than 0 s, 112 pixels or more, and "
@@ -126,6 +126,19 @@ class Scene:
             if a.first <= time < a.last
         )
 
+    def still(self, frame: int) -> Scene:
+        """One of its frames as a scene of its own, in which nothing moves, comes or goes."""
+        time = self.times[frame]
+        shot = next(i for i, (_, last) in enumerate(self.shots) if time < last)
+        seen = tuple(
+            replace(a, first=0.0, last=1.0, start=place, end=place, direction="", flashing=False)
+            for a in self.actors
+            if a.first <= time < a.last and (place := self.place(a, time))
+        )
+        settings = replace(self.settings, frames=1)
+        textures = self.texture_seeds[shot : shot + 1]
+        return Scene(self.seed, settings, ((0.0, 1.0),), seen, (0.0, 0.0), ((0.0, 0.0),), textures)
+
     def pictures(self) -> Iterator[np.ndarray]:
         """Every frame in order, uint8 (size, size, 3) RGB."""
         size, reach = self.settings.size, _texture_reach(self.settings)
@@ -156,9 +169,11 @@ def make_scene(seed: int, settings: SceneSettings | None = None) -> Scene:
     """The scene that belongs to ``seed``.
 
     Raises:
-        InputError: its shapes find no room in the frame.
+        InputError: fewer than 4 frames, or its shapes find no room in the frame.
     """
     settings = settings or SceneSettings()
+    if settings.frames < 4:
+        raise InputError(f"A scene of {settings.frames} frames; take 4 frames or more.")
     rng = np.random.default_rng(seed)
     empty = _stage(rng, seed, settings)
     cast = list(_cast(rng, settings, empty.shots))

@@ -120,6 +120,8 @@ def _order(scene: Scene, rng: np.random.Generator) -> list[Asked]:
 def _count(scene: Scene, rng: np.random.Generator) -> list[Asked]:
     """How many shapes share the scene's common kind: one to three of them, equally often."""
     kinds = Counter(actor.kind for actor in scene.actors if not actor.flashing)
+    if not kinds:
+        return []
     kind, count = kinds.most_common(1)[0]
     if count == 1:
         kind = str(rng.choice(sorted(kinds)))

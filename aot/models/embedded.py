@@ -41,7 +41,7 @@ from transformers import (
 from ..errors import InputError
 from .base import Progress, ignore_progress
 from .embedded_sources import SPECIAL_TOKENS, language_tokenizer, language_weights, vision_weights
-from .embedded_weights import TRAINED, TrainedWeights, read
+from .embedded_weights import TRAINED, read
 
 EMBEDDED = "embedded"
 FORMAT_VERSION = "2"
@@ -103,8 +103,11 @@ def ensure(folder: Path | None = None, *, on_progress: Progress = ignore_progres
     return folder
 
 
-def convert(folder: Path, *, on_progress: Progress = ignore_progress) -> None:
+def convert(folder: Path, *, trained: Path = TRAINED, on_progress: Progress = ignore_progress) -> None:
     """Assemble the model, save it to ``folder`` and compare it with its sources.
+
+    Args:
+        trained: what training found; that of the package where left out.
 
     Raises:
         InputError: a package is missing, or ``folder`` holds something else or cannot be written.
@@ -119,7 +122,7 @@ def convert(folder: Path, *, on_progress: Progress = ignore_progress) -> None:
     except OSError as error:
         raise InputError(f"{folder.parent} cannot be written ({error.strerror}); give another folder.") from error
     try:
-        _assemble(work, on_progress)
+        _assemble(work, trained, on_progress)
         _put_in_place(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -159,10 +162,10 @@ def untrained() -> tuple[LlavaOnevisionForConditionalGeneration, PreTrainedToken
     return model.eval(), tokenizer
 
 
-def _assemble(folder: Path, on_progress: Progress) -> None:
+def _assemble(folder: Path, found: Path, on_progress: Progress) -> None:
     steps = 3
     on_progress(0, steps)
-    trained = read()
+    trained = read(found)
     vision, (language, text_config) = vision_weights(_VISION.path), language_weights(_LANGUAGE.path)
     language = trained.merged(language)
     tokenizer = language_tokenizer(_LANGUAGE.path)
@@ -179,7 +182,7 @@ def _assemble(folder: Path, on_progress: Progress) -> None:
     ).save_pretrained(folder)
     on_progress(2, steps)
     _compare_with_sources(folder, vision, language, trained.projector, newline=tokenizer("\n").input_ids[0])
-    _write_json(folder / _INFO, _info(folder, trained))
+    _write_json(folder / _INFO, _info(folder, found) | trained.info)
     on_progress(steps, steps)
 
 
@@ -373,7 +376,7 @@ def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def _info(folder: Path, trained: TrainedWeights) -> dict[str, object]:
+def _info(folder: Path, found: Path) -> dict[str, object]:
     return {
         "format": FORMAT_VERSION,
         "sources": [
@@ -385,8 +388,7 @@ def _info(folder: Path, trained: TrainedWeights) -> dict[str, object]:
             }
             for source in (_VISION, _LANGUAGE)
         ],
-        "trained_sha256": _sha256(TRAINED),
-        **trained.info,
+        "trained_sha256": _sha256(found),
         "bytes": (folder / _WEIGHTS).stat().st_size,
     }
 

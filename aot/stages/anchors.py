@@ -104,7 +104,7 @@ class IntraFrame(TransportStage):
         choices=CHOICES,
         advanced=True,
     )
-    seed: int = option(0, "Choice random: which random anchors.", low=0, high=2**32 - 1, advanced=True)
+    random_seed: int = option(0, "Choice random: which random anchors.", low=0, high=2**32 - 1, advanced=True)
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
         """A frame at a time, unless the solver looks at all of them together."""
@@ -168,7 +168,7 @@ class IntraFrame(TransportStage):
     def _random(self, layout: Layout, part: Part, like: Tensor) -> tuple[Tensor, Tensor]:
         """In place of the attention received, (T, N) twice: numbers that depend on the seed and the frame only."""
         drawn = [
-            np.random.default_rng((self.seed, part.first + frame)).random((2, layout.cells))
+            np.random.default_rng((self.random_seed, part.first + frame)).random((2, layout.cells))
             for frame in range(layout.frames)
         ]
         shallow, deep = torch.from_numpy(np.stack(drawn, 1)).to(like)

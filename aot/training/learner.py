@@ -6,8 +6,9 @@ for frames of any size (the stock class knows one) and with all of a clip's ques
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,13 +18,15 @@ from torch.nn import functional
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from ..evaluation.scenes import Scene
-from ..evaluation.shapes_set import Asked
+from ..evaluation.shapes_set import FAMILIES, Asked
 from ..layout import Layout
 from ..models.embedded import normalise, untrained
 from ..models.embedded_weights import TrainedWeights
 from ..models.llava_onevision import LlavaOnevision
+from .attributes import Attributes, Clock, attributes
+from .naming import Naming, cell_codes, fit_codes, slow_dimensions, text_codes
 from .packing import IGNORED, PACKED_ATTENTION, Pack, Pointing, pack
-from .pointing import Grounding, Look, cells, mentions
+from .pointing import SPANS, Grounding, Look, cells, mentions
 from .warm_start import WarmStart, fit_projector
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -32,41 +35,97 @@ _FRAMES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
+class Ranks:
+    """LoRA's ranks, where the first layers get more: they find in the video what the others only say.
+
+    Args:
+        first: of attention's and the MLP's matrices in the first layers.
+        others: likewise, in the other layers.
+        layers: how many are the first.
+        alpha: what LoRA adds is scaled by alpha / sqrt(rank), so that ranks learn alike (Kalajdzievski, "A Rank
+            Stabilization Scaling Factor for Fine-Tuning with LoRA", 2023).
+    """
+
+    first: tuple[int, int] = (32, 8)
+    others: tuple[int, int] = (8, 4)
+    layers: int = 10
+    alpha: float = 6.0
+
+    def config(self) -> LoraConfig:
+        """For PEFT: every linear layer of the LLM."""
+        early = "|".join(map(str, range(self.layers)))
+        ranks = {
+            rf"layers\.({early})\.self_attn\.\w+": self.first[0],
+            rf"layers\.({early})\.mlp\.\w+": self.first[1],
+            r"layers\.\d+\.mlp\.\w+": self.others[1],
+        }
+        return LoraConfig(
+            r=self.others[0],
+            lora_alpha=self.alpha,
+            rank_pattern=ranks,
+            use_rslora=True,
+            target_modules=list(LINEAR_LAYERS),
+        )
+
+
+@dataclass(frozen=True)
 class Result:
     """What a clip's questions came to.
 
     Args:
-        loss: of the answers' tokens.
+        loss: of the answers' tokens, as the model says them; 0 where its last layer did not run.
+        early: of the answers' first tokens, read off where they should be known; 0 where that layer did not run.
         pointing: of where the tokens looked that name shapes, and those that answer; see :class:`Pointing`.
-        right: for each question, whether its first answer token was right.
+        time: of what video tokens know of their time; see :class:`.Clock`.
+        knowledge: of what the tokens that name a shape know of it; see :class:`.Attributes`.
+        right: for each question with an answer, whether its first token was right, as far as the layers ran.
+        known: for each attribute, how often it was known.
     """
 
     loss: Tensor
+    early: Tensor
     pointing: Tensor
+    time: Tensor
+    knowledge: Tensor
     right: list[bool]
+    known: list[float]
+
+    def total(self, grounding: Grounding) -> Tensor:
+        """What is to become small."""
+        return (
+            self.loss
+            + grounding.early * self.early
+            + grounding.pointing * self.pointing
+            + grounding.time * self.time
+            + grounding.knowledge * self.knowledge
+        )
 
 
 class Learner(nn.Module):
     """The model with what learns in it.
 
     Args:
-        rank, alpha: of LoRA, on every linear layer of the LLM; what it adds is scaled by alpha / rank.
+        ranks: of LoRA.
         device: where it learns; on a GPU the LLM runs in bfloat16, what learns stays float32.
     """
 
-    def __init__(self, *, rank: int = 8, alpha: float = 16.0, device: torch.device | str = "cpu") -> None:
+    def __init__(self, ranks: Ranks | None = None, *, device: torch.device | str = "cpu") -> None:
         super().__init__()
         model, tokenizer = untrained()
         self._tokenizer = tokenizer
         self._adapter = LlavaOnevision(model, tokenizer, "embedded")
         self.device = torch.device(device)
         model.requires_grad_(False)
-        inject_adapter_in_model(
-            LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(LINEAR_LAYERS)), model.model.language_model
-        )
+        inject_adapter_in_model((ranks or Ranks()).config(), model.model.language_model)
         model.model.multi_modal_projector.requires_grad_(True)
         model.model.language_model.set_attn_implementation(PACKED_ATTENTION)
         self.model: LlavaOnevisionForConditionalGeneration = model.to(self.device)
+        width = model.config.text_config.hidden_size
+        self.attributes, self.clock = Attributes(width).to(self.device), Clock(width).to(self.device)
+        words = sorted({word for family in FAMILIES.values() for word in family.answers})
+        self._answer_ids = torch.tensor([tokenizer(w, add_special_tokens=False).input_ids[0] for w in words])
+        table = model.lm_head.weight.detach()[self._answer_ids]
+        self._table = functional.normalize(table, dim=1).to(self.device)
 
     def warm_start(self, settings: WarmStart) -> None:
         """Fit the projector in closed form."""
@@ -80,6 +139,66 @@ class Learner(nn.Module):
         self.model.model.multi_modal_projector.load_state_dict(projector)
 
     @torch.no_grad()
+    def set_naming(self, scenes: Sequence[Scene], texts: Sequence[str], grounding: Grounding, settings: Naming) -> None:
+        """Have names attend to what they name, layer by layer; see :mod:`.naming`.
+
+        Args:
+            scenes: stills; texts: that name what they show, one each.
+        """
+        for layer in grounding.naming:
+            read, shown = [], []
+            for scene, text in zip(scenes, texts, strict=True):
+                states, ids, side = self._states(scene, text, layer)
+                pieces = [self._tokenizer.decode([token]) for token in ids.tolist()]
+                names = text_codes(pieces)
+                codes, plain = cell_codes(scene, side, settings.least)
+                behind, start = len(states) - len(ids), len(states) - len(ids) - 1 - len(codes)
+                read.append((states[behind:], names, names.any(1)))
+                # A name is a key too, and must not be found for what it names.
+                known = torch.cat(
+                    (torch.ones(start, dtype=torch.bool), plain, torch.ones(1 + len(ids), dtype=torch.bool))
+                )
+                rest = codes.new_zeros(start, codes.shape[1]), codes.new_zeros(1 + len(ids), codes.shape[1])
+                keys = torch.cat((rest[0], codes, rest[1]))
+                weighty = torch.cat((known[:start], codes.any(1), ~known[:1], names.any(1)))
+                shown.append((states[known], keys[known], weighty[known]))
+            self._set_heads(layer, grounding.heads, *(_joined(pairs) for pairs in (read, shown)), settings)
+
+    def _states(self, scene: Scene, text: str, layer: int) -> tuple[Tensor, Tensor, int]:
+        """What a layer's attention reads of a clip and a text, the text's ids, and a side of the language grid."""
+        prefix, side, _ = self._prefix(scene)
+        ids = self._adapter.prompt(text).after
+        packed = pack(len(prefix), [(ids, self._answer(""))])
+        states: dict[int, Tensor] = {}
+        with self._noting(states, (layer,), layer):
+            self._run(prefix, packed, [])
+        return self.model.model.language_model.layers[layer].input_layernorm(states[layer][0]).float().cpu(), ids, side
+
+    def _set_heads(
+        self,
+        layer: int,
+        heads: Sequence[int],
+        read: Sequence[Tensor],
+        shown: Sequence[Tensor],
+        settings: Naming,
+    ) -> None:
+        config = self.model.config.text_config
+        dims = config.hidden_size // config.num_attention_heads
+        groups = config.num_attention_heads // config.num_key_value_heads
+        product = settings.strength * dims**0.5
+        attention = self.model.model.language_model.layers[layer].self_attn
+        for matrix, pairs, gain, numbers in (
+            (attention.q_proj, read, (product / settings.key) ** 0.5, heads),
+            (attention.k_proj, shown, (product * settings.key) ** 0.5, [head // groups for head in heads]),
+        ):
+            fitted = fit_codes(*pairs, settings)
+            down, up = matrix.lora_A[_ADAPTER].weight, matrix.lora_B[_ADAPTER].weight
+            names = len(fitted)
+            down[:names] = gain**0.5 * fitted.to(down)
+            for head in numbers:
+                up[slow_dimensions(head, dims, names), torch.arange(names)] = gain**0.5 / matrix.scaling[_ADAPTER]
+
+    @torch.no_grad()
     def tower(self, pixels: Tensor) -> Tensor:
         """What the projector reads of frames, uint8 (T, H, W, 3): (T, patches, V)."""
         states = []
@@ -91,36 +210,35 @@ class Learner(nn.Module):
             states.append(hidden[self.model.config.vision_feature_layer][:, 1:])
         return torch.cat(states)
 
-    def forward(self, scene: Scene, asked: Sequence[Asked], grounding: Grounding) -> Result:
-        """Ask all questions about one clip."""
-        model = self.model.model
-        visual = _pool(model.multi_modal_projector(self.tower(scene.frames().pixels)))
-        embed = self.model.get_input_embeddings()
+    def forward(
+        self, scene: Scene, asked: Sequence[Asked], grounding: Grounding, *, layers: int | None = None
+    ) -> Result:
+        """Ask all questions about one clip; those without an answer are read only.
+
+        Args:
+            grounding: see there.
+            layers: so many of the LLM's layers run, all where left out.
+        """
+        layers = layers or len(self.model.model.language_model.layers)
+        prefix, side, before = self._prefix(scene)
         prompts = [self._adapter.prompt(question.words) for question in asked]
-        before = prompts[0].before.to(self.device)
-        prefix = torch.cat((embed(before), visual.flatten(0, 1), model.image_newline[None]))
         packed = pack(len(prefix), [(p.after, self._answer(q.answer)) for p, q in zip(prompts, asked, strict=True)])
-        naming, answering = self._looks(scene, asked, [prompt.after for prompt in prompts], packed)
-        side = round(visual.shape[1] ** 0.5)
-        pointing = [
-            self._pointing(scene, looks, layers, grounding.heads, side, len(before))
-            for looks, layers in ((naming, grounding.naming), (answering, grounding.answering))
-        ]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            hidden = model.language_model(
-                inputs_embeds=torch.cat((prefix, embed(packed.ids.to(self.device))))[None],
-                position_ids=packed.positions[None].to(self.device),
-                attention_mask=packed.mask.to(self.device),
-                use_cache=False,
-                pointing=pointing,
-            ).last_hidden_state[0, len(prefix) :]
-        asked_for = packed.targets != IGNORED
-        logits = self.model.lm_head(hidden[asked_for.to(self.device)]).float()
-        targets = packed.targets[asked_for].to(self.device)
-        chosen = torch.full_like(packed.targets, IGNORED)
-        chosen[asked_for] = logits.detach().argmax(-1).cpu()
-        right = (chosen == packed.targets)[packed.first].tolist()
-        return Result(functional.cross_entropy(logits, targets), sum(each.loss for each in pointing), right)
+        looks = self._looks(scene, asked, [prompt.after for prompt in prompts], packed)
+        pointing = self._pointing(scene, looks, grounding, side, before, packed)
+        states = {}
+        wanted = (grounding.timed_after, grounding.known_after, grounding.answered_after)
+        with self._noting(states, wanted, layers):
+            self._run(prefix, packed, [each for group in pointing for each in group])
+        timed = states.get(grounding.timed_after)
+        zero = torch.zeros((), device=self.device)
+        time = zero if timed is None else self.clock(timed[0, before : len(prefix) - 1].float())
+        states = {after: state[0, len(prefix) :] for after, state in states.items()}
+        answered = torch.tensor([bool(question.answer) for question in asked])
+        loss, early, right = self._answers(states, packed, answered, grounding.answered_after)
+        knowledge, known = self._knowledge(scene, looks.naming, states.get(grounding.known_after))
+        # A layer that does not run sees nothing.
+        pointed = sum((each.loss / len(group) for group in pointing for each in group), zero)
+        return Result(loss, early, pointed, time, knowledge, right, known)
 
     def weights(self, info: dict[str, object]) -> TrainedWeights:
         """What has been learnt so far."""
@@ -132,33 +250,143 @@ class Learner(nn.Module):
                 lora[name] = (down, up * layer.scaling[_ADAPTER])
         return TrainedWeights(projector, lora, info)
 
-    def _looks(
-        self, scene: Scene, asked: Sequence[Asked], texts: Sequence[Tensor], packed: Pack
-    ) -> tuple[list[Look], list[Look]]:
-        """The tokens of a pack that name shapes, and those that answer, each with the actors it should see."""
-        naming, answering = [], []
+    def _prefix(self, scene: Scene) -> tuple[Tensor, int, int]:
+        """The prompt up to the end of the video, a side of its language grid, and where the video begins."""
+        model = self.model.model
+        visual = _pool(model.multi_modal_projector(self.tower(scene.frames().pixels)))
+        before = self._adapter.prompt("?").before.to(self.device)
+        prefix = torch.cat((self.model.get_input_embeddings()(before), visual.flatten(0, 1), model.image_newline[None]))
+        return prefix, round(visual.shape[1] ** 0.5), len(before)
+
+    def _run(self, prefix: Tensor, packed: Pack, pointing: Sequence[Pointing]) -> None:
+        words = self.model.get_input_embeddings()(packed.ids.to(self.device))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            self.model.model.language_model(
+                inputs_embeds=torch.cat((prefix, words))[None],
+                position_ids=packed.positions[None].to(self.device),
+                attention_mask=packed.mask.to(self.device),
+                use_cache=False,
+                pointing=pointing,
+            )
+
+    @contextlib.contextmanager
+    def _noting(self, states: dict[int, Tensor], wanted: Sequence[int], layers: int) -> Iterator[None]:
+        """Run so many layers only, and note the hidden states after those wanted; after all of them, the normed."""
+        language = self.model.model.language_model
+        whole = language.config.num_hidden_layers
+
+        def note(after: int) -> Callable[..., None]:
+            return lambda _module, _inputs, state: states.__setitem__(after, state)
+
+        hooks = [language.layers[n - 1].register_forward_hook(note(n)) for n in wanted if n <= layers]
+        if layers == whole:
+            hooks.append(language.norm.register_forward_hook(note(whole)))
+        language.config.num_hidden_layers = layers
+        try:
+            yield
+        finally:
+            language.config.num_hidden_layers = whole
+            for hook in hooks:
+                hook.remove()
+
+    def _answers(
+        self, states: Mapping[int, Tensor], packed: Pack, answered: Tensor, early_after: int
+    ) -> tuple[Tensor, Tensor, list[bool]]:
+        """The losses of the answers as said and as read early, and which of them begin right."""
+        zero = torch.zeros((), device=self.device)
+        loss = early = zero
+        right = [False] * int(answered.sum())
+        if not right:
+            return loss, early, right
+        first = packed.first[answered]
+        wanted = packed.targets[first]
+        if early_after in states:
+            scores = functional.layer_norm(states[early_after][first.to(self.device)].float(), (self._table.shape[1],))
+            scores = scores @ self._table.T
+            classes = (wanted[:, None] == self._answer_ids[None]).long().argmax(1).to(self.device)
+            early = functional.cross_entropy(scores, classes)
+            right = (scores.argmax(1) == classes).tolist()
+        last = len(self.model.model.language_model.layers)
+        if last in states:
+            said = packed.targets != IGNORED
+            logits = self.model.lm_head(states[last][said.to(self.device)]).float()
+            loss = functional.cross_entropy(logits, packed.targets[said].to(self.device))
+            chosen = torch.full_like(packed.targets, IGNORED)
+            chosen[said] = logits.detach().argmax(-1).cpu()
+            right = (chosen[first] == wanted).tolist()
+        return loss, early, right
+
+    def _knowledge(self, scene: Scene, naming: Sequence[Look], states: Tensor | None) -> tuple[Tensor, list[float]]:
+        single = [look for look in naming if len(look.actors) == 1]
+        if states is None or not single:
+            return torch.zeros((), device=self.device), []
+        loss, known = self.attributes(
+            states[[look.token for look in single]].float(), [attributes(scene, look.actors[0]) for look in single]
+        )
+        return loss, known.tolist()
+
+    def _looks(self, scene: Scene, asked: Sequence[Asked], texts: Sequence[Tensor], packed: Pack) -> _Looks:
+        naming, reading, answering = [], [], []
         for question, ids, last in zip(asked, texts, packed.first.tolist(), strict=True):
             pieces = [self._tokenizer.decode([token]) for token in ids.tolist()]
             ends = list(itertools.accumulate(map(len, pieces)))
             offsets = [(end - len(piece), end) for end, piece in zip(ends, pieces, strict=True)]
             start = last + 1 - len(ids)
-            found = mentions("".join(pieces), offsets, scene)
-            naming += [Look(start + look.token, look.actors) for look in found]
-            if question.about:
-                answering.append(Look(last, question.about))
-        return naming, answering
+            found = mentions("".join(pieces), offsets, scene, question.about)
+            named = [Look(start + look.token, look.actors) for look in found]
+            naming += named
+            if question.answer and named:
+                right = [look for look in named if all(a.colour == question.answer for a in look.actors)]
+                reading.append((last, [look.token for look in right or named]))
+            if question.answer and question.about:
+                shown = tuple(actor for actor in question.about if actor.colour == question.answer)
+                answering.append(Look(last, shown or question.about))
+        return _Looks(naming, reading, answering)
 
     def _pointing(
-        self, scene: Scene, looks: Sequence[Look], layers: Sequence[int], heads: Sequence[int], side: int, before: int
-    ) -> Pointing:
-        rows = torch.tensor([look.token for look in looks], dtype=torch.long, device=self.device)
-        shown = [functional.pad(cells(scene, look.actors, side), (before, 1)) for look in looks]
-        about = torch.stack(shown).to(self.device) if shown else torch.zeros(0, 1, dtype=torch.bool)
-        return Pointing(rows, about, layers, heads)
+        self, scene: Scene, looks: _Looks, grounding: Grounding, side: int, before: int, packed: Pack
+    ) -> list[list[Pointing]]:
+        """What is watched: naming by span, reading, answering."""
+        behind = len(packed.ids)
+        prefix = len(packed.positions) - behind
+
+        def seen(looks: Sequence[Look], span: str) -> list[tuple[int, Tensor]]:
+            return [(k.token, functional.pad(cells(scene, k.actors, side, span), (before, 1))) for k in looks]
+
+        def read(tokens: Sequence[int]) -> Tensor:
+            marked = torch.zeros(prefix + behind, dtype=torch.bool)
+            marked[[prefix + token for token in tokens]] = True
+            return marked
+
+        def told(layers: Sequence[int], heads: Sequence[int], pairs: list[tuple[int, Tensor]]) -> Pointing:
+            rows = torch.tensor([row for row, _ in pairs], device=self.device)
+            return Pointing(rows, torch.stack([marked for _, marked in pairs]).to(self.device), layers, heads)
+
+        groups = [
+            [(grounding.naming, (h,), seen(looks.naming, s)) for h, s in zip(grounding.heads, SPANS, strict=True)]
+        ]
+        groups.append([(grounding.reading, grounding.heads, [(row, read(tokens)) for row, tokens in looks.reading])])
+        groups.append([(grounding.answering, grounding.heads, seen(looks.answering, "all"))])
+        return [[told(*each) for each in group if each[2]] for group in groups]
 
     def _answer(self, words: str) -> Tensor:
+        if not words:
+            return torch.zeros(0, dtype=torch.long)
         ids = self._tokenizer(words, add_special_tokens=False).input_ids
         return torch.tensor([*ids, self._tokenizer.eos_token_id])
+
+
+@dataclass(frozen=True)
+class _Looks:
+    """Of a pack's tokens: those that name shapes, the answering ones with those they read, and with what they see."""
+
+    naming: list[Look]
+    reading: list[tuple[int, list[int]]]
+    answering: list[Look]
+
+
+def _joined(parts: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
+    return [torch.cat(each) for each in zip(*parts, strict=True)]
 
 
 def _pool(states: Tensor) -> Tensor:

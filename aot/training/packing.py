@@ -28,7 +28,7 @@ class Pack:
         positions: (P + n,) long, the prefix's first.
         mask: (1, 1, n, P + n) bool: what each of the n may attend to.
         targets: (n,) long: the token that should follow where it is part of an answer, else ``IGNORED``.
-        first: (questions,) long: where each question's first answer token is predicted.
+        first: (questions,) long: where each question ends and the first token of its answer is predicted.
     """
 
     ids: Tensor
@@ -39,14 +39,17 @@ class Pack:
 
 
 def pack(prefix: int, pairs: Sequence[tuple[Tensor, Tensor]]) -> Pack:
-    """Questions as (question ids (q,), answer ids (a,) with the end token) behind a prefix of so many tokens."""
+    """Questions as (question ids (q,), answer ids (a,) with the end token) behind a prefix of so many tokens.
+
+    A text with an answer of no tokens is read and nothing more.
+    """
     ids, positions, targets, owners, first = [], [torch.arange(prefix)], [], [], []
     start = 0
     for owner, (question, answer) in enumerate(pairs):
         read = torch.cat((question, answer[:-1]))
         ids.append(read)
         positions.append(torch.arange(prefix, prefix + len(read)))
-        targets.append(torch.cat((torch.full((len(question) - 1,), IGNORED), answer)))
+        targets.append(torch.cat((torch.full((len(read) - len(answer),), IGNORED), answer)))
         owners.append(torch.full((len(read),), owner))
         first.append(start + len(question) - 1)
         start += len(read)
@@ -57,11 +60,11 @@ def pack(prefix: int, pairs: Sequence[tuple[Tensor, Tensor]]) -> Pack:
 
 
 class Pointing:
-    """How much attention tokens behind the prefix pay to what they should see in it.
+    """How much attention tokens behind the prefix pay to what they should see.
 
     Args:
         rows: (looks,) long: the tokens, counted from the end of the prefix.
-        about: (looks, prefix) bool: what each should see, one token at least.
+        about: (looks, seen) bool: which of the first ``seen`` tokens each should see, one at least.
         layers: the layers that are watched, in each the heads ``heads``.
     """
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..evaluation.scenes import SceneSettings, make_scene
-from ..evaluation.shapes_set import SPLITS, ask
+from ..evaluation.scenes import Scene, SceneSettings, make_scene
+from ..evaluation.shapes_set import SPLITS, Asked, ask
 from ..files import make_folder, whole
-from .learner import Learner
-from .pointing import Grounding
+from .learner import Learner, Ranks, Result
+from .naming import Naming
+from .pointing import Grounding, names
 from .warm_start import WarmStart
 
 _CHECKPOINT, _LOG = "checkpoint.pt", "log.jsonl"
@@ -30,20 +31,26 @@ class Phase:
     """A stretch of training.
 
     Args:
-        clips: how many, one optimiser step each.
-        size: of the frames, pixels; smaller ones hold fewer tokens, and shapes of the same size in pixels.
-        frames: a clip has one of these numbers of frames.
-        radius: of the shapes, pixels.
-        each: at most so many questions of a family are asked of a clip.
+        steps: of the optimiser.
         rate: the learning rate at its end, reached in a straight line from that of the phase before.
+        size: of the frames, pixels; smaller ones hold fewer tokens, and shapes of the same size in pixels.
+        frames: a clip has one of these numbers of frames; of 1, it is a frame out of a clip of 4.
+        radius: of the shapes, pixels.
+        clips: in each step.
+        each: at most so many questions of a family are asked of a clip; with 0, its shapes are named and no more.
+        layers: so many of the LLM's layers run, all where left out.
+        moving: how often a shape moves, in clips of several frames.
     """
 
-    clips: int
+    steps: int
+    rate: float
     size: int
     frames: tuple[int, ...]
     radius: tuple[float, float]
-    each: int
-    rate: float
+    clips: int = 1
+    each: int = 0
+    layers: int | None = None
+    moving: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -52,20 +59,24 @@ class Settings:
 
     Args:
         phases: one after another.
-        rank, alpha: of LoRA.
+        ranks: of LoRA.
         projector_rate: the projector's learning rate, as a share of LoRA's.
         clip_gradient: the longest gradient.
         betas: of Adam.
+        readout_rate: that of what is read off the hidden states, likewise.
+        flash: how often a clip has a flash.
         first_seed: the first clip's; every further clip has the next.
-        checkpoint_every: so many clips.
+        checkpoint_every: so many steps.
         seed: of what LoRA begins with.
     """
 
     phases: tuple[Phase, ...]
-    rank: int = 8
-    alpha: float = 16.0
+    ranks: Ranks = field(default_factory=Ranks)
     projector_rate: float = 0.3
+    readout_rate: float = 3.0
+    flash: float = 0.9
     warm_start: WarmStart = field(default_factory=WarmStart)
+    naming: Naming = field(default_factory=Naming)
     grounding: Grounding = field(default_factory=Grounding)
     clip_gradient: float = 1.0
     betas: tuple[float, float] = (0.9, 0.98)
@@ -74,66 +85,106 @@ class Settings:
     seed: int = 0
 
     @property
-    def clips(self) -> int:
-        """How many clips are seen in all."""
-        return sum(phase.clips for phase in self.phases)
+    def steps(self) -> int:
+        """Of the optimiser, in all."""
+        return sum(phase.steps for phase in self.phases)
 
-    def at(self, index: int) -> tuple[Phase, float]:
-        """The phase and the learning rate of a clip."""
-        before = 0.0
+    def at(self, step: int) -> tuple[Phase, float, int]:
+        """A step's phase, its learning rate, and the seed of its first clip."""
+        before, seed = 0.0, self.first_seed
         for phase in self.phases:
-            if index < phase.clips:
-                return phase, before + (phase.rate - before) * (index + 1) / phase.clips
-            index, before = index - phase.clips, phase.rate
-        raise IndexError(index)
+            if step < phase.steps:
+                rate = before + (phase.rate - before) * (step + 1) / phase.steps
+                return phase, rate, seed + step * phase.clips
+            step, before, seed = step - phase.steps, phase.rate, seed + phase.steps * phase.clips
+        raise IndexError(step)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training is after a clip: families' answers as (name, right) pairs."""
+    """Where training is after a step: the mean losses of its clips, and families' answers as (name, right) pairs."""
 
-    clip: int
-    clips: int
+    step: int
+    steps: int
     loss: float
+    early: float
     pointing: float
+    time: float
+    knowledge: float
+    known: tuple[float, ...]
     answers: tuple[tuple[str, bool], ...]
     seconds: float
 
 
-def train(
-    settings: Settings, folder: Path, *, device: torch.device | str = "cpu"
-) -> Iterator[tuple[Learner, Progress]]:
-    """Train, from the checkpoint in ``folder`` where there is one; yields after every clip.
+class Training:
+    """A run of training, from its checkpoint on where there is one.
 
     Args:
         settings: see :class:`Settings`; those of a checkpoint's run have to be the same up to where it stopped.
-        folder: for the checkpoint and the log, a line a clip.
+        folder: for the checkpoint and the log, a line a step.
     """
-    make_folder(folder)
-    torch.manual_seed(settings.seed)
-    learner = Learner(rank=settings.rank, alpha=settings.alpha, device=device)
-    projector = [p for n, p in learner.named_parameters() if p.requires_grad and "multi_modal_projector" in n]
-    lora = [p for n, p in learner.named_parameters() if p.requires_grad and "multi_modal_projector" not in n]
-    groups = [{"params": lora, "scale": 1.0}, {"params": projector, "scale": settings.projector_rate}]
-    optimiser = torch.optim.AdamW(groups, betas=settings.betas, weight_decay=0.0)
-    done = _resume(folder / _CHECKPOINT, learner, optimiser)
-    if not done:
-        learner.warm_start(settings.warm_start)
-    for index in range(done, settings.clips):
+
+    def __init__(self, settings: Settings, folder: Path, *, device: torch.device | str = "cpu") -> None:
+        make_folder(folder)
+        torch.manual_seed(settings.seed)
+        self._settings, self._folder = settings, folder
+        self.learner = Learner(settings.ranks, device=device)
+        self._optimiser = torch.optim.AdamW(_groups(self.learner, settings), betas=settings.betas, weight_decay=0.0)
+        self.done = self.seconds = 0
+        if (folder / _CHECKPOINT).is_file():
+            self._resume()
+
+    def steps(self) -> Iterator[Progress]:
+        """Take all steps that are left, one at a time."""
+        if not self.done:
+            self._begin()
+        for step in range(self.done, self._settings.steps):
+            progress = self._step(step)
+            self.done, self.seconds = step + 1, self.seconds + progress.seconds
+            if self.done % self._settings.checkpoint_every == 0 or self.done == self._settings.steps:
+                self._save()
+            yield progress
+
+    def _begin(self) -> None:
+        """What is set in closed form."""
+        settings, phase = self._settings, self._settings.phases[0]
+        self.learner.warm_start(settings.warm_start)
+        rng = np.random.default_rng(settings.naming.first_seed)
+        made = SceneSettings(frames=4, size=phase.size, radius=phase.radius)
+        seeds = range(settings.naming.first_seed, settings.naming.first_seed + settings.naming.clips)
+        stills = [_still(make_scene(seed, made), rng) for seed in seeds]
+        texts = [names(still, rng) for still in stills]
+        self.learner.set_naming(stills, texts, settings.grounding, settings.naming)
+
+    def _step(self, step: int) -> Progress:
         start = time.perf_counter()
-        phase, rate = settings.at(index)
-        loss, pointing, answers = _learn_clip(learner, settings.first_seed + index, phase, settings.grounding)
-        for group in optimiser.param_groups:
+        settings = self._settings
+        phase, rate, seed = settings.at(step)
+        results = [_learn_clip(self.learner, seed + i, phase, settings) for i in range(phase.clips)]
+        for group in self._optimiser.param_groups:
             group["lr"] = rate * group["scale"]
-        torch.nn.utils.clip_grad_norm_(lora + projector, settings.clip_gradient)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        progress = Progress(index + 1, settings.clips, loss, pointing, answers, time.perf_counter() - start)
-        with (folder / _LOG).open("a", encoding="utf-8") as log:
+            torch.nn.utils.clip_grad_norm_(group["params"], settings.clip_gradient)
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        progress = _progress(step, settings.steps, results, time.perf_counter() - start)
+        with (self._folder / _LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(asdict(progress)) + "\n")
-        if (index + 1) % settings.checkpoint_every == 0 or index + 1 == settings.clips:
-            _save(folder / _CHECKPOINT, learner, optimiser, index + 1)
-        yield learner, progress
+        return progress
+
+    def _save(self) -> None:
+        learnt = {name: p.detach() for name, p in self.learner.named_parameters() if p.requires_grad}
+        state = {"learnt": learnt, "optimiser": self._optimiser.state_dict(), "done": self.done}
+        with whole(self._folder / _CHECKPOINT) as part:
+            torch.save({**state, "seconds": self.seconds}, part)
+
+    def _resume(self) -> None:
+        kept = torch.load(self._folder / _CHECKPOINT, map_location=self.learner.device, weights_only=True)
+        with torch.no_grad():
+            for name, parameter in self.learner.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(kept["learnt"][name])
+        self._optimiser.load_state_dict(kept["optimiser"])
+        self.done, self.seconds = kept["done"], kept["seconds"]
 
 
 def accuracy(answers: Sequence[tuple[str, bool]]) -> Mapping[str, float]:
@@ -142,34 +193,55 @@ def accuracy(answers: Sequence[tuple[str, bool]]) -> Mapping[str, float]:
     return {family: float(np.mean([right for name, right in answers if name == family])) for family in families}
 
 
-def _learn_clip(
-    learner: Learner, seed: int, phase: Phase, grounding: Grounding
-) -> tuple[float, float, tuple[tuple[str, bool], ...]]:
-    frames = phase.frames[np.random.default_rng((seed, 7)).integers(len(phase.frames))]
-    scene = make_scene(seed, SceneSettings(frames=frames, size=phase.size, radius=phase.radius))
+def _groups(learner: Learner, settings: Settings) -> list[dict[str, object]]:
+    """What learns, in groups each with its learning rate."""
+    readouts = settings.readout_rate
+    scales = {
+        "multi_modal_projector": settings.projector_rate,
+        "attributes.": readouts,
+        "clock.": readouts,
+        "": 1.0,
+    }
+    groups = {part: {"params": [], "scale": scale} for part, scale in scales.items()}
+    for name, parameter in learner.named_parameters():
+        if parameter.requires_grad:
+            groups[next(part for part in scales if part in name)]["params"].append(parameter)
+    return list(groups.values())
+
+
+def _learn_clip(learner: Learner, seed: int, phase: Phase, settings: Settings) -> tuple[Result, list[str]]:
+    """The gradient of one clip, added to that of the others; and its questions' families."""
+    rng = np.random.default_rng((seed, 7))
+    frames = phase.frames[rng.integers(len(phase.frames))]
+    made = SceneSettings(
+        frames=max(4, frames), size=phase.size, radius=phase.radius, flash=settings.flash, moving=phase.moving
+    )
+    scene = make_scene(seed, made)
+    if frames == 1:
+        scene = _still(scene, rng)
     asked = ask(scene, each=phase.each)
-    result = learner(scene, [question for _, question in asked], grounding)
-    (result.loss + grounding.weight * result.pointing).backward()
-    answers = tuple((family, ok) for (family, _), ok in zip(asked, result.right, strict=True))
-    return float(result.loss.detach()), float(result.pointing.detach()), answers
+    listed = Asked(names(scene, rng), "", ())
+    result = learner(scene, [*(question for _, question in asked), listed], settings.grounding, layers=phase.layers)
+    (result.total(settings.grounding) / phase.clips).backward()
+    return result, [family for family, _ in asked]
 
 
-def _learnt(learner: Learner) -> dict[str, torch.Tensor]:
-    return {name: p.detach() for name, p in learner.named_parameters() if p.requires_grad}
+def _still(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Any of its frames that shows something."""
+    return scene.still(int(rng.choice([i for i in range(scene.settings.frames) if scene.shapes(i)])))
 
 
-def _save(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, done: int) -> None:
-    with whole(path) as part:
-        torch.save({"learnt": _learnt(learner), "optimiser": optimiser.state_dict(), "done": done}, part)
+def _progress(step: int, steps: int, results: Sequence[tuple[Result, list[str]]], seconds: float) -> Progress:
+    def mean(name: str) -> float:
+        return float(np.mean([float(getattr(result, name).detach()) for result, _ in results]))
 
-
-def _resume(path: Path, learner: Learner, optimiser: torch.optim.Optimizer) -> int:
-    if not path.is_file():
-        return 0
-    kept = torch.load(path, map_location=learner.device, weights_only=True)
-    with torch.no_grad():
-        for name, parameter in learner.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(kept["learnt"][name])
-    optimiser.load_state_dict(kept["optimiser"])
-    return kept["done"]
+    known = [result.known for result, _ in results if result.known]
+    answers = [pair for result, families in results for pair in zip(families, result.right, strict=True)]
+    return Progress(
+        step + 1,
+        steps,
+        *(mean(name) for name in ("loss", "early", "pointing", "time", "knowledge")),
+        tuple(np.mean(known, axis=0).tolist()) if known else (),
+        tuple(answers),
+        seconds,
+    )

@@ -122,9 +122,25 @@ def test_events_come_as_often_as_the_settings_say():
     assert np.mean([any(a.flashing for a in scene.actors) for scene in scenes]) == pytest.approx(0.4, abs=0.08)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_still_shows_what_its_frame_shows_and_nothing_happens_in_it(seed):
+    scene = make_scene(seed, SceneSettings(frames=5, flash=1.0))
+    for frame in range(5):
+        still = scene.still(frame)
+        plain = [dataclasses.replace(shape, flashing=False) for shape in scene.shapes(frame)]
+        assert still.shapes(0) == tuple(plain)
+        assert still.times == (0.5,)
+        assert len(still.shots) == 1
+        assert not any(actor.direction or actor.flashing for actor in still.actors)
+        assert all(still.place(actor, time) == actor.start for actor in still.actors for time in (0.0, 1.0))
+        assert still.frames().pixels.shape == (1, 378, 378, 3)
+
+
 def test_settings_that_make_no_clip_are_refused_in_one_line():
     with pytest.raises(InputError, match="take 4 frames or more"):
-        SceneSettings(frames=2)
+        make_scene(1, SceneSettings(frames=3))
+    with pytest.raises(InputError, match="take 4 frames or more"):
+        SceneSettings(frames=0)
     with pytest.raises(InputError, match="a sixth of the width"):
         SceneSettings(radius=(15, 80))
     with pytest.raises(InputError, match="find no room"):

@@ -73,7 +73,7 @@ def test_the_clip_can_be_had_as_a_file(aot, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "line"),
-    [((-1,), "Seed -1; seeds begin at 0."), ((5, "--frames", 3), "A scene of 3 frames; take 4 or more")],
+    [((-1,), "Seed -1; seeds begin at 0."), ((5, "--frames", 3), "A scene of 3 frames; take 4 frames or more")],
 )
 def test_a_mistake_is_one_line(aot, options, line):
     code, _, errors = aot(*options)

@@ -106,7 +106,8 @@ def test_weights_of_an_unknown_place_are_refused(onnx_file, tmp_path):
         embedded_sources.vision_weights(tmp_path / "changed.onnx")
 
 
-def test_without_a_picture_it_answers_a_plain_question(model, tokenizer):
+def test_before_training_it_answers_a_plain_question():
+    model, tokenizer = embedded.untrained()
     ids = tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is the capital of France?"}],
         add_generation_prompt=True,
@@ -185,7 +186,7 @@ def assembled_by_copying(monkeypatch, embedded_folder) -> list[Path]:
     """Assembly takes a minute: for tests of where the result goes, it links the files of the real one instead."""
     calls = []
 
-    def copy(folder, on_progress):
+    def copy(folder, trained, on_progress):
         calls.append(folder)
         shutil.copytree(embedded_folder, folder, copy_function=os.symlink, dirs_exist_ok=True)
 
@@ -242,7 +243,7 @@ def test_of_two_that_assemble_at_once_both_find_a_whole_model(tmp_path, assemble
 
 
 def test_an_assembly_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
-    def fail(folder, on_progress):
+    def fail(folder, trained, on_progress):
         (folder / "model.safetensors").write_bytes(b"half")
         raise KeyboardInterrupt
 

@@ -10,7 +10,7 @@ from comfyui_aot.aot.pipeline import parse
 from comfyui_aot.aot.stages.base import Part
 from comfyui_aot.tests.stages.test_against_oracle import video
 
-SETTINGS = "intra:{},solver=early,choice=random,seed={}"
+SETTINGS = "intra:{},solver=early,choice=random,random_seed={}"
 
 
 def drawn(seed, frames, cells, first=0):

@@ -9,10 +9,11 @@ import torch
 from torch.nn import functional
 
 from comfyui_aot.aot.evaluation.scenes import SceneSettings, make_scene
-from comfyui_aot.aot.evaluation.shapes_set import ask
+from comfyui_aot.aot.evaluation.shapes_set import FAMILIES, Asked, ask
 from comfyui_aot.aot.models.embedded import IMAGE_MEAN, IMAGE_STD, untrained
 from comfyui_aot.aot.models.llava_onevision import LlavaOnevision
-from comfyui_aot.aot.training.learner import Learner
+from comfyui_aot.aot.training.learner import Learner, Ranks
+from comfyui_aot.aot.training.packing import pack
 from comfyui_aot.aot.training.pointing import Grounding
 from comfyui_aot.aot.training.warm_start import WarmStart
 
@@ -60,9 +61,11 @@ def test_the_loss_is_the_stock_models_asked_one_question_at_a_time(learner):
 def test_the_projector_and_lora_learn_and_nothing_else(learner):
     tower = copy.deepcopy(learner.model.model.vision_tower.state_dict())
     result = learner(SCENE, ASKED, Grounding())
-    (result.loss + result.pointing).backward()
+    result.total(Grounding()).backward()
     moved = {name for name, parameter in learner.named_parameters() if parameter.grad is not None}
-    assert all("lora_" in name or "multi_modal_projector" in name for name in moved)
+    assert all(
+        any(part in name for part in ("lora_", "multi_modal_projector", "attributes.", "clock.")) for name in moved
+    )
     assert sum("multi_modal_projector" in name for name in moved) == 4
     assert sum("lora_A" in name for name in moved) == sum("lora_B" in name for name in moved) == 7 * 30
     assert all(torch.equal(tower[name], t) for name, t in learner.model.model.vision_tower.state_dict().items())
@@ -70,10 +73,77 @@ def test_the_projector_and_lora_learn_and_nothing_else(learner):
 
 def test_where_tokens_look_teaches_the_attention_that_comes_before(learner):
     learner.zero_grad()
-    learner(SCENE, ASKED, Grounding(naming=(3,), answering=(5,))).pointing.backward()
-    layers = {
+    learner(SCENE, ASKED, Grounding(naming=(3,), reading=(4,), answering=(5,))).pointing.backward()
+    assert taught(learner) == set(range(6))
+
+
+def test_layers_that_do_not_run_learn_nothing_and_the_answer_is_read_where_they_end(learner):
+    learner.zero_grad()
+    result = learner(SCENE, ASKED, Grounding(known_after=3, answered_after=4), layers=4)
+    assert float(result.loss) == 0.0 < float(result.early)
+    assert len(result.right) == len(ASKED)
+    result.total(Grounding()).backward()
+    assert taught(learner) == set(range(4))
+    assert learner.model.config.text_config.num_hidden_layers == 30
+
+
+def test_the_answer_read_early_is_the_likeliest_of_all_answers_by_its_direction(learner):
+    words = sorted({word for family in FAMILIES.values() for word in family.answers})
+    tokenizer = untrained()[1]
+    ids = [tokenizer(word).input_ids[0] for word in words]
+    assert len(set(ids)) == len(words)
+    table = functional.normalize(learner.model.lm_head.weight[ids], dim=1)
+    states = {}
+    hook = learner.model.model.language_model.layers[1].register_forward_hook(
+        lambda _module, _inputs, state: states.update(found=state[0])
+    )
+    with torch.no_grad():
+        result = learner(SCENE, ASKED[:1], Grounding(answered_after=2), layers=2)
+    hook.remove()
+    scores = functional.layer_norm(states["found"][-1 - len(tokenizer(ASKED[0].answer).input_ids)], (576,)) @ table.T
+    expected = functional.cross_entropy(scores[None], torch.tensor([words.index(ASKED[0].answer)]))
+    assert float(result.early) == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_a_text_without_an_answer_is_named_from_and_not_answered(learner):
+    with torch.no_grad():
+        alone = learner(SCENE, ASKED, Grounding())
+        listed = learner(SCENE, [*ASKED, Asked(SCENE.actors[0].colour, "", ())], Grounding())
+    assert float(listed.loss) == pytest.approx(float(alone.loss), abs=1e-5)
+    assert listed.right == alone.right
+    assert float(listed.knowledge) != float(alone.knowledge)
+
+
+def test_what_is_shipped_takes_eight_megabytes_at_most(learner, tmp_path):
+    learner.weights({"scores": "x" * 20_000}).save(tmp_path / "weights.safetensors")
+    assert 6e6 < (tmp_path / "weights.safetensors").stat().st_size <= 8e6
+
+
+def test_the_first_layers_learn_with_the_ranks_that_are_theirs(learner):
+    lora = learner.weights({}).lora
+    ranks = Ranks()
+    for layer, (attention, mlp) in ((0, ranks.first), (9, ranks.first), (10, ranks.others), (29, ranks.others)):
+        assert len(lora[f"layers.{layer}.self_attn.v_proj"][0]) == attention
+        assert len(lora[f"layers.{layer}.mlp.up_proj"][0]) == mlp
+
+
+def test_an_answer_that_names_a_shape_is_read_off_that_name(learner):
+    one, other = SCENE.actors[:2]
+    words = f"Which shape appears first, the {one.colour} one or the {other.colour} one?"
+    ids = learner._adapter.prompt(words).after
+    packed = pack(7, [(ids, torch.tensor([1, 2]))])
+    looks = learner._looks(SCENE, [Asked(words, other.colour, (one, other))], [ids], packed)
+    ((row, read),) = looks.reading
+    tokenizer = untrained()[1]
+    assert row == len(ids) - 1
+    assert [tokenizer.decode(ids[token]).strip() for token in read] == [other.colour]
+    assert looks.answering[0].actors == (other,)
+
+
+def taught(learner: Learner) -> set[int]:
+    """The layers that have a gradient."""
+    return {
         int(name.split("layers.")[1].split(".")[0])
         for name, parameter in learner.named_parameters()
         if "layers." in name and parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
     }
-    assert layers == set(range(6))

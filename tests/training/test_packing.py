@@ -8,7 +8,7 @@ from comfyui_aot.aot.training.packing import IGNORED, Pointing, pack
 
 
 def ids(*values: int) -> torch.Tensor:
-    return torch.tensor(values)
+    return torch.tensor(values, dtype=torch.long)
 
 
 def packed():
@@ -50,3 +50,10 @@ def test_pointing_is_the_mean_negative_log_of_the_attention_that_falls_on_what_i
     scores = (query[0, 1] @ key[0, 1].T * 0.3).masked_fill(~mask[0, 0], float("-inf")).softmax(-1)
     expected = -(torch.log(scores[1, 0] + scores[1, 2]) + torch.log(scores[3, 1])) / 2
     assert torch.allclose(pointing.loss, expected, atol=1e-6)
+
+
+def test_a_text_without_an_answer_is_read_only():
+    both = pack(2, [(ids(10, 11, 12), ids()), (ids(20, 21), ids(22, 23))])
+    assert both.ids.tolist() == [10, 11, 12, 20, 21, 22]
+    assert both.targets.tolist() == [IGNORED, IGNORED, IGNORED, IGNORED, 22, 23]
+    assert both.first.tolist() == [2, 4]

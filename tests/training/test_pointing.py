@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from comfyui_aot.aot.evaluation.scenes import Actor, Scene, SceneSettings
-from comfyui_aot.aot.training.pointing import cells, mentions
+from comfyui_aot.aot.training.pointing import SPANS, cells, mentions, names
 
 
 @pytest.fixture
@@ -58,6 +59,29 @@ def test_the_cells_of_a_shape_are_those_it_covers_in_the_frames_that_show_it(sce
     assert (shown[3] == shown[2]).all()
 
 
+def test_a_shape_is_first_and_last_seen_in_a_third_of_its_frames(scene):
+    spans = {span: cells(scene, scene.actors[:1], 7, span).reshape(4, 49).any(1).tolist() for span in SPANS}
+    assert spans == {"all": [True] * 4, "first": [True, True, False, False], "last": [False, False, True, True]}
+
+
 def test_the_cells_of_several_are_those_of_each(scene):
     together = cells(scene, scene.actors, side=7)
     assert (together == cells(scene, scene.actors[:1], 7) | cells(scene, scene.actors[1:], 7)).all()
+
+
+@pytest.mark.parametrize("text", ["the shape that appeared briefly?", "the circle after the cut?"])
+def test_what_happened_names_whom_the_question_is_about(scene, text):
+    words = list(re.finditer(r"\s?\S+", text))
+    *_, look = mentions(text, [word.span() for word in words], scene, scene.actors[1:2])
+    assert words[look.token][0].strip("? ") in ("briefly", "cut")
+    assert look.actors == scene.actors[1:2]
+
+
+def test_a_list_names_every_shape_once_and_by_kind_only_where_that_is_plain(scene):
+    lists = {names(scene, np.random.default_rng(seed)) for seed in range(60)}
+    for text in lists:
+        found = named(text.replace(",", " ,"), scene)
+        assert set().union(*(colours for _, colours in found)) == {"red", "blue", "green"}
+        assert "circle" not in text.split(", ")
+    assert any("cross" in text.split(", ") for text in lists)
+    assert len({text.split(", ")[0] for text in lists}) > 3

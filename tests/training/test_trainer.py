@@ -8,39 +8,53 @@ import json
 import pytest
 import torch
 
-from comfyui_aot.aot.training.trainer import Phase, Settings, accuracy, train
+from comfyui_aot.aot.training.naming import Naming
+from comfyui_aot.aot.training.trainer import Phase, Settings, Training, accuracy
 from comfyui_aot.aot.training.warm_start import WarmStart
 
 TINY = Settings(
-    phases=(Phase(3, size=196, frames=(4,), radius=(13.0, 18.0), each=1, rate=1e-3),),
+    phases=(
+        Phase(1, 1e-3, size=196, frames=(1,), radius=(13.0, 18.0), clips=2, layers=5),
+        Phase(1, 1e-3, size=196, frames=(4,), radius=(13.0, 18.0), each=1, layers=10),
+        Phase(1, 1e-3, size=196, frames=(4,), radius=(13.0, 18.0), each=1),
+    ),
     warm_start=WarmStart(frames=2),
+    naming=Naming(clips=2),
     checkpoint_every=1,
 )
 
 
-def learnt(steps) -> dict[str, torch.Tensor]:
-    *_, (learner, _) = steps
-    weights = learner.weights({})
+def learnt(training: Training) -> dict[str, torch.Tensor]:
+    weights = training.learner.weights({})
     return {name: torch.cat([pair[0].flatten(), pair[1].flatten()]) for name, pair in weights.lora.items()}
 
 
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path):
-    whole = learnt(train(TINY, tmp_path / "whole"))
-    for _ in itertools.islice(train(TINY, tmp_path / "stopped"), 2):
+    whole = Training(TINY, tmp_path / "whole")
+    steps = list(whole.steps())
+    for _ in itertools.islice(Training(TINY, tmp_path / "stopped").steps(), 2):
         pass
-    resumed = learnt(train(TINY, tmp_path / "stopped"))
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    logged = [json.loads(line)["clip"] for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
-    assert logged == [1, 2, 3]
+    resumed = Training(TINY, tmp_path / "stopped")
+    assert resumed.done == 2
+    assert len(list(resumed.steps())) == 1
+    assert all(torch.equal(learnt(whole)[name], values) for name, values in learnt(resumed).items())
+    assert not list(Training(TINY, tmp_path / "stopped").steps())
+    logged = [json.loads(line) for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in logged] == [1, 2, 3]
+    assert [(line["loss"] > 0, line["early"] > 0) for line in logged] == [(False, False), (False, True), (True, True)]
+    assert resumed.seconds == pytest.approx(sum(line["seconds"] for line in logged))
+    assert not steps[0].answers
+    assert {family for family, _ in steps[2].answers} >= {"shape", "exist"}
 
 
-def test_the_rate_goes_in_a_straight_line_from_phase_to_phase():
-    first = Phase(4, size=196, frames=(4,), radius=(13.0, 18.0), each=1, rate=1e-3)
-    second = Phase(2, size=378, frames=(16,), radius=(15.0, 28.0), each=1, rate=2e-4)
-    settings = Settings(phases=(first, second))
-    rates = [settings.at(index)[1] for index in range(settings.clips)]
-    assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 6e-4, 2e-4])
-    assert [settings.at(index)[0] for index in (3, 4)] == [first, second]
+def test_the_rate_goes_in_a_straight_line_from_phase_to_phase_and_no_clip_comes_twice():
+    first = Phase(4, 1e-3, size=196, frames=(4,), radius=(13.0, 18.0), clips=3, each=1)
+    second = Phase(2, 2e-4, size=378, frames=(16,), radius=(15.0, 28.0), each=1)
+    settings = Settings(phases=(first, second), first_seed=100)
+    steps = [settings.at(step) for step in range(settings.steps)]
+    assert [rate for _, rate, _ in steps] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 6e-4, 2e-4])
+    assert [phase for phase, _, _ in steps] == [first] * 4 + [second] * 2
+    assert [seed for _, _, seed in steps] == [100, 103, 106, 109, 112, 113]
 
 
 def test_accuracy_is_the_share_of_right_answers_of_each_family():

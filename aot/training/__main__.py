@@ -1,0 +1,68 @@
+"""``python -m comfyui_aot.aot.training FOLDER``: train the embedded model from nothing, score it, put it in place.
+
+Stopped, the same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers.utils import logging
+
+from ..models import load
+from ..models.embedded import convert
+from ..models.embedded_weights import TRAINED, TrainedWeights, read
+from .plan import PLAN
+from .scoring import FRAMES, score
+from .trainer import Settings, Training, accuracy
+
+_RECENT = 40
+"""Steps over which the bar tells the accuracy."""
+
+
+def main(arguments: Sequence[str] | None = None, plan: Settings = PLAN, frames: Sequence[int] = FRAMES) -> None:
+    """Train by ``plan``, score at so many frames."""
+    parser = argparse.ArgumentParser(prog="python -m comfyui_aot.aot.training", description=__doc__)
+    parser.add_argument("folder", type=Path, help="for checkpoint, log and scores; a run that was stopped goes on")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--clips", type=int, default=100, help="of the test split, to score the model with")
+    parser.add_argument("--out", type=Path, default=TRAINED, help="where to put the result; into the package")
+    options = parser.parse_args(arguments)
+    logging.disable_progress_bar()
+    found = options.folder / "embedded.safetensors"
+    if not found.is_file():
+        _train(plan, options.folder, options.device).save(found)
+    convert(options.folder / "model", trained=found)
+    vllm = load(str(options.folder / "model"), device=options.device)
+    scores = score(vllm, options.clips, options.folder / "scores", frames)
+    trained = read(found)
+    dataclasses.replace(trained, info={**trained.info, "scores": scores, "clips": options.clips}).save(options.out)
+    for name, families in scores.items():
+        print(f"{name}: {', '.join(f'{family} {share:.2f}' for family, share in families.items())}")
+
+
+def _train(plan: Settings, folder: Path, device: str) -> TrainedWeights:
+    """What training finds; its bar tells the losses and the accuracy on the clips of the last steps."""
+    recent: deque[tuple[tuple[str, bool], ...]] = deque(maxlen=_RECENT)
+    training = Training(plan, folder, device=device)
+    with tqdm(total=plan.steps, initial=training.done, desc="train", file=sys.stderr) as bar:
+        for progress in training.steps():
+            recent.append(progress.answers)
+            shares = accuracy([pair for answers in recent for pair in answers])
+            right = f", right {np.mean(list(shares.values())):.2f}" if shares else ""
+            bar.set_postfix_str(f"pointing {progress.pointing:.2f}, early {progress.early:.2f}{right}", refresh=False)
+            bar.update()
+    info = {"settings": dataclasses.asdict(plan), "device": device, "seconds": round(training.seconds)}
+    return training.learner.weights(info)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""How the embedded model that the package carries was trained."""
+
+from __future__ import annotations
+
+from .trainer import Phase, Settings
+
+_SMALL = {"size": 196, "radius": (13.0, 22.0)}
+_WHOLE = {"size": 378, "radius": (15.0, 28.0)}
+_NAMING, _SHALLOW = 5, 10
+
+PLAN = Settings(
+    phases=(
+        # Names are looked up, five layers: in one frame, then in a few.
+        Phase(15, 1e-3, frames=(1,), clips=4, layers=_NAMING, **_SMALL),
+        Phase(165, 1e-3, frames=(1,), clips=4, layers=_NAMING, **_SMALL),
+        Phase(300, 1e-3, frames=(4, 6), clips=2, layers=_NAMING, **_SMALL),
+        # Questions are answered, ten layers: of one frame, of a few small ones, of many whole ones.
+        Phase(500, 1e-3, frames=(1,), each=3, layers=_SHALLOW, **_SMALL),
+        Phase(145, 9.17e-4, frames=(4, 6), each=3, layers=_SHALLOW, **_SMALL),
+        Phase(555, 6e-4, frames=(4, 6), each=3, layers=_SHALLOW, moving=0.9, **_SMALL),
+        Phase(250, 5e-4, frames=(4, 8), each=3, layers=_SHALLOW, moving=0.7, **_WHOLE),
+        Phase(100, 5e-4, frames=(8, 12, 16), each=3, layers=_SHALLOW, moving=0.7, **_WHOLE),
+        # The other layers learn to say what the first have found.
+        Phase(200, 5e-4, frames=(4, 8), each=3, **_SMALL),
+        Phase(60, 5e-5, frames=(4, 8, 16), each=3, **_WHOLE),
+    )
+)

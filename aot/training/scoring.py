@@ -1,0 +1,48 @@
+"""What a trained model reaches on clips it has not seen: the scores that its file carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..evaluation.encodings import Encodings, fingerprint
+from ..evaluation.records import Records
+from ..evaluation.runner import BLIND, evaluate, settings, variants
+from ..evaluation.shapes_set import shapes_set
+from ..evaluation.summary import summarise
+from ..models.base import VideoLLM
+
+FRAMES = (16, 8, 32)
+
+
+def score(
+    vllm: VideoLLM, clips: int, folder: Path, frames: Sequence[int] = FRAMES
+) -> Mapping[str, Mapping[str, float]]:
+    """Accuracy on the test split, greedily and with all tokens: of each family, and "all".
+
+    Args:
+        clips: how many, from the split's first on.
+        folder: for what was answered; a run that was stopped goes on from it.
+        frames: numbers of frames; at the first of them the model is asked blind too.
+
+    Returns:
+        By "16 frames" and so on, "16 frames, blind", and "16 frames, majority": of always giving a family's most
+        frequent answer.
+    """
+    found: dict[str, Mapping[str, float]] = {}
+    model = fingerprint(vllm)
+    for number in frames:
+        asked = shapes_set("test", clips, frames=number)
+        records = Records(folder / str(number), settings(vllm, asked, number, model))
+        encodings = Encodings(vllm, asked, number, None, model=model)
+        blind = [BLIND] if number == frames[0] else []
+        evaluate(vllm, asked, variants(blind, ()), records, encodings)
+        summary = summarise(asked.questions, records)
+        for row in summary.rows:
+            name = f"{number} frames" + (f", {BLIND}" if row.name == BLIND else "")
+            families = {family: round(estimate.value, 4) for family, estimate in row.families.items()}
+            found[name] = {**families, "all": round(row.accuracy.value, 4)}
+        if blind:
+            majority = {family: round(share, 4) for family, share in summary.majority.items()}
+            found[f"{number} frames, majority"] = {**majority, "all": round(summary.majority_overall, 4)}
+    return found

@@ -1,0 +1,44 @@
+"""make embedded-model: from nothing to a scored file, and on from where it was stopped."""
+
+from __future__ import annotations
+
+import pytest
+
+from comfyui_aot.aot.models.embedded_weights import read
+from comfyui_aot.aot.training import trainer
+from comfyui_aot.aot.training.__main__ import main
+from comfyui_aot.tests.training.test_trainer import TINY
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder of a run of the command, and what it put in place."""
+    folder = tmp_path_factory.mktemp("training")
+    main([str(folder), "--clips", "1", "--out", str(folder / "out.safetensors"), "--device", "cpu"], TINY, frames=(4,))
+    return folder, read(folder / "out.safetensors")
+
+
+def test_what_it_puts_in_place_has_learnt_and_tells_how(made):
+    _, trained = made
+    assert len(trained.lora) == 7 * 30
+    assert any(bool(up.any()) for _, up in trained.lora.values())
+    assert trained.info["settings"]["phases"][0]["steps"] == TINY.phases[0].steps
+    assert trained.info["seconds"] > 0
+    assert trained.info["device"] == "cpu"
+
+
+def test_its_scores_are_those_of_unseen_clips_beside_what_can_be_guessed(made):
+    _, trained = made
+    assert list(trained.info["scores"]) == ["4 frames", "4 frames, blind", "4 frames, majority"]
+    assert trained.info["clips"] == 1
+    for families in trained.info["scores"].values():
+        assert {"shape", "exist", "count", "all"} <= set(families)
+        assert all(0 <= share <= 1 for share in families.values())
+
+
+def test_the_same_command_again_trains_no_more(made, monkeypatch, tmp_path):
+    folder, trained = made
+    monkeypatch.setattr(trainer.Training, "steps", lambda self: pytest.fail("trained again"))
+    again = tmp_path / "again.safetensors"
+    main([str(folder), "--clips", "1", "--out", str(again), "--device", "cpu"], TINY, frames=(4,))
+    assert read(again).info["scores"] == trained.info["scores"]
