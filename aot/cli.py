@@ -21,6 +21,7 @@ from .errors import InputError
 from .evaluation import command as evaluation
 from .evaluation import shapes_command
 from .files import make_folder
+from .tables import aligned
 
 CHAIN = "stages joined by +, each NAME or NAME:key=value,key=value, or a preset ('aot stages' lists them)"
 
@@ -322,9 +323,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         )
         for row in rows
     ]
-    widths = [max(len(line[i]) for line in (head, *cells)) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in (head, *cells)]
-    return "\n".join((lines[0].rstrip(), "  ".join("-" * width for width in widths), *map(str.rstrip, lines[1:])))
+    return aligned(head, cells)
 
 
 def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:

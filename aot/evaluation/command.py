@@ -64,7 +64,7 @@ def _eval(load: Load, options: argparse.Namespace) -> Result:
     from .runner import by_clip, settings
     from .summary import summarise
 
-    chosen = _variants(options)
+    chosen = chosen_variants(options)
     names = [variant.name for variant in chosen]
     questions = _questions(options)
     clips = tuple(by_clip(questions.questions))
@@ -89,7 +89,8 @@ def _eval(load: Load, options: argparse.Namespace) -> Result:
     return result, 0
 
 
-def _variants(options: argparse.Namespace) -> list[Variant]:
+def chosen_variants(options: argparse.Namespace) -> list[Variant]:
+    """The variants that the options name, full tokens first."""
     from ..budget import require_retention
     from .runner import variants
 

@@ -121,15 +121,16 @@ def evaluate(
         try:
             tokens = encodings.of(clip)
             for variant in left:
-                records.add(_ask(vllm, questions, clips[clip], variant, tokens))
+                records.add(ask(vllm, questions, clips[clip], variant, tokens))
                 on_record(variant.name)
         except InputError as error:
             raise InputError(f"Clip {clip}: {error}") from error
 
 
-def _ask(
+def ask(
     vllm: VideoLLM, questions: QuestionSet, asked: Sequence[Question], variant: Variant, tokens: VideoTokens
 ) -> Record:
+    """What a variant says to questions about one clip, from the encoder's own tokens."""
     shown = None if variant.pipeline is None else variant.pipeline(tokens)
     replies = answer_all(vllm, shown, [question.text for question in asked], questions.max_new_tokens)
     said: Mapping[str, str] = {question.id: text for question, text in zip(asked, replies.texts, strict=True)}

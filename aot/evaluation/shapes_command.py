@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..tables import aligned
+from .command import Load, Result, chosen_variants
 
 if TYPE_CHECKING:
+    from .records import Record
     from .shapes_set import ShapesSet
-
-Load = Callable[[argparse.Namespace], Any]
-Result = tuple[dict[str, Any], int]
 
 DESCRIPTION = "one clip of Shapes: its questions, the truth, and with --ask what the model says, full and reduced"
 
@@ -37,49 +37,33 @@ def _shapes(load: Load, options: argparse.Namespace) -> Result:
         raise InputError(f"Seed {options.seed}; seeds begin at 0.")
     clip = shapes_set("any", clips=1, seed=options.seed, frames=options.frames)
     rows = [{"family": q.family, "question": q.text, "truth": q.answer} for q in clip.questions]
-    names = []
+    records = _ask(load, options, clip) if options.ask else []
     if options.mp4:
         write_mp4(clip.scene(str(options.seed)).frames(), options.mp4)
-    if options.ask:
-        told = _ask(load, options, clip)
-        names = list(told)
-        for name, (tokens, said) in told.items():
-            for row, question, text in zip(rows, clip.questions, said, strict=True):
-                row[name] = {"said": text, "right": bool(clip.score(question, text)), "tokens": tokens}
-    print(_table(rows, names))
-    for name in names:
-        right = sum(row[name]["right"] for row in rows)
-        print(f"{name}: {right} of {len(rows)} right, {rows[0][name]['tokens']} tokens")
+    for record in records:
+        for row, question in zip(rows, clip.questions, strict=True):
+            said, right = record.said[question.id], bool(record.scores[question.id])
+            row[record.variant] = {"said": said, "right": right, "tokens": record.tokens_kept}
+    names = [record.variant for record in records]
+    cells = [[row["question"], row["truth"], *(_cell(row[name]) for name in names)] for row in rows]
+    print(aligned(("question", "truth", *names), cells))
+    for record in records:
+        right = sum(map(bool, record.scores.values()))
+        print(f"{record.variant}: {right} of {len(rows)} right, {record.tokens_kept} tokens")
     if options.mp4:
         print(f"The clip is in {options.mp4}")
     return {"seed": options.seed, "frames": options.frames, "rows": rows}, 0
 
 
-def _ask(load: Load, options: argparse.Namespace, clip: ShapesSet) -> dict[str, tuple[int, tuple[str, ...]]]:
-    """By variant: how many tokens it showed, and what was said to each question."""
-    from ..batching import answer_all
-    from .runner import variants
+def _ask(load: Load, options: argparse.Namespace, clip: ShapesSet) -> list[Record]:
+    from .runner import ask
 
-    chosen = variants(options.stages, options.retention)
+    chosen = chosen_variants(options)
     vllm = load(options)
     tokens = vllm.encode(clip.frames(str(options.seed), options.frames))
-    texts = [question.text for question in clip.questions]
-    told = {}
-    for variant in chosen:
-        shown = None if variant.pipeline is None else variant.pipeline(tokens)
-        replies = answer_all(vllm, shown, texts, clip.max_new_tokens)
-        told[variant.name] = (0 if shown is None else shown.tokens_kept, replies.texts)
-    return told
-
-
-def _table(rows: list[dict[str, Any]], names: list[str]) -> str:
-    """Aligned columns; an answer that is wrong has an x before it."""
-    head = ["question", "truth", *names]
-    lines = [[row["question"], row["truth"], *(_cell(row[name]) for name in names)] for row in rows]
-    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
-    ruled = [head, ["-" * width for width in widths], *lines]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in ruled)
+    return [ask(vllm, clip, clip.questions, variant, tokens) for variant in chosen]
 
 
 def _cell(reply: dict[str, Any]) -> str:
+    """What was said, an x before it where it is wrong."""
     return f"{'  ' if reply['right'] else 'x '}{reply['said'] or '(empty)'}"

@@ -145,34 +145,32 @@ class Learner(nn.Module):
         Args:
             scenes: stills; texts: that name what they show, one each.
         """
+        prefixes = [self._prefix(scene)[:2] for scene in scenes]
         for layer in grounding.naming:
             read, shown = [], []
-            for scene, text in zip(scenes, texts, strict=True):
-                states, ids, side = self._states(scene, text, layer)
-                pieces = [self._tokenizer.decode([token]) for token in ids.tolist()]
-                names = text_codes(pieces)
+            for scene, text, (prefix, side) in zip(scenes, texts, prefixes, strict=True):
+                ids = self._adapter.prompt(text).after
+                states = self._states(prefix, ids, layer)
+                names = text_codes(self._pieces(ids))
                 codes, plain = cell_codes(scene, side, settings.least)
-                behind, start = len(states) - len(ids), len(states) - len(ids) - 1 - len(codes)
+                behind = len(prefix)
                 read.append((states[behind:], names, names.any(1)))
                 # A name is a key too, and must not be found for what it names.
-                known = torch.cat(
-                    (torch.ones(start, dtype=torch.bool), plain, torch.ones(1 + len(ids), dtype=torch.bool))
-                )
-                rest = codes.new_zeros(start, codes.shape[1]), codes.new_zeros(1 + len(ids), codes.shape[1])
-                keys = torch.cat((rest[0], codes, rest[1]))
-                weighty = torch.cat((known[:start], codes.any(1), ~known[:1], names.any(1)))
+                around = behind - 1 - len(codes), 1 + len(ids)
+                keys, known = functional.pad(codes, (0, 0, *around)), functional.pad(plain, around, value=True)
+                weighty = torch.cat((keys[:behind].any(1), names.any(1)))
                 shown.append((states[known], keys[known], weighty[known]))
             self._set_heads(layer, grounding.heads, *(_joined(pairs) for pairs in (read, shown)), settings)
 
-    def _states(self, scene: Scene, text: str, layer: int) -> tuple[Tensor, Tensor, int]:
-        """What a layer's attention reads of a clip and a text, the text's ids, and a side of the language grid."""
-        prefix, side, _ = self._prefix(scene)
-        ids = self._adapter.prompt(text).after
-        packed = pack(len(prefix), [(ids, self._answer(""))])
+    def _states(self, prefix: Tensor, ids: Tensor, layer: int) -> Tensor:
+        """What a layer's attention reads of a prefix and a text behind it."""
         states: dict[int, Tensor] = {}
         with self._noting(states, (layer,), layer):
-            self._run(prefix, packed, [])
-        return self.model.model.language_model.layers[layer].input_layernorm(states[layer][0]).float().cpu(), ids, side
+            self._run(prefix, pack(len(prefix), [(ids, self._answer(""))]), [])
+        return self.model.model.language_model.layers[layer].input_layernorm(states[layer][0]).float().cpu()
+
+    def _pieces(self, ids: Tensor) -> list[str]:
+        return [self._tokenizer.decode([token]) for token in ids.tolist()]
 
     def _set_heads(
         self,
@@ -328,7 +326,7 @@ class Learner(nn.Module):
     def _looks(self, scene: Scene, asked: Sequence[Asked], texts: Sequence[Tensor], packed: Pack) -> _Looks:
         naming, reading, answering = [], [], []
         for question, ids, last in zip(asked, texts, packed.first.tolist(), strict=True):
-            pieces = [self._tokenizer.decode([token]) for token in ids.tolist()]
+            pieces = self._pieces(ids)
             ends = list(itertools.accumulate(map(len, pieces)))
             offsets = [(end - len(piece), end) for end, piece in zip(ends, pieces, strict=True)]
             start = last + 1 - len(ids)

@@ -10,16 +10,7 @@ from comfyui_aot.aot.evaluation import open_set
 from comfyui_aot.aot.evaluation.questions import Question
 from comfyui_aot.aot.evaluation.selection import Selection
 from comfyui_aot.tests.evaluation.miniatures import write_egoschema_json
-from comfyui_aot.tests.evaluation.tiny import TinySet, tiny_model
-
-
-@pytest.fixture(scope="module")
-def model_folder(embedded_folder, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    tiny = tiny_model(embedded_folder, cells=27)
-    tiny.model.save_pretrained(folder)
-    tiny._tokenizer.save_pretrained(folder)
-    return folder
+from comfyui_aot.tests.evaluation.tiny import TinySet
 
 
 @pytest.fixture

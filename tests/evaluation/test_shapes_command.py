@@ -12,18 +12,8 @@ from comfyui_aot.aot.evaluation.shapes_set import first_answer, shapes_set
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.pipeline import parse
 from comfyui_aot.aot.video import Sampling, load_video
-from comfyui_aot.tests.evaluation.tiny import tiny_model
 
 SEED, FRAMES = 2_000_003, 4
-
-
-@pytest.fixture(scope="module")
-def model_folder(embedded_folder, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    tiny = tiny_model(embedded_folder, cells=27)
-    tiny.model.save_pretrained(folder)
-    tiny._tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
