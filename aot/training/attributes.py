@@ -67,6 +67,23 @@ class Attributes(nn.Module):
         return torch.stack(losses).mean(), torch.stack(right)
 
 
+class Colours(nn.Module):
+    """A linear readout, from hidden states (n, width), of the colours that the shapes named have.
+
+    Of one, of several, of none: what is to be counted, and what is not there, has to be known as a set.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.readout = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(COLOURS)))
+
+    def forward(self, states: Tensor, named: Sequence[Sequence[Actor]]) -> Tensor:
+        """The cross-entropy of all colours, in nats a token; ``named`` are the shapes that each token names."""
+        has = [[any(actor.colour == colour for actor in actors) for colour in COLOURS] for actors in named]
+        target = torch.tensor(has, dtype=states.dtype, device=states.device)
+        return functional.binary_cross_entropy_with_logits(self.readout(states), target, reduction="sum") / len(states)
+
+
 class Clock(nn.Module):
     """A linear readout of the time of video tokens from hidden states (n, width).
 

@@ -23,7 +23,7 @@ from ..layout import Layout
 from ..models.embedded import normalise, untrained
 from ..models.embedded_weights import TrainedWeights
 from ..models.llava_onevision import LlavaOnevision
-from .attributes import Attributes, Clock, attributes
+from .attributes import Attributes, Clock, Colours, attributes
 from .naming import Naming, cell_codes, fit_codes, slow_dimensions, text_codes
 from .packing import IGNORED, PACKED_ATTENTION, Pack, Pointing, pack
 from .pointing import SPANS, Grounding, Look, cells, mentions
@@ -78,6 +78,7 @@ class Result:
         pointing: of where the tokens looked that name shapes, and those that answer; see :class:`Pointing`.
         time: of what video tokens know of their time; see :class:`.Clock`.
         knowledge: of what the tokens that name a shape know of it; see :class:`.Attributes`.
+        colours: of the colours that the tokens that name shapes know them to have; see :class:`.Colours`.
         right: for each question with an answer, whether its first token was right, as far as the layers ran.
         known: for each attribute, how often it was known.
     """
@@ -87,6 +88,7 @@ class Result:
     pointing: Tensor
     time: Tensor
     knowledge: Tensor
+    colours: Tensor
     right: list[bool]
     known: list[float]
 
@@ -98,6 +100,7 @@ class Result:
             + grounding.pointing * self.pointing
             + grounding.time * self.time
             + grounding.knowledge * self.knowledge
+            + grounding.colours * self.colours
         )
 
 
@@ -121,7 +124,9 @@ class Learner(nn.Module):
         model.model.language_model.set_attn_implementation(PACKED_ATTENTION)
         self.model: LlavaOnevisionForConditionalGeneration = model.to(self.device)
         width = model.config.text_config.hidden_size
-        self.attributes, self.clock = Attributes(width).to(self.device), Clock(width).to(self.device)
+        self.attributes, self.clock, self.colours = (
+            readout(width).to(self.device) for readout in (Attributes, Clock, Colours)
+        )
         words = sorted({word for family in FAMILIES.values() for word in family.answers})
         self._answer_ids = torch.tensor([tokenizer(w, add_special_tokens=False).input_ids[0] for w in words])
         table = model.lm_head.weight.detach()[self._answer_ids]
@@ -209,19 +214,26 @@ class Learner(nn.Module):
         return torch.cat(states)
 
     def forward(
-        self, scene: Scene, asked: Sequence[Asked], grounding: Grounding, *, layers: int | None = None
+        self,
+        scene: Scene,
+        asked: Sequence[Asked],
+        grounding: Grounding,
+        *,
+        layers: int | None = None,
+        sets: bool = False,
     ) -> Result:
         """Ask all questions about one clip; those without an answer are read only.
 
         Args:
             grounding: see there.
             layers: so many of the LLM's layers run, all where left out.
+            sets: names of what is not there are told so too, and all names the colours of what they name.
         """
         layers = layers or len(self.model.model.language_model.layers)
         prefix, side, before = self._prefix(scene)
         prompts = [self._adapter.prompt(question.words) for question in asked]
         packed = pack(len(prefix), [(p.after, self._answer(q.answer)) for p, q in zip(prompts, asked, strict=True)])
-        looks = self._looks(scene, asked, [prompt.after for prompt in prompts], packed)
+        looks = self._looks(scene, asked, [prompt.after for prompt in prompts], packed, absent=sets)
         pointing = self._pointing(scene, looks, grounding, side, before, packed)
         states = {}
         wanted = (grounding.timed_after, grounding.known_after, grounding.answered_after)
@@ -233,10 +245,15 @@ class Learner(nn.Module):
         states = {after: state[0, len(prefix) :] for after, state in states.items()}
         answered = torch.tensor([bool(question.answer) for question in asked])
         loss, early, right = self._answers(states, packed, answered, grounding.answered_after)
-        knowledge, known = self._knowledge(scene, looks.naming, states.get(grounding.known_after))
+        after = states.get(grounding.known_after)
+        knowledge, known = self._knowledge(scene, looks.naming, after)
+        colours = zero
+        if sets and after is not None and looks.naming:
+            named = after[[look.token for look in looks.naming]].float()
+            colours = self.colours(named, [look.actors for look in looks.naming])
         # A layer that does not run sees nothing.
         pointed = sum((each.loss / len(group) for group in pointing for each in group), zero)
-        return Result(loss, early, pointed, time, knowledge, right, known)
+        return Result(loss, early, pointed, time, knowledge, colours, right, known)
 
     def weights(self, info: dict[str, object]) -> TrainedWeights:
         """What has been learnt so far."""
@@ -323,7 +340,10 @@ class Learner(nn.Module):
         )
         return loss, known.tolist()
 
-    def _looks(self, scene: Scene, asked: Sequence[Asked], texts: Sequence[Tensor], packed: Pack) -> _Looks:
+    def _looks(
+        self, scene: Scene, asked: Sequence[Asked], texts: Sequence[Tensor], packed: Pack, *, absent: bool
+    ) -> _Looks:
+        """What looks where; names of what is absent only where they are asked for."""
         naming, reading, answering = [], [], []
         for question, ids, last in zip(asked, texts, packed.first.tolist(), strict=True):
             pieces = self._pieces(ids)
@@ -331,12 +351,12 @@ class Learner(nn.Module):
             offsets = [(end - len(piece), end) for end, piece in zip(ends, pieces, strict=True)]
             start = last + 1 - len(ids)
             found = mentions("".join(pieces), offsets, scene, question.about)
-            named = [Look(start + look.token, look.actors) for look in found]
+            named = [Look(start + look.token, look.actors) for look in found if look.actors or absent]
             naming += named
             if question.answer and named:
-                right = [look for look in named if all(a.colour == question.answer for a in look.actors)]
+                right = [look for look in named if {a.colour for a in look.actors} == {question.answer}]
                 reading.append((last, [look.token for look in right or named]))
-            if question.answer and question.about:
+            if question.answer and (question.about or absent):
                 shown = tuple(actor for actor in question.about if actor.colour == question.answer)
                 answering.append(Look(last, shown or question.about))
         return _Looks(naming, reading, answering)
@@ -349,7 +369,12 @@ class Learner(nn.Module):
         prefix = len(packed.positions) - behind
 
         def seen(looks: Sequence[Look], span: str) -> list[tuple[int, Tensor]]:
-            return [(k.token, functional.pad(cells(scene, k.actors, side, span), (before, 1))) for k in looks]
+            pairs = []
+            for look in looks:
+                marked = functional.pad(cells(scene, look.actors, side, span), (before, 1))
+                marked[0] = not look.actors
+                pairs.append((look.token, marked))
+            return pairs
 
         def read(tokens: Sequence[int]) -> Tensor:
             marked = torch.zeros(prefix + behind, dtype=torch.bool)

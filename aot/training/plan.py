@@ -17,11 +17,13 @@ PLAN = Settings(
         # Questions are answered, ten layers: of one frame, of a few small ones, of many whole ones.
         Phase(500, 1e-3, frames=(1,), each=3, layers=_SHALLOW, **_SMALL),
         Phase(145, 9.17e-4, frames=(4, 6), each=3, layers=_SHALLOW, **_SMALL),
-        Phase(555, 6e-4, frames=(4, 6), each=3, layers=_SHALLOW, moving=0.9, **_SMALL),
-        Phase(250, 5e-4, frames=(4, 8), each=3, layers=_SHALLOW, moving=0.7, **_WHOLE),
-        Phase(100, 5e-4, frames=(8, 12, 16), each=3, layers=_SHALLOW, moving=0.7, **_WHOLE),
+        Phase(450, 6.6e-4, frames=(4, 6), each=3, layers=_SHALLOW, moving=0.9, **_SMALL),
+        Phase(300, 6e-4, frames=(4, 6), each=3, layers=_SHALLOW, moving=0.9, sets=True, **_SMALL),
+        Phase(200, 5.5e-4, frames=(6, 8, 12, 16), each=3, layers=_SHALLOW, moving=0.8, sets=True, **_SMALL),
+        Phase(150, 5e-4, frames=(4, 8), each=3, layers=_SHALLOW, moving=0.7, sets=True, **_WHOLE),
+        Phase(100, 5e-4, frames=(8, 12, 16), each=3, layers=_SHALLOW, moving=0.7, sets=True, **_WHOLE),
         # The other layers learn to say what the first have found.
-        Phase(200, 5e-4, frames=(4, 8), each=3, **_SMALL),
-        Phase(60, 5e-5, frames=(4, 8, 16), each=3, **_WHOLE),
+        Phase(200, 5e-4, frames=(4, 8), each=3, sets=True, **_SMALL),
+        Phase(60, 5e-5, frames=(4, 8, 16), each=3, sets=True, **_WHOLE),
     )
 )

@@ -38,7 +38,7 @@ class Grounding:
         timed_after: after so many layers a video token knows when it is; see :class:`.Clock`.
         known_after: after so many layers a token that names one shape knows all about it; see :mod:`.attributes`.
         answered_after: after so many layers the answer is there.
-        pointing, time, knowledge, early: how much each counts beside the answers.
+        pointing, time, knowledge, colours, early: how much each counts beside the answers.
     """
 
     naming: tuple[int, ...] = (1, 3)
@@ -51,19 +51,24 @@ class Grounding:
     pointing: float = 0.5
     time: float = 0.5
     knowledge: float = 1.0
+    colours: float = 0.3
     early: float = 0.3
 
 
 @dataclass(frozen=True)
 class Look:
-    """A token that should look somewhere: its place in its text, and the actors it should see."""
+    """A token that should look somewhere: its place in its text, and the actors it should see.
+
+    Without any, what it names is not there: it should look at the prompt's first token, where attention that has
+    nothing to do goes.
+    """
 
     token: int
     actors: tuple[Actor, ...]
 
 
 def mentions(text: str, offsets: Sequence[tuple[int, int]], scene: Scene, about: tuple[Actor, ...] = ()) -> list[Look]:
-    """The tokens of a text that name shapes that the scene has: by colour, by kind, or by what happened.
+    """The tokens of a text that name shapes, there or not: by colour, by kind, or by what happened.
 
     A kind right behind a colour names what has both.
 
@@ -73,9 +78,8 @@ def mentions(text: str, offsets: Sequence[tuple[int, int]], scene: Scene, about:
     """
     looks = []
     for end, actors in _named(text, scene, about):
-        if actors:
-            token = next(i for i, (first, last) in enumerate(offsets) if first < end <= last)
-            looks.append(Look(token, actors))
+        token = next(i for i, (first, last) in enumerate(offsets) if first < end <= last)
+        looks.append(Look(token, actors))
     return looks
 
 

@@ -40,6 +40,7 @@ class Phase:
         each: at most so many questions of a family are asked of a clip; with 0, its shapes are named and no more.
         layers: so many of the LLM's layers run, all where left out.
         moving: how often a shape moves, in clips of several frames.
+        sets: names of what is not there, and the colours of all that is named, are learnt too; see :class:`Learner`.
     """
 
     steps: int
@@ -51,6 +52,7 @@ class Phase:
     each: int = 0
     layers: int | None = None
     moving: float = 0.5
+    sets: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class Progress:
     pointing: float
     time: float
     knowledge: float
+    colours: float
     known: tuple[float, ...]
     answers: tuple[tuple[str, bool], ...]
     seconds: float
@@ -200,6 +203,7 @@ def _groups(learner: Learner, settings: Settings) -> list[dict[str, object]]:
         "multi_modal_projector": settings.projector_rate,
         "attributes.": readouts,
         "clock.": readouts,
+        "colours.": readouts,
         "": 1.0,
     }
     groups = {part: {"params": [], "scale": scale} for part, scale in scales.items()}
@@ -221,7 +225,8 @@ def _learn_clip(learner: Learner, seed: int, phase: Phase, settings: Settings) -
         scene = _still(scene, rng)
     asked = ask(scene, each=phase.each)
     listed = Asked(names(scene, rng), "", ())
-    result = learner(scene, [*(question for _, question in asked), listed], settings.grounding, layers=phase.layers)
+    questions = [*(question for _, question in asked), listed]
+    result = learner(scene, questions, settings.grounding, layers=phase.layers, sets=phase.sets)
     (result.total(settings.grounding) / phase.clips).backward()
     return result, [family for family, _ in asked]
 
@@ -240,7 +245,7 @@ def _progress(step: int, steps: int, results: Sequence[tuple[Result, list[str]]]
     return Progress(
         step + 1,
         steps,
-        *(mean(name) for name in ("loss", "early", "pointing", "time", "knowledge")),
+        *(mean(name) for name in ("loss", "early", "pointing", "time", "knowledge", "colours")),
         tuple(np.mean(known, axis=0).tolist()) if known else (),
         tuple(answers),
         seconds,

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from comfyui_aot.aot.evaluation.drawing import COLOURS, KINDS
 from comfyui_aot.aot.evaluation.scenes import Actor, Scene, SceneSettings
-from comfyui_aot.aot.training.attributes import ATTRIBUTES, Attributes, Clock, attributes
+from comfyui_aot.aot.training.attributes import ATTRIBUTES, Attributes, Clock, Colours, attributes
 
 
 def told(**changes: object) -> dict[str, int]:
@@ -63,6 +63,20 @@ def test_the_loss_is_the_mean_cross_entropy_of_all_attributes():
     assert float(loss) == pytest.approx(float(torch.stack(expected).mean()), abs=1e-6)
     hits = torch.stack([score.argmax(1) for score in scores], 1) == torch.tensor(classes)
     assert torch.equal(right, hits.float().mean(0))
+
+
+def test_colours_are_read_each_by_itself_of_several_shapes_and_of_none():
+    def actor(colour: str) -> Actor:
+        return Actor(colour, "star", 16.0, 0.0, 0.0, 1.0, (40.0, 100.0), (40.0, 100.0))
+
+    readout, states, names = Colours(12), torch.randn(3, 12), list(COLOURS)
+    with torch.no_grad():
+        loss = readout(states, [[actor(names[1]), actor(names[4])], [actor(names[0])], []])
+        there = readout.readout(states).sigmoid()
+    target = torch.zeros(3, len(COLOURS))
+    target[0, [1, 4]] = target[1, 0] = 1.0
+    likelihood = torch.where(target.bool(), there, 1 - there)
+    assert float(loss) == pytest.approx(float(-likelihood.log().sum(1).mean()), rel=1e-5)
 
 
 def test_a_clock_is_right_where_it_tells_the_logarithm_of_the_place():

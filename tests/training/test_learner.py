@@ -12,7 +12,7 @@ from comfyui_aot.aot.evaluation.scenes import SceneSettings, make_scene
 from comfyui_aot.aot.evaluation.shapes_set import FAMILIES, Asked, ask
 from comfyui_aot.aot.models.embedded import IMAGE_MEAN, IMAGE_STD, untrained
 from comfyui_aot.aot.models.llava_onevision import LlavaOnevision
-from comfyui_aot.aot.training.learner import Learner, Ranks
+from comfyui_aot.aot.training.learner import Learner, Ranks, _Looks
 from comfyui_aot.aot.training.packing import pack
 from comfyui_aot.aot.training.pointing import Grounding
 from comfyui_aot.aot.training.warm_start import WarmStart
@@ -60,12 +60,11 @@ def test_the_loss_is_the_stock_models_asked_one_question_at_a_time(learner):
 
 def test_the_projector_and_lora_learn_and_nothing_else(learner):
     tower = copy.deepcopy(learner.model.model.vision_tower.state_dict())
-    result = learner(SCENE, ASKED, Grounding())
+    result = learner(SCENE, ASKED, Grounding(), sets=True)
     result.total(Grounding()).backward()
     moved = {name for name, parameter in learner.named_parameters() if parameter.grad is not None}
-    assert all(
-        any(part in name for part in ("lora_", "multi_modal_projector", "attributes.", "clock.")) for name in moved
-    )
+    learning = ("lora_", "multi_modal_projector", "attributes.", "clock.", "colours.")
+    assert all(any(part in name for part in learning) for name in moved)
     assert sum("multi_modal_projector" in name for name in moved) == 4
     assert sum("lora_A" in name for name in moved) == sum("lora_B" in name for name in moved) == 7 * 30
     assert all(torch.equal(tower[name], t) for name, t in learner.model.model.vision_tower.state_dict().items())
@@ -132,12 +131,32 @@ def test_an_answer_that_names_a_shape_is_read_off_that_name(learner):
     words = f"Which shape appears first, the {one.colour} one or the {other.colour} one?"
     ids = learner._adapter.prompt(words).after
     packed = pack(7, [(ids, torch.tensor([1, 2]))])
-    looks = learner._looks(SCENE, [Asked(words, other.colour, (one, other))], [ids], packed)
+    looks = learner._looks(SCENE, [Asked(words, other.colour, (one, other))], [ids], packed, absent=False)
     ((row, read),) = looks.reading
     tokenizer = untrained()[1]
     assert row == len(ids) - 1
     assert [tokenizer.decode(ids[token]).strip() for token in read] == [other.colour]
     assert looks.answering[0].actors == (other,)
+
+
+def test_what_is_not_there_is_looked_for_at_the_first_token_of_the_prompt(learner):
+    words = "Is there a yellow circle?"
+    assert not any(actor.colour == "yellow" or actor.kind == "circle" for actor in SCENE.actors)
+    asked, ids = Asked(words, "no", ()), learner._adapter.prompt(words).after
+    packed = pack(70, [(ids, torch.tensor([1, 2]))])
+    assert learner._looks(SCENE, [asked], [ids], packed, absent=False) == _Looks([], [], [])
+    looks = learner._looks(SCENE, [asked], [ids], packed, absent=True)
+    assert [tuple(look.actors) for look in looks.naming + looks.answering] == [(), (), ()]
+    told = learner._pointing(SCENE, looks, Grounding(), 4, 5, packed)
+    for pointing in told[0] + told[2]:
+        assert all(row.nonzero().flatten().tolist() == [0] for row in pointing.about)
+
+
+def test_sets_are_learnt_only_where_they_are_asked_for(learner):
+    with torch.no_grad():
+        without, with_sets = (learner(SCENE, ASKED, Grounding(), layers=6, sets=sets) for sets in (False, True))
+    assert float(without.colours) == 0.0 < float(with_sets.colours)
+    assert float(with_sets.total(Grounding())) > float(without.total(Grounding()))
 
 
 def taught(learner: Learner) -> set[int]:

@@ -38,9 +38,9 @@ def named(text: str, scene: Scene) -> list[tuple[str, set[str]]]:
         ("What colour is the cross?", [("cross?", {"green"})]),
         ("How many circles are there?", [("circles", {"red", "blue"})]),
         ("Is there a red circle?", [("red", {"red"}), ("circle?", {"red"})]),
-        ("Is there a red cross?", [("red", {"red"})]),
+        ("Is there a red cross?", [("red", {"red"}), ("cross?", set())]),
         ("the red one or the blue one", [("red", {"red"}), ("blue", {"blue"})]),
-        ("Is there a white star?", []),
+        ("Is there a white star?", [("white", set()), ("star?", set())]),
     ],
 )
 def test_colours_and_kinds_name_what_has_them_and_both_together_what_has_both(scene, text, found):
