@@ -221,6 +221,7 @@ class Learner(nn.Module):
         *,
         layers: int | None = None,
         sets: bool = False,
+        weights: Tensor | None = None,
     ) -> Result:
         """Ask all questions about one clip; those without an answer are read only.
 
@@ -228,6 +229,7 @@ class Learner(nn.Module):
             grounding: see there.
             layers: so many of the LLM's layers run, all where left out.
             sets: names of what is not there are told so too, and all names the colours of what they name.
+            weights: how much each question with an answer counts; all alike where left out.
         """
         layers = layers or len(self.model.model.language_model.layers)
         prefix, side, before = self._prefix(scene)
@@ -244,7 +246,8 @@ class Learner(nn.Module):
         time = zero if timed is None else self.clock(timed[0, before : len(prefix) - 1].float())
         states = {after: state[0, len(prefix) :] for after, state in states.items()}
         answered = torch.tensor([bool(question.answer) for question in asked])
-        loss, early, right = self._answers(states, packed, answered, grounding.answered_after)
+        weights = torch.ones(int(answered.sum())) if weights is None else weights
+        loss, early, right = self._answers(states, packed, answered, weights, grounding.answered_after)
         after = states.get(grounding.known_after)
         knowledge, known = self._knowledge(scene, looks.naming, after)
         colours = zero
@@ -305,7 +308,7 @@ class Learner(nn.Module):
                 hook.remove()
 
     def _answers(
-        self, states: Mapping[int, Tensor], packed: Pack, answered: Tensor, early_after: int
+        self, states: Mapping[int, Tensor], packed: Pack, answered: Tensor, weights: Tensor, early_after: int
     ) -> tuple[Tensor, Tensor, list[bool]]:
         """The losses of the answers as said and as read early, and which of them begin right."""
         zero = torch.zeros((), device=self.device)
@@ -319,13 +322,15 @@ class Learner(nn.Module):
             scores = functional.layer_norm(states[early_after][first.to(self.device)].float(), (self._table.shape[1],))
             scores = scores @ self._table.T
             classes = (wanted[:, None] == self._answer_ids[None]).long().argmax(1).to(self.device)
-            early = functional.cross_entropy(scores, classes)
+            early = _weighted(functional.cross_entropy(scores, classes, reduction="none"), weights)
             right = (scores.argmax(1) == classes).tolist()
         last = len(self.model.model.language_model.layers)
         if last in states:
             said = packed.targets != IGNORED
             logits = self.model.lm_head(states[last][said.to(self.device)]).float()
-            loss = functional.cross_entropy(logits, packed.targets[said].to(self.device))
+            losses = functional.cross_entropy(logits, packed.targets[said].to(self.device), reduction="none")
+            owners = torch.searchsorted(first, said.nonzero()[:, 0], right=True) - 1
+            loss = _weighted(losses, weights[owners])
             chosen = torch.full_like(packed.targets, IGNORED)
             chosen[said] = logits.detach().argmax(-1).cpu()
             right = (chosen[first] == wanted).tolist()
@@ -406,6 +411,10 @@ class _Looks:
     naming: list[Look]
     reading: list[tuple[int, list[int]]]
     answering: list[Look]
+
+
+def _weighted(losses: Tensor, weights: Tensor) -> Tensor:
+    return (losses * weights.to(losses)).sum() / weights.sum()
 
 
 def _joined(parts: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:

@@ -7,6 +7,7 @@ from .trainer import Phase, Settings
 _SMALL = {"size": 196, "radius": (13.0, 22.0)}
 _WHOLE = {"size": 378, "radius": (15.0, 28.0)}
 _NAMING, _SHALLOW = 5, 10
+_MANY = 6, 8, 12, 16
 
 PLAN = Settings(
     phases=(
@@ -19,11 +20,12 @@ PLAN = Settings(
         Phase(145, 9.17e-4, frames=(4, 6), each=3, layers=_SHALLOW, **_SMALL),
         Phase(450, 6.6e-4, frames=(4, 6), each=3, layers=_SHALLOW, moving=0.9, **_SMALL),
         Phase(300, 6e-4, frames=(4, 6), each=3, layers=_SHALLOW, moving=0.9, sets=True, **_SMALL),
-        Phase(200, 5.5e-4, frames=(6, 8, 12, 16), each=3, layers=_SHALLOW, moving=0.8, sets=True, **_SMALL),
-        Phase(150, 5e-4, frames=(4, 8), each=3, layers=_SHALLOW, moving=0.7, sets=True, **_WHOLE),
-        Phase(100, 5e-4, frames=(8, 12, 16), each=3, layers=_SHALLOW, moving=0.7, sets=True, **_WHOLE),
+        Phase(75, 5.8125e-4, frames=_MANY, each=3, layers=_SHALLOW, moving=0.8, sets=True, **_SMALL),
+        Phase(200, 5.5e-4, frames=_MANY, each=3, layers=_SHALLOW, moving=0.8, sets=True, balanced=True, **_SMALL),
+        Phase(150, 5e-4, frames=(4, 8), each=3, layers=_SHALLOW, moving=0.7, sets=True, balanced=True, **_WHOLE),
+        Phase(100, 5e-4, frames=(8, 12, 16), each=3, layers=_SHALLOW, moving=0.7, sets=True, balanced=True, **_WHOLE),
         # The other layers learn to say what the first have found.
-        Phase(200, 5e-4, frames=(4, 8), each=3, sets=True, **_SMALL),
-        Phase(60, 5e-5, frames=(4, 8, 16), each=3, sets=True, **_WHOLE),
+        Phase(200, 5e-4, frames=(4, 8), each=3, sets=True, balanced=True, **_SMALL),
+        Phase(60, 5e-5, frames=(4, 8, 16), each=3, sets=True, balanced=True, **_WHOLE),
     )
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ class Phase:
         layers: so many of the LLM's layers run, all where left out.
         moving: how often a shape moves, in clips of several frames.
         sets: names of what is not there, and the colours of all that is named, are learnt too; see :class:`Learner`.
+        balanced: every family of questions counts the same, however many of it are asked.
     """
 
     steps: int
@@ -53,6 +55,7 @@ class Phase:
     layers: int | None = None
     moving: float = 0.5
     sets: bool = False
+    balanced: bool = False
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,12 @@ def accuracy(answers: Sequence[tuple[str, bool]]) -> Mapping[str, float]:
     return {family: float(np.mean([right for name, right in answers if name == family])) for family in families}
 
 
+def balance(families: Sequence[str]) -> torch.Tensor:
+    """Weights of questions of these families, (questions,), that have every family count the same."""
+    asked = Counter(families)
+    return torch.tensor([1.0 / asked[family] for family in families])
+
+
 def _groups(learner: Learner, settings: Settings) -> list[dict[str, object]]:
     """What learns, in groups each with its learning rate."""
     readouts = settings.readout_rate
@@ -226,7 +235,8 @@ def _learn_clip(learner: Learner, seed: int, phase: Phase, settings: Settings) -
     asked = ask(scene, each=phase.each)
     listed = Asked(names(scene, rng), "", ())
     questions = [*(question for _, question in asked), listed]
-    result = learner(scene, questions, settings.grounding, layers=phase.layers, sets=phase.sets)
+    weights = balance([family for family, _ in asked]) if phase.balanced else None
+    result = learner(scene, questions, settings.grounding, layers=phase.layers, sets=phase.sets, weights=weights)
     (result.total(settings.grounding) / phase.clips).backward()
     return result, [family for family, _ in asked]
 

@@ -159,6 +159,17 @@ def test_sets_are_learnt_only_where_they_are_asked_for(learner):
     assert float(with_sets.total(Grounding())) > float(without.total(Grounding()))
 
 
+@pytest.mark.parametrize("layers", [None, 4])
+def test_a_question_that_counts_for_nothing_leaves_the_loss_of_the_others(learner, layers):
+    grounding = Grounding(answered_after=4)
+    only = torch.tensor([0.0, 2.0, 0.0, 0.0])
+    with torch.no_grad():
+        alone = learner(SCENE, ASKED[1:2], grounding, layers=layers)
+        among = learner(SCENE, ASKED, grounding, layers=layers, weights=only)
+    assert float(among.early) == pytest.approx(float(alone.early), abs=1e-4)
+    assert float(among.loss) == pytest.approx(float(alone.loss), abs=1e-4)
+
+
 def taught(learner: Learner) -> set[int]:
     """The layers that have a gradient."""
     return {

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from comfyui_aot.aot.training.naming import Naming
-from comfyui_aot.aot.training.trainer import Phase, Settings, Training, accuracy
+from comfyui_aot.aot.training.trainer import Phase, Settings, Training, accuracy, balance
 from comfyui_aot.aot.training.warm_start import WarmStart
 
 TINY = Settings(
     phases=(
         Phase(1, 1e-3, size=196, frames=(1,), radius=(13.0, 18.0), clips=2, layers=5),
-        Phase(1, 1e-3, size=196, frames=(4,), radius=(13.0, 18.0), each=1, layers=10),
+        Phase(1, 1e-3, size=196, frames=(4,), radius=(13.0, 18.0), each=1, layers=10, sets=True, balanced=True),
         Phase(1, 1e-3, size=196, frames=(4,), radius=(13.0, 18.0), each=1),
     ),
     warm_start=WarmStart(frames=2),
@@ -55,6 +55,12 @@ def test_the_rate_goes_in_a_straight_line_from_phase_to_phase_and_no_clip_comes_
     assert [rate for _, rate, _ in steps] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 6e-4, 2e-4])
     assert [phase for phase, _, _ in steps] == [first] * 4 + [second] * 2
     assert [seed for _, _, seed in steps] == [100, 103, 106, 109, 112, 113]
+
+
+def test_balanced_families_count_the_same_however_many_of_each_are_asked():
+    families = ["place", "place", "count", "place"]
+    weights = balance(families)
+    assert float(weights[2]) == pytest.approx(float(weights[[0, 1, 3]].sum()))
 
 
 def test_accuracy_is_the_share_of_right_answers_of_each_family():
