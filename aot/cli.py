@@ -240,7 +240,7 @@ def _answer(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     shown = _Stream(sys.stdout)
     said = answer(vllm, reduced, options.question, generation, on_text=shown)
     print(shown.rest(said.text) or ("" if said.text else "(empty answer)"))
-    _warn_of_noise(vllm.name)
+    _tell_of_shapes(vllm.name)
     result = {"clip": source, "pipeline": pipeline.name, **said.to_dict()}
     print(
         f"{said.tokens_kept} of {said.tokens_full} tokens ({said.retention:.1%}); encode {said.encode_s:.2f} s, reduce "
@@ -284,16 +284,18 @@ def _compare(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
         print(f"{', '.join(fixed)}: what it keeps follows from its own settings, not from --retention.")
     if options.pictures:
         print(f"Token maps in {options.pictures}: {', '.join(row['picture'] for row in rows)}")
-    _warn_of_noise(vllm.name)
+    _tell_of_shapes(vllm.name)
     result = {"clip": frames.source, "question": options.question, "model": vllm.name, "rows": rows}
     return {**result, "frames": frames.count}, 0
 
 
-def _warn_of_noise(model: str) -> None:
+def _tell_of_shapes(model: str) -> None:
     from .models import EMBEDDED
 
     if model == EMBEDDED:
-        print("The embedded model's LLM was not trained to read video tokens: its answers are noise.", file=sys.stderr)
+        print(
+            "The embedded model has seen drawn shapes only; of other footage its answers say little.", file=sys.stderr
+        )
 
 
 def _check_before_work(options: argparse.Namespace, *retentions: float | None) -> None:

@@ -21,6 +21,7 @@ def open_set(
     seed: int | None = None,
     limit: int | None = None,
     frames: int = 16,
+    each: int | None = None,
 ) -> QuestionSet:
     """A question set by its name.
 
@@ -30,6 +31,7 @@ def open_set(
         seed: of shapes: where in the split its clips begin.
         limit: of shapes, so many clips; of a published set, so many questions, evenly over its families.
         frames: a clip is shown in.
+        each: of shapes: at most so many questions of a family are asked of a clip, 1 where left out.
 
     Raises:
         InputError: an unknown set, what that set does not take, or videos that are not in the folder.
@@ -39,22 +41,22 @@ def open_set(
     if name == SHAPES:
         if folder is not None:
             raise InputError("Shapes is drawn, not read; leave out --data.")
-        return _shapes(split, seed, limit, frames)
+        return _shapes(frames, split=split, seed=seed, clips=limit, each=each)
     from . import published
 
     if name not in published.SETS:
         raise InputError(f"No question set is called {name!r}; there are {', '.join((SHAPES, *published.SETS))}.")
-    if seed is not None:
-        raise InputError(f"{name} is not drawn; leave out --seed.")
+    for option, value in (("--seed", seed), ("--each", each)):
+        if value is not None:
+            raise InputError(f"{name} is not drawn; leave out {option}.")
     if folder is None:
         raise InputError(f"{name} is read from its folder in the published layout; give it with --data FOLDER.")
     return _published(name, folder, split, limit)
 
 
-def _shapes(split: str | None, seed: int | None, limit: int | None, frames: int) -> QuestionSet:
+def _shapes(frames: int, **chosen: str | int | None) -> QuestionSet:
     from .shapes_set import shapes_set
 
-    chosen = {"split": split, "clips": limit, "seed": seed}
     return shapes_set(frames=frames, **{name: value for name, value in chosen.items() if value is not None})
 
 

@@ -30,7 +30,20 @@ DESCRIPTION = (
     "ask a question set with all tokens and with reduced ones: accuracy, differences, time, as tables and a curve; "
     "stopped, the same command goes on where it was"
 )
-_TOLD = ("data", "split", "seed", "limit", "frames", "model", "dtype", "device", "stages", "retention", "against")
+_TOLD = (
+    "data",
+    "split",
+    "seed",
+    "limit",
+    "each",
+    "frames",
+    "model",
+    "dtype",
+    "device",
+    "stages",
+    "retention",
+    "against",
+)
 """The options that decide a result, as a report's command line tells them."""
 
 
@@ -47,6 +60,7 @@ def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser], load: Load) ->
     parser.add_argument("--split", help="of the set, its usual one if left out; of shapes train, dev, test or any")
     parser.add_argument("--seed", type=int, help="of shapes: where in the split its clips begin")
     parser.add_argument("--limit", type=int, help="clips of shapes; questions of a published set, over all families")
+    parser.add_argument("--each", type=int, help="questions of a family asked of each clip of shapes; 1 if left out")
     parser.add_argument("--frames", type=int, default=16, help="of each clip, evenly spread")
     parser.add_argument("--against", metavar="NAME", help="variant to compare with; the first paper preset if left out")
     parser.add_argument("--out", type=Path, help="folder of the results, added to by later runs; eval-SET if left out")
@@ -111,6 +125,7 @@ def _questions(options: argparse.Namespace) -> QuestionSet:
         seed=options.seed,
         limit=options.limit,
         frames=options.frames,
+        each=options.each,
     )
 
 

@@ -171,11 +171,12 @@ def ask(scene: Scene, *, each: int = 1) -> list[tuple[str, Asked]]:
 
 @dataclass(frozen=True)
 class ShapesSet:
-    """``clips`` clips from ``first_seed`` on, and a question of every family each has an answer to."""
+    """``clips`` clips from ``first_seed`` on, and ``each`` questions of every family, where there are so many."""
 
     first_seed: int
     clips: int
     settings: SceneSettings
+    each: int = 1
 
     name = "shapes"
     max_new_tokens = 4
@@ -183,7 +184,7 @@ class ShapesSet:
     @property
     def identity(self) -> Mapping[str, object]:
         """Seeds and settings; the questions follow from them."""
-        return {**self.footage, "first_seed": self.first_seed, "clips": self.clips}
+        return {**self.footage, "first_seed": self.first_seed, "clips": self.clips, "each": self.each}
 
     @property
     def footage(self) -> Mapping[str, object]:
@@ -192,12 +193,15 @@ class ShapesSet:
 
     @cached_property
     def questions(self) -> Sequence[Question]:
-        """One of each family a clip, in the order of the clips."""
-        return tuple(
-            Question(f"{clip}-{family}", clip, family, asked.words, asked.answer)
-            for clip in self._clips()
-            for family, asked in ask(self.scene(clip))
-        )
+        """In the order of the clips, a family's questions one after another."""
+        made = []
+        for clip in self._clips():
+            numbers: Counter[str] = Counter()
+            for family, asked in ask(self.scene(clip), each=self.each):
+                numbers[family] += 1
+                name = f"{clip}-{family}-{numbers[family]}"
+                made.append(Question(name, clip, family, asked.words, asked.answer))
+        return tuple(made)
 
     def scene(self, clip: str, frames: int | None = None) -> Scene:
         """The scene of a clip, retold in so many frames."""
@@ -222,22 +226,25 @@ def first_answer(family: str, said: str) -> str:
     return next((word for word in words if word in FAMILIES[family].answers), "")
 
 
-def shapes_set(split: str = "test", clips: int = 100, seed: int | None = None, frames: int = 16) -> ShapesSet:
+def shapes_set(
+    split: str = "test", clips: int = 100, seed: int | None = None, frames: int = 16, each: int = 1
+) -> ShapesSet:
     """A set of clips of ``frames`` frames.
 
     Args:
         split: train, dev or test, each with seeds of its own.
         clips: how many.
         seed: where in the split to begin (0 where left out); any seed outside them with split "any".
+        each: at most so many questions of a family are asked of a clip.
 
     Raises:
-        InputError: an unknown split, no clips, or a seed outside the split.
+        InputError: an unknown split, no clips or questions, or a seed outside the split.
     """
-    if clips < 1:
-        raise InputError(f"A set of {clips} clips; ask for 1 or more.")
+    if clips < 1 or each < 1:
+        raise InputError(f"A set of {clips} clips, each asked {each} of a family; ask for 1 or more of both.")
     start = seed or 0
     if split == "any":
-        return ShapesSet(start, clips, SceneSettings(frames=frames))
+        return ShapesSet(start, clips, SceneSettings(frames=frames), each)
     if split not in SPLITS:
         raise InputError(f"Shapes has no split {split!r}; there are {', '.join(SPLITS)}, and any.")
     room = SPLITS["dev"] - SPLITS["train"]
@@ -245,7 +252,7 @@ def shapes_set(split: str = "test", clips: int = 100, seed: int | None = None, f
         raise InputError(
             f"Seed {start} with {clips} clips; a split has seeds 0 to {room - 1}, take split 'any' for others."
         )
-    return ShapesSet(SPLITS[split] + start, clips, SceneSettings(frames=frames))
+    return ShapesSet(SPLITS[split] + start, clips, SceneSettings(frames=frames), each)
 
 
 def _alone(actors: Sequence[Actor]) -> list[Actor]:

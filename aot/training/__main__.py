@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging
 
-from ..models import load
+from ..models import EMBEDDED, load
 from ..models.embedded import convert
 from ..models.embedded_weights import TRAINED, TrainedWeights, read
 from .plan import PLAN
@@ -33,15 +33,15 @@ def main(arguments: Sequence[str] | None = None, plan: Settings = PLAN, frames: 
     parser = argparse.ArgumentParser(prog="python -m comfyui_aot.aot.training", description=__doc__)
     parser.add_argument("folder", type=Path, help="for checkpoint, log and scores; a run that was stopped goes on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--clips", type=int, default=100, help="of the test split, to score the model with")
+    parser.add_argument("--clips", type=int, default=30, help="of the test split, to score the model with")
     parser.add_argument("--out", type=Path, default=TRAINED, help="where to put the result; into the package")
     options = parser.parse_args(arguments)
     logging.disable_progress_bar()
     found = options.folder / "embedded.safetensors"
     if not found.is_file():
         _train(plan, options.folder, options.device).save(found)
-    convert(options.folder / "model", trained=found)
-    vllm = load(str(options.folder / "model"), device=options.device)
+    convert(options.folder / EMBEDDED, trained=found)
+    vllm = load(str(options.folder / EMBEDDED), device=options.device)
     scores = score(vllm, options.clips, options.folder / "scores", frames)
     trained = read(found)
     dataclasses.replace(trained, info={**trained.info, "scores": scores, "clips": options.clips}).save(options.out)

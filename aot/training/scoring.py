@@ -13,6 +13,8 @@ from ..evaluation.summary import summarise
 from ..models.base import VideoLLM
 
 FRAMES = (16, 8, 32)
+EACH = 3
+"""Questions of a family a clip."""
 
 
 def score(
@@ -32,7 +34,7 @@ def score(
     found: dict[str, Mapping[str, float]] = {}
     model = fingerprint(vllm)
     for number in frames:
-        asked = shapes_set("test", clips, frames=number)
+        asked = shapes_set("test", clips, frames=number, each=EACH)
         records = Records(folder / str(number), settings(vllm, asked, number, model))
         encodings = Encodings(vllm, asked, number, None, model=model)
         blind = [BLIND] if number == frames[0] else []

@@ -141,12 +141,24 @@ def test_other_settings_in_the_same_folder_are_a_users_mistake(aot):
     assert "set.clips 1 there, 2 now" in err
 
 
+def test_more_questions_of_a_clip_are_asked_and_told_in_the_command(aot):
+    few, many = (
+        json.loads(
+            aot("--limit", 1, "--each", each, "--stages", "blind", "--out", f"o{each}", "--json")[1].splitlines()[-1]
+        )
+        for each in (1, 3)
+    )
+    assert many["questions"] > 2 * few["questions"]
+    assert "--limit 1 --each 3 " in many["command"]
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "said"),
     [
         ("nonsense", {}, "there are shapes, mvbench, videomme, egoschema, longvideobench"),
         ("mvbench", {}, "--data FOLDER"),
         ("mvbench", {"seed": 3}, "leave out --seed"),
+        ("mvbench", {"each": 3}, "leave out --each"),
     ],
 )
 def test_what_a_set_does_not_take_is_refused(name, settings, said):

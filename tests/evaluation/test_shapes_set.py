@@ -162,6 +162,15 @@ def test_a_set_asks_at_most_one_question_of_a_family_a_clip_and_its_ids_are_uniq
     assert len({q.clip for q in questions}) == 30
 
 
+def test_more_questions_of_a_family_are_asked_where_a_clip_has_them_and_the_first_stay():
+    few, many = (shapes_set(clips=8, each=each).questions for each in (1, 3))
+    assert set(few) < set(many)
+    assert len({question.id for question in many}) == len(many) > 2 * len(few)
+    counted = Counter((question.clip, question.family) for question in many)
+    assert max(counted.values()) == 3
+    assert {counted[clip, "flash"] for clip in {question.clip for question in many}} <= {0, 1}
+
+
 def test_the_same_clip_shows_and_asks_the_same_in_more_frames():
     few, many = (shapes_set(clips=20, frames=frames) for frames in (8, 32))
     assert many.frames(many.questions[0].clip, 32).count == 32
@@ -182,6 +191,7 @@ def test_any_seed_can_be_asked_for():
 def test_equal_sets_have_equal_identities_and_others_do_not():
     assert shapes_set(clips=3).identity == shapes_set(clips=3).identity
     assert shapes_set(clips=3).identity != shapes_set(clips=3, frames=8).identity
+    assert shapes_set(clips=3).identity != shapes_set(clips=3, each=2).identity
 
 
 @pytest.mark.parametrize(
@@ -189,6 +199,7 @@ def test_equal_sets_have_equal_identities_and_others_do_not():
     [
         ({"split": "exam"}, "train, dev, test"),
         ({"clips": 0}, "ask for 1 or more"),
+        ({"each": 0}, "ask for 1 or more"),
         ({"seed": 1_000_000}, "take split 'any'"),
     ],
 )
