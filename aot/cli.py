@@ -293,9 +293,7 @@ def _tell_of_shapes(model: str) -> None:
     from .models import EMBEDDED
 
     if model == EMBEDDED:
-        print(
-            "The embedded model has seen drawn shapes only; of other footage its answers say little.", file=sys.stderr
-        )
+        print("The embedded model was taught drawn shapes: of other footage its answers say little.", file=sys.stderr)
 
 
 def _check_before_work(options: argparse.Namespace, *retentions: float | None) -> None:

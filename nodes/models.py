@@ -94,7 +94,7 @@ class AOTLoadVLLM(io.ComfyNode):
                     "model",
                     options=list(choices()),
                     default=EMBEDDED,
-                    tooltip="'embedded' is DINOv2-S with SmolLM2-135M: for trying the graph out, not for good answers. "
+                    tooltip="'embedded' is DINOv2-S with SmolLM2-135M: knows drawn shapes, for trying the graph out. "
                     "Others are folders in Hugging Face's layout under models/VLLM.",
                 ),
                 io.Combo.Input(

@@ -142,12 +142,8 @@ def test_other_settings_in_the_same_folder_are_a_users_mistake(aot):
 
 
 def test_more_questions_of_a_clip_are_asked_and_told_in_the_command(aot):
-    few, many = (
-        json.loads(
-            aot("--limit", 1, "--each", each, "--stages", "blind", "--out", f"o{each}", "--json")[1].splitlines()[-1]
-        )
-        for each in (1, 3)
-    )
+    told = (aot("--limit", 1, "--each", each, "--stages", "blind", "--out", f"o{each}", "--json")[1] for each in (1, 3))
+    few, many = (json.loads(out.splitlines()[-1]) for out in told)
     assert many["questions"] > 2 * few["questions"]
     assert "--limit 1 --each 3 " in many["command"]
 
