@@ -1,4 +1,4 @@
-# make demo: everything it needs, then full tokens against AOT on a real clip.
+# make demo: everything it needs, then full tokens against AOT: on a drawn clip whose answers are known, and on a real one.
 # make test: everything it needs, then the tests.
 # make embedded-model: train the embedded model anew, into the package (hours on two cores); stopped, it goes on.
 
@@ -6,10 +6,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CLIP := .venv/clips/bigbuckbunny.mp4
+DRAWN := 2000011
 
 .PHONY: demo test lint embedded-model clean
 
 demo: $(CLIP)
+	$(BIN)/aot shapes $(DRAWN) --ask --retention 0.25,0.1 --mp4 demo/shapes.mp4
+	@echo
 	$(BIN)/aot compare $(CLIP) "What animal is in the video?" --frames 16 --retention 0.25,0.1 --stages aot \
 		--max-new-tokens 24 --pictures demo --json
 

@@ -22,10 +22,14 @@ PLAN = Settings(
         Phase(300, 6e-4, frames=(4, 6), each=3, layers=_SHALLOW, moving=0.9, sets=True, **_SMALL),
         Phase(75, 5.8125e-4, frames=_MANY, each=3, layers=_SHALLOW, moving=0.8, sets=True, **_SMALL),
         Phase(200, 5.5e-4, frames=_MANY, each=3, layers=_SHALLOW, moving=0.8, sets=True, balanced=True, **_SMALL),
-        Phase(150, 5e-4, frames=(4, 8), each=3, layers=_SHALLOW, moving=0.7, sets=True, balanced=True, **_WHOLE),
-        Phase(100, 5e-4, frames=(8, 12, 16), each=3, layers=_SHALLOW, moving=0.7, sets=True, balanced=True, **_WHOLE),
+        Phase(100, 5.1667e-4, frames=(4, 8), each=3, layers=_SHALLOW, moving=0.7, sets=True, balanced=True, **_WHOLE),
+        Phase(
+            25, 5.0972e-4, frames=(8, 12, 16), each=3, layers=_SHALLOW, moving=0.7, sets=True, balanced=True, **_WHOLE
+        ),
         # The other layers learn to say what the first have found.
-        Phase(200, 5e-4, frames=(4, 8), each=3, sets=True, balanced=True, **_SMALL),
-        Phase(60, 5e-5, frames=(4, 8, 16), each=3, sets=True, balanced=True, **_WHOLE),
+        Phase(250, 3e-4, frames=(4, 6, 8, 12), each=3, moving=0.7, sets=True, balanced=True, **_SMALL),
+        # What is found among few tokens is to be found among thousands.
+        Phase(60, 2.5e-4, frames=(8, 16), each=3, layers=_SHALLOW, moving=0.7, sets=True, balanced=True, **_WHOLE),
+        Phase(12, 2e-5, frames=(4, 8, 16), each=3, moving=0.7, sets=True, balanced=True, **_WHOLE),
     )
 )

@@ -17,10 +17,10 @@ import torch
 from transformers import AutoTokenizer, Dinov2Config, Dinov2Model, LlavaOnevisionForConditionalGeneration
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.evaluation.drawing import COLOURS, KINDS
+from comfyui_aot.aot.evaluation.runner import ask, by_clip, variants
 from comfyui_aot.aot.evaluation.scenes import make_scene
+from comfyui_aot.aot.evaluation.shapes_set import shapes_set
 from comfyui_aot.aot.models import embedded, embedded_sources
-from comfyui_aot.aot.training.warm_start import cell_contents
 
 HELD_OUT = range(3_000_000, 3_000_008)
 
@@ -143,24 +143,16 @@ def test_the_saved_preprocessor_is_the_one_it_was_trained_with(embedded_folder, 
     assert settings["size"] == dict.fromkeys(("height", "width"), model.config.vision_config.image_size)
 
 
-def test_projected_tokens_of_unseen_pictures_lie_nearest_to_the_words_for_what_is_there(model, tokenizer):
-    words = model.get_input_embeddings().weight.detach()
-    right = {"colour": [], "kind": []}
-    for seed in HELD_OUT:
-        scene = make_scene(seed)
-        with torch.no_grad():
-            video = model.get_video_features(embedded.normalise(picture(seed))[None])
-        tokens = getattr(video, "pooler_output", video)[0][:-1]
-        covered, contents = cell_contents(scene.shapes(0), 378, 14)
-        for position, names in enumerate((COLOURS, KINDS)):
-            vectors = torch.stack([words[tokenizer(f" {name}").input_ids[0]] for name in names])
-            similarity = torch.cosine_similarity(tokens[:, None], vectors[None], dim=-1)
-            nearest = [list(names)[i] for i in similarity.argmax(1).tolist()]
-            right[("colour", "kind")[position]] += [
-                nearest[cell] == contents[cell][position] for cell in torch.where(covered > 0.5)[0].tolist()
-            ]
-    assert np.mean(right["colour"]) > 0.65
-    assert np.mean(right["kind"]) > 0.75
+def test_it_answers_questions_about_clips_it_has_not_seen_and_only_from_the_video(vllm):
+    asked = shapes_set("dev", clips=5, frames=8, each=3)
+    right = {name: [] for name in ("full", "blind")}
+    for clip, questions in by_clip(asked.questions).items():
+        tokens = vllm.encode(asked.frames(clip, 8))
+        for variant in variants(["blind"], ()):
+            right[variant.name] += ask(vllm, asked, questions, variant, tokens).scores.values()
+    assert len(right["full"]) > 80
+    assert np.mean(right["full"]) > 0.7
+    assert np.mean(right["blind"]) < 0.5
 
 
 def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypatch, tmp_path):
