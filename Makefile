@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CLIP := .venv/clips/bigbuckbunny.mp4
-DRAWN := 2000011
+DRAWN := 2000000
 
 .PHONY: demo test lint embedded-model clean
 
