@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -13,7 +12,8 @@ import numpy as np
 import pytest
 
 from comfyui_aot.aot.models import VideoLLM, load
-from comfyui_aot.aot.models.embedded import ensure
+from comfyui_aot.aot.models.embedded import IMAGE_MEAN, IMAGE_STD, ensure, untrained
+from comfyui_aot.aot.models.llava_onevision import LlavaOnevision
 from comfyui_aot.aot.tokens import VideoTokens
 from comfyui_aot.aot.video import Frames, Sampling, load_video
 
@@ -57,13 +57,13 @@ def vllm(embedded_folder: Path) -> VideoLLM:
 
 
 @pytest.fixture(scope="session")
-def talkative(vllm: VideoLLM) -> VideoLLM:
-    """The embedded model, which never ends an answer: every text is as long as is allowed."""
-    endless = copy.copy(vllm)
-    endless.model = copy.copy(vllm.model)
-    endless.model.generation_config = copy.deepcopy(vllm.model.generation_config)
-    endless.model.generation_config.eos_token_id = None
-    return endless
+def talkative() -> VideoLLM:
+    """The embedded model before its training, which takes video for words and says much; it never ends an answer."""
+    model, tokenizer = untrained()
+    model.generation_config.eos_token_id = None
+    return LlavaOnevision(
+        model, tokenizer, "talkative", preprocessor={"image_mean": IMAGE_MEAN, "image_std": IMAGE_STD}
+    )
 
 
 @pytest.fixture(scope="session")

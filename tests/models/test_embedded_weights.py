@@ -46,4 +46,6 @@ def test_what_is_saved_is_read_again_in_bfloat16s_precision(trained, tmp_path):
 
 def test_the_package_carries_at_most_8_megabytes_of_it_with_its_settings_and_scores():
     assert TRAINED.stat().st_size <= 8_000_000
-    assert {"training", "scores"} <= read().info.keys()
+    info = read().info
+    assert {"settings", "seconds", "device", "clips"} <= info.keys()
+    assert info["scores"]["16 frames"]["all"] > info["scores"]["16 frames, majority"]["all"]
