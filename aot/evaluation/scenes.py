@@ -82,6 +82,10 @@ class Actor:
     direction: str = ""
     flashing: bool = False
 
+    def seen(self, time: float) -> bool:
+        """Whether it is there at a time."""
+        return self.first <= time < self.last
+
     def at(self, time: float) -> tuple[float, float]:
         """Its centre at a time, before the camera pans."""
         part = (time - self.first) / (self.last - self.first)
@@ -108,6 +112,10 @@ class Scene:
         """The middle of every frame, as a share of the clip's length."""
         return tuple((i + 0.5) / self.settings.frames for i in range(self.settings.frames))
 
+    def shot(self, time: float) -> int:
+        """Which of its shots a time is in."""
+        return next(i for i, (_, last) in enumerate(self.shots) if time < last)
+
     def place(self, actor: Actor, time: float) -> tuple[float, float]:
         """Where the actor's centre is seen at a time, in pixels."""
         x, y = actor.at(time)
@@ -115,7 +123,7 @@ class Scene:
 
     def path(self, actor: Actor) -> np.ndarray:
         """Where the actor's centre is seen in each frame that shows it: (frames, 2) pixels."""
-        return np.array([self.place(actor, time) for time in self.times if actor.first <= time < actor.last])
+        return np.array([self.place(actor, time) for time in self.times if actor.seen(time)])
 
     def shapes(self, frame: int) -> tuple[Shape, ...]:
         """What a frame shows; the shapes do not overlap."""
@@ -123,17 +131,17 @@ class Scene:
         return tuple(
             Shape(a.colour, a.kind, *self.place(a, time), a.radius, a.angle, a.flashing)
             for a in self.actors
-            if a.first <= time < a.last
+            if a.seen(time)
         )
 
     def still(self, frame: int) -> Scene:
         """One of its frames as a scene of its own, in which nothing moves, comes or goes."""
         time = self.times[frame]
-        shot = next(i for i, (_, last) in enumerate(self.shots) if time < last)
+        shot = self.shot(time)
         seen = tuple(
             replace(a, first=0.0, last=1.0, start=place, end=place, direction="", flashing=False)
             for a in self.actors
-            if a.first <= time < a.last and (place := self.place(a, time))
+            if a.seen(time) and (place := self.place(a, time))
         )
         settings = replace(self.settings, frames=1)
         textures = self.texture_seeds[shot : shot + 1]
@@ -144,7 +152,7 @@ class Scene:
         size, reach = self.settings.size, _texture_reach(self.settings)
         texture, showing = None, None
         for frame, time in enumerate(self.times):
-            shot = next(i for i, (_, last) in enumerate(self.shots) if time < last)
+            shot = self.shot(time)
             if shot != showing:
                 rng = np.random.default_rng(self.texture_seeds[shot])
                 texture, showing = background(rng, size + 2 * reach, size + 2 * reach), shot

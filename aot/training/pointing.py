@@ -127,7 +127,7 @@ def cells(scene: Scene, actors: Sequence[Actor], side: int, span: str = "all") -
     shown = torch.zeros(scene.settings.frames, side, side, dtype=torch.bool)
     middles = (torch.arange(side) + 0.5) * width
     for actor in actors:
-        frames = [frame for frame, time in enumerate(scene.times) if actor.first <= time < actor.last]
+        frames = [frame for frame, time in enumerate(scene.times) if actor.seen(time)]
         third = -(-len(frames) // 3)
         for frame in {"all": frames, "first": frames[:third], "last": frames[len(frames) - third :]}[span]:
             x, y = scene.place(actor, scene.times[frame])
