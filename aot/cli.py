@@ -168,7 +168,7 @@ def _encode(options: argparse.Namespace, *pipelines: Any) -> tuple[Any, Any, Any
     vllm = _load(options)
     for pipeline in pipelines:
         for stage in pipeline.stages:
-            stage.steps(vllm.layout(frames.count), frames.timestamps)
+            stage.steps(vllm.layout(frames), vllm.timestamps(frames))
     with _Bar("encode") as bar:
         return vllm, frames, vllm.encode(frames, on_progress=bar)
 
@@ -398,8 +398,9 @@ def _models(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
         for name in families_in(options.folder):
             listed.append({"name": name, "family": "llava_onevision", "ready": True})
             print(name)
-    print(f"Families: {', '.join(FAMILIES)}")
-    return {"models": listed, "families": list(FAMILIES)}, 0
+    families = [adapter.family for adapter in FAMILIES]
+    print(f"Families: {', '.join(families)}")
+    return {"models": listed, "families": families}, 0
 
 
 class _Bar:

@@ -42,13 +42,22 @@ class Received:
     """Attention received at chosen layers of one encoder, gathered call by call.
 
     Args:
-        layers: indices of the attention calls of one forward pass to capture.
-        sums: (B, S) float32 per layer, filled as the pass goes on.
+        layers: indices of the layers of one forward pass to capture.
+        parts: (B, S) float32 a call, by layer, filled as the pass goes on; an encoder that takes windows or frames
+            one by one calls a layer's attention once for each.
+        seen: how many layers' attention has been called.
+        module: of the last call.
     """
 
     layers: tuple[int, ...]
-    sums: dict[int, Tensor] = field(default_factory=dict)
-    calls: int = 0
+    parts: dict[int, list[Tensor]] = field(default_factory=dict)
+    seen: int = 0
+    module: nn.Module | None = None
+
+    @property
+    def sums(self) -> dict[int, Tensor]:
+        """(B, S) float32 per layer, the calls of a layer one behind another."""
+        return {layer: torch.cat(parts, 1) for layer, parts in self.parts.items()}
 
 
 _ACTIVE: ContextVar[Received | None] = ContextVar("aot_received", default=None)
@@ -58,7 +67,7 @@ _ACTIVE: ContextVar[Received | None] = ContextVar("aot_received", default=None)
 def capture(*layers: int) -> Iterator[Received]:
     """Gather the attention received at ``layers`` during one forward pass of an encoder.
 
-    The encoder's attention implementation must be :data:`ATTENTION`. Layers are counted by attention calls,
+    The encoder's attention implementation must be :data:`ATTENTION`. Layers are counted by the modules that call it,
     so the pass must run each block once, in order.
     """
     received = Received(layers)
@@ -128,11 +137,13 @@ def _attention(
 ) -> tuple[Tensor, None]:
     received = _ACTIVE.get()
     if received is not None:
-        layer = received.calls
-        received.calls += 1
+        if module is not received.module:
+            received.module = module
+            received.seen += 1
+        layer = received.seen - 1
         if layer in received.layers:
             scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-            received.sums[layer] = attention_received(query, key, scale, attention_mask)
+            received.parts.setdefault(layer, []).append(attention_received(query, key, scale, attention_mask))
     return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 

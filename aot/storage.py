@@ -31,6 +31,7 @@ def save(tokens: VideoTokens, path: Path) -> None:
         InputError: the folder does not exist or cannot be written.
     """
     tensors = {name: getattr(tokens, name).detach().cpu().contiguous().clone() for name in TENSORS}
+    tensors |= {f"levels.{i}": level.detach().cpu().contiguous().clone() for i, level in enumerate(tokens.levels)}
     for i, factor in enumerate(tokens.map.factors):
         factor = blocks = factor.joined() if isinstance(factor, Stacked) else factor
         if isinstance(factor, Picked):
@@ -83,6 +84,7 @@ def load(path: Path) -> VideoTokens:
             pooled=bool(json.loads(metadata["pooled"])),
             model=metadata["model"],
             history=tuple(StageRecord(**record) for record in json.loads(metadata["history"])),
+            levels=tuple(tensors[f"levels.{i}"] for i in range(sum(name.startswith("levels.") for name in tensors))),
             **{name: tensors[name] for name in TENSORS},
         )
         _check_values(tokens)

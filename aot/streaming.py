@@ -61,9 +61,9 @@ def stream(
     Returns:
         The same tokens as ``vllm.encode`` and the stages in turn; its history adds up what the runs took.
     """
-    layout, timestamps = vllm.layout(frames.count), frames.timestamps
+    layout, timestamps = vllm.layout(frames), vllm.timestamps(frames)
     steps = [step for stage in stages for step in stage.steps(layout, timestamps)]
-    runs = _common_runs([step.runs(layout, timestamps) for step in steps], frames.count)
+    runs = _common_runs([step.runs(layout, timestamps) for step in steps], layout.frames)
     parts: Iterator[VideoTokens] = regroup(vllm.encode_parts(frames, on_progress=on_progress), runs)
     for step in steps:
         parts = _reduced(step, parts, layout, timestamps)

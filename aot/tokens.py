@@ -84,6 +84,7 @@ class VideoTokens:
         timestamps: (T,) float64 seconds.
         model: name of the model that encoded them.
         history: one record a stage, the encoder's first.
+        levels: (K, D) each, features of further depths that the same W reduces (Qwen3-VL's deepstack).
     """
 
     features: Tensor
@@ -97,6 +98,7 @@ class VideoTokens:
     timestamps: Tensor
     model: str = ""
     history: tuple[StageRecord, ...] = field(default=())
+    levels: tuple[Tensor, ...] = field(default=())
 
     def __post_init__(self) -> None:
         layout, kept = self.layout, self.map.kept
@@ -107,6 +109,7 @@ class VideoTokens:
             "shallow": (self.shallow, (layout.frames, layout.cells)),
             "deep": (self.deep, (layout.frames, layout.cells)),
             "timestamps": (self.timestamps, (layout.frames,)),
+            **{f"level {i}": (level, (kept, level.shape[-1])) for i, level in enumerate(self.levels)},
         }
         for name, (tensor, shape) in wanted.items():
             if tuple(tensor.shape) != shape:
@@ -132,12 +135,14 @@ class VideoTokens:
         newline: Tensor | None = None,
         model: str = "",
         history: tuple[StageRecord, ...] = (),
+        levels: tuple[Tensor, ...] = (),
     ) -> VideoTokens:
         """Tokens fresh from an encoder, nothing reduced, pooling pending.
 
         Args:
             features: (T, N, D), projected to the LLM's width.
             newline: (D,), needed where ``layout.newline`` is "grid".
+            levels: (T, N, D) each; only where there is neither pooling nor a newline a grid row.
         """
         frames, height, width = layout.frames, *layout.grid
         cells = torch.cartesian_prod(torch.arange(height), torch.arange(width)).reshape(-1, 2)
@@ -163,6 +168,7 @@ class VideoTokens:
             timestamps=timestamps,
             model=model,
             history=history,
+            levels=tuple(level.reshape(frames * layout.sources, -1) for level in levels),
         )
 
     @property
@@ -204,18 +210,40 @@ class VideoTokens:
         role = torch.where(places[:, 1] == layout.language_grid[1], int(Role.NEWLINE), int(Role.KEPT))
         frame = torch.arange(frames).repeat_interleave(len(places))
         place = torch.cat((frame[:, None], places.repeat(frames, 1)), 1)
-        given = self.features.reshape(frames, layout.sources, -1)
+        features, *levels = (self._pool(values) for values in (self.features, *self.levels))
+        known = features, tuple(levels)
+        return self.reduced(factor, place, role.to(torch.uint8).repeat(frames), known=known)
+
+    def _pool(self, values: Tensor) -> Tensor:
+        """(K, D) of fresh tokens, or of their levels, pooled; each grid row ended by its newline."""
+        layout = self.layout
+        given = values.reshape(layout.frames, layout.sources, -1)
         pooled = layout.pool(given[:, : layout.cells])
         if layout.newlines:
-            rows_of = pooled.reshape(frames, layout.newlines, -1, pooled.shape[-1])
+            rows_of = pooled.reshape(layout.frames, layout.newlines, -1, pooled.shape[-1])
             pooled = torch.cat((rows_of, given[:, layout.cells :, None]), 2)
-        return self.reduced(factor, place, role.to(torch.uint8).repeat(frames), features=pooled.reshape(len(place), -1))
+        return pooled.reshape(-1, pooled.shape[-1])
 
-    def reduced(self, factor: Factor, place: Tensor, role: Tensor, *, features: Tensor | None = None) -> VideoTokens:
-        """The tokens ``factor`` makes of these, on the language grid; ``features`` where they are known already."""
+    def reduced(
+        self,
+        factor: Factor,
+        place: Tensor,
+        role: Tensor,
+        *,
+        known: tuple[Tensor, tuple[Tensor, ...]] | None = None,
+    ) -> VideoTokens:
+        """The tokens ``factor`` makes of these, on the language grid.
+
+        Args:
+            known: their features and levels, where they are known already.
+        """
+        if known is None:
+            known = factor.apply(self.features), tuple(factor.apply(level) for level in self.levels)
+        features, levels = known
         return dataclasses.replace(
             self,
-            features=factor.apply(self.features) if features is None else features,
+            features=features,
+            levels=levels,
             map=self.map.then(factor),
             place=place,
             role=role,
@@ -238,6 +266,7 @@ class VideoTokens:
         return dataclasses.replace(
             self,
             features=self.features[rows],
+            levels=tuple(level[rows] for level in self.levels),
             map=TokenMap((last - first) * layout.sources),
             place=self.place[rows] - self.place.new_tensor([first, 0, 0]),
             role=self.role[rows],
@@ -265,6 +294,7 @@ class VideoTokens:
         return dataclasses.replace(
             first,
             map=TokenMap.concatenate([part.map for part in parts]),
+            levels=tuple(torch.cat(level) for level in zip(*(part.levels for part in parts), strict=True)),
             place=torch.cat(places),
             layout=dataclasses.replace(first.layout, frames=start),
             history=tuple(StageRecord.sum(lines) for lines in zip(*(part.history for part in parts), strict=True)),

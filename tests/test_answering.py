@@ -18,9 +18,9 @@ QUESTION = "What animal is in the video?"
 def test_unreduced_logits_are_the_stock_models_own(vllm, frames, encoded):
     prompt = vllm.prompt(QUESTION)
     count = encoded.tokens_full + 1
-    ids = torch.cat((prompt.before, torch.full((count,), vllm.model.config.video_token_id), prompt.after))[None]
+    ids = torch.cat((prompt.before[0], torch.full((count,), vllm.model.config.video_token_id), prompt.after))[None]
     stock = vllm.model(input_ids=ids, pixel_values_videos=vllm.preprocess(frames)[None]).logits
-    ours = vllm.model(inputs_embeds=vllm.embeddings(encoded, QUESTION)).logits
+    ours = vllm.model(inputs_embeds=vllm.whole(encoded, QUESTION).embeddings[None]).logits
     torch.testing.assert_close(ours, stock, atol=1e-4, rtol=0)
 
 
@@ -28,7 +28,7 @@ def test_unreduced_logits_are_the_stock_models_own(vllm, frames, encoded):
 def test_greedy_answers_are_the_stock_models_own(vllm, frames, encoded):
     prompt = vllm.prompt(QUESTION)
     count = encoded.tokens_full + 1
-    ids = torch.cat((prompt.before, torch.full((count,), vllm.model.config.video_token_id), prompt.after))[None]
+    ids = torch.cat((prompt.before[0], torch.full((count,), vllm.model.config.video_token_id), prompt.after))[None]
     stock = vllm.model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
@@ -45,7 +45,7 @@ def test_the_answer_reports_what_it_took(vllm, encoded):
     said = answer(vllm, reduced, QUESTION, Generation(max_new_tokens=5))
     assert (said.tokens_full, said.tokens_kept, said.retention) == (784, 196, 0.25)
     assert said.stages == ("intra", "inter")
-    assert said.prompt_tokens == vllm.embeddings(reduced, QUESTION).shape[1]
+    assert said.prompt_tokens == len(vllm.whole(reduced, QUESTION))
     assert 1 <= said.new_tokens <= 5
     assert min(said.encode_s, said.reduce_s, said.prefill_s) > 0
     assert said.prefill_flops == vllm.language.prefill_flops(196)

@@ -36,10 +36,13 @@ class FakeTower:
         attention = torch.rand(2, frames, layout.cells, generator=generator)
         times = torch.arange(frames, dtype=torch.float64) / 5
         self.whole = VideoTokens.encoded(features, layout, *attention, times)
-        self.count, self.timestamps, self.at_once, self.given = frames, times, at_once, 0
+        self.count, self.at_once, self.given = frames, at_once, 0
 
     def layout(self, frames):
-        return Layout(frames, self.whole.layout.grid)
+        return Layout(frames.count, self.whole.layout.grid)
+
+    def timestamps(self, frames):
+        return self.whole.timestamps
 
     def encode_parts(self, frames, *, on_progress):
         for first in range(0, self.count, self.at_once):

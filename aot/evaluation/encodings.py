@@ -74,14 +74,17 @@ class Encodings:
         """Refuse clips whose encodings the disk cannot take, before any work is done."""
         if self.folder is None:
             return
-        layout = self._vllm.layout(self._frames)
+        missing = [clip for clip in clips if not self._path(clip).exists()]
+        if not missing:
+            return
+        layout = self._vllm.layout(self._questions.frames(missing[0], self._frames))
         one = layout.frames * layout.sources * self._vllm.language.hidden * self._vllm.dtype.itemsize
-        missing = sum(not self._path(clip).exists() for clip in clips)
         free = shutil.disk_usage(self.folder).free
-        if missing * one > free:
+        if len(missing) * one > free:
             raise InputError(
-                f"The encodings of {missing} clips take about {missing * one / 2**30:.1f} GiB and {free / 2**30:.1f} "
-                f"GiB are free in {self.folder}; give --cache FOLDER on another disk, or --no-cache to keep none."
+                f"The encodings of {len(missing)} clips take about {len(missing) * one / 2**30:.1f} GiB and "
+                f"{free / 2**30:.1f} GiB are free in {self.folder}; give --cache FOLDER on another disk, or --no-cache "
+                "to keep none."
             )
 
     def size(self, clips: Sequence[str]) -> int:
@@ -101,16 +104,16 @@ def fingerprint(vllm: VideoLLM) -> str:
 
     It does not depend on the folder, the device, or the version of transformers, which names weights in its own way.
     """
-    grey = Frames(torch.full((1, 8, 8, 3), 100, dtype=torch.uint8), torch.zeros(1, dtype=torch.float64), "grey")
+    grey = Frames(torch.full((1, 64, 64, 3), 100, dtype=torch.uint8), torch.zeros(1, dtype=torch.float64), "grey")
     pixels = vllm.preprocess(grey)
     prompt = vllm.prompt("?")
     return digest(
         {
             "weights": sorted(_sum_of_bits(tensor) for tensor in vllm.model.state_dict().values()),
             "layer": getattr(vllm.model.config, "vision_feature_layer", None),
-            "layout": dataclasses.asdict(vllm.layout(1)),
+            "layout": dataclasses.asdict(vllm.layout(grey)),
             "pixels": [list(pixels.shape), [round(value, 4) for value in pixels.flatten(2).mean((0, 2)).tolist()]],
-            "prompt": [prompt.before.tolist(), prompt.after.tolist()],
+            "prompt": [*(ids.tolist() for ids in prompt.before), prompt.after.tolist()],
         }
     )
 
@@ -129,4 +132,4 @@ def _sum_of_bits(tensor: Tensor) -> list[Any]:
 def _to(tokens: VideoTokens, device: torch.device) -> VideoTokens:
     """The tokens where an encoder would have left them: features and attention with the model, all else on the CPU."""
     moved = {name: getattr(tokens, name).to(device) for name in ("features", "shallow", "deep")}
-    return dataclasses.replace(tokens, **moved)
+    return dataclasses.replace(tokens, **moved, levels=tuple(level.to(device) for level in tokens.levels))

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..answering import encode_seconds, reduce_seconds
-from ..batching import answer_all
 from ..comparing import at_each
 from ..errors import InputError
 from ..models.base import VideoLLM
 from ..pipeline import FULL, Pipeline, parse
+from ..session import answer_all
 from ..tokens import VideoTokens
 from .encodings import Encodings, digest
 from .questions import Question, QuestionSet

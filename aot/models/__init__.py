@@ -10,9 +10,21 @@ import torch
 from ..errors import InputError
 from .base import Progress, VideoLLM, ignore_progress
 from .embedded import EMBEDDED, ensure
+from .internvl import InternVL
 from .llava_onevision import LlavaOnevision
+from .llava_video import LlavaVideo
+from .lmms_lab import LlavaOnevisionOriginal
+from .qwen2_5_vl import Qwen2_5VL
+from .qwen3_vl import Qwen3VL
 
-FAMILIES: dict[str, type[LlavaOnevision]] = {adapter.family: adapter for adapter in (LlavaOnevision,)}
+FAMILIES: tuple[type[VideoLLM], ...] = (
+    LlavaOnevision,
+    LlavaOnevisionOriginal,
+    LlavaVideo,
+    Qwen2_5VL,
+    Qwen3VL,
+    InternVL,
+)
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 
@@ -48,32 +60,38 @@ def load(
             raise InputError(f"{setting} is {value!r}; give one of {', '.join(allowed)}.")
     folder = ensure(on_progress=on_progress) if model == EMBEDDED else Path(model)
     name = name or (EMBEDDED if model == EMBEDDED else folder.name)
-    family = family_of(folder)
-    if family not in FAMILIES:
-        raise InputError(
-            f"{name} is of family {family!r}; load one of {', '.join(FAMILIES)}, or {EMBEDDED!r}, which needs no "
-            "weights."
-        )
+    family = family_of(folder, name)
     computes = torch.device(device if compute_device is None else compute_device)
     chosen = ("bfloat16" if computes.type == "cuda" else "float32") if dtype == "auto" else dtype
-    return FAMILIES[family].load(
+    return family.load(
         folder, name=name, dtype=getattr(torch, chosen), device=torch.device(device), attention=attention
     )
 
 
-def family_of(folder: Path) -> str:
-    """The ``model_type`` of the folder's config.json.
+def family_of(folder: Path, name: str | None = None) -> type[VideoLLM]:
+    """The adapter for the model in a folder, by its config.json.
+
+    Args:
+        name: what to call it in an error.
 
     Raises:
-        InputError: no folder, or no readable config.json in it.
+        InputError: no folder, no readable config.json in it, or a family that is not supported.
     """
     try:
-        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = str(config["model_type"])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"No model in {folder}: a readable config.json with a model_type is missing; give a "
             f"folder in Hugging Face's layout, or {EMBEDDED!r}."
         ) from error
+    for adapter in FAMILIES:
+        if adapter.reads(config):
+            return adapter
+    known = ", ".join(adapter.family for adapter in FAMILIES)
+    raise InputError(
+        f"{name or folder.name} is of family {kind!r}; load one of {known}, or {EMBEDDED!r}, which needs no weights."
+    )
 
 
 def families_in(root: Path) -> dict[str, Path]:
@@ -81,9 +99,9 @@ def families_in(root: Path) -> dict[str, Path]:
     found = {}
     for config in sorted(root.glob("**/config.json")):
         try:
-            supported = family_of(config.parent) in FAMILIES
+            family_of(config.parent)
         except InputError:
             continue
-        if supported and config.parent != root:
+        if config.parent != root:
             found[config.parent.relative_to(root).as_posix()] = config.parent
     return found

@@ -1,14 +1,22 @@
-"""What a video LLM must offer to be reduced and asked: encode frames, lay out a prompt, generate."""
+"""What a video LLM must offer to be reduced and asked: encode frames, lay out a prompt, read it.
+
+A family is a subclass in a file of its own: how frames become pixels and pixels tokens, how its prompt holds a video,
+and, where the LLM's positions are more than a count, what they are. The model inside is transformers' own class.
+"""
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoTokenizer, DynamicCache, GenerationConfig, PreTrainedModel
 
 from ..cost import LanguageShape
 from ..errors import InputError
@@ -18,6 +26,9 @@ from ..video import Frames
 Progress = Callable[[int, int], None]
 """Called with (done, total) as long work goes on; may raise to stop it."""
 
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
 
 class FrameSource(Protocol):
     """Frames, decoded (:class:`~..video.Frames`) or in a file (:class:`~..video.VideoSource`)."""
@@ -25,6 +36,14 @@ class FrameSource(Protocol):
     @property
     def count(self) -> int:
         """T."""
+
+    @property
+    def height(self) -> int:
+        """H, pixels."""
+
+    @property
+    def width(self) -> int:
+        """W, pixels."""
 
     @property
     def timestamps(self) -> Tensor:
@@ -42,27 +61,168 @@ def ignore_progress(done: int, total: int) -> None:
     """The progress callback of whoever does not watch."""
 
 
-def require_question(question: str) -> None:
-    """Refuse a question without a word."""
-    if not question.strip():
-        raise InputError("The question is empty; write what you want to know about the video.")
+@dataclass(frozen=True)
+class Turn:
+    """A question that was asked before, and its answer."""
+
+    question: str
+    answer: str
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids before and after the video, each (n,) long."""
+    """Token ids around a video.
 
-    before: Tensor
+    Args:
+        before: (n,) each: what stands before each group of visual tokens. A group is the whole video, or a frame.
+        after: (n,) what follows the last group: the question, and how an answer begins.
+    """
+
+    before: tuple[Tensor, ...]
     after: Tensor
 
 
-class VideoLLM(ABC):
-    """An adapter around a stock transformers model. With nothing reduced its logits are the stock model's."""
+@dataclass(frozen=True)
+class Reading:
+    """Tokens as the LLM reads them.
 
-    family: str
-    name: str
-    model: nn.Module
-    language: LanguageShape
+    Args:
+        embeddings: (n, D).
+        positions: (A, n) long, rotary positions; A is 1, or 3 where time, height and width have their own.
+        visual: (n,) bool: which of them are visual.
+        levels: (v, D) each, added to the v visual tokens' hidden states behind the LLM's first layers.
+    """
+
+    embeddings: Tensor
+    positions: Tensor
+    visual: Tensor
+    levels: tuple[Tensor, ...] = ()
+
+    def __len__(self) -> int:
+        """n."""
+        return len(self.embeddings)
+
+    def part(self, first: int, last: int) -> Reading:
+        """Tokens ``first`` up to ``last``."""
+        seen, within = (int(self.visual[:end].sum()) for end in (first, last))
+        return Reading(
+            self.embeddings[first:last],
+            self.positions[:, first:last],
+            self.visual[first:last],
+            tuple(level[seen:within] for level in self.levels),
+        )
+
+    def then(self, other: Reading) -> Reading:
+        """These tokens and ``other``'s behind them; only these may have levels."""
+        return Reading(
+            torch.cat((self.embeddings, other.embeddings)),
+            torch.cat((self.positions, other.positions), 1),
+            torch.cat((self.visual, other.visual)),
+            self.levels,
+        )
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A prompt up to the end of its video.
+
+    Args:
+        reading: its tokens.
+        text: position of the first token behind it.
+        answer: no answer's first token stands before this position.
+    """
+
+    reading: Reading
+    text: int
+    answer: int
+
+    def begins(self, asked: int) -> int:
+        """Position of an answer's first token, behind ``asked`` tokens of question."""
+        return max(self.answer, self.text + asked)
+
+
+class VideoLLM(ABC):
+    """An adapter around a stock transformers model. With nothing reduced its logits are the stock model's.
+
+    Args:
+        model: with a ``model.language_model`` and an ``lm_head``.
+        preprocessor: the settings of the folder's video processor.
+        chat_template: the processor's own, which takes structured content; the tokenizer's where left out.
+    """
+
+    family: ClassVar[str]
+    stock: ClassVar[type[PreTrainedModel]]
+    placeholder: ClassVar[str]
+    """What stands for a video in the chat template."""
+    slot: ClassVar[str] = ""
+    """What stands for a group of visual tokens in :meth:`video_text`; the placeholder where empty."""
+    axes: ClassVar[int] = 1
+    """Rotary positions of a token: 1, or 3 where time, height and width have their own."""
+    frames_apart: ClassVar[bool] = False
+    """Whether text stands between the frames in the prompt, so that each frame's tokens must stay together."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        name: str,
+        *,
+        preprocessor: Mapping[str, Any] | None = None,
+        chat_template: str | None = None,
+    ) -> None:
+        self.model, self.name = model, name
+        own = model.generation_config
+        # A checkpoint's sampling defaults would be filled in wherever a greedy answer leaves something unsaid.
+        model.generation_config = GenerationConfig(
+            bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
+        )
+        self._tokenizer = tokenizer
+        self._chat_template = chat_template
+        self._preprocessor = dict(preprocessor or {})
+        text = model.config.get_text_config()
+        self.language = LanguageShape(
+            layers=text.num_hidden_layers,
+            hidden=text.hidden_size,
+            mlp=text.intermediate_size,
+            kv_heads=text.num_key_value_heads,
+            head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+            context=text.max_position_embeddings,
+        )
+
+    @classmethod
+    def reads(cls, config: Mapping[str, Any]) -> bool:
+        """Whether a folder with this config.json is of this family."""
+        return config.get("model_type") == cls.family
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        name: str,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        attention: str = "sdpa",
+    ) -> VideoLLM:
+        """Load from a folder in Hugging Face's layout; safetensors only, nothing is downloaded or executed.
+
+        Raises:
+            InputError: the folder holds no safetensors, or the attention asked for is not installed.
+        """
+        require_safetensors(folder, name)
+        try:
+            model = cls.stock.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, local_files_only=True, attn_implementation=attention
+            )
+        except ImportError as error:
+            raise InputError(f"{name} cannot be loaded with attention {attention} ({error}); choose sdpa.") from error
+        return cls(
+            model.eval().to(device),
+            AutoTokenizer.from_pretrained(folder, local_files_only=True),
+            name,
+            preprocessor=first_json(folder, "video_preprocessor_config.json", "preprocessor_config.json"),
+            chat_template=processor_template(folder),
+        )
 
     @property
     def device(self) -> torch.device:
@@ -74,13 +234,26 @@ class VideoLLM(ABC):
         """The model's floating dtype."""
         return next(self.model.parameters()).dtype
 
-    @abstractmethod
-    def preprocess(self, frames: Frames) -> Tensor:
-        """Pixels as the vision tower takes them, (T, 3, h, w) float32."""
+    @property
+    def language_model(self) -> nn.Module:
+        """The LLM without its head."""
+        return self.model.model.language_model
 
     @abstractmethod
-    def layout(self, frames: int) -> Layout:
-        """How the tokens of so many frames lie."""
+    def preprocess(self, frames: Frames, size: tuple[int, int] | None = None) -> Tensor:
+        """Pixels as the vision tower takes them, (T, 3, h, w) float32.
+
+        Args:
+            size: (h, w); what :meth:`layout` says of these frames where left out.
+        """
+
+    @abstractmethod
+    def layout(self, frames: FrameSource) -> Layout:
+        """How the tokens of these frames lie."""
+
+    def timestamps(self, frames: FrameSource) -> Tensor:
+        """(T,) float64 seconds of the layout's frames."""
+        return frames.timestamps
 
     @abstractmethod
     def encode_parts(self, frames: FrameSource, *, on_progress: Progress = ignore_progress) -> Iterator[VideoTokens]:
@@ -90,22 +263,192 @@ class VideoLLM(ABC):
         """All frames' projected tokens with their importance, pooling pending."""
         return VideoTokens.concatenate(list(self.encode_parts(frames, on_progress=on_progress)))
 
-    @abstractmethod
-    def prompt(self, question: str) -> Prompt:
-        """The model's chat prompt around the video placeholder."""
+    def video_text(self, tokens: VideoTokens | None) -> str:
+        """What the prompt says in a video's place: a slot a group of visual tokens, one where there is none."""
+        return self.placeholder
 
-    @abstractmethod
-    def visual_embeddings(self, tokens: VideoTokens) -> Tensor:
-        """(n, D): what stands in the placeholder's place, newlines included."""
+    def video_question(self, tokens: VideoTokens | None, question: str) -> str:
+        """The first question, with what the family tells the LLM of the video beside its tokens."""
+        return question
 
-    @abstractmethod
+    def prompt(
+        self, question: str, tokens: VideoTokens | None = None, *, system: str = "", turns: Sequence[Turn] = ()
+    ) -> Prompt:
+        """The model's chat prompt: the video, then the question, or the turns about it that came before.
+
+        Args:
+            tokens: of the video, which some families speak of; None where it is left out.
+            system: the system prompt; the model's own where empty.
+
+        Raises:
+            InputError: a question is empty or holds the placeholder itself.
+        """
+        asked = [turn.question for turn in turns] + [question]
+        if not all(each.strip() for each in asked):
+            raise InputError("The question is empty; write what you want to know about the video.")
+        asked[0] = self.video_question(tokens, asked[0])
+        messages = [("system", system)] if system else []
+        for i, each in enumerate(asked):
+            messages += [("user", each)] + ([("assistant", turns[i].answer)] if i < len(turns) else [])
+        text = self._tokenizer.apply_chat_template(
+            self._conversation(messages), chat_template=self._chat_template, add_generation_prompt=True, tokenize=False
+        )
+        count = text.count(self.placeholder)
+        if count != 1:
+            raise InputError(
+                f"The prompt holds {count} video placeholders where 1 is needed; "
+                f"leave {self.placeholder} out of the question."
+            )
+        slot = self.slot or self.placeholder
+        if slot in text.replace(self.placeholder, ""):
+            raise InputError(f"The question holds {slot}, which stands for visual tokens; leave it out.")
+        pieces = self._around_video(text, self.video_text(tokens)).split(slot)
+        *before, after = (torch.tensor(self._ids(piece), dtype=torch.long) for piece in pieces)
+        return Prompt(tuple(before), after)
+
+    def _conversation(self, messages: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Messages, (role, text) each, as the chat template takes them, the video at the head of the first question."""
+        conversation = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in messages]
+        first_question(conversation)["content"].insert(0, {"type": "video"})
+        return conversation
+
+    def _around_video(self, text: str, video: str) -> str:
+        """The rendered prompt with ``video`` in the video's place."""
+        return text.replace(self.placeholder, video)
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def prefix(self, tokens: VideoTokens | None, prompt: Prompt) -> Prefix:
+        """The prompt up to the end of the video, the video's tokens in their places.
+
+        Raises:
+            InputError: tokens of another model's width.
+        """
+        embed = self.model.get_input_embeddings()
+        words = [embed(ids.to(self.device)) for ids in prompt.before]
+        shown = [words[0][:0]] * len(words)
+        order: list[Tensor] = []
+        levels: tuple[Tensor, ...] = ()
+        if tokens is not None:
+            self._require_own(tokens)
+            tokens = tokens.to_language_grid()
+            order = self._groups(tokens)
+            shown = [self._shown(tokens, group).to(words[0]) for group in order]
+            levels = tuple(level[torch.cat(order).to(level.device)].to(words[0]) for level in tokens.levels)
+        pieces = [piece for pair in zip(words, shown, strict=True) for piece in pair]
+        visual = torch.cat([torch.full((len(piece),), bool(i % 2)) for i, piece in enumerate(pieces)])
+        positions, text, answer = self._positions(tokens, prompt, order, len(visual))
+        reading = Reading(torch.cat(pieces), positions.to(self.device), visual.to(self.device), levels)
+        return Prefix(reading, text, answer)
+
+    def _groups(self, tokens: VideoTokens) -> list[Tensor]:
+        """Which tokens stand in each place of the prompt, in their order: all, or a frame's each."""
+        if not self.frames_apart:
+            return [torch.arange(len(tokens.place))]
+        frame = tokens.frame.cpu()
+        return [(frame == t).nonzero().flatten() for t in range(tokens.layout.frames)]
+
+    def _shown(self, tokens: VideoTokens, group: Tensor) -> Tensor:
+        """(n, D): what stands in one place of the prompt."""
+        return tokens.features[group.to(tokens.features.device)]
+
+    def _positions(
+        self, tokens: VideoTokens | None, prompt: Prompt, order: Sequence[Tensor], length: int
+    ) -> tuple[Tensor, int, int]:
+        """Positions (A, length) of a prefix, that of the token behind, and the first an answer can have."""
+        return torch.arange(length)[None], length, length
+
+    def words(self, ids: Tensor, positions: Tensor) -> Reading:
+        """Text to read: (n,) ids at (n,) positions."""
+        embeddings = self.model.get_input_embeddings()(ids.to(self.device))
+        axes = positions.to(self.device)[None].expand(self.axes, -1)
+        return Reading(embeddings, axes, torch.zeros(len(ids), dtype=torch.bool, device=self.device))
+
+    def whole(
+        self, tokens: VideoTokens | None, question: str, *, system: str = "", turns: Sequence[Turn] = ()
+    ) -> Reading:
+        """A whole prompt, the video's tokens in their places."""
+        prompt = self.prompt(question, tokens, system=system, turns=turns)
+        prefix = self.prefix(tokens, prompt)
+        behind = torch.arange(prefix.text, prefix.text + len(prompt.after))
+        return prefix.reading.then(self.words(prompt.after, behind))
+
+    def read(self, reading: Reading, cache: DynamicCache, *, mask: Tensor | None = None, keep: Any = -1) -> Tensor:
+        """Run the LLM over ``reading`` behind what ``cache`` holds, which grows.
+
+        Args:
+            mask: (1, 1, n, n behind and before) to add to the scores; causal where left out.
+            keep: which tokens' logits to give, an index, a slice or indices; the last's where left out.
+
+        Returns:
+            (kept, vocabulary), logits in the model's dtype; (vocabulary,) for a single index.
+        """
+        states = self.language_model(
+            inputs_embeds=reading.embeddings[None],
+            position_ids=self._position_ids(reading, cache.get_seq_length()),
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            **self._extras(reading),
+        ).last_hidden_state[0]
+        return self.model.lm_head(states[keep])
+
+    def _position_ids(self, reading: Reading, behind: int) -> Tensor:
+        """As the stock LLM takes them, for tokens that stand behind so many others."""
+        return reading.positions
+
+    def _extras(self, reading: Reading) -> dict[str, Any]:
+        """What the stock LLM takes beside embeddings and positions."""
+        return {}
+
     def decode(self, ids: list[int]) -> str:
         """Token ids to text, special tokens left out."""
+        return self._tokenizer.decode(ids, skip_special_tokens=True)
 
-    def embeddings(self, tokens: VideoTokens, question: str) -> Tensor:
-        """(1, L, D): the whole prompt, the video's tokens spliced in."""
-        prompt = self.prompt(question)
-        embed = self.model.get_input_embeddings()
-        visual = self.visual_embeddings(tokens)
-        before, after = (embed(ids.to(self.device)) for ids in (prompt.before, prompt.after))
-        return torch.cat((before, visual.to(before), after))[None]
+    def _require_own(self, tokens: VideoTokens) -> None:
+        if tokens.features.shape[1] != self.language.hidden:
+            raise InputError(
+                f"These tokens are {tokens.features.shape[1]} wide (encoded by {tokens.model or 'another model'}) and "
+                f"{self.name} reads {self.language.hidden}; encode the video with the model that answers."
+            )
+
+
+def resized(frames: Frames, size: tuple[int, int]) -> Tensor:
+    """(T, 3, h, w) uint8: bicubic with antialiasing, in whole levels as the stock video processors resize on a CPU."""
+    pixels = frames.pixels.permute(0, 3, 1, 2)
+    if pixels.shape[2:] == size:
+        return pixels
+    return functional.interpolate(pixels, size=size, mode="bicubic", antialias=True)
+
+
+def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Levels of 0..255, uint8 (T, 3, h, w), as the tower takes them."""
+    return (pixels.float() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def first_question(conversation: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The first message of the user."""
+    return next(message for message in conversation if message["role"] == "user")
+
+
+def require_safetensors(folder: Path, name: str) -> None:
+    """Refuse a folder without weights in the one format that is read."""
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(f"{name} has no .safetensors file; put the model's safetensors files in its folder.")
+
+
+def first_json(folder: Path, *names: str) -> dict[str, Any] | None:
+    """The content of the first of these files that is there."""
+    for name in names:
+        if (folder / name).is_file():
+            return json.loads((folder / name).read_text(encoding="utf-8"))
+    return None
+
+
+def processor_template(folder: Path) -> str | None:
+    """The processor's own chat template, which takes structured content; None where only the tokenizer has one."""
+    if (folder / "processor_config.json").is_file() and (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    settings = first_json(folder, "chat_template.json")
+    return str(settings["chat_template"]) if settings else None

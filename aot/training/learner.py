@@ -272,7 +272,7 @@ class Learner(nn.Module):
         """The prompt up to the end of the video, a side of its language grid, and where the video begins."""
         model = self.model.model
         visual = _pool(model.multi_modal_projector(self.tower(scene.frames().pixels)))
-        before = self._adapter.prompt("?").before.to(self.device)
+        before = self._adapter.prompt("?").before[0].to(self.device)
         prefix = torch.cat((self.model.get_input_embeddings()(before), visual.flatten(0, 1), model.image_newline[None]))
         return prefix, round(visual.shape[1] ** 0.5), len(before)
 

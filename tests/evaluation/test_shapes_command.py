@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from comfyui_aot.aot.batching import answer_all
 from comfyui_aot.aot.cli import main
 from comfyui_aot.aot.evaluation.shapes_set import first_answer, shapes_set
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.pipeline import parse
+from comfyui_aot.aot.session import answer_all
 from comfyui_aot.aot.video import Sampling, load_video
 
 SEED, FRAMES = 2_000_003, 4

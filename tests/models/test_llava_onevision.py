@@ -71,9 +71,9 @@ def test_unreduced_logits_are_the_stock_models_own(small, frames):
     tokens = small.encode(frames)
     prompt = small.prompt(QUESTION)
     placeholders = torch.full((tokens.tokens_full + 1,), small.model.config.video_token_id)
-    ids = torch.cat((prompt.before, placeholders, prompt.after))[None]
+    ids = torch.cat((prompt.before[0], placeholders, prompt.after))[None]
     stock = small.model(input_ids=ids, pixel_values_videos=small.preprocess(frames)[None]).logits
-    ours = small.model(inputs_embeds=small.embeddings(tokens, QUESTION)).logits
+    ours = small.model(inputs_embeds=small.whole(tokens, QUESTION).embeddings[None]).logits
     torch.testing.assert_close(ours, stock, atol=1e-4, rtol=0)
 
 

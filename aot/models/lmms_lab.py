@@ -1,0 +1,170 @@
+"""LLaVA checkpoints as lmms-lab publishes them, loaded into the stock LLaVA-OneVision class by renaming their tensors.
+
+Their config.json is that of LLaVA's own code: the LLM's settings, and ``mm_...`` for what stands in front of it. The
+tower is named there and its (trained) weights are in the checkpoint. The last of SigLIP's 27 blocks is left out and
+the last state that remains is read, without a norm.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
+
+from ..errors import InputError
+from .base import VideoLLM, require_safetensors
+from .llava_onevision import LlavaOnevision
+
+SIGLIP = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "image_size": 384,
+    "patch_size": 14,
+}
+"""google/siglip-so400m-patch14-384, the tower of all of them."""
+
+SIGLIP_NAME = "siglip-so400m-patch14-384"
+HALF = (0.5, 0.5, 0.5)
+
+CHATML = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"
+    "{% endif %}{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""Qwen2's chat format, in which these models were trained, whatever template their tokenizer brings."""
+
+_NAMES = (
+    (r"^model\.vision_tower\.vision_tower\.", "vision_tower."),
+    (r"^model\.mm_projector\.0\.", "multi_modal_projector.linear_1."),
+    (r"^model\.mm_projector\.2\.", "multi_modal_projector.linear_2."),
+    (r"^model\.image_newline$", "image_newline"),
+    (r"^lm_head\.", "language_model.lm_head."),
+    (r"^model\.(?=embed_tokens\.|layers\.|norm\.)", "language_model.model."),
+)
+"""From lmms-lab's names to those of published checkpoints in Hugging Face's layout, which every transformers reads."""
+
+
+class LlavaOnevisionOriginal(LlavaOnevision):
+    """LLaVA-OneVision from lmms-lab's own checkpoint."""
+
+    family = "llava_onevision (lmms-lab)"
+    placeholder = "<image>"
+
+    @classmethod
+    def reads(cls, config: Mapping[str, Any]) -> bool:
+        """A checkpoint of LLaVA's own code, with one newline a video."""
+        return is_lmms_lab(config) and config.get("mm_newline_position", "one_token") == "one_token"
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        name: str,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        attention: str = "sdpa",
+    ) -> VideoLLM:
+        """Load lmms-lab's files as they are: safetensors only, nothing is downloaded or executed.
+
+        Raises:
+            InputError: no safetensors, a tower that is not known or not in the checkpoint, or an attention that is
+                not installed.
+        """
+        require_safetensors(folder, name)
+        config = stock_config(folder, name)
+        tensors = renamed(folder, name, config.vision_config.num_hidden_layers)
+        try:
+            model, report = LlavaOnevisionForConditionalGeneration.from_pretrained(
+                None,
+                config=config,
+                state_dict=tensors,
+                dtype=dtype,
+                attn_implementation=attention,
+                output_loading_info=True,
+            )
+        except ImportError as error:
+            raise InputError(f"{name} cannot be loaded with attention {attention} ({error}); choose sdpa.") from error
+        if missing := sorted(report["missing_keys"]):
+            raise InputError(
+                f"{name} lacks {len(missing)} tensors, {missing[0]} among them; download its safetensors files again."
+            )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        own = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        model.generation_config.eos_token_id = own.get("eos_token_id", tokenizer.eos_token_id)
+        tokenizer.chat_template = CHATML
+        return cls(model.eval().to(device), tokenizer, name, preprocessor={"image_mean": HALF, "image_std": HALF})
+
+
+def is_lmms_lab(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is one of LLaVA's own code with Qwen2 as its LLM."""
+    architectures: Sequence[str] = config.get("architectures") or ()
+    return "mm_vision_tower" in config and any("Qwen" in each for each in architectures)
+
+
+def stock_config(folder: Path, name: str) -> LlavaOnevisionConfig:
+    """The stock class' config for lmms-lab's.
+
+    Raises:
+        InputError: a tower other than SigLIP so400m that has no config.json of its own in the folder.
+    """
+    own = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tower = str(own["mm_vision_tower"])
+    local = folder / tower / "config.json"
+    if local.is_file():
+        tower_settings = json.loads(local.read_text(encoding="utf-8"))
+        tower_settings = tower_settings.get("vision_config", tower_settings)
+    elif tower.endswith(SIGLIP_NAME):
+        tower_settings = SIGLIP
+    else:
+        raise InputError(f"{name} is built on the tower {tower}; only {SIGLIP_NAME} is known.")
+    vision = SiglipVisionConfig(**{key: value for key, value in tower_settings.items() if key in SIGLIP})
+    vision.num_hidden_layers -= 1
+    vision.vision_use_head = False
+    text = Qwen2Config.from_dict({key: value for key, value in own.items() if key != "model_type"})
+    return LlavaOnevisionConfig(
+        vision_config=vision,
+        text_config=text,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=own.get("tie_word_embeddings", False),
+    )
+
+
+def renamed(folder: Path, name: str, blocks: int) -> dict[str, Tensor]:
+    """The checkpoint's tensors by the names of Hugging Face's layout, the tower's blocks from ``blocks`` on left out.
+
+    Raises:
+        InputError: the tower's weights are not among them.
+    """
+    tensors = dict(_tensors(folder, blocks))
+    if not any(each.startswith("vision_tower.") for each in tensors):
+        raise InputError(f"{name} holds no weights of its vision tower; download all of its safetensors files.")
+    return tensors
+
+
+def _tensors(folder: Path, blocks: int) -> Iterator[tuple[str, Tensor]]:
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as stored:
+            for theirs in stored.keys():  # noqa: SIM118 (no mapping)
+                ours = theirs
+                for pattern, replacement in _NAMES:
+                    ours = re.sub(pattern, replacement, ours)
+                block = re.match(r"vision_tower\.vision_model\.encoder\.layers\.(\d+)\.", ours)
+                if ".vision_model.head." not in ours and (block is None or int(block[1]) < blocks):
+                    yield ours, stored.get_tensor(theirs)

@@ -1,0 +1,74 @@
+"""Qwen3-VL through the stock transformers class.
+
+Its prompt says each pair's time in front of it, so frames stay apart and each may keep as many tokens as it will. The
+features of three further depths of the tower go into the LLM's first layers; W reduces them with the tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from transformers import Qwen3VLForConditionalGeneration
+
+from ..importance import depths
+from ..tokens import VideoTokens
+from .base import FrameSource, Reading
+from .qwen import QwenVL
+
+_START, _END = "<|vision_start|>", "<|vision_end|>"
+
+
+class Qwen3VL(QwenVL):
+    """A loaded Qwen3-VL."""
+
+    family = "qwen3_vl"
+    stock = Qwen3VLForConditionalGeneration
+    frames_apart = True
+    mean = std = (0.5, 0.5, 0.5)
+    least_pixels, most_pixels = 128 * 32 * 32, 32 * 32 * 768
+
+    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
+        """Whole tokens a side, the whole video's pixels within the processor's bounds."""
+        pair = self._vision.temporal_patch_size
+        count = max(frames.count, pair)
+        return fit_video(count, frames.height, frames.width, pair, self.factor, self._least, self._most)
+
+    def importance_layers(self) -> tuple[int, int]:
+        """At the depths that importance is read at; every block attends over the whole frame."""
+        return depths(self._vision.depth)
+
+    def video_text(self, tokens: VideoTokens | None) -> str:
+        """Each pair's time, then the pair."""
+        if tokens is None:
+            return f"{_START}{self.placeholder}{_END}"
+        times = tokens.timestamps.tolist()
+        return "".join(f"<{time:.1f} seconds>{_START}{self.placeholder}{_END}" for time in times)
+
+    def _around_video(self, text: str, video: str) -> str:
+        return text.replace(f"{_START}{self.placeholder}{_END}", video)
+
+    def _extras(self, reading: Reading) -> dict[str, Any]:
+        if not reading.levels or not len(reading.levels[0]):
+            return {}
+        return {"visual_pos_masks": reading.visual[None], "deepstack_visual_embeds": list(reading.levels)}
+
+
+def fit_video(frames: int, height: int, width: int, pair: int, factor: int, least: int, most: int) -> tuple[int, int]:
+    """(h, w), multiples of ``factor`` near (height, width); the video's pixels lie from ``least`` to ``most``.
+
+    Source: Qwen3-VL's published resizing, which counts the pixels of all frames.
+    """
+    if min(height, width) < factor:
+        scale = max(factor / height, factor / width)
+        height, width = int(height * scale), int(width * scale)
+    sides = height, width
+    near = [round(side / factor) * factor for side in sides]
+    pixels = round(frames / pair) * pair * math.prod(near)
+    if pixels > most:
+        shrink = math.sqrt(frames * height * width / most)
+        near = [max(factor, math.floor(side / shrink / factor) * factor) for side in sides]
+    elif pixels < least:
+        grow = math.sqrt(least / (frames * height * width))
+        near = [math.ceil(side * grow / factor) * factor for side in sides]
+    return near[0], near[1]

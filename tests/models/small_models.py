@@ -1,0 +1,216 @@
+"""Models of every family's architecture, small and random, saved as a user's folder would be.
+
+Their tokenizer is SmolLM2's with the family's special tokens added; the chat templates lay a prompt out as the
+family's own does.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import (
+    AutoTokenizer,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLVisionConfig,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Config,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    SiglipVisionConfig,
+)
+
+HIDDEN, LAYERS = 48, 4
+LLM = {
+    "hidden_size": HIDDEN,
+    "intermediate_size": 96,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+}
+SIGLIP = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "image_size": 126, "patch_size": 14}
+
+LMMS_LAB_NAMES = {
+    "model.language_model.": "model.",
+    "multi_modal_projector.linear_1": "mm_projector.0",
+    "multi_modal_projector.linear_2": "mm_projector.2",
+}
+VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+INTERN_TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>")
+
+
+def chat_template(video: str, system: str = "") -> str:
+    """ChatML over structured content, with ``video`` in a video's place and a default system prompt."""
+    default = (
+        "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\n" + system + "<|im_end|>\n' }}{% endif %}"
+        if system
+        else ""
+    )
+    return (
+        default + "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% for c in m.content %}"
+        "{% if c.type == 'video' %}{{ '" + video + "' }}{% else %}{{ c.text }}{% endif %}{% endfor %}"
+        "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+
+
+def save(folder: Path, family: str, source: Path, seed: int = 0) -> None:
+    """Save a small model of ``family`` to ``folder``; ``source`` holds the embedded model's tokenizer."""
+    torch.manual_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.chat_template = None
+    BUILDERS[family](folder, tokenizer)
+
+
+def _llava_onevision(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    image, video = tokenizer.convert_tokens_to_ids(["<image>", "<video>"])
+    config = LlavaOnevisionConfig(
+        vision_config=SiglipVisionConfig(num_hidden_layers=6, vision_use_head=False, **SIGLIP),
+        text_config=Qwen2Config(**_text(tokenizer)),
+        image_token_index=image,
+        video_token_index=video,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    )
+    settings = {"size": {"height": 126, "width": 126}}
+    _save(LlavaOnevisionForConditionalGeneration(config), folder, tokenizer, chat_template("<video>\n"), settings)
+
+
+def _lmms_lab(folder: Path, tokenizer: PreTrainedTokenizerFast, newline: str | None) -> None:
+    """LLaVA's own layout: its config, its names, SigLIP with the block that LLaVA leaves out."""
+    tower = SIGLIP | {"num_hidden_layers": 7}
+    config = LlavaOnevisionConfig(
+        vision_config=SiglipVisionConfig(vision_use_head=False, **tower),
+        text_config=Qwen2Config(**_text(tokenizer)),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    )
+    model = LlavaOnevisionForConditionalGeneration(config)
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        theirs = name
+        for stock, original in LMMS_LAB_NAMES.items():
+            theirs = theirs.replace(stock, original)
+        if name.startswith("model.vision_tower."):
+            inner = name.removeprefix("model.vision_tower.").removeprefix("vision_model.")
+            theirs = f"model.vision_tower.vision_tower.vision_model.{inner}"
+        tensors[theirs] = tensor.contiguous().clone()
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    (folder / "tower").mkdir()
+    (folder / "tower" / "config.json").write_text(json.dumps(tower))
+    own = {"model_type": "llava", "architectures": ["LlavaQwenForCausalLM"], "mm_vision_tower": "tower"}
+    own |= {**_text(tokenizer), "mm_hidden_size": 32, "mm_spatial_pool_mode": "average" if newline else "bilinear"}
+    own |= {"mm_newline_position": newline} if newline else {}
+    (folder / "config.json").write_text(json.dumps(own))
+    tokenizer.save_pretrained(folder)
+
+
+def _qwen2_5_vl(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": list(VISION_TOKENS)})
+    config = Qwen2_5_VLConfig(
+        text_config=_text(tokenizer) | {"rope_scaling": {"rope_type": "default", "mrope_section": [2, 2, 2]}},
+        vision_config={
+            "depth": 8,
+            "hidden_size": 32,
+            "num_heads": 4,
+            "intermediate_size": 64,
+            "out_hidden_size": HIDDEN,
+            "patch_size": 14,
+            "window_size": 84,
+            "fullatt_block_indexes": [1, 4, 7],
+            "tokens_per_second": 2,
+        },
+        **_vision_ids(tokenizer),
+    )
+    settings = {"size": {"shortest_edge": 28 * 28 * 4, "longest_edge": 28 * 28 * 40}}
+    _save(Qwen2_5_VLForConditionalGeneration(config), folder, tokenizer, QWEN_TEMPLATE, settings)
+
+
+def _qwen3_vl(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": list(VISION_TOKENS)})
+    rope = {"rope_type": "default", "mrope_section": [2, 2, 2], "mrope_interleaved": True}
+    config = Qwen3VLConfig(
+        text_config=_text(tokenizer) | {"head_dim": 12, "rope_scaling": rope},
+        vision_config={
+            "depth": 8,
+            "hidden_size": 32,
+            "num_heads": 4,
+            "intermediate_size": 64,
+            "out_hidden_size": HIDDEN,
+            "patch_size": 16,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [1, 3, 5],
+        },
+        **_vision_ids(tokenizer),
+    )
+    settings = {"size": {"shortest_edge": 32 * 32 * 8, "longest_edge": 32 * 32 * 4 * 40}}
+    _save(Qwen3VLForConditionalGeneration(config), folder, tokenizer, QWEN_TEMPLATE, settings)
+
+
+def _internvl(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": list(INTERN_TOKENS)})
+    config = InternVLConfig(
+        vision_config=InternVLVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=6,
+            num_attention_heads=4,
+            image_size=[112, 112],
+            patch_size=[14, 14],
+            # As trained; the config's own default all but silences the blocks.
+            layer_scale_init_value=0.5,
+        ),
+        text_config=Qwen2Config(**_text(tokenizer)),
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+    )
+    settings = {"size": {"height": 112, "width": 112}}
+    template = chat_template("<video>\n", "You are InternVL.")
+    _save(InternVLForConditionalGeneration(config), folder, tokenizer, template, settings)
+
+
+QWEN_TEMPLATE = chat_template("<|vision_start|><|video_pad|><|vision_end|>", "You are a helpful assistant.")
+
+BUILDERS = {
+    "llava_onevision": _llava_onevision,
+    "llava_onevision (lmms-lab)": lambda folder, tokenizer: _lmms_lab(folder, tokenizer, None),
+    "llava_video (lmms-lab)": lambda folder, tokenizer: _lmms_lab(folder, tokenizer, "grid"),
+    "qwen2_5_vl": _qwen2_5_vl,
+    "qwen3_vl": _qwen3_vl,
+    "internvl": _internvl,
+}
+
+
+def _text(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    return LLM | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+
+
+def _vision_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
+    return dict(zip(names, tokenizer.convert_tokens_to_ids(list(VISION_TOKENS)), strict=True))
+
+
+def _save(
+    model: torch.nn.Module,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    template: str,
+    settings: dict[str, Any] | None = None,
+) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:  # livelier than the usual start, so that positions and order tell
+                parameter.mul_(3)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(settings or {}))

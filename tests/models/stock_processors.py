@@ -1,0 +1,82 @@
+"""What a family's own processor makes of a prompt and a video; run as a script, since it needs torchvision.
+
+torchvision's wheel is linked to CUDA; with the schemas of its two operators defined first, it imports beside a torch
+for the CPU. That is why it is kept out of the tests' own process.
+
+Usage: python stock_processors.py FAMILY FOLDER INPUT.pt OUTPUT.pt
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_OPERATORS = torch.library.Library("torchvision", "DEF")
+for _name in ("nms", "qnms"):
+    _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+import transformers  # noqa: E402 (behind the operators)
+from transformers import AutoTokenizer  # noqa: E402
+from transformers.video_utils import VideoMetadata  # noqa: E402
+
+PROCESSORS = {
+    "llava_onevision": ("LlavaOnevisionProcessor", "LlavaOnevisionVideoProcessor", "LlavaOnevisionImageProcessor"),
+    "qwen2_5_vl": ("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor", "Qwen2VLImageProcessor"),
+    "qwen3_vl": ("Qwen3VLProcessor", "Qwen3VLVideoProcessor", "Qwen2VLImageProcessor"),
+    "internvl": ("InternVLProcessor", "InternVLVideoProcessor", "GotOcr2ImageProcessor"),
+}
+ROLES = {
+    "start_image_token": "<img>",
+    "end_image_token": "</img>",
+    "context_image_token": "<IMG_CONTEXT>",
+    "video_token": "<video>",
+}
+
+
+def main(family: str, folder: Path, given: Path, found: Path) -> None:
+    """Process every clip and question in ``given``; write ids, pixels and grids to ``found``."""
+    processor, video, image = (getattr(transformers, name) for name in PROCESSORS[family])
+    settings = json.loads((folder / "video_preprocessor_config.json").read_text())
+    roles = {"extra_special_tokens": ROLES} if family == "internvl" else {}
+    # transformers 4 insists on the family's own class, which 5 no longer tells from the general one.
+    own = family.startswith("qwen") and transformers.__version__.startswith("4")
+    tokenizer = (transformers.Qwen2TokenizerFast if own else AutoTokenizer).from_pretrained(folder, **roles)
+    extra = {}
+    if family == "llava_onevision":
+        extra = {"num_image_tokens": 81, "vision_feature_select_strategy": "full"}
+    if family == "internvl":
+        extra = {"image_seq_length": 16}
+    template = json.loads((folder / "chat_template.json").read_text())["chat_template"]
+    made = processor(
+        tokenizer=tokenizer, video_processor=video(**settings), image_processor=image(), chat_template=template, **extra
+    )
+    torch.save([process(made, **content) for content in torch.load(given)], found)
+
+
+def process(processor: Any, pixels: torch.Tensor, seconds: float, question: str) -> dict[str, torch.Tensor]:
+    """What the model would be given for a question about frames, uint8 (T, H, W, 3), so many seconds apart."""
+    messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    count = len(pixels)
+    metadata = VideoMetadata(
+        total_num_frames=count, fps=1 / seconds, frames_indices=list(range(count)), duration=count * seconds
+    )
+    output = processor(
+        text=[text],
+        videos=[pixels.permute(0, 3, 1, 2)],
+        video_metadata=[metadata],
+        do_sample_frames=False,
+        return_tensors="pt",
+    )
+    tensors = {name: value for name, value in output.items() if isinstance(value, torch.Tensor)}
+    if "second_per_grid_ts" in output:
+        tensors["second_per_grid_ts"] = torch.as_tensor(output["second_per_grid_ts"])
+    return tensors
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(Path, sys.argv[2:5]))

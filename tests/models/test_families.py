@@ -1,0 +1,396 @@
+"""Every family, small and random: the stock model's own where nothing is reduced, and where tokens are kept."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+import transformers
+from torch.nn import functional
+from transformers import DynamicCache
+
+from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.models import FAMILIES, load
+from comfyui_aot.aot.models.base import Turn
+from comfyui_aot.aot.pipeline import parse
+from comfyui_aot.aot.session import Generation, Session
+from comfyui_aot.aot.stages import stages
+from comfyui_aot.aot.streaming import stream
+from comfyui_aot.aot.tokens import Blocks, Role
+from comfyui_aot.aot.video import Frames
+
+from .small_models import BUILDERS, save
+
+QUESTION = "What is it?"
+FRAMES = 6
+CHAINS = (
+    "intra:retention=0.3",
+    "inter:retention=0.3,clip_length=2",
+    "aot:retention=0.3,clip_length=2",
+    "aot:retention=0.3,clips=one,repeat=false",
+)
+
+
+def random_frames(count=FRAMES, height=120, width=180):
+    """A noisy picture that changes a little from frame to frame, 2 frames a second."""
+    generator = torch.Generator().manual_seed(5)
+    still = torch.randint(0, 256, (1, height // 4, width // 4, 3), generator=generator).repeat_interleave(4, 1)
+    still = still.repeat_interleave(4, 2)
+    noise = torch.randint(-40, 40, (count, height, width, 3), generator=generator)
+    pixels = (still + noise).clamp(0, 255).to(torch.uint8)
+    return Frames(pixels, torch.arange(count, dtype=torch.float64) / 2, "noise")
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return random_frames()
+
+
+@pytest.fixture(scope="module", params=list(BUILDERS))
+def small(request, tmp_path_factory, embedded_folder):
+    folder = tmp_path_factory.mktemp("models") / "small"
+    save(folder, request.param, embedded_folder)
+    return load(folder)
+
+
+@pytest.fixture(scope="module")
+def tokens(small, clip):
+    return small.encode(clip)
+
+
+def test_every_family_is_tried():
+    assert [adapter.family for adapter in FAMILIES] == list(BUILDERS)
+
+
+@torch.no_grad()
+def stock_inputs(small, tokens, clip, question=QUESTION):
+    """What the stock model is given for the whole video: its own placeholders and pixels."""
+    prompt = small.prompt(question, tokens)
+    model, layout = small.model, tokens.layout
+    text = [*prompt.before, prompt.after]
+    if small.family.startswith("llava"):
+        slot, count = model.config.video_token_id, tokens.tokens_full + 1
+        given = {"pixel_values_videos": small.preprocess(clip)[None]}
+    elif small.family == "internvl":
+        slot, count = model.config.image_token_id, layout.cells
+        given = {"pixel_values": small.preprocess(clip)}
+    else:
+        slot, count = model.config.video_token_id, layout.cells * layout.frames // len(prompt.before)
+        merge = model.config.vision_config.spatial_merge_size
+        grid = [layout.frames, layout.grid[0] * merge, layout.grid[1] * merge]
+        given = {
+            "pixel_values_videos": small.patches(small.preprocess(clip)),
+            "video_grid_thw": torch.tensor([grid]),
+        }
+        if small.family == "qwen2_5_vl":
+            given["second_per_grid_ts"] = torch.tensor([1.0])
+    pieces = [text[0]]
+    for piece in text[1:]:
+        pieces += [torch.full((count,), slot), piece]
+    ids = torch.cat(pieces)[None]
+    if "mm_token_type_ids" in inspect.signature(model.forward).parameters:
+        given["mm_token_type_ids"] = 2 * (ids == slot).int()
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **given}
+
+
+def ours(small, reading):
+    """Logits of a whole prompt."""
+    return small.read(reading, DynamicCache(), keep=slice(None))
+
+
+@torch.no_grad()
+def test_unreduced_logits_are_the_stock_models_own(small, tokens, clip):
+    found = ours(small, small.whole(tokens, QUESTION))
+    if small.family == "llava_video (lmms-lab)":
+        expected = llava_video_by_hand(small, tokens, clip)
+    else:
+        given = stock_inputs(small, tokens, clip)
+        if small.placeholder == "<image>":  # the stock class' own placeholder is none of lmms-lab's vocabulary
+            given = by_embeddings(small, given, clip)
+        expected = small.model(**given).logits[0]
+    assert float(expected.std()) > 0.05
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def by_embeddings(small, given, clip):
+    """lmms-lab's checkpoint: words where they stand, the stock model's own video features between them."""
+    model = small.model
+    features = model.model.get_video_features(
+        given["pixel_values_videos"],
+        vision_feature_layer=model.config.vision_feature_layer,
+        vision_feature_select_strategy=model.config.vision_feature_select_strategy,
+    )
+    features = getattr(features, "pooler_output", features)
+    features = features[0] if isinstance(features, (list, tuple)) else features.reshape(-1, features.shape[-1])
+    if len(features) % 2 == 0 or len(features) == clip.count * 25:
+        features = torch.cat((features, model.model.image_newline[None]))
+    ids = given["input_ids"][0]
+    places = (ids == model.config.video_token_id).nonzero().flatten()
+    embeddings = model.get_input_embeddings()(ids.clamp(max=model.config.text_config.vocab_size - 1))
+    embeddings[places] = features
+    return {"inputs_embeds": embeddings[None]}
+
+
+def llava_video_by_hand(small, tokens, clip):
+    """LLaVA-Video's own layout: 2 x 2 means, a newline behind every grid row, then the words."""
+    model = small.model.model
+    states = model.vision_tower(small.preprocess(clip), output_hidden_states=True).hidden_states[-1]
+    grid = model.multi_modal_projector(states).reshape(clip.count, 9, 9, -1).permute(0, 3, 1, 2)
+    pooled = functional.avg_pool2d(grid, 2).permute(0, 2, 3, 1)
+    newline = model.image_newline.expand(clip.count, 4, 1, -1)
+    video = torch.cat((pooled, newline), 2).reshape(-1, pooled.shape[-1])
+    prompt = small.prompt(QUESTION, tokens)
+    before, after = (small.model.get_input_embeddings()(ids) for ids in (prompt.before[0], prompt.after))
+    return small.model(inputs_embeds=torch.cat((before, video, after))[None]).logits[0]
+
+
+@torch.no_grad()
+def test_greedy_answers_are_the_stock_models_own(small, tokens, clip):
+    said = Session(small, tokens).ask([QUESTION], Generation(max_new_tokens=6))
+    if "lmms-lab" in small.family:
+        reading = small.whole(tokens, QUESTION)
+        stock = small.model.generate(inputs_embeds=reading.embeddings[None], max_new_tokens=6, do_sample=False)[0]
+    else:
+        given = stock_inputs(small, tokens, clip)
+        stock = small.model.generate(**given, max_new_tokens=6, do_sample=False)[0, given["input_ids"].shape[1] :]
+    assert list(said.ids[0]) == stock.tolist()
+
+
+@torch.no_grad()
+def test_kept_tokens_are_read_as_the_stock_llm_reads_them_at_their_own_places(small, tokens):
+    """Every third token of the grid, some frames' none: text and tokens at positions worked out here."""
+    full = tokens.to_language_grid()
+    frame = full.frame
+    chosen = ((torch.arange(len(frame)) % 3 == 0) & (frame != 1)).nonzero().flatten()
+    levels = tuple(level[chosen] for level in full.levels)
+    weights = torch.zeros(1, len(chosen), len(frame))
+    weights[0, torch.arange(len(chosen)), chosen] = 1
+    kept = full.reduced(Blocks(weights, (len(chosen),), (len(frame),)), full.place[chosen], full.role[chosen])
+    torch.testing.assert_close(kept.features, full.features[chosen])
+    assert len(kept.levels) == len(levels)
+    whole, found = small.whole(full, QUESTION), ours(small, small.whole(kept, QUESTION))
+    # Which rows of the whole prompt are kept: all text, and the chosen of the visual tokens.
+    row = torch.ones(len(whole), dtype=torch.bool)
+    visual = whole.visual.nonzero().flatten()[: len(frame)]
+    row[visual] = False
+    row[visual[chosen]] = True
+    positions = by_hand(small, full, QUESTION) if small.axes == 3 else torch.arange(int(row.sum()))[None]
+    positions = positions[:, row] if small.axes == 3 else positions
+    extras = {}
+    if levels:
+        extras = {"visual_pos_masks": whole.visual[row][None], "deepstack_visual_embeds": list(levels)}
+    states = small.language_model(
+        inputs_embeds=whole.embeddings[row][None],
+        position_ids=positions[:, None] if small.axes == 3 else positions,
+        **extras,
+    ).last_hidden_state[0]
+    torch.testing.assert_close(found, small.model.lm_head(states), atol=1e-4, rtol=0)
+
+
+def by_hand(small, full, question):
+    """(3, L) rotary positions of a whole prompt, by the published rules of Qwen2.5-VL and Qwen3-VL."""
+    prompt = small.prompt(question, full)
+    layout, given = full.layout, []
+    t, y, x = full.place.T
+    at = 0
+    for i, before in enumerate(prompt.before):
+        given.append(torch.arange(at, at + len(before)).expand(3, -1))
+        at += len(before)
+        if small.frames_apart:
+            here = t == i
+            given.append(at + torch.stack((torch.zeros_like(y), y, x))[:, here])
+        else:
+            given.append(at + torch.stack((2 * t, y, x)))  # two positions a second, a pair a second
+        at = after_video(small, given[-1], at, layout)
+    given.append(torch.arange(at, at + len(prompt.after)).expand(3, -1))
+    return torch.cat(given, 1)
+
+
+def after_video(small, video, at, layout):
+    """Where text goes on: transformers 4 goes past every position, 5 past height and width only."""
+    if transformers.__version__.startswith("4"):
+        return int(video.max()) + 1
+    return at + max(layout.grid)
+
+
+@torch.no_grad()
+def test_importance_is_the_column_sums_of_eager_attention(small, tokens, clip):
+    layout = tokens.layout
+    if small.family.startswith("llava"):
+        tower = small.model.model.vision_tower
+        attentions = eager(tower, lambda: tower(small.preprocess(clip), output_attentions=True).attentions)
+        expected = {name: attentions[layer].sum(2).mean(1) for name, layer in (("shallow", 1), ("deep", 4))}
+    elif small.family == "internvl":
+        tower, seen = small.model.model.vision_tower, []
+        hooks = [
+            layer.attention.register_forward_hook(lambda _module, _inputs, output: seen.append(output[1]))
+            for layer in tower.encoder.layer
+        ]
+        eager(tower, lambda: tower(small.preprocess(clip)))
+        for hook in hooks:
+            hook.remove()
+        sums = {name: seen[layer].sum(2).mean(1)[:, 1:] for name, layer in (("shallow", 1), ("deep", 4))}
+        expected = {name: each.reshape(-1, 4, 2, 4, 2).sum((2, 4)).flatten(1) for name, each in sums.items()}
+    else:
+        expected = qwen_importance(small, clip, layout)
+    for name, values in expected.items():
+        torch.testing.assert_close(getattr(tokens, name), values, atol=1e-4, rtol=0)
+
+
+def eager(tower, run):
+    tower.set_attn_implementation("eager")
+    try:
+        return run()
+    finally:
+        tower.set_attn_implementation("aot_received")
+
+
+def qwen_importance(small, clip, layout):
+    """Column sums of softmax(q k') of a frame's patches at two blocks, a hook away from the tower."""
+    visual = small.model.model.visual
+    shallow, deep = small.importance_layers()
+    blocks = {"shallow": visual.blocks[shallow].attn, "deep": visual.blocks[deep].attn}
+    seen = {}
+
+    def note(name):
+        def hook(module, args, kwargs):
+            seen[name] = (args[0] if args else kwargs["hidden_states"], kwargs["position_embeddings"])
+
+        return hook
+
+    hooks = [module.register_forward_pre_hook(note(name), with_kwargs=True) for name, module in blocks.items()]
+    merge = small.model.config.vision_config.spatial_merge_size
+    grid = torch.tensor([[layout.frames, layout.grid[0] * merge, layout.grid[1] * merge]])
+    visual(small.patches(small.preprocess(clip)), grid_thw=grid)
+    for hook in hooks:
+        hook.remove()
+    expected = {}
+    for name, (states, (cos, sin)) in seen.items():
+        module = blocks[name]
+        q, k, _ = module.qkv(states).reshape(len(states), 3, 4, -1).unbind(1)
+        q, k = (each * cos[:, None] + turned(each) * sin[:, None] for each in (q, k))
+        per_frame = len(states) // layout.frames
+        sums = []
+        for i in range(layout.frames):
+            rows = slice(i * per_frame, (i + 1) * per_frame)
+            scores = torch.einsum("qhd,khd->hqk", q[rows], k[rows]) * q.shape[-1] ** -0.5
+            sums.append(scores.softmax(-1).sum(1).mean(0))
+        tokens = torch.cat(sums).reshape(-1, merge**2).sum(1)
+        expected[name] = reading_order(small, tokens, layout)
+    return expected
+
+
+def turned(values):
+    half = values.shape[-1] // 2
+    return torch.cat((-values[..., half:], values[..., :half]), -1)
+
+
+def reading_order(small, values, layout):
+    """Tokens of Qwen2.5-VL come window by window, 3 x 3 tokens each here."""
+    if small.family != "qwen2_5_vl":
+        return values.reshape(layout.frames, -1)
+    (height, width), placed, at = layout.grid, torch.zeros(layout.frames, *layout.grid), 0
+    for t in range(layout.frames):
+        for top in range(0, height, 3):
+            for left in range(0, width, 3):
+                for y in range(top, min(top + 3, height)):
+                    for x in range(left, min(left + 3, width)):
+                        placed[t, y, x] = values[at]
+                        at += 1
+    return placed.flatten(1)
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_every_stage_runs_on_its_grid_and_keeps_exactly_what_it_is_told(small, tokens, chain):
+    reduced = parse(chain)(tokens)
+    per_frame = "intra" in chain
+    wanted = round(0.3 * tokens.tokens_full)
+    kept = [int(((reduced.frame == t) & (reduced.role != Role.NEWLINE)).sum()) for t in range(reduced.layout.frames)]
+    assert sum(kept) == reduced.tokens_kept
+    assert reduced.tokens_kept == wanted or (per_frame and abs(reduced.tokens_kept - wanted) <= reduced.layout.frames)
+    assert set(stages()) == {"aot", "inter", "intra"}
+    said = Session(small, reduced).ask([QUESTION], Generation(max_new_tokens=3))
+    assert said.read[0] == len(small.whole(reduced, QUESTION))
+
+
+def test_streamed_tokens_are_those_of_the_eager_run(small, tokens, clip):
+    pipeline = parse("aot:retention=0.3,clip_length=2")
+    eager_run, streamed = pipeline(tokens), stream(small, clip, pipeline.stages)
+    assert torch.equal(eager_run.place, streamed.place)
+    torch.testing.assert_close(eager_run.features, streamed.features, atol=1e-4, rtol=1e-4)
+    for one, other in zip(eager_run.levels, streamed.levels, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_a_second_question_finds_the_video_read_and_is_answered_as_in_a_fresh_session(small, tokens):
+    reduced = parse("aot:retention=0.3,clip_length=2")(tokens)
+    session, settings = Session(small, reduced), Generation(max_new_tokens=5)
+    session.ask(["Is it day?"], settings)
+    held = session.held
+    again = session.ask([QUESTION], settings)
+    fresh = Session(small, reduced).ask([QUESTION], settings)
+    assert again.ids == fresh.ids
+    assert again.prefill_s == 0
+    assert session.held == held
+    torch.testing.assert_close(again.first_logits, fresh.first_logits, atol=1e-4, rtol=0)
+
+
+def test_questions_together_are_answered_as_one_by_one(small, tokens):
+    reduced = parse("aot:retention=0.3,clip_length=2")(tokens)
+    questions, settings = ["Is it day?", QUESTION, "Describe all that moves in it."], Generation(max_new_tokens=5)
+    together = Session(small, reduced).ask(questions, settings)
+    alone = [Session(small, reduced).ask([each], settings) for each in questions]
+    assert together.ids == tuple(each.ids[0] for each in alone)
+    torch.testing.assert_close(
+        together.first_logits, torch.cat([each.first_logits for each in alone]), atol=1e-4, rtol=0
+    )
+
+
+def test_a_prefill_in_chunks_reads_the_same(small, tokens, monkeypatch):
+    whole = Session(small, tokens).ask([QUESTION], Generation(max_new_tokens=3))
+    monkeypatch.setattr("comfyui_aot.aot.session.CHUNK", 17)
+    counts = []
+    chunked = Session(small, tokens).ask([QUESTION], Generation(max_new_tokens=3), on_token=counts.append)
+    assert counts.count(0) > 3
+    assert chunked.ids == whole.ids
+    torch.testing.assert_close(chunked.first_logits, whole.first_logits, atol=1e-4, rtol=0)
+
+
+def test_earlier_turns_and_a_system_prompt_are_in_the_prompt(small, tokens):
+    prompt = small.prompt("And now?", tokens, system="Be brief.", turns=[Turn(QUESTION, "A fox.")])
+    text = small._tokenizer.decode(torch.cat((*prompt.before, prompt.after)).tolist())
+    order = [text.index(part) for part in ("Be brief.", QUESTION, "A fox.", "And now?")]
+    assert order == sorted(order)
+    assert text.endswith("assistant\n")
+    plain = small.prompt("And now?", tokens)
+    assert not all(map(torch.equal, plain.before, prompt.before))
+
+
+def test_a_question_that_holds_the_placeholder_is_refused(small, tokens):
+    for mark in {small.placeholder, small.slot or small.placeholder}:
+        with pytest.raises(InputError, match=r"leave"):
+            small.prompt(f"What is {mark}?", tokens)
+
+
+def test_odd_frames_and_a_single_one_are_encoded(small):
+    for count in (1, 3):
+        frames = random_frames(count)
+        tokens = small.encode(frames)
+        assert tokens.layout == small.layout(frames)
+        assert torch.equal(tokens.timestamps, small.timestamps(frames))
+        assert Session(small, tokens).ask([QUESTION], Generation(max_new_tokens=2)).ids[0]
+
+
+def test_nothing_is_answered_blind_with_tokens_in_the_prompt(small):
+    prompt = small.prompt(QUESTION)
+    assert len(Session(small, None).ask([QUESTION], Generation(max_new_tokens=2)).first_logits) == 1
+    assert len(prompt.before) == 1
+
+
+def test_w_reduces_every_level_alike(small, tokens):
+    reduced = parse("aot:retention=0.3,clip_length=2")(tokens)
+    dense = reduced.map.sparse().to_dense()
+    for level, before in zip(reduced.levels, tokens.levels, strict=True):
+        torch.testing.assert_close(level, (dense @ before.to(dense)).to(level), atol=1e-4, rtol=1e-4)
+    assert len(tokens.levels) == (3 if small.family == "qwen3_vl" else 0)

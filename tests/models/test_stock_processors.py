@@ -1,0 +1,57 @@
+"""Prompt, pixels and grid are those of the family's own processor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from comfyui_aot.aot.models import load
+
+from .small_models import save
+from .test_families import QUESTION, random_frames, stock_inputs
+
+TORCHVISION = Path(sys.prefix) / "torchvision"
+FAMILIES = ("llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl")
+SIZES = ((120, 180), (92, 52), (400, 700))
+
+
+@pytest.mark.skipif(not TORCHVISION.is_dir(), reason=f"no {TORCHVISION}, which make test fills: no stock processors")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompt_and_pixels_are_the_stock_processors_own(family, tmp_path, embedded_folder):
+    save(tmp_path / "model", family, embedded_folder)
+    small = load(tmp_path / "model")
+    clips = [random_frames(frames, *size) for size in SIZES for frames in (4, 5)]
+    given = [{"pixels": clip.pixels, "seconds": 0.5, "question": QUESTION} for clip in clips]
+    torch.save(given, tmp_path / "given.pt")
+    script = Path(__file__).with_name("stock_processors.py")
+    paths = [str(TORCHVISION), *filter(None, [os.environ.get("PYTHONPATH")])]
+    subprocess.run(
+        [sys.executable, script, family, tmp_path / "model", tmp_path / "given.pt", tmp_path / "found.pt"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        check=True,
+    )
+    for clip, found in zip(clips, torch.load(tmp_path / "found.pt"), strict=True):
+        ours = stock_inputs(small, small.encode(clip), clip)
+        if family == "qwen3_vl" and transformers.__version__.startswith("5"):
+            # 5 leaves the template's own pair of markers around the video, which the model was not trained with.
+            config = small.model.config
+            found["input_ids"] = without_outer_markers(found["input_ids"], config)
+        assert torch.equal(found["input_ids"], ours["input_ids"])
+        for name in ours.keys() & found.keys() & {"pixel_values", "pixel_values_videos", "video_grid_thw"}:
+            torch.testing.assert_close(found[name], ours[name], atol=1e-5, rtol=0)
+        if family == "qwen2_5_vl":
+            assert torch.as_tensor(found["second_per_grid_ts"]).tolist() == [1.0]
+
+
+def without_outer_markers(ids, config):
+    first = (ids[0] == config.vision_start_token_id).nonzero()[0]
+    last = (ids[0] == config.vision_end_token_id).nonzero()[-1]
+    kept = torch.ones_like(ids[0], dtype=torch.bool)
+    kept[[int(first), int(last)]] = False
+    return ids[:, kept]
