@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .fitting import explaining
 from .memory import PeakMemory
 from .models.base import Turn, VideoLLM
 from .session import Generation, Session, ignore_count, ignore_text
@@ -24,6 +25,7 @@ class Answer:
 
     Args:
         question, text, model: what was asked, what was said, by whom.
+        turns: what was asked and answered before it.
         stages: names of the reduction stages, in order.
         tokens_full, tokens_kept, retention: of the language grid, newlines not counted.
         prompt_tokens, new_tokens: LLM tokens read, text and newlines included, and written.
@@ -52,6 +54,12 @@ class Answer:
     prefill_flops: float
     kv_cache_bytes: int
     peak_memory_bytes: int
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def conversation(self) -> tuple[Turn, ...]:
+        """All that was asked and answered, this answer included."""
+        return (*self.turns, Turn(self.question, self.text))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON-ready types; the text under ``answer``."""
@@ -103,9 +111,9 @@ def answers(
         turns, on_text, on_token: as :meth:`~.session.Session.ask` takes them.
 
     Raises:
-        InputError: as the session's.
+        InputError: as the session's, and where memory runs out.
     """
-    with PeakMemory(vllm.device) as memory:
+    with PeakMemory(vllm.device) as memory, explaining(vllm, tokens):
         replies = session.ask(questions, generation, turns=turns, on_text=on_text, on_token=on_token)
     bytes_each = vllm.dtype.itemsize
     return [
@@ -126,6 +134,7 @@ def answers(
             prefill_flops=vllm.language.prefill_flops(tokens.tokens_kept),
             kv_cache_bytes=vllm.language.kv_cache_bytes(read + len(ids), bytes_each),
             peak_memory_bytes=memory.bytes,
+            turns=tuple(turns),
         )
         for question, text, read, ids in zip(questions, replies.texts, replies.read, replies.ids, strict=True)
     ]

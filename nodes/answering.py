@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ..aot.answering import Answer, Generation, answer
+from collections.abc import Sequence
+
+from ..aot.answering import Answer, Generation, answers
+from ..aot.prompts import OWN, PRESETS, split, worded
 from ..aot.streaming import Stream
 from ..aot.tokens import VideoTokens
 from .comfy import interrupted, io, progress, send_text
@@ -22,6 +25,13 @@ def figures(said: Answer) -> str:
             f"peak memory {said.peak_memory_bytes / 2**20:.0f} MiB",
         )
     )
+
+
+def shown(questions: Sequence[str], texts: Sequence[str]) -> str:
+    """The answers as the node shows them: a single one as it is, several behind their questions."""
+    if len(questions) == 1:
+        return texts[0]
+    return "\n".join(f"{question} {text}" for question, text in zip(questions, texts, strict=True))
 
 
 class AOTAnswer(io.ComfyNode):
@@ -71,10 +81,47 @@ class AOTAnswer(io.ComfyNode):
                     max=2**32 - 1,
                     tooltip="Of the sampling, for a temperature above 0.",
                 ),
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default=OWN,
+                    optional=True,
+                    tooltip="Words around your question: describe, summarise and timestamps need none; multiple choice "
+                    "takes the question and its choices on lines of their own, and asks for a letter.",
+                ),
+                io.Boolean.Input(
+                    "a_line_each",
+                    default=False,
+                    optional=True,
+                    tooltip="Ask every line as a question of its own: the video is read once for all of them, and the "
+                    "answers come as lists.",
+                ),
+                io.String.Input(
+                    "system",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="System prompt; empty leaves the model's own.",
+                ),
+                io.Boolean.Input(
+                    "unload",
+                    default=False,
+                    optional=True,
+                    tooltip="Move the model off the GPU once it has answered. Otherwise ComfyUI does so when another "
+                    "model needs the room.",
+                ),
+                AOTAnswerType.Input(
+                    "earlier",
+                    optional=True,
+                    tooltip="An answer about the same video that this question follows up: it and what came before "
+                    "it are in the prompt.",
+                ),
             ],
             outputs=[
-                io.String.Output(display_name="text", tooltip="The answer."),
-                AOTAnswerType.Output(display_name="answer", tooltip="The answer with all its figures."),
+                io.String.Output(display_name="text", tooltip="The answer.", is_output_list=True),
+                AOTAnswerType.Output(
+                    display_name="answer", tooltip="The answer with all its figures.", is_output_list=True
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -90,24 +137,40 @@ class AOTAnswer(io.ComfyNode):
         temperature: float,
         top_p: float,
         seed: int,
+        preset: str = OWN,
+        a_line_each: bool = False,
+        system: str = "",
+        unload: bool = False,
+        earlier: Answer | None = None,
     ) -> io.NodeOutput:
         """Generate, streaming onto the node."""
         tokens = ready(tokens)
+        questions = [worded(preset, each, tokens.timestamps.tolist()) for each in split(question, a_line_each)]
+        texts = [""] * len(questions)
         bar = progress(max_new_tokens)
+
+        def on_text(number: int, text: str) -> None:
+            texts[number] = text
+            send_text(cls.hidden.unique_id, shown(questions, texts))
 
         def on_token(count: int) -> None:
             interrupted()
             bar.update_absolute(count, max_new_tokens)
 
-        said = answer(
-            vllm.ready(),
+        said = answers(
+            vllm.vllm,
             tokens,
-            question,
+            vllm.session(tokens, system),
+            questions,
             Generation(max_new_tokens, temperature, top_p, seed),
-            on_text=lambda text: send_text(cls.hidden.unique_id, text),
+            turns=earlier.conversation if earlier is not None else (),
+            on_text=on_text,
             on_token=on_token,
         )
-        return io.NodeOutput(said.text, said, ui={"text": (said.text, figures(said))})
+        if unload:
+            vllm.unload()
+        texts = [each.text for each in said]
+        return io.NodeOutput(texts, said, ui={"text": (shown(questions, texts), figures(said[0]))})
 
 
 NODES = (AOTAnswer,)

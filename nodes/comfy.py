@@ -56,7 +56,8 @@ else:
 __all__ = [
     "HAS_COMFYUI", "ComfyExtension", "directories", "empty_cache", "input_directory", "interrupted", "io",
     "list_input_files", "load_models", "model_folders", "model_patcher", "offload_device", "output_directory",
-    "progress", "resolve_file", "send_text", "temp_directory", "torch_device", "ui",
+    "progress", "resolve_file", "room_for_weights", "send_text", "temp_directory", "torch_device", "ui",
+    "unload_model",
 ]  # fmt: skip
 
 MODEL_CATEGORIES = ("VLLM", "LLM", "text_encoders")
@@ -171,6 +172,20 @@ def load_models(patchers: Sequence[ModelPatcher], memory_required: int = 0) -> N
     """
     # Partial loading needs ComfyUI's own layer classes: of plain torch layers some would stay behind.
     model_management.load_models_gpu(list(patchers), memory_required=memory_required, force_full_load=True)
+
+
+def unload_model(patcher: ModelPatcher) -> None:
+    """Moves one model off its device, and gives its memory back; the others stay."""
+    others = [each for each in model_management.current_loaded_models if each.model is not patcher]
+    model_management.free_memory(sys.maxsize, patcher.load_device, keep_loaded=others)
+    empty_cache()
+
+
+def room_for_weights(device: torch.device) -> int:
+    """Bytes that a model may take on a device: on a GPU all of it, since ComfyUI unloads others for it."""
+    if device.type == "cpu":
+        return model_management.get_free_memory(device)
+    return model_management.get_total_memory(device)
 
 
 def empty_cache() -> None:

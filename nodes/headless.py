@@ -11,7 +11,7 @@ import inspect
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -48,10 +48,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Result:
-    """What one node gave: its outputs in order, what the interface would show, and the seconds it took."""
+    """What one node gave: its outputs in order, what the interface would show, and the seconds it took.
+
+    As in ComfyUI an output is a list of values: one, unless the node gives lists or was given one.
+    """
 
     node: Node
-    outputs: tuple
+    outputs: tuple[list[Any], ...]
     ui: Mapping[str, Any]
     seconds: float
 
@@ -305,34 +308,65 @@ class _Run:
         self.on_event(Event(node, len(self.done) + 1, self.total))
         start = time.perf_counter()
         try:
-            output = _awaited(cls.execute(**inputs))
+            given = [_given(_awaited(cls.execute(**each))) for each in _rounds(cls, inputs)]
         except InputError as error:
             raise InputError(f"{node}: {error}") from error
-        if not isinstance(output, io.NodeOutput):
-            output = io.NodeOutput(*(output or ()))
-        shown = output.ui if isinstance(output.ui, Mapping) or output.ui is None else output.ui.as_dict()
-        self.done[key] = Result(node, tuple(output.args), shown or {}, time.perf_counter() - start)
+        lists = [bool(each.is_output_list) for each in cls.GET_SCHEMA().outputs or ()]
+        outputs = tuple(
+            [value for output in given for value in (output.args[i] if is_list else (output.args[i],))]
+            for i, is_list in enumerate(lists)
+        )
+        self.done[key] = Result(node, outputs, _together([_shown(each) for each in given]), time.perf_counter() - start)
         self.on_event(Event(node, len(self.done), self.total, self.done[key]))
         return self.done[key]
 
-    def _inputs(self, node: Node, cls: type) -> dict[str, Any]:
+    def _inputs(self, node: Node, cls: type) -> dict[str, list[Any]]:
         """The inputs' values; one that is linked and lazy is None until `check_lazy_status` asks for it."""
         given = {each.id: each for each in sockets(self.graph.classes, node.type) if each.id in node.inputs}
         lazy = {name for name, each in given.items() if each.lazy and isinstance(node.inputs[name], Link)}
-        values = {name: None if name in lazy else self._value(node, each) for name, each in given.items()}
+        values = {name: [None] if name in lazy else self._values(node, each) for name, each in given.items()}
         while _overrides(cls, "check_lazy_status"):
-            asked = lazy & set(_awaited(cls.check_lazy_status(**values)) or ())
+            asked = lazy & {
+                name for each in _rounds(cls, values) for name in _awaited(cls.check_lazy_status(**each)) or ()
+            }
             if not asked:
                 break
-            values |= {name: self._value(node, given[name]) for name in asked}
+            values |= {name: self._values(node, given[name]) for name in asked}
             lazy -= asked
         return values
 
-    def _value(self, node: Node, socket: Any) -> Any:
+    def _values(self, node: Node, socket: Any) -> list[Any]:
         value = node.inputs[socket.id]
         if isinstance(value, Link):
             return self._evaluate(value.node).outputs[value.slot]
-        return _convert(socket, value, ranges=False)
+        return [_convert(socket, value, ranges=False)]
+
+
+def _rounds(cls: type, values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    """What a node is executed with: once with whole lists where it takes them, else once for each of their values.
+
+    As in ComfyUI the shorter lists' last values are given again.
+    """
+    if cls.GET_SCHEMA().is_input_list:
+        return [dict(values)]
+    rounds = max(map(len, values.values()), default=1)
+    return [{name: each[min(i, len(each) - 1)] for name, each in values.items()} for i in range(rounds)]
+
+
+def _given(output: Any) -> io.NodeOutput:
+    return output if isinstance(output, io.NodeOutput) else io.NodeOutput(*(output or ()))
+
+
+def _shown(output: io.NodeOutput) -> Mapping[str, Any]:
+    return output.ui if isinstance(output.ui, Mapping) else {} if output.ui is None else output.ui.as_dict()
+
+
+def _together(shown: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What all rounds show, one behind another."""
+    if len(shown) == 1:
+        return shown[0]
+    names = dict.fromkeys(name for each in shown for name in each)
+    return {name: [value for each in shown for value in each.get(name, ())] for name in names}
 
 
 def command(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]:
@@ -354,7 +388,8 @@ def command(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]:
     shown = [_report(result) for result in results.values()]
     for entry in shown:
         print(f"{entry['title']} ({entry['seconds']:.2f} s)", *entry["text"], *entry["images"], sep="\n    ")
-    answers = [value.to_dict() for result in results.values() for value in result.outputs if isinstance(value, Answer)]
+    values = [value for result in results.values() for output in result.outputs for value in output]
+    answers = [value.to_dict() for value in values if isinstance(value, Answer)]
     return {"workflow": path.name, "nodes": shown, "answers": answers}
 
 

@@ -4,48 +4,120 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..aot.errors import InputError
-from ..aot.models import ATTENTIONS, DTYPES, EMBEDDED, VideoLLM, families_in, load
+from ..aot.models import ATTENTIONS, DTYPES, EMBEDDED, QUANTIZATIONS, VideoLLM, families_in, load
+from ..aot.models.download import PUBLISHED, advice, download, folder_name
+from ..aot.session import Session
 from ..aot.streaming import Stream
 from ..aot.tokens import VideoTokens
 from ..aot.video import Frames
-from .comfy import interrupted, io, load_models, model_folders, model_patcher, offload_device, progress, torch_device
+from .comfy import (
+    interrupted,
+    io,
+    load_models,
+    model_folders,
+    model_patcher,
+    offload_device,
+    progress,
+    room_for_weights,
+    torch_device,
+    unload_model,
+)
 from .sockets import AOTVLLM, AOTFrames, AOTTokens
 
 CATEGORY = "AOT"
 DEVICES = ("auto", "cpu")
 
 
+KEPT_BYTES = 512 * 2**20
+"""Keys and values of a video that are kept for the next question about it take at most this much."""
+
+
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """What travels on an AOT_VLLM link: a model under ComfyUI's memory management."""
+    """What travels on an AOT_VLLM link: a model under ComfyUI's memory management.
+
+    Args:
+        kept: the video that was asked about last, by its system prompt: one at most.
+    """
 
     vllm: VideoLLM
     patcher: Any
+    kept: dict[str, tuple[VideoTokens, Session]] = field(default_factory=dict)
 
     def ready(self) -> VideoLLM:
         """The model, moved to its device if ComfyUI had unloaded it."""
         load_models([self.patcher])
         return self.vllm
 
+    def session(self, tokens: VideoTokens, system: str) -> Session:
+        """Where a question about these tokens is asked: the last one's where it was about them too."""
+        vllm = self.ready()
+        before, session = self.kept.get(system, (None, None))
+        if session is not None and before is tokens:
+            return session
+        self.kept.clear()
+        session = Session(vllm, tokens, system=system)
+        if vllm.language.kv_cache_bytes(tokens.tokens_kept, vllm.dtype.itemsize) <= KEPT_BYTES:
+            self.kept[system] = tokens, session
+        return session
+
+    def unload(self) -> None:
+        """Free the device of the model and of what it holds of a video."""
+        self.kept.clear()
+        unload_model(self.patcher)
+
 
 _LOADED: weakref.WeakValueDictionary[tuple[str, ...], Loaded] = weakref.WeakValueDictionary()
 """Models that some node still holds, so that a second loader with the same settings shares them."""
 
 
-def choices() -> dict[str, Any]:
-    """Every model that can be chosen, by the name shown; None stands for the embedded one."""
-    found: dict[str, Any] = {EMBEDDED: None}
+def found_models() -> dict[str, Path]:
+    """The models in ComfyUI's folders, by the name shown."""
+    found: dict[str, Path] = {}
     for _, folder in model_folders():
         if folder.is_dir():
             for name, path in families_in(folder).items():
                 found.setdefault(name, path)
     return found
+
+
+def choices() -> list[str]:
+    """Every model that can be chosen: the embedded one, those that are there, and published ones that are not."""
+    found = found_models()
+    names = {name.rpartition("/")[2] for name in found}
+    return [EMBEDDED, *found, *(each for each in PUBLISHED if folder_name(each) not in names)]
+
+
+def located(model: str, fetch: bool) -> Path | None:
+    """The folder of a model that was chosen; None of the embedded one, which has its own.
+
+    Args:
+        fetch: whether a published model that is not there is to be downloaded.
+
+    Raises:
+        InputError: there is no such model, or it may not or cannot be downloaded.
+    """
+    if model == EMBEDDED:
+        return None
+    found = found_models()
+    if model in found:
+        return found[model]
+    if model not in PUBLISHED:
+        raise InputError(not_offered("model", model, choices()))
+    home = model_folders()[0][1]
+    named = {name.rpartition("/")[2]: path for name, path in found.items()}
+    if folder_name(model) in named:
+        return named[folder_name(model)]
+    if not fetch:
+        raise InputError(advice(model, home))
+    return download(model, home, on_progress=watch(1))
 
 
 def not_offered(name: str, value: str, offered: Iterable[str]) -> str:
@@ -92,10 +164,10 @@ class AOTLoadVLLM(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=list(choices()),
+                    options=choices(),
                     default=EMBEDDED,
                     tooltip="'embedded' is DINOv2-S with SmolLM2-135M: knows drawn shapes, for trying the graph out. "
-                    "Others are folders in Hugging Face's layout under models/VLLM.",
+                    "Others are folders under models/VLLM, or published models that are not there yet.",
                 ),
                 io.Combo.Input(
                     "dtype",
@@ -112,41 +184,65 @@ class AOTLoadVLLM(io.ComfyNode):
                     default="sdpa",
                     tooltip="Attention of the LLM: PyTorch's fused one, a plain one, or FlashAttention if installed.",
                 ),
+                io.Combo.Input(
+                    "quantization",
+                    options=list(QUANTIZATIONS),
+                    default="none",
+                    optional=True,
+                    tooltip="8-bit or 4-bit weights of the LLM, where bitsandbytes is installed; the vision tower "
+                    "stays as it is.",
+                ),
+                io.Boolean.Input(
+                    "download",
+                    default=False,
+                    optional=True,
+                    tooltip="Fetch a published model that is not there from huggingface.co into models/VLLM, many "
+                    "gigabytes, going on where an earlier try stopped. Off: nothing is ever downloaded.",
+                ),
             ],
             outputs=[AOTVLLM.Output(display_name="vllm", tooltip="For Encode Video and Answer.")],
         )
 
     @classmethod
-    def execute(cls, model: str, dtype: str, device: str, attention: str) -> io.NodeOutput:
+    def execute(
+        cls, model: str, dtype: str, device: str, attention: str, quantization: str = "none", download: bool = False
+    ) -> io.NodeOutput:
         """Load, or share what is loaded."""
-        key = (model, dtype, device, attention)
+        key = (model, dtype, device, attention, quantization)
         loaded = _LOADED.get(key)
         if loaded is None:
-            offered = choices()
-            if model not in offered:
-                raise InputError(not_offered("model", model, offered))
             target = torch_device() if device == "auto" else torch.device(device)
-            rest = offload_device() if device == "auto" else torch.device(device)
+            # Quantized weights do not move between devices.
+            rest = offload_device() if device == "auto" and quantization == "none" else target
             vllm = load(
-                offered[model] or EMBEDDED,
+                located(model, download) or EMBEDDED,
                 name=model,
                 dtype=dtype,
                 device=rest,
                 compute_device=target,
                 attention=attention,
+                quantization=quantization,
+                room=room_for_weights,
                 on_progress=watch(1),
             )
             loaded = _LOADED.setdefault(key, Loaded(vllm, model_patcher(vllm.model, target, rest)))
         return io.NodeOutput(loaded, ui={"text": (summary(loaded),)})
 
     @classmethod
-    def validate_inputs(cls, model: str, dtype: str, device: str, attention: str) -> bool | str:
-        """Whether every choice is one of those offered: ComfyUI itself does not check a combo's value."""
-        offered = {"model": tuple(choices()), "dtype": DTYPES, "device": DEVICES, "attention": ATTENTIONS}
-        given = {"model": model, "dtype": dtype, "device": device, "attention": attention}
+    def validate_inputs(
+        cls, model: str, dtype: str, device: str, attention: str, quantization: str = "none", download: bool = False
+    ) -> bool | str:
+        """Whether every choice is one of those offered, and there: ComfyUI itself does not check a combo's value."""
+        offered = {"dtype": DTYPES, "device": DEVICES, "attention": ATTENTIONS, "quantization": QUANTIZATIONS}
+        given = {"dtype": dtype, "device": device, "attention": attention, "quantization": quantization}
         for name, value in given.items():
             if value is not None and value not in offered[name]:
                 return not_offered(name, value, offered[name])
+        if model is not None and not (download and model in PUBLISHED):
+            try:
+                located(model, False)
+            except InputError as error:
+                return str(error)
         return True
 
 

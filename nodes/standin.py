@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import psutil
 import torch
 from PIL import Image as PILImage
 from tqdm import tqdm
@@ -83,6 +84,20 @@ class model_management:
     def load_models_gpu(models: Sequence[ModelPatcher], memory_required: int, force_full_load: bool) -> None:
         for patcher in models:
             patcher.model.to(patcher.load_device)
+
+    current_loaded_models: ClassVar[tuple[ModelPatcher, ...]] = ()
+
+    @staticmethod
+    def free_memory(memory_required: int, device: torch.device, keep_loaded: Sequence[ModelPatcher]) -> None:
+        """Nothing: there is nobody to make room for."""
+
+    @staticmethod
+    def get_free_memory(device: torch.device) -> int:
+        return psutil.virtual_memory().available if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+
+    @staticmethod
+    def get_total_memory(device: torch.device) -> int:
+        return psutil.virtual_memory().total if device.type == "cpu" else torch.cuda.mem_get_info(device)[1]
 
     @staticmethod
     def soft_empty_cache() -> None:

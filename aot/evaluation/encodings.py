@@ -77,7 +77,10 @@ class Encodings:
         missing = [clip for clip in clips if not self._path(clip).exists()]
         if not missing:
             return
-        layout = self._vllm.layout(self._questions.frames(missing[0], self._frames))
+        try:
+            layout = self._vllm.layout(self._questions.frames(missing[0], self._frames))
+        except InputError:
+            return  # what is wrong with a clip is told when its turn comes
         one = layout.frames * layout.sources * self._vllm.language.hidden * self._vllm.dtype.itemsize
         free = shutil.disk_usage(self.folder).free
         if len(missing) * one > free:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from ..errors import InputError
 from .base import Progress, VideoLLM, ignore_progress
+from .download import PART
 from .embedded import EMBEDDED, ensure
 from .internvl import InternVL
 from .llava_onevision import LlavaOnevision
@@ -16,6 +19,7 @@ from .llava_video import LlavaVideo
 from .lmms_lab import LlavaOnevisionOriginal
 from .qwen2_5_vl import Qwen2_5VL
 from .qwen3_vl import Qwen3VL
+from .weights import QUANTIZATIONS, require_room, weight_bytes
 
 FAMILIES: tuple[type[VideoLLM], ...] = (
     LlavaOnevision,
@@ -28,7 +32,7 @@ FAMILIES: tuple[type[VideoLLM], ...] = (
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 
-__all__ = ["ATTENTIONS", "DTYPES", "EMBEDDED", "FAMILIES", "VideoLLM", "families_in", "load"]
+__all__ = ["ATTENTIONS", "DTYPES", "EMBEDDED", "FAMILIES", "QUANTIZATIONS", "VideoLLM", "families_in", "load"]
 
 
 def load(
@@ -39,6 +43,8 @@ def load(
     device: torch.device | str = "cpu",
     compute_device: torch.device | str | None = None,
     attention: str = "sdpa",
+    quantization: str = "none",
+    room: Callable[[torch.device], int] | None = None,
     on_progress: Progress = ignore_progress,
 ) -> VideoLLM:
     """Load a video LLM.
@@ -50,21 +56,32 @@ def load(
         device: where to put it.
         compute_device: where it will compute, if somebody moves it there later; ``device`` where left out.
         attention: the LLM's attention implementation.
+        quantization: "8-bit" or "4-bit" with bitsandbytes, where that is installed.
+        room: bytes a device has for the weights; what is free on it now where left out.
         on_progress: called while the embedded model is being assembled, the first time only.
 
     Raises:
-        InputError: no such folder, or a family that is not supported.
+        InputError: no such folder, a family that is not supported, weights there is no room for, or a setting
+            that is not allowed or not installed.
     """
-    for setting, value, allowed in (("dtype", dtype, DTYPES), ("attention", attention, ATTENTIONS)):
+    settings = (
+        ("dtype", dtype, DTYPES),
+        ("attention", attention, ATTENTIONS),
+        ("quantization", quantization, QUANTIZATIONS),
+    )
+    for setting, value, allowed in settings:
         if value not in allowed:
             raise InputError(f"{setting} is {value!r}; give one of {', '.join(allowed)}.")
     folder = ensure(on_progress=on_progress) if model == EMBEDDED else Path(model)
     name = name or (EMBEDDED if model == EMBEDDED else folder.name)
     family = family_of(folder, name)
     computes = torch.device(device if compute_device is None else compute_device)
-    chosen = ("bfloat16" if computes.type == "cuda" else "float32") if dtype == "auto" else dtype
+    chosen = getattr(torch, ("bfloat16" if computes.type == "cuda" else "float32") if dtype == "auto" else dtype)
+    need = weight_bytes(folder, chosen, quantization)
+    for each in dict.fromkeys((torch.device(device), computes)):
+        require_room(need, name, each, room(each) if room is not None else None)
     return family.load(
-        folder, name=name, dtype=getattr(torch, chosen), device=torch.device(device), attention=attention
+        folder, name=name, dtype=chosen, device=torch.device(device), attention=attention, quantization=quantization
     )
 
 
@@ -95,13 +112,19 @@ def family_of(folder: Path, name: str | None = None) -> type[VideoLLM]:
 
 
 def families_in(root: Path) -> dict[str, Path]:
-    """Folders under ``root`` that hold a model of a supported family, by their name relative to it."""
-    found = {}
-    for config in sorted(root.glob("**/config.json")):
+    """Folders under ``root``, links followed, that hold a model of a supported family, by their name relative to it."""
+    found: dict[str, Path] = {}
+    been: set[str] = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        folder, real = Path(place), os.path.realpath(place)
+        # A link may lead back to where it stands; a download that is not whole is no model yet.
+        folders[:] = [] if real in been else sorted(name for name in folders if not name.endswith(PART))
+        been.add(real)
+        if folder == root or "config.json" not in files:
+            continue
         try:
-            family_of(config.parent)
+            family_of(folder)
         except InputError:
             continue
-        if config.parent != root:
-            found[config.parent.relative_to(root).as_posix()] = config.parent
-    return found
+        found[folder.relative_to(root).as_posix()] = folder
+    return dict(sorted(found.items()))

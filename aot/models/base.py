@@ -10,13 +10,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoTokenizer, DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import AutoTokenizer, BitsAndBytesConfig, DynamicCache, GenerationConfig, PreTrainedModel
 
 from ..cost import LanguageShape
 from ..errors import InputError
@@ -25,6 +26,9 @@ from ..video import Frames
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) as long work goes on; may raise to stop it."""
+
+KEPT_WHOLE = ("vision_tower", "visual", "multi_modal_projector", "lm_head")
+"""Modules that are never quantized."""
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -203,21 +207,28 @@ class VideoLLM(ABC):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         attention: str = "sdpa",
+        quantization: str = "none",
     ) -> VideoLLM:
         """Load from a folder in Hugging Face's layout; safetensors only, nothing is downloaded or executed.
 
         Raises:
-            InputError: the folder holds no safetensors, or the attention asked for is not installed.
+            InputError: the folder holds no safetensors, or the attention or quantization asked for is not installed.
         """
         require_safetensors(folder, name)
+        quantized = {} if quantization == "none" else quantizing(quantization, dtype, device)
         try:
             model = cls.stock.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, local_files_only=True, attn_implementation=attention
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                attn_implementation=attention,
+                **quantized,
             )
         except ImportError as error:
             raise InputError(f"{name} cannot be loaded with attention {attention} ({error}); choose sdpa.") from error
         return cls(
-            model.eval().to(device),
+            model.eval() if quantized else model.eval().to(device),
             AutoTokenizer.from_pretrained(folder, local_files_only=True),
             name,
             preprocessor=first_json(folder, "video_preprocessor_config.json", "preprocessor_config.json"),
@@ -284,8 +295,8 @@ class VideoLLM(ABC):
             InputError: a question is empty or holds the placeholder itself.
         """
         asked = [turn.question for turn in turns] + [question]
-        if not all(each.strip() for each in asked):
-            raise InputError("The question is empty; write what you want to know about the video.")
+        for each in asked:
+            require_question(each)
         asked[0] = self.video_question(tokens, asked[0])
         messages = [("system", system)] if system else []
         for i, each in enumerate(asked):
@@ -430,6 +441,33 @@ def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> T
 def first_question(conversation: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The first message of the user."""
     return next(message for message in conversation if message["role"] == "user")
+
+
+def require_question(question: str) -> None:
+    """Refuse a question without a word."""
+    if not question.strip():
+        raise InputError("The question is empty; write what you want to know about the video.")
+
+
+def quantizing(quantization: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:
+    """What ``from_pretrained`` takes to quantize the LLM's layers; the vision tower stays as it is.
+
+    Raises:
+        InputError: bitsandbytes is not installed.
+    """
+    if find_spec("bitsandbytes") is None or find_spec("accelerate") is None:
+        raise InputError(
+            f"quantization {quantization} needs bitsandbytes and accelerate, which are not installed; run: pip install "
+            "bitsandbytes accelerate, or choose none."
+        )
+    settings = {"llm_int8_skip_modules": list(KEPT_WHOLE)}
+    if quantization == "8-bit":
+        config = BitsAndBytesConfig(load_in_8bit=True, **settings)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, **settings
+        )
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def require_safetensors(folder: Path, name: str) -> None:

@@ -79,14 +79,17 @@ class LlavaOnevisionOriginal(LlavaOnevision):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         attention: str = "sdpa",
+        quantization: str = "none",
     ) -> VideoLLM:
         """Load lmms-lab's files as they are: safetensors only, nothing is downloaded or executed.
 
         Raises:
-            InputError: no safetensors, a tower that is not known or not in the checkpoint, or an attention that is
-                not installed.
+            InputError: a quantization, no safetensors, a tower that is not known or not in the checkpoint, or an
+                attention that is not installed.
         """
         require_safetensors(folder, name)
+        if quantization != "none":
+            raise InputError(f"{name} is in lmms-lab's layout, which is not quantized; choose quantization none.")
         config = stock_config(folder, name)
         tensors = renamed(folder, name, config.vision_config.num_hidden_layers)
         try:

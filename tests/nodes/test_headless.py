@@ -204,8 +204,8 @@ def shown(results, key="3"):
 
 def test_an_api_workflow_runs_and_gives_outputs_and_ui():
     results = run(chain())
-    assert results["1"].outputs == ((0, 1, 2, 3), "a.mp4 1 fast False 1.0 0")
-    assert results["2"].outputs == ((0, 2),)
+    assert results["1"].outputs == ([(0, 1, 2, 3)], ["a.mp4 1 fast False 1.0 0"])
+    assert results["2"].outputs == ([(0, 2)],)
     assert shown(results) == "got (0, 2) None on 3"
 
 
@@ -249,7 +249,7 @@ def test_a_lazy_input_is_evaluated_only_when_asked_for():
     )  # fmt: skip
     results = run(graph)
     assert "1" not in results
-    assert results["3"].outputs == ((0, 1),)
+    assert results["3"].outputs == ([(0, 1)],)
 
 
 def test_an_asynchronous_node_runs_where_a_loop_is_running_already():
@@ -259,7 +259,7 @@ def test_an_asynchronous_node_runs_where_a_loop_is_running_already():
 
     # In a thread of its own: the browser tests leave a loop running in this one.
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(asyncio.run, notebook()).result()["3"].outputs == ((0, 1),)
+        assert pool.submit(asyncio.run, notebook()).result()["3"].outputs == ([(0, 1)],)
 
 
 def test_an_input_error_in_a_node_names_the_node_once():
@@ -289,7 +289,7 @@ def test_a_fault_that_is_not_the_users_keeps_its_own_type():
 
 def test_a_file_from_the_editor_runs_with_its_stored_values():
     results = run(to_graph(editor_file(), CLASSES))
-    assert results["1"].outputs == (tuple(range(6)), "b.mp4 42 exact True 0.5 8")
+    assert results["1"].outputs == ([tuple(range(6))], ["b.mp4 42 exact True 0.5 8"])
     assert shown(results) == "kept (0, 3) None on 3"
 
 
@@ -315,13 +315,13 @@ def test_links_as_objects_are_read_too():
 def test_a_file_older_than_a_widget_gets_its_default():
     file = editor_file()
     file["nodes"][-1]["widgets_values"] = ["b.mp4", 42, "fixed"]
-    assert run(to_graph(file, CLASSES))["1"].outputs == ((0, 1, 2), "b.mp4 42 fast False 1.0 7")
+    assert run(to_graph(file, CLASSES))["1"].outputs == ([(0, 1, 2)], ["b.mp4 42 fast False 1.0 7"])
 
 
 def test_values_stored_by_name_are_read_too():
     file = editor_file()
     file["nodes"][-1]["widgets_values"] = {"file": "a.mp4", "count": 2}
-    assert run(to_graph(file, CLASSES))["1"].outputs == ((0, 1), "a.mp4 0 fast False 1.0 7")
+    assert run(to_graph(file, CLASSES))["1"].outputs == ([(0, 1)], ["a.mp4 0 fast False 1.0 7"])
 
 
 def test_a_bypassed_node_hands_its_input_on():
@@ -362,7 +362,7 @@ def test_a_workflow_muted_altogether_would_run_nothing():
 def test_a_primitive_gives_its_value_to_the_widget_it_is_linked_to():
     primitive = drawn(7, "PrimitiveNode", outputs=[("INT", "INT")], values=[2, "fixed"], title="every")
     file = editor_file(extra_nodes=[primitive], extra_links=[[4, 7, 0, 2, 1, "INT"]])
-    assert run(to_graph(file, CLASSES))["2"].outputs == ((0, 2, 4),)
+    assert run(to_graph(file, CLASSES))["2"].outputs == ([(0, 2, 4)],)
 
 
 def test_a_widget_that_is_linked_takes_the_link():
@@ -546,3 +546,52 @@ def test_a_file_that_is_no_workflow_is_refused(tmp_path, text, said):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"No such file or directory; give the path of a \.json file"):
         load_workflow(tmp_path / "none.json")
+
+
+class Many(io.ComfyNode):
+    """Gives a list."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestMany",
+            inputs=[io.Int.Input("count", default=2)],
+            outputs=[Tokens.Output("tokens", is_output_list=True)],
+        )
+
+    @classmethod
+    def execute(cls, count):
+        return io.NodeOutput([(i,) * 3 for i in range(count)])
+
+
+class Gather(io.ComfyNode):
+    """Takes a list."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestGather",
+            inputs=[Tokens.Input("tokens"), io.Int.Input("count", default=2)],
+            outputs=[Tokens.Output("all")],
+            is_input_list=True,
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, tokens, count):
+        return io.NodeOutput((tokens, count), ui={"text": (str(len(tokens)),)})
+
+
+def test_a_list_is_taken_one_by_one_or_whole_as_the_node_asks():
+    classes = registry([Source, Halve, Show, Choose, Many, Gather])
+    nodes = {
+        "1": {"class_type": "TestMany", "inputs": {"count": 3}},
+        "2": halve(["1", 0]),
+        "3": show(["2", 0]),
+        "4": {"class_type": "TestGather", "inputs": {"tokens": ["2", 0], "count": 7}},
+    }
+    results = run(to_graph(nodes, classes))
+    assert results["2"].outputs == ([(0, 0), (1, 1), (2, 2)],)
+    assert results["3"].ui["text"] == [f"got ({i}, {i}) None on 3" for i in range(3)]
+    assert results["4"].outputs == ([([(0, 0), (1, 1), (2, 2)], [7])],)
+    assert results["4"].ui == {"text": ("3",)}

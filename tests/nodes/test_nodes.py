@@ -1,5 +1,6 @@
 """The nodes themselves, run as classes: files only from ComfyUI's folders, inputs left alone, models shared."""
 
+import dataclasses
 import os
 import shutil
 
@@ -8,6 +9,7 @@ import torch
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.streaming import Stream
+from comfyui_aot.nodes.answering import AOTAnswer
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
 from comfyui_aot.nodes.models import AOTEncodeVideo, AOTLoadVLLM, ready
 from comfyui_aot.nodes.pictures import AOTTokenMap
@@ -136,3 +138,71 @@ def test_a_model_outside_the_model_folders_is_not_loaded(clip, embedded_folder):
 def test_an_attention_that_is_not_installed_is_one_line(clip, embedded_folder):
     with pytest.raises(InputError, match=r"flash_attention_2 .* choose sdpa"):
         AOTLoadVLLM.execute(model="embedded", dtype="bfloat16", device="cpu", attention="flash_attention_2")
+
+
+ASK = {"question": "What is it?", "max_new_tokens": 3, "temperature": 0.0, "top_p": 1.0, "seed": 0}
+
+
+@pytest.fixture
+def asked(frames, embedded_folder):
+    """A loaded model and tokens of few frames, as links carry them."""
+    (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="cpu", attention="sdpa").args
+    (tokens,) = AOTEncodeVideo.execute(vllm=loaded, frames=frames).args
+    (reduced,) = STAGES[0].execute(tokens=tokens).args
+    return loaded, reduced
+
+
+def ask(loaded, tokens, **changed):
+    node = AOTAnswer.PREPARE_CLASS_CLONE({})
+    return node.execute(vllm=loaded, tokens=tokens, **{**ASK, **changed})
+
+
+def test_every_line_is_asked_as_if_it_were_alone(asked):
+    lines = "What is it?\n\nIs it day?"
+    texts, said = ask(*asked, question=lines, a_line_each=True).args
+    assert [each.question for each in said] == ["What is it?", "Is it day?"]
+    assert texts == [ask(*asked, question=each.question).args[0][0] for each in said]
+    shown = ask(*asked, question=lines, a_line_each=True).ui["text"][0]
+    assert shown.splitlines() == [f"{each.question} {each.text}" for each in said]
+
+
+def test_a_second_question_about_the_same_tokens_does_not_read_the_video_again(asked):
+    loaded, tokens = asked
+    (first,) = ask(loaded, tokens).args[1]
+    assert loaded.kept
+    (again,) = ask(loaded, tokens, question="Is it day?").args[1]
+    loaded.kept.clear()
+    (fresh,) = ask(loaded, tokens, question="Is it day?").args[1]
+    assert again.text == fresh.text
+    assert again.prefill_s < fresh.prefill_s
+    assert first.prompt_tokens > tokens.tokens_kept
+
+
+def test_one_video_is_kept_at_most_and_unloading_lets_it_go(asked, monkeypatch):
+    loaded, tokens = asked
+    other = dataclasses.replace(tokens)
+    for each, system in ((tokens, ""), (other, ""), (other, "Be brief.")):
+        ask(loaded, each, system=system)
+        assert [(name, kept) for name, (kept, _) in loaded.kept.items()] == [(system, each)]
+    ask(loaded, tokens, unload=True)
+    assert not loaded.kept
+    monkeypatch.setattr("comfyui_aot.nodes.models.KEPT_BYTES", 1000)
+    ask(loaded, tokens)
+    assert not loaded.kept
+
+
+def test_a_follow_up_has_the_earlier_answers_in_its_prompt(asked):
+    loaded, tokens = asked
+    (first,) = ask(loaded, tokens).args[1]
+    (second,) = ask(loaded, tokens, question="Why?", earlier=first).args[1]
+    (third,) = ask(loaded, tokens, question="And then?", earlier=second, system="Be brief.").args[1]
+    assert [turn.question for turn in third.conversation] == ["What is it?", "Why?", "And then?"]
+    assert third.prompt_tokens > second.prompt_tokens > first.prompt_tokens
+    assert loaded.vllm.prompt("x", tokens, turns=second.conversation).after.shape[0] > 10
+
+
+def test_a_preset_words_the_question(asked):
+    (said,) = ask(*asked, question="", preset="describe").args[1]
+    assert said.question.startswith("Describe this video")
+    with pytest.raises(InputError, match="needs its choices"):
+        ask(*asked, preset="multiple choice")

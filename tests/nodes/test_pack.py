@@ -149,7 +149,7 @@ def test_the_workflow_runs_headless_with_any_reduction_bypassed(workflow, base, 
     with directories(base):
         results = run(to_graph({**workflow, "nodes": nodes}, registry(NODES)), QUICK)
     by_type = {result.node.type: result for result in results.values()}
-    answer = by_type["AOTAnswer"].outputs[1]
+    (answer,) = by_type["AOTAnswer"].outputs[1]
     assert len(answer.stages) == len(REDUCTIONS) - len(without)
     assert answer.tokens_full == 4 * 196
     assert (answer.tokens_kept == answer.tokens_full) is (without == REDUCTIONS)

@@ -1,0 +1,132 @@
+"""Published models by name, and their download into a model folder: only where it is asked for, resumed where it broke.
+
+Weights come as safetensors and nothing that could be executed comes at all.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, hf_hub_download
+from tqdm import tqdm
+
+from ..errors import InputError
+from .base import Progress, ignore_progress
+
+PUBLISHED = (
+    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+    "lmms-lab/llava-onevision-qwen2-7b-ov",
+    "lmms-lab/LLaVA-Video-7B-Qwen2",
+    "Qwen/Qwen2.5-VL-3B-Instruct",
+    "Qwen/Qwen2.5-VL-7B-Instruct",
+    "Qwen/Qwen3-VL-2B-Instruct",
+    "Qwen/Qwen3-VL-4B-Instruct",
+    "Qwen/Qwen3-VL-8B-Instruct",
+    "OpenGVLab/InternVL3-1B-hf",
+    "OpenGVLab/InternVL3-2B-hf",
+    "OpenGVLab/InternVL3-8B-hf",
+)
+"""Models of the supported families, by their names on huggingface.co; any other of these families loads as well."""
+
+PART = ".part"
+"""Ends the name of a folder that is not whole yet."""
+
+_WANTED = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
+
+
+def folder_name(repository: str) -> str:
+    """What a published model's folder is called."""
+    return repository.rpartition("/")[2]
+
+
+def advice(repository: str, folder: Path) -> str:
+    """Where a published model that is not there belongs."""
+    return (
+        f"{repository} is not there: put the files of huggingface.co/{repository} in "
+        f"{folder / folder_name(repository)}, or switch download on."
+    )
+
+
+def download(
+    repository: str, folder: Path, *, endpoint: str | None = None, on_progress: Progress = ignore_progress
+) -> Path:
+    """Fetch a published model into ``folder``/its name; what an earlier try has fetched is not fetched again.
+
+    Args:
+        endpoint: of another server with huggingface.co's interface.
+        on_progress: called with (bytes done, bytes in all); may raise to stop.
+
+    Returns:
+        The model's folder, there only when it is whole.
+
+    Raises:
+        InputError: no such model, no connection, or no room on the disk.
+    """
+    target = folder / folder_name(repository)
+    part = target.with_name(target.name + PART)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = HfApi(endpoint=endpoint).model_info(repository, files_metadata=True)
+        files = [each for each in found.siblings if any(fnmatch(each.rfilename, wanted) for wanted in _WANTED)]
+        total = sum(each.size or 0 for each in files)
+        here = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+        free = shutil.disk_usage(folder).free
+        if total - here > free:
+            raise InputError(
+                f"{repository} takes {total / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free in {folder}; make "
+                "room there."
+            )
+        done = 0
+        for file in files:
+            on_progress(done, total)
+            bar = {"tqdm_class": _bar(done, total, on_progress)} if _TAKES_BAR else {}
+            hf_hub_download(repository, file.rfilename, revision=found.sha, local_dir=part, endpoint=endpoint, **bar)
+            done += file.size or 0
+        on_progress(total, total)
+        shutil.rmtree(part / ".cache", ignore_errors=True)
+        os.replace(part, target)
+    except InputError:
+        raise
+    except Exception as error:
+        if not _is_theirs(error):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{repository} cannot be downloaded ({reason}); try again, which goes on where it stopped, or put its "
+            f"files in {target} yourself."
+        ) from error
+    return target
+
+
+_LIBRARIES = ("huggingface_hub", "httpx", "requests")
+
+_TAKES_BAR = "tqdm_class" in inspect.signature(hf_hub_download).parameters
+
+
+def _is_theirs(error: Exception) -> bool:
+    """Whether an error is one of a download: huggingface_hub's, the disk's, or of the HTTP library it is built on."""
+    kinds = type(error).__mro__
+    return isinstance(error, (OSError, ValueError)) or any(each.__module__.startswith(_LIBRARIES) for each in kinds)
+
+
+def _bar(before: int, total: int, on_progress: Progress) -> type[tqdm]:
+    """A bar for one file that tells ``on_progress`` of every chunk."""
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            super().__init__(*args, **{**kwargs, "disable": True})
+            self._seen = int(kwargs.get("initial") or 0)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self._seen += int(n or 0)
+            on_progress(min(total, before + self._seen), total)
+            return None
+
+    return Bar
