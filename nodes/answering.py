@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from ..aot.answering import Answer, Generation, answers
 from ..aot.prompts import OWN, PRESETS, split, worded
+from ..aot.serving import Server, answers_from
 from ..aot.streaming import Stream
 from ..aot.tokens import VideoTokens
 from .comfy import interrupted, io, progress, send_text
 from .models import CATEGORY, Loaded, ready
-from .sockets import AOTVLLM, AOTAnswerType, AOTTokens
+from .sockets import AOTVLLM, AOTAnswerType, AOTServerType, AOTTokens
 
 
 def figures(said: Answer) -> str:
@@ -116,6 +117,9 @@ class AOTAnswer(io.ComfyNode):
                     tooltip="An answer about the same video that this question follows up: it and what came before "
                     "it are in the prompt.",
                 ),
+                AOTServerType.Input(
+                    "server", optional=True, tooltip="A vLLM server that answers in place of the local LLM."
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="text", tooltip="The answer.", is_output_list=True),
@@ -142,6 +146,7 @@ class AOTAnswer(io.ComfyNode):
         system: str = "",
         unload: bool = False,
         earlier: Answer | None = None,
+        server: Server | None = None,
     ) -> io.NodeOutput:
         """Generate, streaming onto the node."""
         tokens = ready(tokens)
@@ -157,16 +162,13 @@ class AOTAnswer(io.ComfyNode):
             interrupted()
             bar.update_absolute(count, max_new_tokens)
 
-        said = answers(
-            vllm.vllm,
-            tokens,
-            vllm.session(tokens, system),
-            questions,
-            Generation(max_new_tokens, temperature, top_p, seed),
-            turns=earlier.conversation if earlier is not None else (),
-            on_text=on_text,
-            on_token=on_token,
-        )
+        generation = Generation(max_new_tokens, temperature, top_p, seed)
+        turns = earlier.conversation if earlier is not None else ()
+        watch = {"turns": turns, "on_text": on_text, "on_token": on_token}
+        if server is not None:
+            said = answers_from(server, vllm.vllm, tokens, questions, generation, system=system, **watch)
+        else:
+            said = answers(vllm.vllm, tokens, vllm.session(tokens, system), questions, generation, **watch)
         if unload:
             vllm.unload()
         texts = [each.text for each in said]

@@ -55,9 +55,9 @@ else:
 
 __all__ = [
     "HAS_COMFYUI", "ComfyExtension", "directories", "empty_cache", "input_directory", "interrupted", "io",
-    "list_input_files", "load_models", "model_folders", "model_patcher", "offload_device", "output_directory",
-    "progress", "resolve_file", "room_for_weights", "send_text", "temp_directory", "torch_device", "ui",
-    "unload_model",
+    "key_file", "list_input_files", "load_models", "model_folders", "model_patcher", "offload_device",
+    "output_directory", "progress", "resolve_file", "room_for_weights", "send_text", "temp_directory", "torch_device",
+    "ui", "unload_model",
 ]  # fmt: skip
 
 MODEL_CATEGORIES = ("VLLM", "LLM", "text_encoders")
@@ -112,6 +112,18 @@ def resolve_file(name: str) -> Path:
         raise InputError(_outside(name))
     if not path.is_file():
         raise InputError(f"There is no file {bare!r} in the {kind} folder ({folder}): put it there, or choose another.")
+    return path
+
+
+def key_file(name: str) -> Path:
+    """A file in ComfyUI's user/aot_keys, by its bare name: keys are kept where no workflow and no page shows them.
+
+    InputError where it is not there.
+    """
+    folder = Path(folder_paths.get_user_directory()) / "aot_keys"
+    path = folder / name
+    if Path(name).name != name or PureWindowsPath(name).name != name or not path.is_file():
+        raise InputError(f"There is no key file {name!r} in {folder}: put a text file with the key there, and name it.")
     return path
 
 

@@ -56,6 +56,10 @@ class folder_paths:
         return _folder("temp")
 
     @staticmethod
+    def get_user_directory() -> str:
+        return _folder("user")
+
+    @staticmethod
     def get_folder_paths(category: str) -> list[str]:
         return [_folder("models", category)]
 

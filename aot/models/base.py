@@ -417,6 +417,10 @@ class VideoLLM(ABC):
         """Token ids to text, special tokens left out."""
         return self._tokenizer.decode(ids, skip_special_tokens=True)
 
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer's files."""
+        self._tokenizer.save_pretrained(folder)
+
     def _require_own(self, tokens: VideoTokens) -> None:
         if tokens.features.shape[1] != self.language.hidden:
             raise InputError(
