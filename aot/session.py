@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
 from .errors import InputError
-from .models.base import Prefix, Prompt, Turn, VideoLLM
+from .models.base import Prefix, Prompt, Reading, Turn, VideoLLM
 from .stages.base import synchronise
 from .tokens import VideoTokens
 
@@ -160,7 +160,7 @@ class Session:
             fresh = self.held < len(prefix.reading)
             if fresh:
                 # A single question is read in the same pass as what is left of its video.
-                self._read_video(prefix, on_token, leave=alone)
+                read_in_chunks(self._vllm, prefix.reading, self._cache, on_token, leave=alone)
             read_at = time.perf_counter()
             first_at = 0.0
             written: list[list[int]] = []
@@ -199,20 +199,27 @@ class Session:
             self._prefix = self._vllm.prefix(self._tokens, prompts[0])
         return self._prefix
 
-    def _read_video(self, prefix: Prefix, on_token: Callable[[int], None], *, leave: bool) -> None:
-        """Prefill what the cache does not hold yet, a chunk at a time; ``leave`` leaves the last to the question."""
-        length = len(prefix.reading)
-        ends = [*range(self.held + CHUNK, length, CHUNK), length]
-        for end in ends[: -1 if leave else None]:
-            self._vllm.read(prefix.reading.part(self.held, end), self._cache)
-            on_token(0)
-        synchronise(prefix.reading.embeddings)
-
     def _cut(self, prefix: Prefix) -> None:
         """Back to the video, or to what has been read of it."""
         beyond = self.held - len(prefix.reading)
         if beyond > 0:
             self._cache.crop(-beyond)
+
+
+def read_in_chunks(
+    vllm: VideoLLM,
+    reading: Reading,
+    cache: DynamicCache,
+    on_token: Callable[[int], None] = ignore_count,
+    *,
+    leave: bool = False,
+) -> None:
+    """Prefill what the cache does not hold of ``reading`` yet, a chunk at a time; ``leave`` leaves the last one out."""
+    ends = [*range(cache.get_seq_length() + CHUNK, len(reading), CHUNK), len(reading)]
+    for end in ends[: -1 if leave else None]:
+        vllm.read(reading.part(cache.get_seq_length(), end), cache)
+        on_token(0)
+    synchronise(reading.embeddings)
 
 
 def answer_all(vllm: VideoLLM, tokens: VideoTokens | None, questions: Sequence[str], max_new_tokens: int) -> Replies:

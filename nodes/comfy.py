@@ -190,6 +190,7 @@ def unload_model(patcher: ModelPatcher) -> None:
     """Moves one model off its device, and gives its memory back; the others stay."""
     others = [each for each in model_management.current_loaded_models if each.model is not patcher]
     model_management.free_memory(sys.maxsize, patcher.load_device, keep_loaded=others)
+    patcher.detach()
     empty_cache()
 
 

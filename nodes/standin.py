@@ -70,6 +70,10 @@ class ModelPatcher:
     def __init__(self, model: torch.nn.Module, load_device: torch.device, offload_device: torch.device):
         self.model, self.load_device, self.offload_device = model, load_device, offload_device
 
+    def detach(self) -> None:
+        """Move the module to where it rests."""
+        self.model.to(self.offload_device)
+
 
 class model_management:
     """Devices and loading, without ComfyUI's memory accounting: a loaded model stays where it is."""

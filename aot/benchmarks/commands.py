@@ -44,6 +44,13 @@ def add(verbs: Any, verb: Verb, chain: str) -> None:
     stream.add_argument("--stages", default="aot:retention=0.1", help=chain)
     stream.add_argument("--model", default="embedded", help="'embedded' or a model folder")
 
+    prefill = verb(bench, "prefill", _prefill, "prefill time and memory by retention, beside what operations promise")
+    prefill.add_argument("--shape", default="small", help="7b (Qwen2-7B), or small; weights are random")
+    prefill.add_argument("--tokens", type=int, default=6272, help="visual tokens of the whole video")
+    prefill.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    prefill.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of weights and tokens")
+    prefill.add_argument("--repeats", type=int, default=3, help="runs to take the median of")
+
 
 def _size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=32, help="frames of 27 x 27 tokens")
@@ -126,6 +133,29 @@ def _stream(options: argparse.Namespace) -> Result:
         )
     print(f"Time grows with exponent {result['exponent']:.2f}")
     return result, 0
+
+
+def _prefill(options: argparse.Namespace) -> Result:
+    import torch
+
+    from .prefill import bench_prefill
+
+    _at_least_one(options.tokens, options.repeats)
+    check_device(options.device)
+    rows = bench_prefill(
+        options.shape,
+        options.tokens,
+        device=options.device,
+        dtype=getattr(torch, options.dtype),
+        repeats=options.repeats,
+    )
+    for row in rows:
+        print(
+            f"{row['tokens']} tokens: {row['seconds']:.2f} s, {row['speedup']:.1f} x faster; operations promise "
+            f"{row['ideal']:.1f} x ({row['reached']:.0%} reached), the papers' estimate {row['paper']:.1f} x; "
+            f"{row['extra_bytes'] / 2**20:.0f} MiB on top of the weights"
+        )
+    return {"rows": rows}, 0
 
 
 def _watched(items: Any, label: str) -> Any:

@@ -3,11 +3,14 @@
 import pytest
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
+from comfyui_aot.aot.benchmarks import prefill
 from comfyui_aot.aot.benchmarks.growth import bench_growth, exponent, plot_growth
 from comfyui_aot.aot.benchmarks.measuring import extra_bytes, medians
 from comfyui_aot.aot.benchmarks.reduction import bench_reduce, random_tokens
 from comfyui_aot.aot.benchmarks.streams import bench_stream
+from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.pipeline import parse
 
 
@@ -59,3 +62,26 @@ def test_streams_are_measured_shortest_first(embedded_folder):
     assert [row["frames"] for row in result["rows"]] == [2, 3]
     assert [row["tokens_kept"] for row in result["rows"]] == [39, 59]
     assert result["rows"][0]["peak_ratio"] == 1
+
+
+def test_prefill_is_set_beside_its_operations(monkeypatch):
+    tiny = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    monkeypatch.setattr(prefill, "SHAPES", {"tiny": tiny | {"num_attention_heads": 4, "num_key_value_heads": 2}})
+    full, quarter = prefill.bench_prefill("tiny", 400, (1.0, 0.25), repeats=1)
+    assert (full["tokens"], quarter["tokens"]) == (400, 100)
+    assert full["speedup"] == full["ideal"] == full["paper"] == 1
+    assert 4 < quarter["ideal"] < 16
+    assert quarter["reached"] == pytest.approx(quarter["speedup"] / quarter["ideal"])
+    with pytest.raises(InputError, match="shape is '7b'; give one of tiny"):
+        prefill.bench_prefill("7b")
+
+
+def test_operations_are_those_that_pytorch_counts():
+    vllm = prefill.random_llm("small")
+    shown = torch.randn(1, 300, vllm.language.hidden)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        vllm.language_model(inputs_embeds=shown)
+    counted, ours = counter.get_total_flops(), prefill.operations(vllm.language, 14, 300)
+    # The counter takes causal attention for whole, which it is on paper only.
+    whole = ours + vllm.language.layers * 2 * 300**2 * 14 * vllm.language.head_dim
+    assert counted == pytest.approx(whole, rel=0.01) or counted == pytest.approx(ours, rel=0.01)

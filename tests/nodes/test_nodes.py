@@ -206,3 +206,16 @@ def test_a_preset_words_the_question(asked):
     assert said.question.startswith("Describe this video")
     with pytest.raises(InputError, match="needs its choices"):
         ask(*asked, preset="multiple choice")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU whose memory could come back")
+def test_the_gpus_memory_comes_back_when_the_model_is_unloaded(frames, embedded_folder):
+    before = torch.cuda.memory_allocated()
+    (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="auto", attention="sdpa").args
+    (tokens,) = AOTEncodeVideo.execute(vllm=loaded, frames=frames).args
+    ask(loaded, tokens)
+    weights = sum(each.numel() * each.element_size() for each in loaded.vllm.model.parameters())
+    assert torch.cuda.memory_allocated() - before > weights
+    ask(loaded, tokens, unload=True)
+    held = tokens.features.numel() * tokens.features.element_size()
+    assert torch.cuda.memory_allocated() - before < held + 2**20
