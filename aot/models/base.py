@@ -28,7 +28,7 @@ Progress = Callable[[int, int], None]
 """Called with (done, total) as long work goes on; may raise to stop it."""
 
 KEPT_WHOLE = ("vision_tower", "visual", "multi_modal_projector", "lm_head")
-"""Modules that are never quantized."""
+"""Modules that are never quantized; transformers 4 looks for them anywhere in a name, 5 from its beginning."""
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -464,7 +464,7 @@ def quantizing(quantization: str, dtype: torch.dtype, device: torch.device | str
             f"quantization {quantization} needs bitsandbytes and accelerate, which are not installed; run: pip install "
             "bitsandbytes accelerate, or choose none."
         )
-    settings = {"llm_int8_skip_modules": list(KEPT_WHOLE)}
+    settings = {"llm_int8_skip_modules": [*KEPT_WHOLE, *(f"model.{name}" for name in KEPT_WHOLE)]}
     if quantization == "8-bit":
         config = BitsAndBytesConfig(load_in_8bit=True, **settings)
     else:
