@@ -99,8 +99,8 @@ def ignore_count(count: int) -> None:
 class Session:
     """A video that is asked about. The model must not run anything else while a question is answered.
 
-    The LLM's attention must take a mask of our own where several questions are asked at once: sdpa and eager do, flash
-    attention does not.
+    Questions asked together share a pass only where the LLM's attention takes a mask of our own: sdpa and eager do,
+    flash attention does not, and answers them one after another.
 
     Args:
         tokens: any stage's, or the encoder's own; None leaves the video out, so that the LLM answers blind.
@@ -154,7 +154,7 @@ class Session:
         read = [len(prefix.reading) + len(prompt.after) for prompt in prompts]
         require_context(self._vllm, self._tokens, max(read), generation.max_new_tokens)
         on_token(0)
-        packs = list(_packs([prompt.after for prompt in prompts]))
+        packs = list(_packs([prompt.after for prompt in prompts], PACK if self._vllm.takes_masks else 1))
         alone = len(packs[0]) == 1
         try:
             fresh = self.held < len(prefix.reading)
@@ -365,11 +365,11 @@ def _equal(before: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     return len(before) == len(others) and all(map(torch.equal, before, others))
 
 
-def _packs(questions: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """The questions, each (n,) long, in their order, in packs of at most :data:`PACK` tokens or one question."""
+def _packs(questions: Sequence[Tensor], at_most: int) -> Iterator[list[Tensor]]:
+    """The questions, each (n,) long, in their order, in packs of ``at_most`` tokens or one question."""
     pack: list[Tensor] = []
     for question in questions:
-        if pack and sum(map(len, pack)) + len(question) > PACK:
+        if pack and sum(map(len, pack)) + len(question) > at_most:
             yield pack
             pack = []
         pack.append(question)

@@ -72,9 +72,18 @@ def test_small_packs_say_the_same(talkative, reduced, monkeypatch):
     torch.testing.assert_close(apart.first_logits, together.first_logits, atol=1e-4, rtol=0)
 
 
+def test_attention_that_takes_no_mask_answers_one_after_another(talkative, reduced, monkeypatch):
+    together = answer_all(talkative, reduced, QUESTIONS, NEW)
+    monkeypatch.setattr(type(talkative), "takes_masks", False)
+    monkeypatch.setattr(session, "_block_mask", None)
+    apart = answer_all(talkative, reduced, QUESTIONS, NEW)
+    assert apart.ids == together.ids
+    torch.testing.assert_close(apart.first_logits, together.first_logits, atol=1e-4, rtol=0)
+
+
 def test_packs_are_filled_in_order_and_not_beyond_their_size():
     lengths = [400, 600, 30, 2000, 10, 20]
-    packs = list(session._packs([torch.zeros(n, dtype=torch.long) for n in lengths]))
+    packs = list(session._packs([torch.zeros(n, dtype=torch.long) for n in lengths], 1024))
     assert [[len(question) for question in pack] for pack in packs] == [[400, 600], [30], [2000], [10, 20]]
 
 

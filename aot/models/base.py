@@ -246,6 +246,11 @@ class VideoLLM(ABC):
         return next(self.model.parameters()).dtype
 
     @property
+    def takes_masks(self) -> bool:
+        """Whether the LLM's attention takes a mask that says who sees whom; flash attention does not."""
+        return "flash" not in str(self.language_model.config._attn_implementation)
+
+    @property
     def language_model(self) -> nn.Module:
         """The LLM without its head."""
         return self.model.model.language_model
