@@ -135,10 +135,15 @@ def _outside(name: str) -> str:
 
 
 def model_folders() -> list[tuple[str, Path]]:
-    """The folders where video LLMs may be, as (category, folder); `models/VLLM` is made known to ComfyUI."""
+    """The folders where video LLMs may be, as (category, folder); `models/VLLM` is made known to ComfyUI.
+
+    extra_model_paths.yaml may have named other folders of that category before, which takes nothing from this one.
+    """
     for category in MODEL_CATEGORIES:
-        if category not in folder_paths.folder_names_and_paths:
-            folder_paths.add_model_folder_path(category, str(Path(folder_paths.models_dir) / category))
+        known = category in folder_paths.folder_names_and_paths
+        own = str(Path(folder_paths.models_dir) / category)
+        if not known or own not in folder_paths.get_folder_paths(category):
+            folder_paths.add_model_folder_path(category, own)
     return [(name, Path(path)) for name in MODEL_CATEGORIES for path in folder_paths.get_folder_paths(name)]
 
 

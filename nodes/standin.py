@@ -38,7 +38,13 @@ def _folder(*parts: str) -> str:
     return str((_base.get() or Path.cwd()).joinpath(*parts))
 
 
-class folder_paths:
+class _Folders(type):
+    @property
+    def models_dir(cls) -> str:
+        return _folder("models")
+
+
+class folder_paths(metaclass=_Folders):
     """ComfyUI's folders, under one base."""
 
     folder_names_and_paths: ClassVar = frozenset({"VLLM", "LLM", "text_encoders"})

@@ -25,6 +25,7 @@ from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.graph import Link, load_workflow, to_graph
 from comfyui_aot.nodes.headless import registry
 from comfyui_aot.tests.comfyui.client import Client
+from comfyui_aot.tests.models.small_models import save
 
 CHECKOUT = Path(__file__).parents[2]
 WORKFLOW = CHECKOUT / "workflows" / "aot_full_pipeline.json"
@@ -34,6 +35,14 @@ BROWSER_FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+
+SMALL_MODELS = {
+    "qwen2_5_vl": "shared/llms/maker/qwen25",
+    "qwen3_vl": "shared/llms/qwen3",
+    "internvl": "models/VLLM/intern",
+    "llava_video (lmms-lab)": "models/LLM/video",
+}
+"""Small random models, and where each lies."""
 
 MAKE_TORCHVISION_IMPORT = '''
 """Defines two operators that a torchvision built for CUDA lacks beside a CPU-only torch, so that it can be imported."""
@@ -109,6 +118,8 @@ def _base(folder: Path, root: Path, clips: Iterable[Path]) -> Path:
     (helper / "prestartup_script.py").write_text(MAKE_TORCHVISION_IMPORT)
     for clip in clips:
         shutil.copy(clip, folder / "input" / clip.name)
+    # Models elsewhere, as extra_model_paths.yaml names them, and one in ComfyUI's own folder.
+    (folder / "extra.yaml").write_text(json.dumps({"shared": {"base_path": str(folder / "shared"), "VLLM": "llms"}}))
     settings = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
     (folder / "user" / "default" / "comfy.settings.json").write_text(json.dumps(settings))
     return folder
@@ -137,10 +148,13 @@ def server(
     root = _root()
     python = _python(root)
     base = _base(tmp_path_factory.mktemp("comfyui"), root, (bunny, carphone))
+    for family, place in SMALL_MODELS.items():
+        save(base / place, family, embedded_folder)
     address, log = f"127.0.0.1:{_free_port()}", base / "server.log"
     command = [
         python, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", address.rpartition(":")[2],
-        "--base-directory", base, "--disable-api-nodes", "--database-url", "sqlite:///:memory:",
+        "--base-directory", base, "--extra-model-paths-config", base / "extra.yaml",
+        "--disable-api-nodes", "--database-url", "sqlite:///:memory:",
     ]  # fmt: skip
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=root, stdout=output, stderr=subprocess.STDOUT)

@@ -63,7 +63,7 @@ def test_the_pack_loads_without_a_warning(server, object_info):
 
 
 def test_object_info_of_our_nodes_matches_the_snapshot(object_info, tmp_path):
-    ours = {name: info for name, info in object_info.items() if name.startswith("AOT")}
+    ours = copy.deepcopy({name: info for name, info in object_info.items() if name.startswith("AOT")})
     for name, socket in (("AOTLoadVideo", "video"), ("AOTLoadVLLM", "model")):
         ours[name]["input"]["required"][socket][1]["options"] = ["(what is there)"]
     found = json.dumps(ours, indent=1, sort_keys=True) + "\n"
@@ -124,6 +124,28 @@ def test_one_node_meets_a_retention_with_both_phases(server, prompt):
     assert run.ended == "execution_success"
     number, full = kept(run, prompt)
     assert number == round(0.2 * full)
+
+
+@pytest.mark.parametrize("model", ["maker/qwen25", "qwen3", "intern", "video"])
+def test_every_family_is_found_reduced_and_asked_several_questions(server, object_info, prompt, model):
+    options = object_info["AOTLoadVLLM"]["input"]["required"]["model"][1]["options"]
+    assert model in options
+    altered = short(prompt)
+    intra, inter, answer = the(altered, "AOTIntraFrame"), the(altered, "AOTInterFrame"), the(altered, "AOTAnswer")
+    altered[the(altered, "AOTLoadVLLM")]["inputs"]["model"] = model
+    tokens = altered[intra]["inputs"]["tokens"]
+    settings = {"tokens": tokens, "retention": 0.3, "clip_length": 2}
+    altered[inter] = {"class_type": "AOTAnchorTransport", "inputs": settings}
+    del altered[intra]
+    altered[answer]["inputs"] |= {"question": "What is it?\nIs it day?", "a_line_each": True, "max_new_tokens": 2}
+    further = {"earlier": [answer, 1], "question": "Why?", "a_line_each": False, "unload": True}
+    again = {"class_type": "AOTAnswer", "inputs": {**altered[answer]["inputs"], **further}}
+    run = server.client.run({**altered, "again": again})
+    assert run.ended == "execution_success"
+    number, full = kept(run, altered)
+    assert number == round(0.3 * full)
+    assert [line.partition("?")[0] for line in run.text(answer)[0].splitlines()] == ["What is it", "Is it day"]
+    assert len(run.history["outputs"]["again"]["text"]) == 2 * 2  # once for each of the two answers it follows
 
 
 def test_images_of_video_helper_suite_feed_the_graph(server, prompt, with_video_helper_suite):
