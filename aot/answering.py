@@ -11,12 +11,9 @@ from .fitting import explaining
 from .memory import PeakMemory
 from .models.base import Turn, VideoLLM
 from .session import Generation, Session, ignore_count, ignore_text
-from .tokens import VideoTokens
+from .tokens import ENCODE, VideoTokens
 
 __all__ = ["ENCODE", "Answer", "Generation", "answer", "answers", "encode_seconds", "reduce_seconds"]
-
-ENCODE = "encode"
-"""The name under which an encoder stands in a video's history; all the others are stages."""
 
 
 @dataclass(frozen=True)

@@ -444,7 +444,7 @@ def _allowed(setting: dict[str, Any]) -> str:
 
 
 def _models(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    from .models import EMBEDDED, FAMILIES, families_in
+    from .models import EMBEDDED, FAMILIES, families_in, family_of
     from .models.embedded import cache_folder
 
     ready = (cache_folder() / "config.json").is_file()
@@ -453,9 +453,10 @@ def _models(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     if options.folder:
         if not options.folder.is_dir():
             raise InputError(f"No folder {options.folder}; give a folder that holds model folders.")
-        for name in families_in(options.folder):
-            listed.append({"name": name, "family": "llava_onevision", "ready": True})
-            print(name)
+        for name, path in families_in(options.folder).items():
+            family = family_of(path).family
+            listed.append({"name": name, "family": family, "ready": True})
+            print(f"{name}: {family}")
     families = [adapter.family for adapter in FAMILIES]
     print(f"Families: {', '.join(families)}")
     return {"models": listed, "families": families}, 0

@@ -66,7 +66,7 @@ def explaining(vllm: VideoLLM, tokens: VideoTokens) -> Iterator[None]:
 
 def what_fits(vllm: VideoLLM, tokens: VideoTokens, free: int) -> str:
     """The line for tokens that could not be read in ``free`` bytes."""
-    kept, full, frames = tokens.tokens_kept, tokens.tokens_full, tokens.layout.frames
+    kept, full, frames = tokens.tokens_kept, tokens.tokens_full, tokens.frames_shown
     need = bytes_to_read(vllm, kept)
     # It did not fit, whatever the estimate says.
     fits = min(tokens_that_fit(vllm, free, kept), kept // 2)

@@ -99,7 +99,7 @@ def token_map(tokens: VideoTokens, frames: Frames, *, width: int = 1600, columns
 
     Args:
         tokens: of T frames; anything from freshly encoded to fully reduced.
-        frames: the T frames they were encoded from, of any size.
+        frames: those they were encoded from, of any size; of several that the encoder takes as one, the first is drawn.
         width: of the picture at most, in pixels; its frames take no more height than that.
         columns: frames a row; None chooses large frames, and rows that start where clips start.
 
@@ -111,11 +111,13 @@ def token_map(tokens: VideoTokens, frames: Frames, *, width: int = 1600, columns
             leave less than a pixel for a cell.
     """
     layout = tokens.layout
-    if frames.count != layout.frames:
+    if frames.count != tokens.frames_shown:
         raise InputError(
-            f"The tokens describe {layout.frames} frames and {frames.count} frames were given to draw them on; "
+            f"The tokens describe {tokens.frames_shown} frames and {frames.count} frames were given to draw them on; "
             "connect the same frames that were encoded."
         )
+    together = -(-frames.count // layout.frames)
+    frames = Frames(frames.pixels[::together].contiguous(), frames.timestamps[::together], frames.source)
     if not LEAST_WIDTH <= width <= MOST_WIDTH:
         raise InputError(f"A token map {width} pixels wide; give {LEAST_WIDTH} to {MOST_WIDTH}.")
     if columns is not None and columns < 1:
@@ -143,7 +145,8 @@ def token_map(tokens: VideoTokens, frames: Frames, *, width: int = 1600, columns
         y = header.height + row * (grid.caption + grid.panel[1] + GAP)
         cells = int(np.count_nonzero(fate[index]))
         amount = _plural(kept, "token") + (f" of {_plural(cells, 'cell')}" if kept != cells else "")
-        parts = (str(index), f"{float(frames.timestamps[index]):.2f} s", amount)
+        number = str(index) if together == 1 else f"{index * together}+"
+        parts = (number, f"{float(frames.timestamps[index]):.2f} s", amount)
         _caption(canvas, (x, y, grid.panel[0], grid.caption), parts)
         panel = Image.fromarray(frames.pixels[index].cpu().numpy()).resize(grid.panel, Image.Resampling.LANCZOS)
         canvas.paste(Image.fromarray(_draw_fates(np.asarray(panel), fate[index])), (x, y + grid.caption))

@@ -293,6 +293,8 @@ def export(vllm: VideoLLM, folder: Path) -> None:
     """
     if folder.exists():
         raise InputError(f"{folder} exists already; give the name of a folder to be made.")
+    if getattr(vllm.model, "is_quantized", False):
+        raise InputError("A quantized LLM is not written out; export it with quantization none.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix=".part"))

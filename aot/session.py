@@ -351,7 +351,7 @@ def require_context(vllm: VideoLLM, tokens: VideoTokens | None, read: int, new: 
             f"{read} tokens of question and {new} of answer are above the {context} that {vllm.name} reads; "
             "ask a shorter question, or for a shorter answer."
         )
-    frames = tokens.layout.frames
+    frames = tokens.frames_shown
     text = read + new - tokens.tokens_kept
     fits = max(0, context - text)
     raise InputError(

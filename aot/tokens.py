@@ -24,6 +24,10 @@ from .token_map import Blocks, Factor, TokenMap
 __all__ = ["Blocks", "Layout", "Role", "StageRecord", "TokenMap", "VideoTokens", "weight_dtype"]
 
 
+ENCODE = "encode"
+"""The name under which an encoder stands in a video's history; all the others are stages."""
+
+
 class Role(IntEnum):
     """What a token is, for counting and for pictures."""
 
@@ -180,6 +184,12 @@ class VideoTokens:
     def frame_counts(self) -> tuple[int, ...]:
         """Tokens of each frame, newlines included."""
         return tuple(torch.bincount(self.frame, minlength=self.layout.frames).tolist())
+
+    @property
+    def frames_shown(self) -> int:
+        """Frames of the video that were encoded: the layout's, or more where the encoder takes several as one."""
+        encoded = next((record for record in self.history if record.name == ENCODE), None)
+        return int(encoded.settings.get("frames", self.layout.frames)) if encoded else self.layout.frames
 
     @property
     def tokens_full(self) -> int:

@@ -226,7 +226,7 @@ class VideoLLM(ABC):
                 **quantized,
             )
         except ImportError as error:
-            raise InputError(f"{name} cannot be loaded with attention {attention} ({error}); choose sdpa.") from error
+            raise InputError(missing_package(name, attention, error)) from error
         return cls(
             model.eval() if quantized else model.eval().to(device),
             AutoTokenizer.from_pretrained(folder, local_files_only=True),
@@ -456,6 +456,13 @@ def require_question(question: str) -> None:
     """Refuse a question without a word."""
     if not question.strip():
         raise InputError("The question is empty; write what you want to know about the video.")
+
+
+def missing_package(name: str, attention: str, error: ImportError) -> str:
+    """The line for a model that needs a package which is not installed."""
+    if attention not in ("sdpa", "eager"):
+        return f"{name} cannot be loaded with attention {attention} ({error}); choose sdpa."
+    return f"{name} needs a package that is not installed ({error}); install it, or take a checkpoint without it."
 
 
 def quantizing(quantization: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:

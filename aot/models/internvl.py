@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import InternVLForConditionalGeneration
 
 from ..importance import ATTENTION, capture, depths
-from ..tokens import Layout, StageRecord, VideoTokens
+from ..tokens import ENCODE, Layout, StageRecord, VideoTokens
 from ..video import Frames
 from .base import CLIP_MEAN, CLIP_STD, FrameSource, Progress, VideoLLM, ignore_progress, normalised, resized
 
@@ -92,7 +92,7 @@ class InternVL(VideoLLM):
                 self._shuffled(received.sums[deep]),
                 part.timestamps,
                 model=self.name,
-                history=(StageRecord("encode", settings, tokens, tokens, milliseconds),),
+                history=(StageRecord(ENCODE, settings, tokens, tokens, milliseconds),),
             )
             done += part.count
         on_progress(done, frames.count)

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from ..importance import ATTENTION, capture, depths
-from ..tokens import Layout, StageRecord, VideoTokens
+from ..tokens import ENCODE, Layout, StageRecord, VideoTokens
 from ..video import Frames
 from .base import (
     CLIP_MEAN,
@@ -94,7 +94,7 @@ class LlavaOnevision(VideoLLM):
                 part.timestamps,
                 newline=newline,
                 model=self.name,
-                history=(StageRecord("encode", settings, tokens, tokens, milliseconds),),
+                history=(StageRecord(ENCODE, settings, tokens, tokens, milliseconds),),
             )
             done += part.count
         on_progress(done, frames.count)

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from ..errors import InputError
-from .base import VideoLLM, require_safetensors
+from .base import VideoLLM, missing_package, require_safetensors
 from .llava_onevision import LlavaOnevision
 
 SIGLIP = {
@@ -102,7 +102,7 @@ class LlavaOnevisionOriginal(LlavaOnevision):
                 output_loading_info=True,
             )
         except ImportError as error:
-            raise InputError(f"{name} cannot be loaded with attention {attention} ({error}); choose sdpa.") from error
+            raise InputError(missing_package(name, attention, error)) from error
         if missing := sorted(report["missing_keys"]):
             raise InputError(
                 f"{name} lacks {len(missing)} tensors, {missing[0]} among them; download its safetensors files again."

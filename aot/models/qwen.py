@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..importance import ATTENTION, Received, capture
-from ..tokens import Layout, StageRecord, VideoTokens
+from ..tokens import ENCODE, Layout, StageRecord, VideoTokens
 from ..video import Frames
 from .base import FrameSource, Progress, Prompt, Reading, VideoLLM, ignore_progress, normalised, resized
 
@@ -119,7 +119,7 @@ class QwenVL(VideoLLM):
                 self._merged(received, deep, layout),
                 self._middles(part.timestamps),
                 model=self.name,
-                history=(StageRecord("encode", settings, tokens, tokens, milliseconds),),
+                history=(StageRecord(ENCODE, settings, tokens, tokens, milliseconds),),
                 levels=tuple(level.reshape(per_frame) for level in levels),
             )
             done += part.count

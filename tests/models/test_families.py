@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import FAMILIES, load
 from comfyui_aot.aot.models.base import Turn
+from comfyui_aot.aot.pictures import token_map
 from comfyui_aot.aot.pipeline import parse
 from comfyui_aot.aot.session import Generation, Session
 from comfyui_aot.aot.stages import stages
@@ -394,3 +395,13 @@ def test_w_reduces_every_level_alike(small, tokens):
     for level, before in zip(reduced.levels, tokens.levels, strict=True):
         torch.testing.assert_close(level, (dense @ before.to(dense)).to(level), atol=1e-4, rtol=1e-4)
     assert len(tokens.levels) == (3 if small.family == "qwen3_vl" else 0)
+
+
+def test_the_token_map_is_drawn_on_the_frames_that_were_encoded(small):
+    for count in (3, 4):
+        frames = random_frames(count)
+        reduced = parse("aot:retention=0.3,clip_length=2")(small.encode(frames))
+        assert reduced.frames_shown == count
+        assert token_map(reduced, frames).shape[0] == 1
+        with pytest.raises(InputError, match=f"describe {count} frames and {count + 1} frames were given"):
+            token_map(reduced, random_frames(count + 1))
