@@ -411,7 +411,7 @@ def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 
 def _stages(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    from .pipeline import PRESETS
+    from .pipeline import OPEN_PRESETS, PRESETS
     from .stages import stages
 
     listed = []
@@ -429,9 +429,10 @@ def _stages(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
             lines = textwrap.wrap(setting["help"], 90, initial_indent=" " * 8, subsequent_indent=" " * 8)
             print(f"    {setting['name']}={setting['default']}{_allowed(setting)}", *lines, sep="\n")
     print("Presets:")
-    for name, chain in PRESETS.items():
+    presets = {**OPEN_PRESETS, **PRESETS}
+    for name, chain in presets.items():
         print(f"    {name}: {chain}")
-    return {"stages": listed, "presets": dict(PRESETS)}, 0
+    return {"stages": listed, "presets": presets}, 0
 
 
 def _allowed(setting: dict[str, Any]) -> str:

@@ -37,6 +37,12 @@ LLaVA-OneVision's at 10 %. Keep ratios are published for 126 anchors (0.3: MVBen
 VideoMME, LongVideoBench) only; the other presets use those of their family.
 """
 
+PLUS = "aot-plus"
+"""Our own preset, at any retention: AOT with a sharper transport. See docs/results.md for what it was chosen on."""
+
+OPEN_PRESETS = MappingProxyType({PLUS: "aot:eps=0.01"})
+"""Presets that keep what retention asks for."""
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -85,7 +91,7 @@ def parse(spec: str) -> Pipeline:
     """
     if spec == FULL:
         return Pipeline(FULL)
-    chain = PRESETS.get(spec, spec)
+    chain = {**PRESETS, **OPEN_PRESETS}.get(spec, spec)
     return Pipeline(spec, tuple(_stage(part.strip()) for part in chain.split("+")))
 
 
@@ -96,13 +102,14 @@ def is_fixed(spec: str) -> bool:
 
 def _stage(part: str) -> Stage:
     name, _, settings = part.partition(":")
-    if name in (FULL, *PRESETS):
+    if name in (FULL, *PRESETS, *OPEN_PRESETS):
         raise InputError(
             f"{name} stands alone: it takes no settings and joins no chain; write its stages out, as 'aot stages' does."
         )
     if name not in stages():
         names = ", ".join((FULL, *stages()))
-        raise InputError(f"No stage is called {name!r}; there are {names} and the presets {', '.join(PRESETS)}.")
+        presets = ", ".join((*OPEN_PRESETS, *PRESETS))
+        raise InputError(f"No stage is called {name!r}; there are {names} and the presets {presets}.")
     kind = stages()[name]
     fields = {item.name: item for item in dataclasses.fields(kind)}
     values = {}

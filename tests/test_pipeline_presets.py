@@ -1,0 +1,30 @@
+"""Presets: those that settle what they keep, and our own, which keeps what retention asks for."""
+
+import pytest
+
+from comfyui_aot.aot.comparing import at_each
+from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.pipeline import OPEN_PRESETS, PLUS, PRESETS, is_fixed, parse
+
+
+def test_aot_plus_is_a_chain_at_any_retention():
+    first, second = at_each(PLUS, (0.1, 0.05))
+    assert (first.name, second.name) == (f"{PLUS} 0.1", f"{PLUS} 0.05")
+    assert first.stages == parse(OPEN_PRESETS[PLUS]).at_retention(0.1).stages
+    assert first.stages != parse("aot:retention=0.1").stages
+
+
+def test_the_papers_presets_settle_what_they_keep():
+    assert all(is_fixed(name) for name in PRESETS)
+    assert not any(is_fixed(name) for name in OPEN_PRESETS)
+
+
+@pytest.mark.parametrize("spec", [f"{PLUS}:eps=0.1", f"intra+{PLUS}"])
+def test_a_preset_stands_alone(spec):
+    with pytest.raises(InputError, match="stands alone"):
+        parse(spec)
+
+
+def test_an_unknown_stage_is_refused_with_all_there_are():
+    with pytest.raises(InputError, match=f"presets {PLUS}, paper"):
+        parse("magic")
