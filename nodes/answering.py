@@ -9,7 +9,7 @@ from ..aot.prompts import OWN, PRESETS, split, worded
 from ..aot.serving import Server, answers_from
 from ..aot.streaming import Stream
 from ..aot.tokens import VideoTokens
-from .comfy import interrupted, io, progress, send_text
+from .comfy import advanced, interrupted, io, progress, send_text
 from .models import CATEGORY, Loaded, ready
 from .sockets import AOTVLLM, AOTAnswerType, AOTServerType, AOTTokens
 
@@ -97,19 +97,23 @@ class AOTAnswer(io.ComfyNode):
                     tooltip="Ask every line as a question of its own: the video is read once for all of them, and the "
                     "answers come as lists.",
                 ),
-                io.String.Input(
-                    "system",
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    tooltip="System prompt; empty leaves the model's own.",
+                advanced(
+                    io.String.Input(
+                        "system",
+                        default="",
+                        multiline=True,
+                        optional=True,
+                        tooltip="System prompt; empty leaves the model's own.",
+                    )
                 ),
-                io.Boolean.Input(
-                    "unload",
-                    default=False,
-                    optional=True,
-                    tooltip="Move the model off the GPU once it has answered. Otherwise ComfyUI does so when another "
-                    "model needs the room.",
+                advanced(
+                    io.Boolean.Input(
+                        "unload",
+                        default=False,
+                        optional=True,
+                        tooltip="Move the model off the GPU once it has answered. Otherwise ComfyUI does so when "
+                        "another model needs the room.",
+                    )
                 ),
                 AOTAnswerType.Input(
                     "earlier",

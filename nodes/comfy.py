@@ -54,7 +54,7 @@ else:
     )
 
 __all__ = [
-    "HAS_COMFYUI", "ComfyExtension", "directories", "empty_cache", "input_directory", "interrupted", "io",
+    "HAS_COMFYUI", "ComfyExtension", "advanced", "directories", "empty_cache", "input_directory", "interrupted", "io",
     "key_file", "list_input_files", "load_models", "model_folders", "model_patcher", "offload_device",
     "output_directory", "progress", "resolve_file", "room_for_weights", "send_text", "temp_directory", "torch_device",
     "ui", "unload_model",
@@ -189,6 +189,12 @@ def load_models(patchers: Sequence[ModelPatcher], memory_required: int = 0) -> N
     """
     # Partial loading needs ComfyUI's own layer classes: of plain torch layers some would stay behind.
     model_management.load_models_gpu(list(patchers), memory_required=memory_required, force_full_load=True)
+
+
+def advanced(widget: io.WidgetInput) -> io.WidgetInput:
+    """The same input, hidden behind "Show Advanced": few will want it."""
+    widget.extra_dict["advanced"] = True
+    return widget
 
 
 def unload_model(patcher: ModelPatcher) -> None:

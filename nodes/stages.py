@@ -14,7 +14,7 @@ from ..aot.solvers import UnconvergedWarning
 from ..aot.stages import Stage, stages
 from ..aot.streaming import Stream
 from ..aot.tokens import VideoTokens
-from .comfy import io
+from .comfy import advanced, io
 from .sockets import AOTTokens
 
 CATEGORY = "AOT/reduction"
@@ -23,9 +23,7 @@ CATEGORY = "AOT/reduction"
 def widget(item: dataclasses.Field[Any]) -> Any:
     """The ComfyUI widget of a stage's option; few want the advanced ones, so they hide behind "Show Advanced"."""
     made = _widget(item.name, item.default, item.metadata)
-    if item.metadata["advanced"]:
-        made.extra_dict["advanced"] = True
-    return made
+    return advanced(made) if item.metadata["advanced"] else made
 
 
 def _widget(name: str, default: Any, allowed: Mapping[str, Any]) -> Any:

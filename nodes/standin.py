@@ -150,7 +150,7 @@ class Input:
     optional: bool = False
     tooltip: str | None = None
     lazy: bool | None = None
-    extra_dict: dict[str, Any] = field(default_factory=dict)
+    extra_dict: dict[str, Any] = field(default_factory=dict, init=False)
 
     def get_io_type(self) -> str:
         return self.io_type

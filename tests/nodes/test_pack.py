@@ -1,4 +1,4 @@
-"""The pack as a whole: what every node must have, and the workflow that is bundled."""
+"""The pack as a whole: what every node must have, and the workflows that are bundled."""
 
 import json
 import re
@@ -17,6 +17,7 @@ from comfyui_aot.nodes.models import AOTLoadVLLM
 
 CHECKOUT = Path(__file__).parents[2]
 WORKFLOW = CHECKOUT / "workflows" / "aot_full_pipeline.json"
+SERVED = CHECKOUT / "workflows" / "aot_vllm_server.json"
 TITLE_HEIGHT = 30
 REDUCTIONS = ("AOTIntraFrame", "AOTInterFrame")
 QUICK = ("AOTLoadVideo.frames=4", "AOTAnswer.max_new_tokens=2")
@@ -27,6 +28,11 @@ nodes = pytest.mark.parametrize("node", NODES, ids=[node.GET_SCHEMA().node_id fo
 @pytest.fixture(scope="module")
 def workflow():
     return load_workflow(WORKFLOW)
+
+
+@pytest.fixture(scope="module", params=[WORKFLOW, SERVED], ids=lambda path: path.stem)
+def any_workflow(request):
+    return load_workflow(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -66,21 +72,25 @@ def test_there_is_no_help_page_without_a_node():
     assert pages == {node.GET_SCHEMA().node_id for node in NODES}
 
 
-def test_the_workflow_is_one_the_editor_wrote_with_this_packs_nodes(workflow):
-    assert workflow["version"] == 0.4
-    assert re.fullmatch(r"\d+\.\d+\.\d+", workflow["extra"]["frontendVersion"])
-    ours = [node for node in workflow["nodes"] if node["type"].startswith("AOT")]
+def test_the_workflow_is_one_the_editor_wrote_with_this_packs_nodes(any_workflow):
+    assert any_workflow["version"] == 0.4
+    assert re.fullmatch(r"\d+\.\d+\.\d+", any_workflow["extra"]["frontendVersion"])
+    ours = [node for node in any_workflow["nodes"] if node["type"].startswith("AOT")]
     assert len(ours) == 7
     for node in ours:
         assert node["properties"]["cnr_id"] == "comfyui-aot"
         assert node["properties"]["ver"] == "0.1.0"
 
 
-def test_the_workflow_holds_no_path_and_no_answer(workflow):
-    for text in _strings(workflow):
+def test_the_workflow_holds_no_path_and_no_answer(any_workflow):
+    for text in _strings(any_workflow):
         assert not re.match(r"(/|~|[A-Za-z]:[\\/])", text), text
-    answer = next(node for node in workflow["nodes"] if node["type"] == "AOTAnswer")
-    assert answer["widgets_values"] == ["What animal is in the video?", 32, 0, 1, 0, "fixed"]
+    answer = next(node for node in any_workflow["nodes"] if node["type"] == "AOTAnswer")
+    question, *settings = answer["widgets_values"]
+    assert question.startswith("What animal is in the video?")
+    assert settings[:6] == [32, 0, 1, 0, "fixed", "own words"]
+    assert settings[7:] == ["", False]
+    assert "\n" not in question or settings[6] is True
 
 
 def _strings(value):
@@ -90,21 +100,21 @@ def _strings(value):
         yield from _strings(inner)
 
 
-def test_the_workflow_explains_itself(workflow):
-    assert [group["title"] for group in workflow["groups"]] == [
+def test_the_workflow_explains_itself(any_workflow):
+    assert [group["title"] for group in any_workflow["groups"]] == [
         "1 Video", "2 Encode", "3 Reduce", "4 Answer", "5 See",
     ]  # fmt: skip
-    (note,) = [node for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
-    for word in ("needs", "input", "Ctrl+B", "126, 144, 196, 205"):
+    (note,) = [node for node in any_workflow["nodes"] if node["type"] == "MarkdownNote"]
+    for word in ("What it does", "What it needs", "What to try"):
         assert word in note["widgets_values"][0]
 
 
-def test_nothing_in_the_workflow_overlaps_and_groups_hold_their_nodes(workflow):
-    boxes = [_box(node) for node in workflow["nodes"]]
-    groups = [_corners(*group["bounding"]) for group in workflow["groups"]]
+def test_nothing_in_the_workflow_overlaps_and_groups_hold_their_nodes(any_workflow):
+    boxes = [_box(node) for node in any_workflow["nodes"]]
+    groups = [_corners(*group["bounding"]) for group in any_workflow["groups"]]
     assert not any(_overlap(one, other) for one, other in combinations(boxes, 2))
     assert not any(_overlap(one, other) for one, other in combinations(groups, 2))
-    for node, box in zip(workflow["nodes"], boxes, strict=True):
+    for node, box in zip(any_workflow["nodes"], boxes, strict=True):
         holding = [group for group in groups if _overlap(box, group)]
         if node["type"] == "MarkdownNote":
             assert holding == []
@@ -113,9 +123,9 @@ def test_nothing_in_the_workflow_overlaps_and_groups_hold_their_nodes(workflow):
             assert left < box[0] and top + TITLE_HEIGHT <= box[1] and box[2] < right and box[3] < bottom
 
 
-def test_the_workflows_links_run_from_left_to_right(workflow):
-    by_id = {node["id"]: node for node in workflow["nodes"]}
-    for _, source, _, target, *_ in workflow["links"]:
+def test_the_workflows_links_run_from_left_to_right(any_workflow):
+    by_id = {node["id"]: node for node in any_workflow["nodes"]}
+    for _, source, _, target, *_ in any_workflow["links"]:
         assert _box(by_id[source])[2] < _box(by_id[target])[0]
 
 
@@ -132,8 +142,9 @@ def _overlap(one, other):
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def test_the_workflow_has_a_thumbnail():
-    with Image.open(WORKFLOW.with_suffix(".jpg")) as picture:
+@pytest.mark.parametrize("path", [WORKFLOW, SERVED], ids=lambda path: path.stem)
+def test_the_workflow_has_a_thumbnail(path):
+    with Image.open(path.with_suffix(".jpg")) as picture:
         assert picture.format == "JPEG"
         assert min(picture.size) >= 256
 
