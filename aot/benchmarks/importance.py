@@ -13,7 +13,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from ..errors import InputError
 from ..importance import ATTENTION, attention_received, capture, depths
 from ..models import EMBEDDED, load
-from ..models.llava_onevision import FRAMES_AT_ONCE
+from ..models.base import FRAMES_AT_ONCE
 from .measuring import extra_bytes, medians
 
 SIGLIP = "siglip"

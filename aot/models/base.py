@@ -7,6 +7,7 @@ and, where the LLM's positions are more than a count, what they are. The model i
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,15 @@ from transformers import AutoTokenizer, BitsAndBytesConfig, DynamicCache, Genera
 
 from ..cost import LanguageShape
 from ..errors import InputError
-from ..tokens import Layout, VideoTokens
+from ..importance import ATTENTION
+from ..tokens import ENCODE, Layout, StageRecord, VideoTokens
 from ..video import Frames
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) as long work goes on; may raise to stop it."""
+
+FRAMES_AT_ONCE = 4
+"""Frames a vision pass takes: few enough to be interrupted soon, enough to fill the cores."""
 
 KEPT_WHOLE = ("vision_tower", "visual", "multi_modal_projector", "lm_head")
 """Modules that are never quantized; transformers 4 looks for them anywhere in a name, 5 from its beginning."""
@@ -63,6 +68,22 @@ class FrameSource(Protocol):
 
 def ignore_progress(done: int, total: int) -> None:
     """The progress callback of whoever does not watch."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a vision tower makes of a few frames.
+
+    Args:
+        features: (T, N, D), projected to the LLM's width.
+        shallow, deep: (T, N) float32 attention received at the two layers.
+        levels: (T, N, D) each, features of further depths.
+    """
+
+    features: Tensor
+    shallow: Tensor
+    deep: Tensor
+    levels: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,6 +181,9 @@ class VideoLLM(ABC):
     """What stands for a video in the chat template."""
     slot: ClassVar[str] = ""
     """What stands for a group of visual tokens in :meth:`video_text`; the placeholder where empty."""
+    mean: ClassVar[Sequence[float]] = CLIP_MEAN
+    std: ClassVar[Sequence[float]] = CLIP_STD
+    """Of the pixels, where the folder's video processor says nothing."""
     axes: ClassVar[int] = 1
     """Rotary positions of a token: 1, or 3 where time, height and width have their own."""
     frames_apart: ClassVar[bool] = False
@@ -183,6 +207,9 @@ class VideoLLM(ABC):
         self._tokenizer = tokenizer
         self._chat_template = chat_template
         self._preprocessor = dict(preprocessor or {})
+        self._mean = tuple(self._preprocessor.get("image_mean", self.mean))
+        self._std = tuple(self._preprocessor.get("image_std", self.std))
+        self.tower.set_attn_implementation(ATTENTION)
         text = model.config.get_text_config()
         self.language = LanguageShape(
             layers=text.num_hidden_layers,
@@ -255,25 +282,67 @@ class VideoLLM(ABC):
         """The LLM without its head."""
         return self.model.model.language_model
 
+    @property
+    def tower(self) -> PreTrainedModel:
+        """The vision encoder."""
+        return self.model.model.vision_tower
+
     @abstractmethod
+    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
+        """(h, w) pixels that these frames are resized to."""
+
     def preprocess(self, frames: Frames, size: tuple[int, int] | None = None) -> Tensor:
         """Pixels as the vision tower takes them, (T, 3, h, w) float32.
 
-        Args:
-            size: (h, w); what :meth:`layout` says of these frames where left out.
-        """
+        Bicubic with antialiasing, rounded to whole levels, then normalised.
 
-    @abstractmethod
+        Args:
+            size: (h, w); what :meth:`frame_size` says of these frames where left out.
+        """
+        return normalised(resized(frames, size or self.frame_size(frames)), self._mean, self._std)
+
     def layout(self, frames: FrameSource) -> Layout:
         """How the tokens of these frames lie."""
+        return self.layout_of(frames.count, self.frame_size(frames))
+
+    @abstractmethod
+    def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
+        """How the tokens of so many frames of (h, w) pixels lie."""
 
     def timestamps(self, frames: FrameSource) -> Tensor:
         """(T,) float64 seconds of the layout's frames."""
         return frames.timestamps
 
     @abstractmethod
+    def encoded(self, pixels: Tensor, layout: Layout) -> Encoded:
+        """What the tower makes of preprocessed pixels, (T, 3, h, w), whose tokens lie like this."""
+
+    @torch.no_grad()
     def encode_parts(self, frames: FrameSource, *, on_progress: Progress = ignore_progress) -> Iterator[VideoTokens]:
         """Projected tokens with their importance, pooling pending, a few frames at a time, in order."""
+        size = self.frame_size(frames)
+        settings = {"model": self.name, "frames": frames.count, "source": frames.source}
+        done = 0
+        for part in frames.parts(FRAMES_AT_ONCE):
+            on_progress(done, frames.count)
+            start = time.perf_counter()
+            layout = self.layout_of(part.count, size)
+            found = self.encoded(self.preprocess(part, size), layout)
+            tokens = layout.frames * layout.language_cells
+            milliseconds = (time.perf_counter() - start) * 1e3
+            yield VideoTokens.encoded(
+                found.features,
+                layout,
+                found.shallow,
+                found.deep,
+                self.timestamps(part),
+                newline=self.model.model.image_newline if layout.newlines else None,
+                model=self.name,
+                history=(StageRecord(ENCODE, settings, tokens, tokens, milliseconds),),
+                levels=found.levels,
+            )
+            done += part.count
+        on_progress(done, frames.count)
 
     def encode(self, frames: FrameSource, *, on_progress: Progress = ignore_progress) -> VideoTokens:
         """All frames' projected tokens with their importance, pooling pending."""

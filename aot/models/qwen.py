@@ -8,21 +8,17 @@ works out.
 from __future__ import annotations
 
 import inspect
-import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from ..importance import ATTENTION, Received, capture
-from ..tokens import ENCODE, Layout, StageRecord, VideoTokens
-from ..video import Frames
-from .base import FrameSource, Progress, Prompt, Reading, VideoLLM, ignore_progress, normalised, resized
-
-PAIRS_AT_ONCE = 2
-"""Temporal patches a vision pass takes."""
+from ..importance import Received, capture
+from ..tokens import Layout, VideoTokens
+from .base import Encoded, FrameSource, Prompt, Reading, VideoLLM
 
 
 class QwenVL(VideoLLM):
@@ -30,18 +26,13 @@ class QwenVL(VideoLLM):
 
     placeholder = "<|video_pad|>"
     axes = 3
-    mean: Sequence[float]
-    std: Sequence[float]
     least_pixels: int
     most_pixels: int
 
     def __init__(self, model: Any, tokenizer: Any, name: str, **found: Any) -> None:
         super().__init__(model, tokenizer, name, **found)
-        model.model.visual.set_attn_implementation(ATTENTION)
         settings = self._preprocessor
         size = settings.get("size") or {}
-        self._mean = tuple(settings.get("image_mean", self.mean))
-        self._std = tuple(settings.get("image_std", self.std))
         self._least = settings.get("min_pixels") or size.get("shortest_edge") or self.least_pixels
         self._most = settings.get("max_pixels") or size.get("longest_edge") or self.most_pixels
 
@@ -54,14 +45,6 @@ class QwenVL(VideoLLM):
         """Pixels of a token's side."""
         return self._vision.patch_size * self._vision.spatial_merge_size
 
-    @abstractmethod
-    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
-        """(h, w) pixels that these frames are resized to."""
-
-    def preprocess(self, frames: Frames, size: tuple[int, int] | None = None) -> Tensor:
-        """Bicubic with antialiasing to a size near the frames' own, rounded to whole levels, then normalised."""
-        return normalised(resized(frames, size or self.frame_size(frames)), self._mean, self._std)
-
     def patches(self, pixels: Tensor) -> Tensor:
         """(T, 3, h, w) pixels as the tower takes them: (patches, values); an odd frame is paired with itself."""
         pair, patch, merge = self._vision.temporal_patch_size, self._vision.patch_size, self._vision.spatial_merge_size
@@ -73,57 +56,40 @@ class QwenVL(VideoLLM):
         )
         return split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, channels * pair * patch * patch)
 
-    def layout(self, frames: FrameSource) -> Layout:
-        """Pairs of frames on the grid of tokens; nothing is left to pool."""
-        return self._layout(frames.count, self.frame_size(frames))
+    @property
+    def tower(self) -> PreTrainedModel:
+        """The vision encoder."""
+        return self.model.model.visual
 
-    def _layout(self, frames: int, size: tuple[int, int]) -> Layout:
+    def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
+        """Pairs of frames on the grid of tokens; nothing is left to pool."""
         height, width = size
         pairs = -(-frames // self._vision.temporal_patch_size)
         return Layout(pairs, (height // self.factor, width // self.factor), "none", "none")
 
     def timestamps(self, frames: FrameSource) -> Tensor:
         """The middle of every pair."""
-        return self._middles(frames.timestamps)
-
-    def _middles(self, times: Tensor) -> Tensor:
-        pair = self._vision.temporal_patch_size
+        pair, times = self._vision.temporal_patch_size, frames.timestamps
         if odd := -len(times) % pair:
             times = torch.cat((times, times[-1:].expand(odd)))
         pairs = times.reshape(-1, pair)
         return (pairs[:, 0] + pairs[:, -1]) / 2
 
-    @torch.no_grad()
-    def encode_parts(self, frames: FrameSource, *, on_progress: Progress = ignore_progress) -> Iterator[VideoTokens]:
-        """Tower, merger and importance, a few pairs at a time: every pair is encoded for itself."""
-        size = self.frame_size(frames)
+    def encoded(self, pixels: Tensor, layout: Layout) -> Encoded:
+        """Tower, merger and importance: every pair is encoded for itself."""
         shallow, deep = self.importance_layers()
-        settings = {"model": self.name, "frames": frames.count, "source": frames.source}
-        patch = self._vision.patch_size
-        done = 0
-        for part in frames.parts(PAIRS_AT_ONCE * self._vision.temporal_patch_size):
-            on_progress(done, frames.count)
-            start = time.perf_counter()
-            layout = self._layout(part.count, size)
-            pixels = self.patches(self.preprocess(part, size)).to(self.device, self.dtype)
-            grid = torch.tensor([[layout.frames, size[0] // patch, size[1] // patch]], device=self.device)
-            with capture(shallow, deep) as received:
-                features, levels = _found(self.model.model.visual(pixels, grid_thw=grid))
-            per_frame = (layout.frames, layout.cells, -1)
-            milliseconds = (time.perf_counter() - start) * 1e3
-            tokens = layout.frames * layout.cells
-            yield VideoTokens.encoded(
-                features.reshape(per_frame),
-                layout,
-                self._merged(received, shallow, layout),
-                self._merged(received, deep, layout),
-                self._middles(part.timestamps),
-                model=self.name,
-                history=(StageRecord(ENCODE, settings, tokens, tokens, milliseconds),),
-                levels=tuple(level.reshape(per_frame) for level in levels),
-            )
-            done += part.count
-        on_progress(done, frames.count)
+        merge = self._vision.spatial_merge_size
+        grid = [layout.frames, layout.grid[0] * merge, layout.grid[1] * merge]
+        patches = self.patches(pixels).to(self.device, self.dtype)
+        with capture(shallow, deep) as received:
+            features, levels = _found(self.tower(patches, grid_thw=torch.tensor([grid], device=self.device)))
+        per_frame = (layout.frames, layout.cells, -1)
+        return Encoded(
+            features.reshape(per_frame),
+            self._merged(received, shallow, layout),
+            self._merged(received, deep, layout),
+            tuple(level.reshape(per_frame) for level in levels),
+        )
 
     @abstractmethod
     def importance_layers(self) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ..importance import depths
 from ..tokens import Layout, VideoTokens
-from .base import CLIP_MEAN, CLIP_STD, FrameSource
+from .base import FrameSource
 from .qwen import QwenVL
 
 
@@ -23,7 +23,6 @@ class Qwen2_5VL(QwenVL):
 
     family = "qwen2_5_vl"
     stock = Qwen2_5_VLForConditionalGeneration
-    mean, std = CLIP_MEAN, CLIP_STD
     least_pixels, most_pixels = 128 * 28 * 28, 28 * 28 * 768
 
     def frame_size(self, frames: FrameSource) -> tuple[int, int]:
