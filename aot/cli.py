@@ -411,7 +411,7 @@ def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 
 def _stages(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    from .pipeline import OPEN_PRESETS, PRESETS
+    from .pipeline import OPEN_PRESETS, published
     from .stages import stages
 
     listed = []
@@ -429,7 +429,7 @@ def _stages(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
             lines = textwrap.wrap(setting["help"], 90, initial_indent=" " * 8, subsequent_indent=" " * 8)
             print(f"    {setting['name']}={setting['default']}{_allowed(setting)}", *lines, sep="\n")
     print("Presets:")
-    presets = {**OPEN_PRESETS, **PRESETS}
+    presets = {**OPEN_PRESETS, **published()}
     for name, chain in presets.items():
         print(f"    {name}: {chain}")
     return {"stages": listed, "presets": presets}, 0

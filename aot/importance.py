@@ -43,6 +43,7 @@ class Received:
 
     Args:
         layers: indices of the layers of one forward pass to capture.
+        keys_of: the layer whose keys are kept too; None keeps none.
         parts: (B, S) float32 a call, by layer, filled as the pass goes on; an encoder that takes windows or frames
             one by one calls a layer's attention once for each.
         seen: how many layers' attention has been called.
@@ -50,7 +51,9 @@ class Received:
     """
 
     layers: tuple[int, ...]
+    keys_of: int | None = None
     parts: dict[int, list[Tensor]] = field(default_factory=dict)
+    key_parts: list[Tensor] = field(default_factory=list)
     seen: int = 0
     module: nn.Module | None = None
 
@@ -59,18 +62,23 @@ class Received:
         """(B, S) float32 per layer, the calls of a layer one behind another."""
         return {layer: torch.cat(parts, 1) for layer, parts in self.parts.items()}
 
+    @property
+    def keys(self) -> Tensor:
+        """(B, S, d) keys of the layer they are kept of, mean over heads, the calls one behind another."""
+        return torch.cat(self.key_parts, 1)
+
 
 _ACTIVE: ContextVar[Received | None] = ContextVar("aot_received", default=None)
 
 
 @contextmanager
-def capture(*layers: int) -> Iterator[Received]:
-    """Gather the attention received at ``layers`` during one forward pass of an encoder.
+def capture(*layers: int, keys_of: int | None = None) -> Iterator[Received]:
+    """Gather the attention received at ``layers``, and one layer's keys, during one forward pass of an encoder.
 
     The encoder's attention implementation must be :data:`ATTENTION`. Layers are counted by the modules that call it,
     so the pass must run each block once, in order.
     """
-    received = Received(layers)
+    received = Received(layers, keys_of)
     token = _ACTIVE.set(received)
     try:
         yield received
@@ -78,10 +86,10 @@ def capture(*layers: int) -> Iterator[Received]:
         _ACTIVE.reset(token)
 
 
-def depths(used_blocks: int) -> tuple[int, int]:
-    """Indices of the shallow and the deep layer among the ``used_blocks`` that reach the LLM."""
+def depths(used_blocks: int) -> tuple[int, int, int]:
+    """Indices of the shallow, the deep and the last layer among the ``used_blocks`` that reach the LLM."""
     deep = max(0, used_blocks - 2)
-    return min(deep, round(SHALLOW_BLOCK * used_blocks / USED_BLOCKS)), deep
+    return min(deep, round(SHALLOW_BLOCK * used_blocks / USED_BLOCKS)), deep, used_blocks - 1
 
 
 def attention_received(
@@ -144,6 +152,8 @@ def _attention(
         if layer in received.layers:
             scale = query.shape[-1] ** -0.5 if scaling is None else scaling
             received.parts.setdefault(layer, []).append(attention_received(query, key, scale, attention_mask))
+        if layer == received.keys_of:
+            received.key_parts.append(key.mean(1))
     return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 

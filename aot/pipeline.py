@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -42,6 +43,13 @@ PLUS = "aot-plus"
 
 OPEN_PRESETS = MappingProxyType({PLUS: "aot:eps=0.01"})
 """Presets that keep what retention asks for."""
+
+
+@cache
+def published() -> Mapping[str, str]:
+    """Published settings of every method by name, AOT's first: they settle what they keep."""
+    others = {name: chain for kind in stages().values() for name, chain in kind.presets.items()}
+    return MappingProxyType({**PRESETS, **others})
 
 
 @dataclass(frozen=True)
@@ -91,24 +99,24 @@ def parse(spec: str) -> Pipeline:
     """
     if spec == FULL:
         return Pipeline(FULL)
-    chain = {**PRESETS, **OPEN_PRESETS}.get(spec, spec)
+    chain = {**published(), **OPEN_PRESETS}.get(spec, spec)
     return Pipeline(spec, tuple(_stage(part.strip()) for part in chain.split("+")))
 
 
 def is_fixed(spec: str) -> bool:
     """Whether a specification settles what it keeps, so that no retention applies to it."""
-    return spec == FULL or spec in PRESETS or "retention=" in spec or "keep_tokens=" in spec
+    return spec == FULL or spec in published() or "retention=" in spec or "keep_tokens=" in spec
 
 
 def _stage(part: str) -> Stage:
     name, _, settings = part.partition(":")
-    if name in (FULL, *PRESETS, *OPEN_PRESETS):
+    if name in (FULL, *published(), *OPEN_PRESETS):
         raise InputError(
             f"{name} stands alone: it takes no settings and joins no chain; write its stages out, as 'aot stages' does."
         )
     if name not in stages():
         names = ", ".join((FULL, *stages()))
-        presets = ", ".join((*OPEN_PRESETS, *PRESETS))
+        presets = ", ".join((*OPEN_PRESETS, *published()))
         raise InputError(f"No stage is called {name!r}; there are {names} and the presets {presets}.")
     kind = stages()[name]
     fields = {item.name: item for item in dataclasses.fields(kind)}

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import InputError
-from .token_map import Blocks, Factor, Picked, Stacked, TokenMap
+from .factors import Blocks, Factor, Picked, Scale, Sparse, Stacked
+from .token_map import TokenMap
 from .tokens import Layout, Role, StageRecord, VideoTokens
 
 FORMAT = "aot-tokens"
@@ -32,8 +33,12 @@ def save(tokens: VideoTokens, path: Path) -> None:
     """
     tensors = {name: getattr(tokens, name).detach().cpu().contiguous().clone() for name in TENSORS}
     tensors |= {f"levels.{i}": level.detach().cpu().contiguous().clone() for i, level in enumerate(tokens.levels)}
+    tensors |= {f"extras.{name}": extra.detach().cpu().contiguous().clone() for name, extra in tokens.extras.items()}
     for i, factor in enumerate(tokens.map.factors):
         factor = blocks = factor.joined() if isinstance(factor, Stacked) else factor
+        if isinstance(factor, (Sparse, Scale)):
+            tensors |= {f"map.{i}.{name}": tensor.cpu().contiguous().clone() for name, tensor in _parts(factor).items()}
+            continue
         if isinstance(factor, Picked):
             tensors[f"map.{i}.index"] = factor.index.cpu().contiguous().clone()
             blocks = factor.merged
@@ -85,6 +90,7 @@ def load(path: Path) -> VideoTokens:
             model=metadata["model"],
             history=tuple(StageRecord(**record) for record in json.loads(metadata["history"])),
             levels=tuple(tensors[f"levels.{i}"] for i in range(sum(name.startswith("levels.") for name in tensors))),
+            extras={name[7:]: tensors[name] for name in tensors if name.startswith("extras.")},
             **{name: tensors[name] for name in TENSORS},
         )
         _check_values(tokens)
@@ -107,11 +113,23 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _factors(tensors: dict[str, Tensor]) -> list[Factor]:
-    count = sum(name.startswith("map.") and name.endswith(".weights") for name in tensors)
+    count = 1 + max((int(name.split(".")[1]) for name in tensors if name.startswith("map.")), default=-1)
     return [_factor(tensors, f"map.{i}.") for i in range(count)]
 
 
+def _parts(factor: Sparse | Scale) -> dict[str, Tensor]:
+    if isinstance(factor, Scale):
+        return {"scale": factor.by}
+    shape = torch.tensor([factor.kept, factor.source])
+    return {"row": factor.row, "col": factor.col, "weight": factor.weight, "shape": shape}
+
+
 def _factor(tensors: dict[str, Tensor], prefix: str) -> Factor:
+    if prefix + "scale" in tensors:
+        return Scale(tensors[prefix + "scale"])
+    if prefix + "shape" in tensors:
+        kept, source = tensors[prefix + "shape"].tolist()
+        return Sparse(*(tensors[prefix + name] for name in ("row", "col", "weight")), kept, source)
     rows, cols = (tuple(tensors[prefix + name].tolist()) for name in ("rows", "cols"))
     blocks = Blocks(tensors[prefix + "weights"], rows, cols)
     index = tensors.get(prefix + "index")
@@ -127,5 +145,5 @@ def _check_values(tokens: VideoTokens) -> None:
         raise ValueError("a token stands outside the grid")
     if int(tokens.role.max()) > max(Role):
         raise ValueError("a token has an unknown role")
-    if bool((tokens.map.row_mass() - 1).abs().gt(1e-3).any()):
+    if bool((tokens.map.means.row_mass() - 1).abs().gt(1e-3).any()):
         raise ValueError("rows of the token map do not sum to 1")

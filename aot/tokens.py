@@ -11,17 +11,18 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from .errors import InputError
+from .factors import Blocks, Factor, Scale
 from .layout import Layout, pool_and_newlines
 from .products import lengths, working_dtype
-from .token_map import Blocks, Factor, TokenMap
+from .token_map import TokenMap
 
-__all__ = ["Blocks", "Layout", "Role", "StageRecord", "TokenMap", "VideoTokens", "weight_dtype"]
+__all__ = ["Blocks", "Extra", "Layout", "Role", "StageRecord", "TokenMap", "VideoTokens", "weight_dtype"]
 
 
 ENCODE = "encode"
@@ -36,6 +37,20 @@ class Role(IntEnum):
     DISTINCT = 2
     MERGED = 3
     NEWLINE = 4
+
+
+class Extra:
+    """What an encoder may see beside features and AOT's two importances; methods that need one say what else will do.
+
+    LAST: (T, N) float32 attention received at the last block that reaches the LLM.
+    KEYS: (T, N, d) that block's keys, mean over heads.
+    HEAD: (T, N) float32 what the tower's own pooling head attends to; GLOBAL: (T, G) what it then says of a frame.
+    """
+
+    LAST: ClassVar[str] = "last"
+    KEYS: ClassVar[str] = "keys"
+    HEAD: ClassVar[str] = "head"
+    GLOBAL: ClassVar[str] = "global"
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,7 @@ class VideoTokens:
         model: name of the model that encoded them.
         history: one record a stage, the encoder's first.
         levels: (K, D) each, features of further depths that the same W reduces (Qwen3-VL's deepstack).
+        extras: what else the encoder saw, by the names in :class:`Extra`, (T, ...) each; gone once tokens are reduced.
     """
 
     features: Tensor
@@ -103,6 +119,7 @@ class VideoTokens:
     model: str = ""
     history: tuple[StageRecord, ...] = field(default=())
     levels: tuple[Tensor, ...] = field(default=())
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         layout, kept = self.layout, self.map.kept
@@ -114,6 +131,7 @@ class VideoTokens:
             "deep": (self.deep, (layout.frames, layout.cells)),
             "timestamps": (self.timestamps, (layout.frames,)),
             **{f"level {i}": (level, (kept, level.shape[-1])) for i, level in enumerate(self.levels)},
+            **{name: (extra, (layout.frames, *extra.shape[1:])) for name, extra in self.extras.items()},
         }
         for name, (tensor, shape) in wanted.items():
             if tuple(tensor.shape) != shape:
@@ -140,6 +158,7 @@ class VideoTokens:
         model: str = "",
         history: tuple[StageRecord, ...] = (),
         levels: tuple[Tensor, ...] = (),
+        extras: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> VideoTokens:
         """Tokens fresh from an encoder, nothing reduced, pooling pending.
 
@@ -173,6 +192,7 @@ class VideoTokens:
             model=model,
             history=history,
             levels=tuple(level.reshape(frames * layout.sources, -1) for level in levels),
+            extras=extras,
         )
 
     @property
@@ -240,24 +260,31 @@ class VideoTokens:
         place: Tensor,
         role: Tensor,
         *,
+        scale: Tensor | None = None,
         known: tuple[Tensor, tuple[Tensor, ...]] | None = None,
     ) -> VideoTokens:
         """The tokens ``factor`` makes of these, on the language grid.
 
         Args:
-            known: their features and levels, where they are known already.
+            scale: (K,), what the tokens are multiplied with beside W; None where they are means.
+            known: their features and levels, where they are known already: nothing but pooling happened, and what
+                the encoder saw beside stays with them.
         """
+        extras = MappingProxyType({}) if known is None else self.extras
+        factors = (factor,) if scale is None else (factor, Scale(scale))
+        reduction = TokenMap(factor.source, factors)
         if known is None:
-            known = factor.apply(self.features), tuple(factor.apply(level) for level in self.levels)
+            known = reduction.apply(self.features), tuple(reduction.apply(level) for level in self.levels)
         features, levels = known
         return dataclasses.replace(
             self,
             features=features,
             levels=levels,
-            map=self.map.then(factor),
+            map=self.map.then(reduction),
             place=place,
             role=role,
             pooled=True,
+            extras=extras,
         )
 
     def cut(self, first: int, last: int) -> VideoTokens:
@@ -283,6 +310,7 @@ class VideoTokens:
             layout=dataclasses.replace(layout, frames=last - first),
             shallow=self.shallow[frames],
             deep=self.deep[frames],
+            extras={name: extra[frames] for name, extra in self.extras.items()},
             timestamps=self.timestamps[frames],
             history=tuple(record.share(share) for record in self.history),
         )
@@ -307,6 +335,7 @@ class VideoTokens:
             levels=tuple(torch.cat(level) for level in zip(*(part.levels for part in parts), strict=True)),
             place=torch.cat(places),
             layout=dataclasses.replace(first.layout, frames=start),
+            extras={name: torch.cat([part.extras[name] for part in parts]) for name in first.extras},
             history=tuple(StageRecord.sum(lines) for lines in zip(*(part.history for part in parts), strict=True)),
             **{name: torch.cat([getattr(part, name) for part in parts]) for name in joined},
         )
@@ -317,7 +346,7 @@ class VideoTokens:
         layout = self.layout
         deep = self.deep.to(self.features.device, weight_dtype(self.features))
         newlines = deep.mean(1, keepdim=True).expand(-1, layout.newlines)
-        return self.map.apply(torch.cat((deep, newlines), 1).flatten())
+        return self.map.means.apply(torch.cat((deep, newlines), 1).flatten())
 
     @cached_property
     def lengths(self) -> Tensor:

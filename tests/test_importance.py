@@ -139,7 +139,7 @@ def test_every_query_spends_one_unit_of_attention():
     torch.testing.assert_close(attention_received(query, key, 1.0).sum(1), torch.full((2,), 30.0))
 
 
-@pytest.mark.parametrize(("blocks", "expected"), [(26, (5, 24)), (9, (2, 7)), (1, (0, 0))])
+@pytest.mark.parametrize(("blocks", "expected"), [(26, (5, 24, 25)), (9, (2, 7, 8)), (1, (0, 0, 0))])
 def test_depths_are_siglips_and_scale_with_the_tower(blocks, expected):
     assert depths(blocks) == expected
 

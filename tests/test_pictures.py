@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from comfyui_aot.aot import pictures
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.pictures import Fate, fates, legend, save_png, token_map
+from comfyui_aot.aot.pictures import Fate, canvas, fates, legend, save_png, token_map
+from comfyui_aot.aot.pictures.token_map import COLOURS, LUMA
 from comfyui_aot.aot.stages.anchors import IntraFrame
 from comfyui_aot.aot.stages.keyframes import InterFrame
 from comfyui_aot.aot.tokens import Blocks, Layout, Role, VideoTokens
@@ -52,7 +52,7 @@ def placed(layout: Layout, tokens: list[tuple[tuple[int, int, int], Role]]) -> V
     return full.reduced(factor, place, torch.tensor([int(role) for _, role in tokens], dtype=torch.uint8))
 
 
-def cell_pixels(image: Tensor, like: tuple[int, int, int] = pictures.BACKGROUND) -> np.ndarray:
+def cell_pixels(image: Tensor, like: tuple[int, int, int] = canvas.BACKGROUND) -> np.ndarray:
     """The panel of a one-frame picture: rows and columns between the caption and the legend, uint8."""
     pixels = (image[0] * 255).round().byte().numpy()
     inside = (pixels != np.array(like)).any(-1)
@@ -120,29 +120,29 @@ def test_a_surviving_cell_shows_the_picture_as_it_is(panel: np.ndarray, y: int, 
 )
 def test_a_surviving_cell_has_its_fates_outline_on_every_side(panel: np.ndarray, y: int, x: int, fate: Fate) -> None:
     pixels = cell(panel, GRID, y, x)
-    colour = pictures.COLOURS[fate]
+    colour = COLOURS[fate]
     for side in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
         assert share_of(side, colour) > 0.4
-    others = set(pictures.COLOURS) - {fate, Fate.UPDATED}
-    assert all(share_of(pixels, pictures.COLOURS[other]) == 0 for other in others)
+    others = set(COLOURS) - {fate, Fate.UPDATED}
+    assert all(share_of(pixels, COLOURS[other]) == 0 for other in others)
 
 
 def test_a_distinct_outline_is_dashed_and_a_keyframe_outline_is_not(panel: np.ndarray) -> None:
     distinct, keyframe = cell(panel, GRID, 0, 2), cell(panel, GRID, 0, 0)
-    assert 0.4 < share_of(distinct[-1], pictures.COLOURS[Fate.DISTINCT]) < 0.9
-    assert share_of(keyframe[-1], pictures.COLOURS[Fate.KEYFRAME]) == 1
+    assert 0.4 < share_of(distinct[-1], COLOURS[Fate.DISTINCT]) < 0.9
+    assert share_of(keyframe[-1], COLOURS[Fate.KEYFRAME]) == 1
 
 
 def test_only_a_keyframe_cell_that_lives_on_updated_has_the_corner_mark(panel: np.ndarray) -> None:
     updated, plain = cell(panel, GRID, 2, 0), cell(panel, GRID, 0, 0)
-    mark = pictures.COLOURS[Fate.UPDATED]
+    mark = COLOURS[Fate.UPDATED]
     assert tuple(updated[2, 2]) == mark
     assert share_of(updated, mark) > 0.05
     assert share_of(plain, mark) == 0
 
 
 def test_fates_differ_in_brightness_or_pattern_without_their_colours(panel: np.ndarray) -> None:
-    grey = panel.astype(float) @ np.array(pictures.LUMA)
+    grey = panel.astype(float) @ np.array(LUMA)
     cells = [cell(grey, GRID, *at) for at in ((0, 0), (0, 2), (2, 0), (2, 2), (3, 3))]
     for index, one in enumerate(cells):
         for other in cells[index + 1 :]:
@@ -155,8 +155,8 @@ def test_neighbours_of_one_fate_share_one_outline() -> None:
     drawn = cell_pixels(token_map(tokens, plain_frames(1)))
     left = cell(drawn, GRID, 1, 1)
     middle = left.shape[0] // 2
-    assert share_of(left[middle : middle + 1, -4:], pictures.COLOURS[Fate.KEYFRAME]) == 0
-    assert share_of(left[middle : middle + 1, :1], pictures.COLOURS[Fate.KEYFRAME]) == 1
+    assert share_of(left[middle : middle + 1, -4:], COLOURS[Fate.KEYFRAME]) == 0
+    assert share_of(left[middle : middle + 1, :1], COLOURS[Fate.KEYFRAME]) == 1
 
 
 @pytest.mark.parametrize("pooled", [False, True])
@@ -268,15 +268,15 @@ def test_a_frame_keeps_its_own_shape() -> None:
 
 def test_rows_start_where_clips_start() -> None:
     image = token_map(reduced(16), plain_frames(16, 90, 160))
-    marks = (image[0] * 255).round().byte().numpy() == np.array(pictures.COLOURS[Fate.KEYFRAME])
+    marks = (image[0] * 255).round().byte().numpy() == np.array(COLOURS[Fate.KEYFRAME])
     columns = np.flatnonzero(marks.all(-1)[:-90].any(0))
-    assert columns.max() < image.shape[2] / 4 + pictures.MARGIN
+    assert columns.max() < image.shape[2] / 4 + canvas.MARGIN
 
 
 def test_the_columns_asked_for_are_the_columns_drawn() -> None:
     frames = plain_frames(6)
     image = token_map(encoded(6), frames, columns=3)
-    green = (image[0] * 255).round().byte().numpy() == np.array(pictures.COLOURS[Fate.KEPT])
+    green = (image[0] * 255).round().byte().numpy() == np.array(COLOURS[Fate.KEPT])
     left_edges = green.all(-1)[:-90].sum(0) > 200
     starts = np.flatnonzero(np.diff(left_edges.astype(int)) == 1)
     assert len(starts) == 6
@@ -287,7 +287,7 @@ def test_no_text_touches_the_edge(width: int) -> None:
     tokens = dataclasses.replace(reduced(4), model="a model of a name that does not fit on any line " * 4)
     image = token_map(tokens, plain_frames(4), width=width)
     pixels = (image[0] * 255).round().byte()
-    background = torch.tensor(pictures.BACKGROUND, dtype=torch.uint8)
+    background = torch.tensor(canvas.BACKGROUND, dtype=torch.uint8)
     for edge in (pixels[:, :8], pixels[:, -8:], pixels[:8], pixels[-8:]):
         assert (edge == background).all()
 

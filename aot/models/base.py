@@ -10,7 +10,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -78,12 +78,14 @@ class Encoded:
         features: (T, N, D), projected to the LLM's width.
         shallow, deep: (T, N) float32 attention received at the two layers.
         levels: (T, N, D) each, features of further depths.
+        extras: what else it sees, by the names in :class:`~..tokens.Extra`.
     """
 
     features: Tensor
     shallow: Tensor
     deep: Tensor
     levels: tuple[Tensor, ...] = ()
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -340,6 +342,7 @@ class VideoLLM(ABC):
                 model=self.name,
                 history=(StageRecord(ENCODE, settings, tokens, tokens, milliseconds),),
                 levels=found.levels,
+                extras=found.extras,
             )
             done += part.count
         on_progress(done, frames.count)

@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers import InternVLForConditionalGeneration
 
 from ..importance import capture, depths
-from ..tokens import Layout, VideoTokens
+from ..tokens import Extra, Layout, VideoTokens
 from .base import Encoded, FrameSource, VideoLLM
 
 _SLOT, _START, _END = "<IMG_CONTEXT>", "<img>", "</img>"
@@ -46,21 +46,23 @@ class InternVL(VideoLLM):
         """Tower, pixel shuffle, projector and importance."""
         config = self.model.config
         hidden_layer, blocks = config.vision_feature_layer, config.vision_config.num_hidden_layers
-        shallow, deep = depths(hidden_layer if hidden_layer >= 0 else blocks + 1 + hidden_layer)
-        with capture(shallow, deep) as received:
+        layers = depths(hidden_layer if hidden_layer >= 0 else blocks + 1 + hidden_layer)
+        with capture(*layers, keys_of=layers[-1]) as received:
             found = self.model.model.get_image_features(
                 pixels.to(self.device, self.dtype),
                 vision_feature_layer=hidden_layer,
                 vision_feature_select_strategy=config.vision_feature_select_strategy,
             )
         features = found if isinstance(found, Tensor) else found.pooler_output
-        return Encoded(features, self._shuffled(received.sums[shallow]), self._shuffled(received.sums[deep]))
+        patches = (1 / self.model.config.downsample_ratio) ** 2
+        shallow, deep, last = (patches * self._pooled(received.sums[layer][:, :, None])[:, :, 0] for layer in layers)
+        return Encoded(features, shallow, deep, extras={Extra.LAST: last, Extra.KEYS: self._pooled(received.keys)})
 
-    def _shuffled(self, received: Tensor) -> Tensor:
-        """(T, N) attention that a token's patches received together, of (T, 1 + patches) with the class token first."""
+    def _pooled(self, values: Tensor) -> Tensor:
+        """(T, 1 + patches, d), the class token first, to the means of each token's patches, (T, N, d)."""
         ratio = round(1 / self.model.config.downsample_ratio)
-        images = received[:, 1:].unflatten(1, self._patch_grid)[:, None]
-        return (functional.avg_pool2d(images, ratio) * ratio**2).flatten(1)
+        images = values[:, 1:].mT.unflatten(2, self._patch_grid)
+        return functional.avg_pool2d(images, ratio).flatten(2).mT
 
     def video_text(self, tokens: VideoTokens | None) -> str:
         """Every frame with its number; one unnumbered where there is none."""

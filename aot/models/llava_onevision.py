@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from ..importance import capture, depths
-from ..tokens import Layout, VideoTokens
+from ..tokens import Extra, Layout, VideoTokens
 from .base import Encoded, FrameSource, VideoLLM, first_question
 
 
@@ -46,12 +46,26 @@ class LlavaOnevision(VideoLLM):
         config = self.model.config
         hidden_layer = config.vision_feature_layer
         blocks = config.vision_config.num_hidden_layers
-        shallow, deep = depths(hidden_layer if hidden_layer >= 0 else blocks + 1 + hidden_layer)
+        shallow, deep, last = depths(hidden_layer if hidden_layer >= 0 else blocks + 1 + hidden_layer)
         special = 1 if config.vision_feature_select_strategy == "default" else 0
-        with capture(shallow, deep) as received:
+        with capture(shallow, deep, last, keys_of=last) as received:
             states = self.tower(pixels.to(self.device, self.dtype), output_hidden_states=True).hidden_states
-        features = self.model.model.multi_modal_projector(states[hidden_layer][:, special:])
-        return Encoded(features, received.sums[shallow][:, special:], received.sums[deep][:, special:])
+        chosen = states[hidden_layer]
+        attention = [received.sums[layer][:, special:] for layer in (shallow, deep, last)]
+        extras = {Extra.LAST: attention[2], Extra.KEYS: received.keys[:, special:], **self._head(chosen)}
+        return Encoded(self.model.model.multi_modal_projector(chosen[:, special:]), *attention[:2], extras=extras)
+
+    def _head(self, states: Tensor) -> dict[str, Tensor]:
+        """What the tower's own pooling head attends to and says of each frame; nothing where it has none."""
+        tower = getattr(self.tower, "vision_model", self.tower)
+        head = getattr(tower, "head", None)
+        if head is None:
+            return {}
+        states = tower.post_layernorm(states)
+        probe = head.probe.expand(len(states), -1, -1)
+        said, weights = head.attention(probe, states, states)
+        said = said + head.mlp(head.layernorm(said))
+        return {Extra.HEAD: weights[:, 0].float(), Extra.GLOBAL: said[:, 0]}
 
     def _conversation(self, messages: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         """Structured where the folder has a processor's template; a tokenizer's own takes plain text."""

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..importance import Received, capture
-from ..tokens import Layout, VideoTokens
+from ..importance import capture
+from ..tokens import Extra, Layout, VideoTokens
 from .base import Encoded, FrameSource, Prompt, Reading, VideoLLM
 
 
@@ -77,28 +77,32 @@ class QwenVL(VideoLLM):
 
     def encoded(self, pixels: Tensor, layout: Layout) -> Encoded:
         """Tower, merger and importance: every pair is encoded for itself."""
-        shallow, deep = self.importance_layers()
+        layers = self.importance_layers()
         merge = self._vision.spatial_merge_size
         grid = [layout.frames, layout.grid[0] * merge, layout.grid[1] * merge]
         patches = self.patches(pixels).to(self.device, self.dtype)
-        with capture(shallow, deep) as received:
+        with capture(*layers, keys_of=layers[-1]) as received:
             features, levels = _found(self.tower(patches, grid_thw=torch.tensor([grid], device=self.device)))
         per_frame = (layout.frames, layout.cells, -1)
+        shallow, deep, last = (self._merged(received.sums[layer][0, :, None], layout)[:, :, 0] for layer in layers)
+        patches_a_token = merge**2
+        keys = self._merged(received.keys[0], layout) / patches_a_token
         return Encoded(
             features.reshape(per_frame),
-            self._merged(received, shallow, layout),
-            self._merged(received, deep, layout),
+            shallow,
+            deep,
             tuple(level.reshape(per_frame) for level in levels),
+            {Extra.LAST: last, Extra.KEYS: keys},
         )
 
     @abstractmethod
-    def importance_layers(self) -> tuple[int, int]:
-        """The tower's shallow and deep layer, whose attention is read."""
+    def importance_layers(self) -> tuple[int, int, int]:
+        """The tower's shallow, deep and last layer, whose attention is read."""
 
-    def _merged(self, received: Received, layer: int, layout: Layout) -> Tensor:
-        """(T, N) attention that a token's patches received together."""
-        patches = received.sums[layer].reshape(layout.frames * layout.cells, -1)
-        return self._in_order(patches.sum(1), layout).reshape(layout.frames, layout.cells)
+    def _merged(self, patches: Tensor, layout: Layout) -> Tensor:
+        """(patches, d) of the tower to the sums of each token's patches, (T, N, d)."""
+        tokens = patches.reshape(layout.frames * layout.cells, -1, patches.shape[-1]).sum(1)
+        return self._in_order(tokens, layout).reshape(layout.frames, layout.cells, -1)
 
     def _in_order(self, values: Tensor, layout: Layout) -> Tensor:
         """Values of a part's tokens in the order the tower works in, brought to frame and reading order."""

@@ -29,11 +29,11 @@ class Qwen2_5VL(QwenVL):
         """Whole tokens a side, each frame's pixels within the processor's bounds."""
         return fit(frames.height, frames.width, self.factor, self._least, self._most)
 
-    def importance_layers(self) -> tuple[int, int]:
+    def importance_layers(self) -> tuple[int, int, int]:
         """Of the blocks that attend over the whole frame, those nearest the depths that importance is read at."""
         whole = self._vision.fullatt_block_indexes
-        shallow, deep = (min(whole, key=lambda each: (abs(each - at), each)) for at in depths(self._vision.depth))
-        return shallow, deep
+        shallow, deep, last = (min(whole, key=lambda each: (abs(each - at), each)) for at in depths(self._vision.depth))
+        return shallow, deep, last
 
     def _in_order(self, values: Tensor, layout: Layout) -> Tensor:
         return values[window_order(layout, self._vision.window_size // self.factor).argsort().to(values.device)]

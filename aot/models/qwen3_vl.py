@@ -34,7 +34,7 @@ class Qwen3VL(QwenVL):
         count = max(frames.count, pair)
         return fit_video(count, frames.height, frames.width, pair, self.factor, self._least, self._most)
 
-    def importance_layers(self) -> tuple[int, int]:
+    def importance_layers(self) -> tuple[int, int, int]:
         """At the depths that importance is read at; every block attends over the whole frame."""
         return depths(self._vision.depth)
 

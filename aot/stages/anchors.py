@@ -10,19 +10,18 @@ Source: AOT (CVPR 2026), sections 3.2 and 3.3, as released by its authors.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..budget import split_evenly, wanted
+from ..budget import split_evenly
 from ..costs import Cost, Points, distances, unit_places
 from ..errors import InputError
+from ..factors import pad
 from ..layout import pool_and_newlines
 from ..solvers import Solver
-from ..token_map import pad
 from ..tokens import Blocks, Layout, Role, VideoTokens
 from .base import Part, Reduction, option
 from .settings import TransportStage, shared
@@ -119,7 +118,7 @@ class IntraFrame(TransportStage):
                 f"{self.title} chooses anchors on the encoder's grid, which {done} has already reduced to "
                 f"{tokens.tokens_kept} tokens; put it directly behind Encode Video."
             )
-        counts = self._counts(layout, part)
+        counts = self.counts(layout, part)
         anchors = self._anchor_count(layout, counts)
         shallow, deep = (attention.to(tokens.features.device) for attention in (tokens.shallow, tokens.deep))
         by = (shallow, deep) if self.choice == "attention" else self._random(layout, part, deep)
@@ -150,20 +149,10 @@ class IntraFrame(TransportStage):
         if counts is None:
             keep = covered >= COVERED - ROUNDING
         else:
-            here = counts[part.first : part.first + layout.frames]
-            keep = _most_covered(covered, by[1], pooling[:, : layout.cells], here)
+            keep = _most_covered(covered, by[1], pooling[:, : layout.cells], counts)
         places = layout.language_places().to(mask.device)
         newline = places[:, 1] == layout.language_grid[1]
         return _compose(merged, mask, keep | newline, pooling.to(merged), places, newline, layout)
-
-    def _counts(self, layout: Layout, part: Part) -> tuple[int, ...] | None:
-        """Language-grid cells of every frame of the whole video; None where the anchors decide."""
-        if not (self.retention or self.keep_tokens):
-            return None
-        video = dataclasses.replace(layout, frames=part.frames)
-        most = part.frames * layout.language_cells
-        total = wanted(self.title, self.retention, self.keep_tokens, video, part.frames, most)
-        return split_evenly(total, part.frames)
 
     def _random(self, layout: Layout, part: Part, like: Tensor) -> tuple[Tensor, Tensor]:
         """In place of the attention received, (T, N) twice: numbers that depend on the seed and the frame only."""

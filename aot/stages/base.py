@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from ..budget import split_evenly, wanted
 from ..errors import InputError
-from ..token_map import Factor
+from ..factors import Factor
 from ..tokens import Layout, StageRecord, VideoTokens
 
 
@@ -55,11 +58,13 @@ class Reduction:
         factor: (kept x tokens given), the stage's W.
         place: (kept, 3) long, frame, y and x on the language grid.
         role: (kept,) uint8 of :class:`~..tokens.Role`.
+        scale: (kept,) what a method multiplies the means with, stated beside W; None where it emits means.
     """
 
     factor: Factor
     place: Tensor
     role: Tensor
+    scale: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class Stage:
     source: ClassVar[str]
     language_grid: ClassVar[bool] = True
     """Whether the stage works on the language grid, where pending pooling is done for it first."""
+    presets: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Published settings by the name they are known under, as chains that keep what their authors' code keeps."""
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -94,7 +101,7 @@ class Stage:
         start = time.perf_counter()
         given = tokens.to_language_grid() if self.language_grid else tokens
         reduction = self.build(given, part or Part(0, tokens.layout.frames))
-        reduced = given.reduced(reduction.factor, reduction.place, reduction.role)
+        reduced = given.reduced(reduction.factor, reduction.place, reduction.role, scale=reduction.scale)
         synchronise(reduced.features)
         milliseconds = (time.perf_counter() - start) * 1e3
         record = StageRecord(self.name, self.settings(), tokens.tokens_kept, reduced.tokens_kept, milliseconds)
@@ -130,6 +137,24 @@ class Stage:
             InputError: the stage's settings fix what it keeps.
         """
         return self._with("keep_tokens", tokens)
+
+    def counts(self, layout: Layout, part: Part, least: int = 1) -> tuple[int, ...] | None:
+        """Tokens to keep of every frame of ``part`` so that the whole video's budget is met; None where none is set.
+
+        Frames of a video get the same number, or one more.
+
+        Args:
+            least: tokens a frame that the stage cannot do without.
+
+        Raises:
+            InputError: the budget is under that, or above what there is.
+        """
+        if not (self.retention or self.keep_tokens):
+            return None
+        video = dataclasses.replace(layout, frames=part.frames)
+        most = part.frames * layout.language_cells
+        total = wanted(self.title, self.retention, self.keep_tokens, video, least * part.frames, most)
+        return split_evenly(total, part.frames)[part.first : part.first + layout.frames]
 
     def _with(self, setting: str, value: float) -> Stage:
         if not any(item.name == setting for item in dataclasses.fields(self)):

@@ -18,8 +18,8 @@ from torch import Tensor
 from ..budget import fill_levels, split_by, wanted
 from ..costs import COSINE_LIMIT
 from ..errors import InputError
+from ..factors import Blocks, Picked
 from ..solvers import Solver
-from ..token_map import Blocks, Picked
 from ..tokens import Layout, Role, VideoTokens
 from .base import Part, Reduction, option
 from .settings import ClipStage, TransportStage, shared

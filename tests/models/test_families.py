@@ -250,8 +250,8 @@ def eager(tower, run):
 def qwen_importance(small, clip, layout):
     """Column sums of softmax(q k') of a frame's patches at two blocks, a hook away from the tower."""
     visual = small.model.model.visual
-    shallow, deep = small.importance_layers()
-    blocks = {"shallow": visual.blocks[shallow].attn, "deep": visual.blocks[deep].attn}
+    layers = small.importance_layers()
+    blocks = {name: visual.blocks[layer].attn for name, layer in zip(("shallow", "deep"), layers, strict=False)}
     seen = {}
 
     def note(name):

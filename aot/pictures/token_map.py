@@ -8,10 +8,8 @@ and mark as well as in colour, and the colours are Okabe and Ito's, so colour vi
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from enum import IntFlag
-from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -20,13 +18,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .errors import InputError
-from .tokens import Role, VideoTokens
-from .video import Frames
-
-BACKGROUND = (22, 24, 29)
-TEXT = (238, 240, 243)
-QUIET_TEXT = (160, 167, 178)
+from ..errors import InputError
+from ..tokens import Role, VideoTokens
+from ..video import Frames
+from .canvas import BACKGROUND, GAP, MARGIN, QUIET_TEXT, TEXT, plural, text_lines
 
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601 weights of red, green and blue in brightness."""
@@ -40,8 +35,6 @@ TALLEST = 1.0
 MOST_PANEL = 720
 """A frame is drawn no larger than this on either side, in pixels."""
 
-MARGIN = 24
-GAP = 12
 
 LEGEND_WIDTH = 940
 """What the usual legend takes on one line; a picture of few frames is no narrower unless asked to be."""
@@ -144,7 +137,7 @@ def token_map(tokens: VideoTokens, frames: Frames, *, width: int = 1600, columns
         x = MARGIN + column * (grid.panel[0] + GAP)
         y = header.height + row * (grid.caption + grid.panel[1] + GAP)
         cells = int(np.count_nonzero(fate[index]))
-        amount = _plural(kept, "token") + (f" of {_plural(cells, 'cell')}" if kept != cells else "")
+        amount = plural(kept, "token") + (f" of {plural(cells, 'cell')}" if kept != cells else "")
         number = str(index) if together == 1 else f"{index * together}+"
         parts = (number, f"{float(frames.timestamps[index]):.2f} s", amount)
         _caption(canvas, (x, y, grid.panel[0], grid.caption), parts)
@@ -183,18 +176,6 @@ def legend(tokens: VideoTokens) -> tuple[LegendEntry, ...]:
     )
     absorbed = LegendEntry(Fate.ABSORBED, "absorbed", int((fate == 0).sum()), "merged into the others")
     return (*(entry for entry in survivors if entry.count), absorbed)
-
-
-def save_png(image: Tensor, path: Path) -> None:
-    """Write an image, (1, H, W, 3) or (H, W, 3) floating in 0 to 1, as PNG; whole or not at all."""
-    pixels = image.detach().cpu().reshape(image.shape[-3:])
-    pixels = (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        Image.fromarray(pixels).save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _tokens_per_frame(tokens: VideoTokens) -> list[int]:
@@ -288,45 +269,10 @@ def _header(tokens: VideoTokens, width: int) -> Image.Image:
     title = f"{tokens.tokens_kept} of {tokens.tokens_full} tokens ({tokens.retention:.1%})"
     if tokens.layout.newlines and tokens.pooled:
         newlines = int((tokens.role == int(Role.NEWLINE)).sum())
-        title += f" + {_plural(newlines, 'newline')}"
+        title += f" + {plural(newlines, 'newline')}"
     road = " > ".join(f"{record.name} {record.tokens_out}" for record in tokens.history)
     subtitle = ": ".join(part for part in (tokens.model, road) if part)
-    return _lines([(title, 28, TEXT), (subtitle, 17, QUIET_TEXT)], width)
-
-
-def _lines(texts: Sequence[tuple[str, int, tuple[int, int, int]]], width: int) -> Image.Image:
-    """Texts under one another, each (text, font size, colour), broken between words to fit ``width``."""
-    lines = [
-        (line, ImageFont.load_default(size=size), round(size * 1.4), colour)
-        for text, size, colour in texts
-        for line in _wrap(text, ImageFont.load_default(size=size), width - 2 * MARGIN)
-    ]
-    picture = Image.new("RGB", (width, sum(height for _, _, height, _ in lines) + MARGIN + GAP), BACKGROUND)
-    draw = ImageDraw.Draw(picture)
-    y = MARGIN - 4
-    for line, font, height, colour in lines:
-        draw.text((MARGIN, y + height / 2), line, fill=colour, font=font, anchor="lm")
-        y += height
-    return picture
-
-
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    lines: list[str] = []
-    for word in text.split():
-        joined = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(joined) <= width:
-            lines[-1] = joined
-        else:
-            lines.append(word)
-    return [_shorten(line, font, width) for line in lines]
-
-
-def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
+    return text_lines([(title, 28, TEXT), (subtitle, 17, QUIET_TEXT)], width)
 
 
 def _footer(entries: Sequence[LegendEntry], width: int) -> Image.Image:
@@ -379,7 +325,3 @@ def _caption(canvas: Image.Image, box: tuple[int, int, int, int], parts: tuple[s
         start = x + width - length if right else x + used + gap
         draw.text((start, middle), text, fill=QUIET_TEXT, font=font, anchor="lm")
         used += gap + length
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,159 @@
+"""The language grid as most methods take it: a video's cells frame by frame, and the way back to tokens.
+
+A method says which cells each token it keeps is made of; where a layout ends grid rows with newlines, they are
+woven in here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import InputError
+from ..factors import Sparse
+from ..products import working_dtype
+from ..tokens import Role, VideoTokens
+from .base import Reduction
+
+NEWLINES = ("all", "held")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A video whose every cell is still a token, T frames of L cells.
+
+    Args:
+        tokens: on the language grid.
+        token: (T, L) long, which of them each cell is, in raster order.
+    """
+
+    tokens: VideoTokens
+    token: Tensor
+
+    @classmethod
+    def of(cls, title: str, tokens: VideoTokens) -> Grid:
+        """The grid of tokens that nothing has reduced yet.
+
+        Raises:
+            InputError: something has.
+        """
+        layout = tokens.layout
+        cells = (tokens.role != int(Role.NEWLINE)).nonzero()[:, 0]
+        y, x = tokens.place[cells, 1], tokens.place[cells, 2]
+        raster = tokens.frame[cells] * layout.language_cells + y * layout.language_grid[1] + x
+        if len(cells) != tokens.tokens_full or not torch.equal(raster, torch.arange(tokens.tokens_full)):
+            done = tokens.history[-1].name if tokens.history else "an earlier stage"
+            raise InputError(
+                f"{title} compares cells of the whole language grid, of which {done} has left {len(cells)} of "
+                f"{tokens.tokens_full}; put it directly behind Encode Video, other stages behind it."
+            )
+        return cls(tokens, cells.reshape(layout.frames, layout.language_cells))
+
+    @cached_property
+    def features(self) -> Tensor:
+        """(T, L, D) in the dtype W is computed in: float32 for half precision."""
+        features = self.tokens.features
+        cells = self.token.to(features.device)
+        return features[cells.flatten()].reshape(*cells.shape, -1).to(working_dtype(features.dtype))
+
+    @property
+    def deep(self) -> Tensor:
+        """(T, L) attention received at AOT's deep layer, pooled like the features."""
+        return self.pooled(self.tokens.deep)
+
+    def attention(self, name: str) -> Tensor:
+        """(T, L) attention among the tokens' extras, pooled like the features; the deep layer's where there is none."""
+        return self.pooled(self.tokens.extras.get(name, self.tokens.deep))
+
+    def vectors(self, name: str) -> Tensor:
+        """(T, L, d) vectors among the tokens' extras, pooled like the features; the features where there are none."""
+        extra = self.tokens.extras.get(name)
+        return self.features if extra is None else self.pooled(extra)
+
+    def pooled(self, values: Tensor) -> Tensor:
+        """(T, N) or (T, N, d) on the encoder's grid to the language grid, in the dtype W is computed in."""
+        values = values.to(self.features.device, self.features.dtype)
+        if self.tokens.layout.pooling == "none":
+            return values
+        wide = values if values.ndim == 3 else values[:, :, None]
+        return self.tokens.layout.pool(wide).reshape(len(values), -1, *values.shape[2:])
+
+    def reduction(
+        self,
+        place: Tensor,
+        row: Tensor,
+        cell: Tensor,
+        weight: Tensor,
+        role: Tensor,
+        *,
+        scale: Tensor | None = None,
+        newlines: str = "all",
+    ) -> Reduction:
+        """The reduction whose kept token ``row[e]`` holds ``weight[e]`` of ``cell[e]``.
+
+        Args:
+            place: (K,) long, frame * L + cell where each kept token stands, in the order the LLM reads them.
+            row, cell, weight: (E,) each; cells count from 0 to T * L - 1.
+            role: (K,) uint8.
+            scale: (K,), what the method multiplies its means with; None where it emits means.
+            newlines: which grid rows' newlines stay where the layout has any: "all", or those "held" by a row that
+                keeps a token. The kept tokens are then put in order of their places.
+        """
+        kept, cells = len(place), self.tokens.layout.language_cells
+        width = self.tokens.layout.language_grid[1]
+        place, row, cell, weight, role = (each.cpu() for each in (place, row, cell, weight, role))
+        places = torch.stack((place // cells, place % cells // width, place % width), 1)
+        col = self.token.flatten()[cell]
+        ends = (self.tokens.role == int(Role.NEWLINE)).nonzero()[:, 0]
+        if len(ends):
+            end = self.tokens.place[ends]
+            if newlines == "held":
+                line = torch.tensor([self.tokens.layout.language_grid[0], 1])
+                held = torch.isin((end[:, :2] * line).sum(1), (places[:, :2] * line).sum(1))
+                ends, end = ends[held], end[held]
+            places = torch.cat((places, end))
+            order = (places * torch.tensor([cells * (width + 1), width + 1, 1])).sum(1).sort(stable=True).indices
+            new = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order)))
+            row = new[torch.cat((row, torch.arange(kept, len(order))))]
+            col = torch.cat((col, ends))
+            weight = torch.cat((weight, weight.new_ones(len(ends))))
+            role = torch.cat((role, role.new_full((len(ends),), int(Role.NEWLINE))))[order]
+            places = places[order]
+            scale = None if scale is None else torch.cat((scale.cpu(), scale.new_ones(len(ends), device="cpu")))[order]
+        device = self.tokens.features.device
+        factor = Sparse(row.to(device), col.to(device), weight.to(device), len(places), len(self.tokens.place))
+        return Reduction(factor, places, role, scale)
+
+    def selection(self, place: Tensor, *, newlines: str = "all") -> Reduction:
+        """The reduction that keeps cells as they are: (K,) long, frame * L + cell, in the order the LLM reads them."""
+        role = torch.full((len(place),), int(Role.KEPT), dtype=torch.uint8)
+        row = torch.arange(len(place))
+        return self.reduction(place, row, place, self.features.new_ones(len(place)), role, newlines=newlines)
+
+    def means(self, place: Tensor, row: Tensor, cell: Tensor, *, newlines: str = "all") -> Reduction:
+        """The reduction whose kept tokens are plain means of the cells named for them; see :meth:`reduction`."""
+        row = row.to(self.features.device)
+        members = torch.bincount(row, minlength=len(place))
+        role = torch.where(members.cpu() == 1, int(Role.KEPT), int(Role.MERGED)).to(torch.uint8)
+        return self.reduction(place, row, cell, (1 / members.to(self.features))[row], role, newlines=newlines)
+
+
+def top(scores: Tensor, count: int) -> Tensor:
+    """(..., L) to the ``count`` highest of the last axis, highest first; of equal ones, the earlier first."""
+    return scores.sort(dim=-1, descending=True, stable=True).indices[..., :count]
+
+
+def top_of_each(scores: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """(T, L) to bool: the ``counts[t]`` highest of each row; of equal ones, the earlier."""
+    order = scores.sort(dim=1, descending=True, stable=True).indices
+    chosen = torch.arange(scores.shape[1], device=scores.device) < torch.tensor(counts, device=scores.device)[:, None]
+    return torch.zeros_like(chosen).scatter(1, order, chosen)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """(..., d) to length 1; zeros stay zeros."""
+    return functional.normalize(vectors, dim=-1, eps=torch.finfo(vectors.dtype).tiny)

@@ -1,0 +1,111 @@
+"""Recorded cases of a method's released code, run through ours: the largest error, the decisions that differ.
+
+A case is a safetensors file with inputs and outputs as tensors and its settings as JSON under ``params``.
+Every method has a file here whose ``check`` runs one of its cases.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..errors import InputError
+from .findings import Case, Check, Findings
+
+__all__ = ["CaseResult", "Findings", "methods", "verify"]
+
+OWN = "anchor_transport"
+
+TOLERANCES = MappingProxyType({torch.float64: 1e-9, torch.float32: 2e-5})
+"""Largest error allowed relative to the largest recorded value."""
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """How one case came out in one dtype.
+
+    Args:
+        error: largest absolute error over the largest recorded value.
+        tolerance: what it may be.
+        decisions, near: masks and keeps that differ, and how many more differ within rounding of a threshold.
+    """
+
+    case: str
+    dtype: str
+    error: float
+    tolerance: float
+    decisions: int
+    near: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is in tolerance and every decision equal."""
+        return self.decisions == 0 and self.error <= self.tolerance
+
+
+def verify(folder: Path, dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCES)) -> Iterator[CaseResult]:
+    """Run every recorded case of a folder in each dtype.
+
+    Raises:
+        InputError: no case in the folder, a file that cannot be read, or a case of unknown kind.
+    """
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if not files:
+        raise InputError(f"No recorded case (*.safetensors) in {folder}; give the folder that holds them.")
+    for file in files:
+        tensors, params = _read(file)
+        check = _check_of(_method(folder, params))
+        for dtype in dtypes:
+            findings = Findings(tolerance=TOLERANCES[dtype])
+            cast = {key: t.to(dtype) if t.is_floating_point() else t for key, t in tensors.items()}
+            check(
+                cast | {f"recorded_{key}": tensor for key, tensor in tensors.items()},
+                params | {"case": file.stem},
+                dtype,
+                findings,
+            )
+            yield CaseResult(
+                file.stem,
+                str(dtype).removeprefix("torch."),
+                findings.error,
+                findings.tolerance,
+                findings.decisions,
+                findings.near,
+            )
+
+
+def methods() -> list[str]:
+    """Names of the methods whose cases can be run, AOT's own under ``anchor_transport``."""
+    return [module.name for module in pkgutil.iter_modules(__path__) if module.name != "findings"]
+
+
+def _method(folder: Path, params: dict[str, Any]) -> str:
+    """Whose case it is: as the case says, or as the folder or the one above is called; AOT's own otherwise."""
+    if "method" in params:
+        return str(params["method"])
+    folders = folder.resolve().name, folder.resolve().parent.name
+    return next((name for name in folders if name in methods()), OWN)
+
+
+def _check_of(method: str) -> Check:
+    if method not in methods():
+        raise InputError(f"Cases of {method!r} are not known here; there are {', '.join(methods())}.")
+    return importlib.import_module(f".{method}", __name__).check
+
+
+def _read(file: Path) -> tuple[Case, dict[str, Any]]:
+    try:
+        with safe_open(file, "pt") as stored:
+            params = json.loads(stored.metadata()["params"])
+            return {key: stored.get_tensor(key) for key in stored.keys()}, params  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file.name} cannot be read as a recorded case ({error}); fetch it again.") from error

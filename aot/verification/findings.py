@@ -1,0 +1,45 @@
+"""What a recorded case is, and the differences found while one runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Findings:
+    """Differences gathered while a case runs."""
+
+    error: float = 0.0
+    tolerance: float = 0.0
+    decisions: int = 0
+    near: int = 0
+
+    def values(self, ours: Tensor, recorded: Tensor) -> None:
+        """Compare values; a recording in float32 cannot be met closer than its own rounding."""
+        if ours.shape != recorded.shape:
+            self.error = float("inf")
+            return
+        scale = float(recorded.abs().max()) or 1.0
+        error = float((ours.double() - recorded.double()).abs().max()) / scale
+        self.error = max(self.error, error if math.isfinite(error) else float("inf"))
+        if recorded.dtype == torch.float32:
+            self.tolerance = max(self.tolerance, torch.finfo(torch.float32).eps / 2)
+
+    def decided(self, ours: Tensor, recorded: Tensor, near: Tensor | None = None) -> None:
+        """Compare decisions; where ``near`` is True a difference is rounding, not disagreement."""
+        differ = ours != recorded
+        excused = differ & near if near is not None else torch.zeros_like(differ)
+        self.near += int(excused.sum())
+        self.decisions += int((differ & ~excused).sum())
+
+
+Case = dict[str, Tensor]
+Check = Callable[[Case, dict[str, Any], torch.dtype, Findings], None]
+"""Runs one case: its tensors in the dtype asked for (as recorded under ``recorded_NAME``), its settings with its name
+under ``case``, the dtype, and where to put what differs."""
