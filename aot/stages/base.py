@@ -37,6 +37,18 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def share_kept(default: float = 0.0, otherwise: str = "what the other settings give") -> Any:
+    """The setting ``retention`` of a stage that meets budgets; 0 leaves the choice to the stage's other settings."""
+    help = "Share of the language grid to keep, met to the token."
+    return option(default, help if default else f"{help} 0 keeps {otherwise}.", low=0, high=1, step=0.01)
+
+
+def tokens_kept() -> Any:
+    """The setting ``keep_tokens`` of a stage that meets budgets."""
+    help = "Tokens of the whole video to keep, met exactly. 0 goes by the retention."
+    return option(0, help, low=0, high=100_000_000)
+
+
 @dataclass(frozen=True)
 class Part:
     """Which frames of which video a run of tokens is: all of them unless the video is streamed.

@@ -6,6 +6,7 @@ woven in here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -92,6 +93,7 @@ class Grid:
         *,
         scale: Tensor | None = None,
         newlines: str = "all",
+        stand: Tensor | None = None,
     ) -> Reduction:
         """The reduction whose kept token ``row[e]`` holds ``weight[e]`` of ``cell[e]``.
 
@@ -102,11 +104,12 @@ class Grid:
             scale: (K,), what the method multiplies its means with; None where it emits means.
             newlines: which grid rows' newlines stay where the layout has any: "all", or those "held" by a row that
                 keeps a token. The kept tokens are then put in order of their places.
+            stand: (K,) like place, what they are ordered by among newlines instead, for a method that orders them so.
         """
         kept, cells = len(place), self.tokens.layout.language_cells
         width = self.tokens.layout.language_grid[1]
         place, row, cell, weight, role = (each.cpu() for each in (place, row, cell, weight, role))
-        places = torch.stack((place // cells, place % cells // width, place % width), 1)
+        places = self._places(place)
         col = self.token.flatten()[cell]
         ends = (self.tokens.role == int(Role.NEWLINE)).nonzero()[:, 0]
         if len(ends):
@@ -115,8 +118,9 @@ class Grid:
                 line = torch.tensor([self.tokens.layout.language_grid[0], 1])
                 held = torch.isin((end[:, :2] * line).sum(1), (places[:, :2] * line).sum(1))
                 ends, end = ends[held], end[held]
-            places = torch.cat((places, end))
-            order = (places * torch.tensor([cells * (width + 1), width + 1, 1])).sum(1).sort(stable=True).indices
+            stands = places if stand is None else self._places(stand.cpu())
+            places, stands = torch.cat((places, end)), torch.cat((stands, end))
+            order = (stands * torch.tensor([cells * (width + 1), width + 1, 1])).sum(1).sort(stable=True).indices
             new = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order)))
             row = new[torch.cat((row, torch.arange(kept, len(order))))]
             col = torch.cat((col, ends))
@@ -127,6 +131,26 @@ class Grid:
         device = self.tokens.features.device
         factor = Sparse(row.to(device), col.to(device), weight.to(device), len(places), len(self.tokens.place))
         return Reduction(factor, places, role, scale)
+
+    def _places(self, place: Tensor) -> Tensor:
+        """(K,) frame * L + cell to (K, 3) frame, y and x."""
+        cells, width = self.tokens.layout.language_cells, self.tokens.layout.language_grid[1]
+        return torch.stack((place // cells, place % cells // width, place % cells % width), 1)
+
+    def rows(self, heads: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
+        """Kept tokens counted through the video, for methods that group each frame's cells.
+
+        Args:
+            heads: (T, S) long, the cells that a frame's tokens stand for, -1 behind those of frames with fewer.
+            owner: (T, L) long, which of its frame's heads each cell goes to.
+
+        Returns:
+            place (K,), frame * L + cell of every kept token; row (T * L,), the kept token each cell goes to.
+        """
+        present = heads >= 0
+        first = present.sum(1).cumsum(0) - present.sum(1)
+        frame = torch.arange(len(heads), device=heads.device)[:, None]
+        return (heads + frame * owner.shape[1])[present], (owner + first[:, None]).flatten()
 
     def selection(self, place: Tensor, *, newlines: str = "all") -> Reduction:
         """The reduction that keeps cells as they are: (K,) long, frame * L + cell, in the order the LLM reads them."""
@@ -152,6 +176,13 @@ def top_of_each(scores: Tensor, counts: tuple[int, ...]) -> Tensor:
     order = scores.sort(dim=1, descending=True, stable=True).indices
     chosen = torch.arange(scores.shape[1], device=scores.device) < torch.tensor(counts, device=scores.device)[:, None]
     return torch.zeros_like(chosen).scatter(1, order, chosen)
+
+
+def by_count(counts: tuple[int, ...]) -> Iterator[tuple[Tensor, int]]:
+    """Frames (n,) that have the same count, and that count, for each count there is."""
+    every = torch.tensor(counts)
+    for count in every.unique().tolist():
+        yield (every == count).nonzero()[:, 0], count
 
 
 def unit(vectors: Tensor) -> Tensor:

@@ -12,21 +12,17 @@ import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import InputError
-from .findings import Case, Check, Findings
+from .findings import TOLERANCES, Case, Check, Findings
 
 __all__ = ["CaseResult", "Findings", "methods", "verify"]
 
 OWN = "anchor_transport"
-
-TOLERANCES = MappingProxyType({torch.float64: 1e-9, torch.float32: 2e-5})
-"""Largest error allowed relative to the largest recorded value."""
 
 
 @dataclass(frozen=True)

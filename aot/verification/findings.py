@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+TOLERANCES = MappingProxyType({torch.float64: 1e-9, torch.float32: 2e-5})
+"""Largest error allowed relative to the largest recorded value."""
 
 
 @dataclass
@@ -20,8 +25,12 @@ class Findings:
     decisions: int = 0
     near: int = 0
 
-    def values(self, ours: Tensor, recorded: Tensor) -> None:
-        """Compare values; a recording in float32 cannot be met closer than its own rounding."""
+    def values(self, ours: Tensor, recorded: Tensor, *, computed: torch.dtype = torch.float64) -> None:
+        """Compare values; a recording in float32 cannot be met closer than its own rounding.
+
+        Args:
+            computed: the dtype the recording was computed in, which bounds how closely it can be met.
+        """
         if ours.shape != recorded.shape:
             self.error = float("inf")
             return
@@ -30,6 +39,8 @@ class Findings:
         self.error = max(self.error, error if math.isfinite(error) else float("inf"))
         if recorded.dtype == torch.float32:
             self.tolerance = max(self.tolerance, torch.finfo(torch.float32).eps / 2)
+        if computed == torch.float32:
+            self.tolerance = max(self.tolerance, TOLERANCES[torch.float32])
 
     def decided(self, ours: Tensor, recorded: Tensor, near: Tensor | None = None) -> None:
         """Compare decisions; where ``near`` is True a difference is rounding, not disagreement."""
