@@ -309,9 +309,9 @@ def _export(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 
 def _run(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    from ..nodes import headless
+    from ..nodes import run_command
 
-    return headless.command(options.workflow, options.set, options.base), 0
+    return run_command.command(options.workflow, options.set, options.base), 0
 
 
 def _compare(options: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import answering, models, pictures, serving, stages, video
+from . import answering, models, pictures, serving, stages, storage, video
 from .comfy import ComfyExtension, io
 
-NODES = video.NODES + models.NODES + stages.NODES + answering.NODES + serving.NODES + pictures.NODES
+NODES = video.NODES + models.NODES + storage.NODES + stages.NODES + answering.NODES + serving.NODES + pictures.NODES
 
 
 class AOTExtension(ComfyExtension):

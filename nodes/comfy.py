@@ -6,6 +6,7 @@ classes are imported, tested and run headless. A ComfyUI that is there but broke
 
 from __future__ import annotations
 
+import glob
 import mimetypes
 import re
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path, PureWindowsPath
 import torch
 
 from ..aot.errors import InputError
+from ..aot.files import make_folder
 
 HAS_COMFYUI = find_spec("comfy_api") is not None or find_spec("folder_paths") is not None
 
@@ -55,9 +57,9 @@ else:
 
 __all__ = [
     "HAS_COMFYUI", "ComfyExtension", "advanced", "directories", "empty_cache", "input_directory", "interrupted", "io",
-    "key_file", "list_input_files", "load_models", "model_folders", "model_patcher", "offload_device",
+    "key_file", "list_files", "list_input_files", "load_models", "model_folders", "model_patcher", "offload_device",
     "output_directory", "progress", "resolve_file", "room_for_weights", "send_text", "temp_directory", "torch_device",
-    "ui", "unload_model",
+    "ui", "unload_model", "unused_output",
 ]  # fmt: skip
 
 MODEL_CATEGORIES = ("VLLM", "LLM", "text_encoders")
@@ -86,6 +88,29 @@ def list_input_files(content_types: Iterable[str] = ("video",)) -> list[str]:
     folder = input_directory()
     files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
     return sorted(path.name for path in files if _content_type(path) in wanted)
+
+
+def list_files(kind: str, suffix: str) -> list[tuple[str, float]]:
+    """Files with a suffix anywhere in the input or output folder: the names workflows call them by, and their times."""
+    folder = {"input": input_directory, "output": output_directory}[kind]()
+    label = "" if kind == "input" else f" [{kind}]"
+    files = [path for path in folder.rglob(f"*{suffix}") if path.is_file()] if folder.is_dir() else []
+    return [(f"{path.relative_to(folder).as_posix()}{label}", path.stat().st_mtime) for path in files]
+
+
+def unused_output(prefix: str, suffix: str) -> Path:
+    """A file in the output folder that is not there yet: ``prefix_00001_`` and so on, its folder made.
+
+    InputError where the prefix leads out of the output folder, or its folder cannot be made.
+    """
+    parts = PureWindowsPath(prefix)
+    if not parts.name or "\0" in prefix or parts.drive or parts.root or ".." in parts.parts:
+        raise InputError(f"filename_prefix is {prefix!r}; give a relative name in the output folder, without '..'.")
+    start = output_directory().resolve().joinpath(*parts.parts)
+    make_folder(start.parent)
+    taken = (path.name.removeprefix(f"{start.name}_")[:5] for path in start.parent.glob(f"{glob.escape(start.name)}_*"))
+    last = max((int(number) for number in taken if number.isdecimal()), default=0)
+    return start.with_name(f"{start.name}_{last + 1:05}_{suffix}")
 
 
 def _content_type(path: Path) -> str:

@@ -37,12 +37,16 @@ class Broken:
 
 @dataclass(frozen=True)
 class Node:
-    """A node to execute; each of `inputs` is a :class:`Link`, a :class:`Broken` link or a constant."""
+    """A node to execute; each of `inputs` is a :class:`Link`, a :class:`Broken` link or a constant.
+
+    `pack` is the registry name of the pack it is from, where the file says.
+    """
 
     id: str
     type: str
     title: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    pack: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f'"{self.title}" (node {self.id})'
@@ -160,7 +164,10 @@ class _Canvas:
                 source = self._follow(socket, socket["type"], frozenset())
                 if source is not None:
                     inputs[socket["name"]] = source
-            nodes[key] = Node(key, raw["type"], raw.get("title") or _title(raw["type"], self.classes), inputs)
+            about = raw.get("properties") or {}
+            pack = str(about.get("cnr_id") or about.get("aux_id") or "")
+            title = raw.get("title") or _title(raw["type"], self.classes)
+            nodes[key] = Node(key, raw["type"], title, inputs, pack)
         return self._without_muted(nodes)
 
     def _widget_values(self, raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,27 +9,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from ..aot.answering import Answer
 from ..aot.errors import InputError
-from .comfy import directories, io
+from .comfy import io
 from .graph import Broken, Graph, Link, Node, fits, is_widget, load_workflow, sockets, to_graph
 
 __all__ = [
     "Event", "Graph", "Link", "Node", "Problem", "Result",
-    "check", "command", "load_workflow", "override", "registry", "run", "to_graph",
+    "check", "load_workflow", "override", "registry", "run", "to_graph",
 ]  # fmt: skip
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -367,35 +363,3 @@ def _together(shown: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         return shown[0]
     names = dict.fromkeys(name for each in shown for name in each)
     return {name: [value for each in shown for value in each.get(name, ())] for name in names}
-
-
-def command(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]:
-    """What `aot run` does: run a file with this pack's nodes, print what they show, and report it all.
-
-    `base` holds the folders input, output and temp. Raises InputError as :func:`run` does.
-    """
-    from . import NODES
-
-    with directories(base), tqdm(desc="run", file=sys.stderr, leave=False) as bar:
-
-        def on_event(event: Event) -> None:
-            bar.total = event.total
-            bar.set_postfix_str(event.node.title)
-            if event.result:
-                bar.update()
-
-        results = run(to_graph(load_workflow(path), registry(NODES)), overrides, on_event)
-    shown = [_report(result) for result in results.values()]
-    for entry in shown:
-        print(f"{entry['title']} ({entry['seconds']:.2f} s)", *entry["text"], *entry["images"], sep="\n    ")
-    values = [value for result in results.values() for output in result.outputs for value in output]
-    answers = [value.to_dict() for value in values if isinstance(value, Answer)]
-    return {"workflow": path.name, "nodes": shown, "answers": answers}
-
-
-def _report(result: Result) -> dict[str, Any]:
-    images = [f"{image['type']}/{image['filename']}" for image in result.ui.get("images", ())]
-    text = [line for part in result.ui.get("text", ()) for line in str(part).splitlines()]
-    node = result.node
-    about = {"id": node.id, "type": node.type, "title": node.title, "seconds": result.seconds}
-    return {**about, "text": text, "images": images}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from .comfy import (
     torch_device,
     unload_model,
 )
+from .needs import Kind
 from .sockets import AOTVLLM, AOTFrames, AOTTokens
 
 CATEGORY = "AOT"
@@ -120,6 +122,12 @@ def located(model: str, fetch: bool) -> Path | None:
     return download(model, home, on_progress=watch(1))
 
 
+def _present(model: str, inputs: Mapping[str, Any]) -> None:
+    """Nothing, or an InputError where a model is neither there nor to be downloaded."""
+    if not (inputs.get("download") and model in PUBLISHED):
+        located(model, False)
+
+
 def not_offered(name: str, value: str, offered: Iterable[str]) -> str:
     """What is wrong with a choice that is not there, and where models belong."""
     where = " Models are folders under models/VLLM." if name == "model" else ""
@@ -151,6 +159,8 @@ def watch(total: int) -> Any:
 
 class AOTLoadVLLM(io.ComfyNode):
     """A video LLM from ComfyUI's model folders, or the embedded one."""
+
+    NEEDS = MappingProxyType({"model": Kind("model", _present)})
 
     @classmethod
     def define_schema(cls) -> io.Schema:

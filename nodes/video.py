@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from ..aot.errors import InputError
 from ..aot.video import MODES, Frames, Sampling, load_video, require_components_fit, resample
 from .comfy import io, list_input_files, resolve_file
+from .needs import Kind
 from .sockets import AOTFrames
 
 CATEGORY = "AOT/video"
@@ -78,6 +80,8 @@ def summary(frames: Frames) -> str:
 
 class AOTLoadVideo(io.ComfyNode):
     """A file in the input folder to frames."""
+
+    NEEDS = MappingProxyType({"video": Kind("clip", lambda name, _: resolve_file(name))})
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from comfyui_aot.nodes.headless import command
+from comfyui_aot.nodes.run_command import command
 from comfyui_aot.tests.comfyui.client import Refused
 
 CHECKOUT = Path(__file__).parents[2]

@@ -1,0 +1,129 @@
+"""Nodes that keep tokens in a file, and bring them back: encode today, reduce and answer another day."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from ..aot.errors import InputError
+from ..aot.storage import load, save
+from ..aot.streaming import Stream
+from ..aot.tokens import VideoTokens
+from .comfy import io, list_files, output_directory, resolve_file, unused_output
+from .models import ready
+from .needs import Kind
+from .sockets import AOTTokens
+
+CATEGORY = "AOT"
+SUFFIX = ".aot.safetensors"
+"""Tells files of tokens from files of weights."""
+NOTHING = "(saved tokens appear here)"
+"""Shown where there is no file yet."""
+
+
+def saved_tokens() -> list[str]:
+    """Token files in ComfyUI's output and input folders, newest first, as workflows name them."""
+    found = list_files("output", SUFFIX) + list_files("input", SUFFIX)
+    return [name for name, _ in sorted(found, key=lambda each: -each[1])]
+
+
+def described(tokens: VideoTokens) -> str:
+    """One line about tokens that were saved or read."""
+    road = ", ".join(record.name for record in tokens.history)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (tokens.features, *tokens.extras.values())) / 2**20
+    return f"{tokens.tokens_kept} of {tokens.tokens_full} tokens of {tokens.model} ({road}), {size:.0f} MiB"
+
+
+class AOTSaveTokens(io.ComfyNode):
+    """Tokens to a file in the output folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Its inputs and outputs."""
+        return io.Schema(
+            node_id="AOTSaveTokens",
+            display_name="Save Tokens (AOT)",
+            category=CATEGORY,
+            description="Write tokens with their way back to the video's cells to a file in ComfyUI's output folder; "
+            "nothing there is overwritten.",
+            inputs=[
+                AOTTokens.Input("tokens", tooltip="Of Encode Video, or of any stage."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="aot_tokens/video",
+                    tooltip="Folder and start of the name within ComfyUI's output folder; a number is added.",
+                ),
+            ],
+            outputs=[
+                AOTTokens.Output(display_name="tokens", tooltip="The same tokens."),
+                io.String.Output(display_name="file", tooltip="The file's name, for Load Tokens."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, tokens: VideoTokens | Stream, filename_prefix: str) -> io.NodeOutput:
+        """Write."""
+        tokens = ready(tokens)
+        path = unused_output(filename_prefix, SUFFIX)
+        save(tokens, path)
+        name = f"{path.relative_to(output_directory().resolve()).as_posix()} [output]"
+        return io.NodeOutput(tokens, name, ui={"text": (f"{name}: {described(tokens)}",)})
+
+
+class AOTLoadTokens(io.ComfyNode):
+    """A file's tokens."""
+
+    NEEDS = MappingProxyType({"file": Kind("tokens", lambda name, inputs: "saved" in inputs or resolve_file(name))})
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Its inputs and outputs."""
+        files = saved_tokens()
+        return io.Schema(
+            node_id="AOTLoadTokens",
+            display_name="Load Tokens (AOT)",
+            category=CATEGORY,
+            description="Read tokens that Save Tokens wrote, from ComfyUI's output or input folder: no video is "
+            "decoded or encoded.",
+            inputs=[
+                io.Combo.Input(
+                    "file", options=files or [NOTHING], tooltip="Files of tokens in the output and input folders."
+                ),
+                io.String.Input(
+                    "saved",
+                    default="",
+                    optional=True,
+                    force_input=True,
+                    tooltip="A name from Save Tokens, which is then read in place of the file chosen above.",
+                ),
+            ],
+            outputs=[AOTTokens.Output(display_name="tokens", tooltip="For stages, pictures and Answer.")],
+        )
+
+    @classmethod
+    def execute(cls, file: str, saved: str = "") -> io.NodeOutput:
+        """Read."""
+        tokens = load(resolve_file(saved or file))
+        return io.NodeOutput(tokens, ui={"text": (described(tokens),)})
+
+    @classmethod
+    def validate_inputs(cls, file: str, saved: str = "") -> bool | str:
+        """Whether the file chosen is there, said before the run; one that is linked is not known yet."""
+        if file is None or saved is None:
+            return True
+        try:
+            resolve_file(saved or file)
+        except InputError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, saved: str = "") -> tuple[int, int]:
+        """A file that was written anew is read anew; a linked name is known by what it is linked to."""
+        if saved is None:
+            return 0, 0
+        stat = resolve_file(saved or file).stat()
+        return stat.st_mtime_ns, stat.st_size
+
+
+NODES = (AOTSaveTokens, AOTLoadTokens)
