@@ -20,7 +20,7 @@ from .token_map import TokenMap
 from .tokens import Layout, Role, StageRecord, VideoTokens
 
 FORMAT = "aot-tokens"
-VERSION = "1"
+VERSION = "2"
 
 TENSORS = ("features", "place", "role", "shallow", "deep", "timestamps")
 
