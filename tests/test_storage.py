@@ -78,7 +78,7 @@ def test_a_truncated_file_is_refused(file, keep):
 
 def test_another_version_is_refused(file):
     rewrite(file, metadata={"version": "99"})
-    with pytest.raises(InputError, match="version 99 where aot-tokens version 1"):
+    with pytest.raises(InputError, match="version 99 where aot-tokens version 2"):
         storage.load(file)
 
 
