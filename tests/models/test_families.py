@@ -215,13 +215,30 @@ def after_video(small, video, at, layout):
     return at + max(layout.grid)
 
 
+LAYERS = (("shallow", 1), ("deep", 4), ("last", 5))
+"""Of the small models' towers."""
+
+
+@torch.no_grad()
+def test_keys_are_the_last_blocks_projections_averaged_over_heads(small, tokens, clip):
+    if not small.family.startswith("llava"):
+        pytest.skip("its keys are those of several patches, or turned by their places")
+    tower, seen = small.model.model.vision_tower, []
+    projections = [module for name, module in tower.named_modules() if name.endswith("k_proj")]
+    hook = projections[5].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    tower(small.preprocess(clip))
+    hook.remove()
+    heads = small.model.config.vision_config.num_attention_heads
+    torch.testing.assert_close(tokens.extras["keys"], seen[0].unflatten(2, (heads, -1)).mean(2))
+
+
 @torch.no_grad()
 def test_importance_is_the_column_sums_of_eager_attention(small, tokens, clip):
     layout = tokens.layout
     if small.family.startswith("llava"):
         tower = small.model.model.vision_tower
         attentions = eager(tower, lambda: tower(small.preprocess(clip), output_attentions=True).attentions)
-        expected = {name: attentions[layer].sum(2).mean(1) for name, layer in (("shallow", 1), ("deep", 4))}
+        expected = {name: attentions[layer].sum(2).mean(1) for name, layer in LAYERS}
     elif small.family == "internvl":
         tower, seen = small.model.model.vision_tower, []
         hooks = [
@@ -231,12 +248,13 @@ def test_importance_is_the_column_sums_of_eager_attention(small, tokens, clip):
         eager(tower, lambda: tower(small.preprocess(clip)))
         for hook in hooks:
             hook.remove()
-        sums = {name: seen[layer].sum(2).mean(1)[:, 1:] for name, layer in (("shallow", 1), ("deep", 4))}
+        sums = {name: seen[layer].sum(2).mean(1)[:, 1:] for name, layer in LAYERS}
         expected = {name: each.reshape(-1, 4, 2, 4, 2).sum((2, 4)).flatten(1) for name, each in sums.items()}
     else:
         expected = qwen_importance(small, clip, layout)
     for name, values in expected.items():
-        torch.testing.assert_close(getattr(tokens, name), values, atol=1e-4, rtol=0)
+        found = tokens.extras[name] if name == "last" else getattr(tokens, name)
+        torch.testing.assert_close(found, values, atol=1e-4, rtol=0)
 
 
 def eager(tower, run):
@@ -251,7 +269,7 @@ def qwen_importance(small, clip, layout):
     """Column sums of softmax(q k') of a frame's patches at two blocks, a hook away from the tower."""
     visual = small.model.model.visual
     layers = small.importance_layers()
-    blocks = {name: visual.blocks[layer].attn for name, layer in zip(("shallow", "deep"), layers, strict=False)}
+    blocks = {name: visual.blocks[layer].attn for name, layer in zip(("shallow", "deep", "last"), layers, strict=True)}
     seen = {}
 
     def note(name):
