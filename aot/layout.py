@@ -78,12 +78,12 @@ class Layout:
     def pool(self, features: Tensor) -> Tensor:
         """(T, N, D) to (T, L, D), bit by bit as the stock models pool; the pooling matrix says the same of W."""
         height, width = self.grid
-        images = features.reshape(-1, height, width, features.shape[-1]).permute(0, 3, 1, 2).contiguous()
+        images = features.reshape(-1, height, width, features.shape[-1]).permute(0, 3, 1, 2)
         if self.pooling == "bilinear":
             images = functional.interpolate(images, size=self.language_grid, mode="bilinear")
         elif self.pooling == "average":
             images = functional.avg_pool2d(images, 2)
-        return images.flatten(2).mT
+        return images.permute(0, 2, 3, 1).flatten(1, 2)
 
     def language_places(self) -> Tensor:
         """(L, 2) long: y and x of a pooled frame's tokens in reading order; a newline stands at x = w."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..aot.solvers import UnconvergedWarning
 from ..aot.stages import Stage, stages
+from ..aot.stages.grid import SubstituteWarning
 from ..aot.streaming import Stream
 from ..aot.tokens import VideoTokens
 from .comfy import advanced, io
@@ -76,7 +77,8 @@ def stage_node(kind: type[Stage]) -> type[io.ComfyNode]:
             if isinstance(tokens, Stream):
                 return io.NodeOutput(tokens.then(stage), ui={"text": ("streamed when tokens are needed",)})
             with warnings.catch_warnings(record=True) as warned:
-                warnings.simplefilter("always", UnconvergedWarning)
+                for kind_of_warning in (UnconvergedWarning, SubstituteWarning):
+                    warnings.simplefilter("always", kind_of_warning)
                 reduced = stage(tokens)
             return io.NodeOutput(reduced, ui={"text": (summary(tokens, reduced, warned),)})
 

@@ -161,8 +161,14 @@ class Stage:
         Raises:
             InputError: the budget is under that, or above what there is.
         """
-        if not (self.retention or self.keep_tokens):
-            return None
+        return self.shares(layout, part, least) if self.retention or self.keep_tokens else None
+
+    def shares(self, layout: Layout, part: Part, least: int = 1) -> tuple[int, ...]:
+        """As :meth:`counts`, of a stage that always has a budget.
+
+        Raises:
+            InputError: none is set, it is under ``least`` tokens a frame, or above what there is.
+        """
         video = dataclasses.replace(layout, frames=part.frames)
         most = part.frames * layout.language_cells
         total = wanted(self.title, self.retention, self.keep_tokens, video, least * part.frames, most)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,16 @@ from ..tokens import Layout, Role, VideoTokens
 from .base import Part, Reduction, option
 from .settings import ClipStage, TransportStage, shared
 from .walking import Clips, Rules, Walk, below_quantile, lowest, lowest_of_each, walk
+
+
+class Decided(NamedTuple):
+    """What becomes of a video's clips, as :func:`emit` takes it."""
+
+    clips: Clips
+    walk: Walk
+    originals: Tensor
+    distinct: Tensor
+    updated: Tensor
 
 
 @dataclass(frozen=True)
@@ -99,12 +110,21 @@ class InterFrame(TransportStage, ClipStage):
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Rows picked from the tokens and from one block of updated anchors a clip."""
+        return emit(tokens, *self._decided(tokens), self.order, rows_end=self.exact)
+
+    def explained(self, tokens: VideoTokens) -> Tensor:
+        """(K,) float64 q: how clearly the best anchor explains each given token; infinite where not asked."""
+        clips, result, *_ = self._decided(tokens.to_language_grid())
+        q = result.q.new_full((int(clips.valid.sum()),), torch.inf)
+        return q.index_copy_(0, clips.token[clips.valid], result.q[clips.valid])
+
+    def _decided(self, tokens: VideoTokens) -> Decided:
         lengths = self.cut(tokens.timestamps) or self.cut_by_content(frame_means(tokens))
         clips = Clips.cut(tokens, lengths)
         rules = Rules(
             self.cost(COSINE_LIMIT), self._solver, self.marginal, self.scaling, self.aggregation, self.time_scale
         )
-        return self._on_budget(tokens, clips, rules) if self.exact else self._as_released(tokens, clips, rules)
+        return self._on_budget(tokens, clips, rules) if self.exact else self._as_released(clips, rules)
 
     @property
     def _solver(self) -> Solver:
@@ -112,14 +132,14 @@ class InterFrame(TransportStage, ClipStage):
         solver = self.transport
         return dataclasses.replace(solver, name="early") if solver.looks_at_the_batch else solver
 
-    def _as_released(self, tokens: VideoTokens, clips: Clips, rules: Rules) -> Reduction:
+    def _as_released(self, clips: Clips, rules: Rules) -> Decided:
         anchors = clips.valid[:, 0]
         sources = _behind_keyframes(clips.valid)
         result = walk(clips, anchors, sources, rules, lambda q, step: below_quantile(q, self.keep_ratio))
         originals = anchors & ~clips.updated[:, None] if not self.repeat else anchors
-        return emit(tokens, clips, result, originals, result.distinct, anchors & clips.updated[:, None], self.order)
+        return Decided(clips, result, originals, result.distinct, anchors & clips.updated[:, None])
 
-    def _on_budget(self, tokens: VideoTokens, clips: Clips, rules: Rules) -> Reduction:
+    def _on_budget(self, tokens: VideoTokens, clips: Clips, rules: Rules) -> Decided:
         cells, updated = clips.cells, clips.updated
         following = _behind_keyframes(cells)
         copies = 1 + (updated & self.repeat).long()
@@ -143,7 +163,7 @@ class InterFrame(TransportStage, ClipStage):
         sources[:, 0] &= ~anchors & updated[:, None]
         distinct = self._distinct(clips, anchors, sources, following, rules, left)
         result = walk(clips, anchors, sources, rules, lambda q, step: distinct[:, step])
-        return emit(tokens, clips, result, originals, distinct, anchors & updated[:, None], self.order, rows_end=True)
+        return Decided(clips, result, originals, distinct, anchors & updated[:, None])
 
     def _distinct(
         self, clips: Clips, anchors: Tensor, sources: Tensor, following: Tensor, rules: Rules, count: int

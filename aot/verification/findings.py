@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..tokens import Layout, VideoTokens
 
 TOLERANCES = MappingProxyType({torch.float64: 1e-9, torch.float32: 2e-5})
 """Largest error allowed relative to the largest recorded value."""
@@ -44,6 +45,9 @@ class Findings:
 
     def decided(self, ours: Tensor, recorded: Tensor, near: Tensor | None = None) -> None:
         """Compare decisions; where ``near`` is True a difference is rounding, not disagreement."""
+        if ours.shape != recorded.shape:
+            self.decisions += max(ours.numel(), recorded.numel())
+            return
         differ = ours != recorded
         excused = differ & near if near is not None else torch.zeros_like(differ)
         self.near += int(excused.sum())
@@ -54,3 +58,23 @@ Case = dict[str, Tensor]
 Check = Callable[[Case, dict[str, Any], torch.dtype, Findings], None]
 """Runs one case: its tensors in the dtype asked for (as recorded under ``recorded_NAME``), its settings with its name
 under ``case``, the dtype, and where to put what differs."""
+
+
+def fresh(features: Tensor, newline: Tensor | None = None) -> VideoTokens:
+    """A recorded case's video, on a square language grid already; methods that look at features alone need no more.
+
+    Args:
+        features: (T, N, D).
+        newline: (D,), where every grid row ends in one.
+    """
+    frames, cells = features.shape[:2]
+    layout = Layout(frames, (math.isqrt(cells),) * 2, "none", "none" if newline is None else "grid")
+    attention = torch.ones(frames, cells)
+    return VideoTokens.encoded(features, layout, attention, attention, torch.arange(frames).double(), newline=newline)
+
+
+def sources_of(reduced: VideoTokens) -> Tensor:
+    """(K,) long: which of the language grid's tokens stands where each token does, newlines at the ends of rows."""
+    (height, width), newlines = reduced.layout.language_grid, reduced.layout.newlines
+    line = width + (1 if newlines else 0)
+    return (reduced.place * torch.tensor([height * line, line, 1])).sum(1)

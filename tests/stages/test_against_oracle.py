@@ -20,15 +20,6 @@ CHECKS = settings(
 pytestmark = pytest.mark.filterwarnings("ignore:.*marginal error")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Problems this small take several times as long where threads have to wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def video(frames, grid, *, dim=5, seed=0, pooling="bilinear", newline="one_token", dtype=torch.float64):
     """A random video: one smooth scene, noise, and a cut in the middle."""
     generator = torch.Generator().manual_seed(seed)

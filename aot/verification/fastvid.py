@@ -1,0 +1,46 @@
+"""FastVID's recorded cases."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from ..stages.base import Part
+from ..stages.fastvid import FastVID
+from ..stages.grid import Grid
+from ..tokens import Extra, Layout, VideoTokens
+from .findings import Case, Findings
+
+
+def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
+    """Segments, salient cells, and the whole stage with the noise the authors drew."""
+    frames, cells, _ = case["features"].shape
+    side = math.isqrt(cells)
+    attention = case["attention"]
+    tokens = VideoTokens.encoded(
+        case["features"],
+        Layout(frames, (side, side), "none", "none"),
+        attention,
+        attention,
+        torch.arange(frames, dtype=torch.float64),
+        extras={Extra.HEAD: attention, Extra.GLOBAL: case["global_features"]},
+    ).to_language_grid()
+    stage = FastVID(
+        retention_ratio=params["retention"],
+        context_share=params["context_share"],
+        min_segments=params["min_segments"],
+        similarity=params["tau"],
+        anchor_stride=params["anchor_stride"],
+        anchor_weight=params["beta"],
+    )
+    grid = Grid.of(stage.title, tokens)
+    findings.decided(torch.tensor(stage.segments(grid)), case["segments"])
+    count = case["salient"].shape[1]
+    findings.decided(stage.salient(grid, (count,) * frames).nonzero()[:, 1].reshape(frames, -1), case["salient"])
+    reduction = stage.build(tokens, Part(0, frames), case["noise"].flatten())
+    reduced = tokens.reduced(reduction.factor, reduction.place, reduction.role)
+    findings.decided((reduction.place * torch.tensor([cells, side, 1])).sum(1), case["source"])
+    recorded = case["recorded_tokens"]
+    findings.values(reduced.features, recorded, computed=recorded.dtype)
