@@ -1,0 +1,286 @@
+"""Where every kept token comes from and where every source cell went: W, thinned so that a browser can hold it.
+
+W is dense inside a clip, yet a few hundred cells make up nearly all of a token. Of every token the largest weights are
+kept until they come to a share of it, and of every source cell the largest; the rest is left out and said to be.
+Everything here is NumPy on the CPU.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..errors import InputError
+from ..layout import POOLINGS, Layout
+from ..tokens import Role, VideoTokens
+from ..video import Frames
+from .cells import COLOURS
+from .fates import Fate
+
+COVERED = 0.99
+"""Share of a token's weight at which its smaller entries are left out."""
+
+MOST_ENTRIES = 200_000
+"""Entries of W that are sent to a browser at most: 1.6 MB with the longest source numbers, as base64."""
+
+MOST_TOKENS = 100_000
+"""Kept tokens that are sent to a browser at most: 4 MB of places and figures as base64, when there are that many."""
+
+LEVELS = 65535
+"""Steps of a weight as it is sent, from nothing to the largest weight of its token."""
+
+LARGEST_SIDE = 640
+"""Pixels of a frame as it is sent, on its longer side."""
+
+QUALITY = 85
+"""Of the frames' JPEG files."""
+
+NAMES = {
+    Role.KEPT: "kept",
+    Role.KEYFRAME: "keyframe",
+    Role.DISTINCT: "distinct",
+    Role.MERGED: "updated",
+    Role.NEWLINE: "newline",
+}
+"""What a token of each role is called in pictures."""
+
+
+@dataclass(frozen=True, eq=False)
+class Transport:
+    """W as far as it can be shown, token by token, the largest entry of each token first.
+
+    Args:
+        layout: how the source tokens lie.
+        token_grid: (h, w) that the tokens' places are on: the language grid, or the encoder's while nothing is pooled.
+        place: (K, 3) int64, frame, y and x of each kept token.
+        role: (K,) uint8 of :class:`Role`.
+        start: (K + 1,) int64: entries ``start[k]`` up to ``start[k + 1]`` are token k's.
+        source: (E,) int64, the entries' source tokens.
+        weight: (E,) float64, the entries of W.
+        own: (K,) float64, each token's weight on the encoder cells at its own place, of all of W.
+        speaks: (K,) float64, the source cells that a token stands for: every cell counts as one, divided among the
+            tokens it went to in proportion to W's entries; of all of W.
+        mass: (S,) float64, the column sums of W: how much of each source token is in the kept ones.
+        scale: (K,) float64, what a token is multiplied with beside W, 1 where it is a mean.
+        entries: entries that all of W has.
+    """
+
+    layout: Layout
+    token_grid: tuple[int, int]
+    place: np.ndarray
+    role: np.ndarray
+    start: np.ndarray
+    source: np.ndarray
+    weight: np.ndarray
+    own: np.ndarray
+    speaks: np.ndarray
+    mass: np.ndarray
+    scale: np.ndarray
+    entries: int
+
+    @property
+    def kept(self) -> int:
+        """K, the number of kept tokens."""
+        return len(self.role)
+
+    @cached_property
+    def row(self) -> np.ndarray:
+        """(E,) int64, the entries' kept tokens."""
+        return np.repeat(np.arange(self.kept), np.diff(self.start))
+
+    @cached_property
+    def shown(self) -> np.ndarray:
+        """(K,) float64, the share of each token's weight that its entries here come to."""
+        return np.bincount(self.row, self.weight, self.kept)
+
+    def maps(self, token: int) -> np.ndarray:
+        """(T, H, W) float64: the weights of one token on the encoder's cells; newlines are left out."""
+        layout = self.layout
+        part = slice(self.start[token], self.start[token + 1])
+        flat = np.zeros(layout.frames * layout.sources)
+        flat[self.source[part]] = self.weight[part]
+        cells = flat.reshape(layout.frames, layout.sources)[:, : layout.cells]
+        return cells.reshape(layout.frames, *layout.grid)
+
+    @classmethod
+    def of(cls, tokens: VideoTokens, *, covered: float = COVERED, most: int = MOST_ENTRIES) -> Transport:
+        """W of these tokens, thinned.
+
+        Args:
+            tokens: anything from freshly encoded to fully reduced.
+            covered: share of a token's weight at which its smaller entries are left out.
+            most: entries at most; where ``covered`` needs more, a smaller share is shown, the same for all tokens.
+
+        Raises:
+            InputError: there are more than ``MOST_TOKENS`` tokens.
+        """
+        if tokens.map.kept > MOST_TOKENS:
+            raise InputError(
+                f"{tokens.map.kept} tokens are too many to explore in a browser, which takes {MOST_TOKENS}; "
+                "reduce them first, or encode fewer frames."
+            )
+        matrix = tokens.map.means.sparse()
+        filled = matrix.values().numpy() > 0
+        (row, source), weight = matrix.indices().numpy()[:, filled], matrix.values().numpy()[filled]
+        layout, place = tokens.layout, tokens.place.cpu().numpy()
+        mass = np.bincount(source, weight, tokens.map.source)
+        thin = _thinned(row, source, weight, tokens.map.kept, covered, most)
+        return cls(
+            layout=layout,
+            token_grid=layout.language_grid if tokens.pooled else layout.grid,
+            place=place,
+            role=tokens.role.cpu().numpy(),
+            start=np.concatenate(([0], np.cumsum(np.bincount(row[thin], minlength=tokens.map.kept)))),
+            source=source[thin],
+            weight=weight[thin],
+            own=_own_share(row, source, weight, place, layout, tokens.pooled),
+            speaks=_cells_spoken_for(row, source, weight / mass[source], tokens.map.kept, layout),
+            mass=mass,
+            scale=tokens.map.row_mass().cpu().numpy(),
+            entries=len(weight),
+        )
+
+
+def _thinned(
+    row: np.ndarray, source: np.ndarray, weight: np.ndarray, kept: int, covered: float, most: int
+) -> np.ndarray:
+    """Indices of the entries to show, row after row, the largest of each row first.
+
+    Args:
+        row, source, weight: (nnz,) the entries of W.
+        kept: rows of W.
+    """
+    largest = np.zeros(kept)
+    np.maximum.at(largest, row, weight)
+    seen = np.flatnonzero(weight * (2 * LEVELS) >= largest[row])
+    order = seen[np.lexsort((-weight[seen], row[seen]))]
+    row, source, weight = row[order], source[order], weight[order]
+    leads = _largest_of_each(source, weight, most // 2)
+    room = most - np.count_nonzero(leads)
+    before = np.cumsum(weight) - weight
+    first = np.flatnonzero(np.diff(row, prepend=-1))
+    before -= np.repeat(before[first], np.diff(np.append(first, len(row))))
+    before[first] = -1
+    wanted = before < covered * (1 - 1e-9)
+    if np.count_nonzero(wanted) > room:
+        wanted &= (before < np.partition(before, room)[room]) | (before < 0)
+    return order[wanted | leads]
+
+
+def _largest_of_each(source: np.ndarray, weight: np.ndarray, most: int) -> np.ndarray:
+    """(n,) bool: the largest entry of every column, of the heaviest ``most`` columns where there are more."""
+    by_source = np.lexsort((-weight, source))
+    first = by_source[np.flatnonzero(np.diff(source[by_source], prepend=-1))]
+    leads = np.zeros(len(source), dtype=bool)
+    leads[first[np.argsort(-weight[first], kind="stable")[:most]]] = True
+    return leads
+
+
+def _own_share(
+    row: np.ndarray, source: np.ndarray, weight: np.ndarray, place: np.ndarray, layout: Layout, pooled: bool
+) -> np.ndarray:
+    """(K,) float64: each token's weight on the encoder cells that its own place is pooled from."""
+    frame, within = np.divmod(source, layout.sources)
+    t, y, x = place[row].T
+    own = (frame == t) & (within < layout.cells) & (x < (layout.language_grid if pooled else layout.grid)[1])
+    row, weight, within, y, x = (part[own] for part in (row, weight, within, y, x))
+    pooling = POOLINGS[layout.pooling if pooled else "none"]
+    down, across = (pooling(side).numpy() > 0 for side in layout.grid)
+    here = down[y, within // layout.grid[1]] & across[x, within % layout.grid[1]]
+    return np.bincount(row, weight * here, len(place))
+
+
+def _cells_spoken_for(row: np.ndarray, source: np.ndarray, part: np.ndarray, kept: int, layout: Layout) -> np.ndarray:
+    """(K,) float64: how many source cells each token stands for, from each entry's part in its column."""
+    return np.bincount(row, part * (source % layout.sources < layout.cells), kept)
+
+
+def one_frame_each(tokens: VideoTokens, frames: Frames) -> Frames:
+    """The frames to draw these tokens on: all that were encoded, or the first of those the encoder takes as one.
+
+    Raises:
+        InputError: the frames are not the tokens' in number.
+    """
+    if frames.count != tokens.frames_shown:
+        raise InputError(
+            f"The tokens describe {tokens.frames_shown} frames and {frames.count} frames were given to draw them on; "
+            "connect the same frames that were encoded."
+        )
+    together = frames_together(tokens)
+    return Frames(frames.pixels[::together].contiguous(), frames.timestamps[::together], frames.source)
+
+
+def frames_together(tokens: VideoTokens) -> int:
+    """How many frames of the video the encoder takes as one."""
+    return -(-tokens.frames_shown // tokens.layout.frames)
+
+
+def packed(tokens: VideoTokens, transport: Transport) -> dict[str, Any]:
+    """What the explorer in the browser is given, as plain JSON-ready types; arrays are base64, little-endian.
+
+    ``place`` (K, 3) uint16, ``role`` (K,) uint8, ``start`` (K + 1,) uint32, ``source`` (E,) uint16 or uint32 by
+    ``source_bits``, ``weight`` (E,) uint16 in ``levels`` steps of its token's ``largest`` (K,) float32, ``own``,
+    ``speaks``, ``scale`` and ``shown`` (K,) float32, ``mass`` (S,) uint16 in ``levels`` steps of ``largest_mass``; it
+    is None of a video whose source tokens take 32 bits to number.
+    """
+    layout = transport.layout
+    largest = transport.weight[transport.start[:-1]]
+    bits = 16 if layout.frames * layout.sources <= 1 << 16 else 32
+    arrays = {
+        "place": transport.place.astype("<u2"),
+        "role": transport.role.astype("<u1"),
+        "start": transport.start.astype("<u4"),
+        "source": transport.source.astype(f"<u{bits // 8}"),
+        "weight": np.rint(transport.weight / largest[transport.row] * LEVELS).astype("<u2"),
+        **{
+            name: values.astype("<f4")
+            for name, values in (
+                ("largest", largest),
+                ("own", transport.own),
+                ("speaks", transport.speaks),
+                ("scale", transport.scale),
+                ("shown", transport.shown),
+            )
+        },
+    }
+    return {
+        "frames": layout.frames,
+        "together": frames_together(tokens),
+        "times": [round(float(time), 3) for time in tokens.timestamps],
+        "grid": list(layout.grid),
+        "token_grid": list(transport.token_grid),
+        "sources": layout.sources,
+        "kept": transport.kept,
+        "entries": transport.entries,
+        "levels": LEVELS,
+        "mass": _base64(np.rint(transport.mass / transport.mass.max() * LEVELS).astype("<u2")) if bits == 16 else None,
+        "largest_mass": float(transport.mass.max()),
+        "source_bits": bits,
+        "roles": [NAMES[role] for role in Role],
+        "colours": [list(COLOURS.get(Fate(1 << int(role)), (160, 167, 178))) for role in Role],
+        **{name: _base64(values) for name, values in arrays.items()},
+    }
+
+
+def _base64(values: np.ndarray) -> str:
+    return base64.b64encode(values.tobytes()).decode()
+
+
+def save_frames(frames: Frames, folder: Path, prefix: str) -> Sequence[str]:
+    """Write every frame into ``folder`` as a JPEG of at most ``LARGEST_SIDE`` pixels; the files' names, in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shrink = min(1, LARGEST_SIDE / max(frames.width, frames.height))
+    size = max(1, round(frames.width * shrink)), max(1, round(frames.height * shrink))
+    names = [f"{prefix}_{index:05}.jpg" for index in range(frames.count)]
+    for name, pixels in zip(names, frames.pixels, strict=True):
+        picture = Image.fromarray(pixels.to("cpu", torch.uint8).numpy())
+        picture.resize(size, Image.Resampling.LANCZOS).save(folder / name, format="JPEG", quality=QUALITY)
+    return names

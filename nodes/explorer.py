@@ -1,0 +1,64 @@
+"""The node to explore W with: which source cells went into a kept token, and where a source cell went."""
+
+from __future__ import annotations
+
+import uuid
+
+from ..aot.pictures.explorer import Transport, one_frame_each, packed, save_frames
+from ..aot.pictures.transport_picture import CHOICES, MOST_ROWS, STANDS_FOR, transport_picture
+from ..aot.streaming import Stream
+from ..aot.tokens import VideoTokens
+from ..aot.video import Frames
+from .comfy import io, temp_directory, ui
+from .models import ready
+from .pictures import CATEGORY
+from .sockets import AOTFrames, AOTTokens
+
+
+class AOTTransportExplorer(io.ComfyNode):
+    """Kept tokens and the cells they come from, to hover over; and a picture of the most telling ones."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Its inputs and outputs."""
+        return io.Schema(
+            node_id="AOTTransportExplorer",
+            display_name="Transport Explorer (AOT)",
+            category=CATEGORY,
+            description="Point at a kept token and see every cell of the video that went into it, shaded by weight; "
+            "point at a cell and see where it went. The image shows the most telling tokens.",
+            inputs=[
+                AOTTokens.Input("tokens", tooltip="Tokens of any stage."),
+                AOTFrames.Input("frames", tooltip="The frames that were encoded."),
+                io.Combo.Input(
+                    "choice",
+                    options=list(CHOICES),
+                    default=STANDS_FOR,
+                    tooltip="Which tokens the image shows: those that stand for most source cells, or those with most "
+                    "weight outside their own frame.",
+                ),
+                io.Int.Input("rows", default=4, min=1, max=MOST_ROWS, tooltip="How many tokens the image shows."),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The most telling tokens, a row for each.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls, tokens: VideoTokens | Stream, frames: Frames, choice: str = STANDS_FOR, rows: int = 4
+    ) -> io.NodeOutput:
+        """Thin W, draw the picture, and hand both over: the node's view replaces the preview in a browser."""
+        tokens = ready(tokens)
+        transport = Transport.of(tokens)
+        image = transport_picture(tokens, frames, transport, choice=choice, rows=rows)
+        prefix = f"aot_explorer_{uuid.uuid4().hex[:8]}"
+        names = save_frames(one_frame_each(tokens, frames), temp_directory(), prefix)
+        shown = {
+            **ui.PreviewImage(image, cls=cls).as_dict(),
+            "aot_transport": [packed(tokens, transport)],
+            "aot_frames": [{"filename": name, "subfolder": "", "type": "temp"} for name in names],
+        }
+        return io.NodeOutput(image, ui=shown)
+
+
+NODES = (AOTTransportExplorer,)

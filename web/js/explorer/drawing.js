@@ -1,0 +1,184 @@
+// What the Transport Explorer draws: the frame that is looked at, and the strip of all frames under it.
+// Weights are shaded in a colour that no outline has; outlines differ in line and mark as well as in colour.
+
+const SHADE = "225, 130, 185";
+const [FAINTEST, STRONGEST, BEND] = [0.1, 0.92, 0.4];
+const DARK = "#16181d";
+const DIM = "rgba(0, 0, 0, 0.5)";
+const LEAST_THUMBNAIL = 44;
+const OUTLINED = ["keyframe", "distinct", "kept", "updated"];
+const BARS = 24;
+const NUMBERS = 14;
+
+// A canvas's context in CSS pixels, cleared, sharp at the size it has on the screen.
+function prepared(canvas) {
+  const { clientWidth: width, clientHeight: height } = canvas;
+  const zoom = canvas.getBoundingClientRect().width / width || 1;
+  const density = Math.min(3, Math.max(1, zoom * window.devicePixelRatio));
+  canvas.width = Math.round(width * density);
+  canvas.height = Math.round(height * density);
+  const context = canvas.getContext("2d");
+  context.scale(density, density);
+  return { context, width, height };
+}
+
+// Where a frame's picture lies in a canvas, in CSS pixels: as large as it can be, in the middle.
+export function fitted(canvas, picture) {
+  const aspect = picture ? picture.naturalHeight / picture.naturalWidth : 9 / 16;
+  const width = Math.min(canvas.clientWidth, canvas.clientHeight / aspect);
+  const height = width * aspect;
+  return { left: (canvas.clientWidth - width) / 2, top: (canvas.clientHeight - height) / 2, width, height };
+}
+
+export function stripFrame(share, frames) {
+  return Math.min(frames - 1, Math.max(0, Math.floor(share * frames)));
+}
+
+function box(area, [rows, columns], { y, x }) {
+  const [width, height] = [area.width / columns, area.height / rows];
+  return [area.left + x * width, area.top + y * height, width, height];
+}
+
+function inset([left, top, width, height], by) {
+  return [left + by, top + by, Math.max(0, width - 2 * by), Math.max(0, height - 2 * by)];
+}
+
+function drawPicture(context, picture, area, dim) {
+  const rectangle = [area.left, area.top, area.width, area.height];
+  context.fillStyle = DARK;
+  context.fillRect(...rectangle);
+  if (picture) context.drawImage(picture, ...rectangle);
+  if (!dim) return;
+  context.globalCompositeOperation = "saturation";
+  context.fillStyle = "#000";
+  context.fillRect(...rectangle);
+  context.globalCompositeOperation = "source-over";
+  context.fillStyle = DIM;
+  context.fillRect(...rectangle);
+}
+
+function shade(context, area, frame, { marks, grid, largest }) {
+  for (const mark of marks) {
+    if (mark.frame !== frame) continue;
+    const cover = FAINTEST + (STRONGEST - FAINTEST) * (mark.weight / largest) ** BEND;
+    context.fillStyle = `rgba(${SHADE}, ${cover})`;
+    context.fillRect(...box(area, grid, mark));
+  }
+}
+
+function drawGrid(context, area, [rows, columns]) {
+  if (area.width / columns < 7) return;
+  context.strokeStyle = "rgba(0, 0, 0, 0.28)";
+  context.lineWidth = 1;
+  context.beginPath();
+  for (let x = 1; x < columns; x += 1) {
+    context.moveTo(area.left + (x * area.width) / columns, area.top);
+    context.lineTo(area.left + (x * area.width) / columns, area.top + area.height);
+  }
+  for (let y = 1; y < rows; y += 1) {
+    context.moveTo(area.left, area.top + (y * area.height) / rows);
+    context.lineTo(area.left + area.width, area.top + (y * area.height) / rows);
+  }
+  context.stroke();
+}
+
+function colourOf(transport, token) {
+  return `rgb(${transport.colours[transport.role[token]]})`;
+}
+
+// A place with tokens: the outline of the first role it has in OUTLINED, and a marked corner where one is updated.
+function outline(context, transport, tokens, area) {
+  const rectangle = box(area, transport.tokenGrid, transport.placeOf(tokens[0]));
+  const byRole = (role) => tokens.find((token) => transport.roles[transport.role[token]] === role);
+  const role = OUTLINED.find((name) => byRole(name) !== undefined);
+  context.strokeStyle = colourOf(transport, byRole(role));
+  context.lineWidth = 1.5;
+  context.setLineDash(role === "distinct" ? [4, 2] : []);
+  context.strokeRect(...inset(rectangle, 1.25));
+  context.setLineDash([]);
+  const updated = byRole("updated");
+  if (updated === undefined) return;
+  context.fillStyle = colourOf(transport, updated);
+  const [left, top, width, height] = rectangle;
+  const corner = Math.min(width, height) / 2;
+  context.beginPath();
+  context.moveTo(left, top);
+  context.lineTo(left + corner, top);
+  context.lineTo(left, top + corner);
+  context.fill();
+}
+
+// Dark lines on both sides, so that it shows on any picture.
+function emphasise(context, rectangle, colour) {
+  for (const [line, style] of [[5, DARK], [3, colour]]) {
+    context.strokeStyle = style;
+    context.lineWidth = line;
+    context.strokeRect(...inset(rectangle, -1.5));
+  }
+}
+
+export function drawFrame(view, spread) {
+  const { transport, frame, selected, cursor } = view;
+  const { context } = prepared(view.frameCanvas);
+  const picture = view.picture(frame);
+  const area = fitted(view.frameCanvas, picture);
+  drawPicture(context, picture, area, selected !== null);
+  shade(context, area, frame, spread);
+  drawGrid(context, area, transport.grid);
+  context.globalAlpha = selected === null ? 1 : 0.65;
+  for (const tokens of transport.placesIn(frame)) outline(context, transport, tokens, area);
+  context.globalAlpha = 1;
+  if (selected?.token !== undefined && transport.placeOf(selected.token).frame === frame) {
+    const rectangle = box(area, transport.tokenGrid, transport.placeOf(selected.token));
+    emphasise(context, rectangle, colourOf(transport, selected.token));
+  }
+  const cell = selected?.source === undefined ? null : transport.cellOf(selected.source);
+  if (cell?.frame === frame) emphasise(context, box(area, transport.grid, cell), "#fff");
+  if (cursor && !view.pinned && !cell) {
+    context.setLineDash([3, 3]);
+    context.strokeStyle = "#fff";
+    context.lineWidth = 1;
+    context.strokeRect(...box(area, view.grid, cursor));
+    context.setLineDash([]);
+  }
+}
+
+// Thumbnails, as many as there is room for, and under them a bar for every frame: its share of the selection.
+export function drawStrip(view, spread) {
+  const { transport, frame, element, stripCanvas } = view;
+  const { context, width, height } = prepared(stripCanvas);
+  const style = getComputedStyle(element);
+  const slot = width / transport.frames;
+  const step = Math.ceil(LEAST_THUMBNAIL / slot);
+  const pictures = height - BARS - NUMBERS;
+  context.font = "10px sans-serif";
+  context.textAlign = "center";
+  for (let index = 0; index < transport.frames; index += step) {
+    const picture = view.picture(index);
+    const aspect = picture ? picture.naturalHeight / picture.naturalWidth : 9 / 16;
+    const across = Math.min(slot * step - 2, pictures / aspect);
+    const area = {
+      left: index * slot + (slot * Math.min(step, transport.frames - index) - across) / 2,
+      top: pictures - across * aspect,
+      width: across,
+      height: across * aspect,
+    };
+    drawPicture(context, picture, area, view.selected !== null);
+    shade(context, area, index, spread);
+    context.fillStyle = style.color;
+    context.fillText(transport.frameName(index), (index + 0.5) * slot, height - BARS - 3);
+  }
+  const most = spread.perFrame.reduce((most, share) => Math.max(most, share), 0);
+  spread.perFrame.forEach((share, index) => {
+    const bar = most ? (share / most) * (BARS - 4) : 0;
+    context.fillStyle = `rgb(${SHADE})`;
+    context.fillRect(index * slot + 1, height - bar, Math.max(1, slot - 2), bar);
+    if (share >= 0.005 && slot >= 34) {
+      context.fillStyle = bar > 12 ? DARK : style.color;
+      context.fillText(`${Math.round(100 * share)}%`, (index + 0.5) * slot, height - (bar > 12 ? 4 : bar + 3));
+    }
+  });
+  context.strokeStyle = style.color;
+  context.lineWidth = 2;
+  context.strokeRect(frame * slot + 1, 1, Math.max(2, slot - 2), height - 2);
+}

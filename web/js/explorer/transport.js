@@ -1,0 +1,205 @@
+// W as the Transport Explorer node sends it: read by kept token and by source cell, and put into words.
+// Frames, rows and columns count from 0. An entry is one non-zero weight of W.
+
+const MOST_NAMED = 3;
+
+function bytes(base64) {
+  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer;
+}
+
+export function percent(share) {
+  if (share > 0 && share < 0.005) return "under 1%";
+  if (share > 0.995 && share < 0.9999) return "over 99%";
+  return `${Math.round(100 * share)}%`;
+}
+
+function plural(count, noun) {
+  return count === 1 ? `1 ${noun}` : `${count} ${noun}s`;
+}
+
+// Offsets of groups whose sizes are counted by `keys`, and the keys' own order when sorted into them.
+function grouped(keys, groups) {
+  const start = new Uint32Array(groups + 1);
+  for (const key of keys) start[key + 1] += 1;
+  for (let group = 0; group < groups; group += 1) start[group + 1] += start[group];
+  const next = start.slice(0, groups);
+  const order = new Uint32Array(keys.length);
+  keys.forEach((key, index) => {
+    order[next[key]] = index;
+    next[key] += 1;
+  });
+  return { start, order };
+}
+
+export class Transport {
+  constructor(sent) {
+    const { frames, together, times, grid, sources, kept, entries, levels, roles, colours } = sent;
+    Object.assign(this, { frames, together, times, grid, sources, kept, entries, levels, roles, colours });
+    this.tokenGrid = sent.token_grid;
+    this.cells = grid[0] * grid[1];
+    this.place = new Uint16Array(bytes(sent.place));
+    this.role = new Uint8Array(bytes(sent.role));
+    this.start = new Uint32Array(bytes(sent.start));
+    this.source = new (sent.source_bits === 16 ? Uint16Array : Uint32Array)(bytes(sent.source));
+    this.level = new Uint16Array(bytes(sent.weight));
+    for (const name of ["largest", "own", "speaks", "scale", "shown"]) {
+      this[name] = new Float32Array(bytes(sent[name]));
+    }
+    this.mass = sent.mass ? new Uint16Array(bytes(sent.mass)) : null;
+    this.largestMass = sent.largest_mass;
+    this.placed = this.#byPlace();
+  }
+
+  // Tokens at every place of the token grid, those that draw most from elsewhere first; newlines have no place.
+  #byPlace() {
+    const placed = new Map();
+    for (let token = 0; token < this.kept; token += 1) {
+      if (this.isNewline(token)) continue;
+      const { frame, y, x } = this.placeOf(token);
+      const key = this.#key(frame, y, x);
+      if (!placed.has(key)) placed.set(key, []);
+      placed.get(key).push(token);
+    }
+    for (const tokens of placed.values()) tokens.sort((one, other) => this.own[one] - this.own[other] || one - other);
+    return placed;
+  }
+
+  #key(frame, y, x) {
+    return (frame * this.tokenGrid[0] + y) * this.tokenGrid[1] + x;
+  }
+
+  isNewline(token) {
+    return this.roles[this.role[token]] === "newline";
+  }
+
+  placeOf(token) {
+    const [frame, y, x] = this.place.subarray(3 * token, 3 * token + 3);
+    return { frame, y, x };
+  }
+
+  tokensAt(frame, y, x) {
+    return this.placed.get(this.#key(frame, y, x)) ?? [];
+  }
+
+  // The tokens of a frame, place by place in reading order.
+  placesIn(frame) {
+    const [height, width] = this.tokenGrid;
+    const keys = Array.from({ length: height * width }, (_, index) => frame * height * width + index);
+    return keys.flatMap((key) => (this.placed.has(key) ? [this.placed.get(key)] : []));
+  }
+
+  sourceAt(frame, y, x) {
+    return frame * this.sources + y * this.grid[1] + x;
+  }
+
+  // Where a source token lies; a newline, behind its frame's cells, has no row and no column.
+  cellOf(source) {
+    const within = source % this.sources;
+    const frame = Math.floor(source / this.sources);
+    if (within >= this.cells) return { frame };
+    return { frame, y: Math.floor(within / this.grid[1]), x: within % this.grid[1] };
+  }
+
+  weight(entry, token) {
+    return (this.level[entry] / this.levels) * this.largest[token];
+  }
+
+  // What went into a kept token, the largest weight first.
+  intoToken(token) {
+    return Array.from({ length: this.start[token + 1] - this.start[token] }, (_, index) => {
+      const entry = this.start[token] + index;
+      return { source: this.source[entry], weight: this.weight(entry, token) };
+    });
+  }
+
+  // Where a source token went, the largest weight first.
+  fromSource(source) {
+    this.inverse ??= grouped(this.source, this.frames * this.sources);
+    this.row ??= this.#rows();
+    const { start, order } = this.inverse;
+    return Array.from(order.subarray(start[source], start[source + 1]), (entry) => {
+      return { token: this.row[entry], weight: this.weight(entry, this.row[entry]) };
+    }).sort((one, other) => other.weight - one.weight);
+  }
+
+  #rows() {
+    const row = new Uint32Array(this.source.length);
+    for (let token = 0; token < this.kept; token += 1) row.fill(token, this.start[token], this.start[token + 1]);
+    return row;
+  }
+
+  frameName(frame) {
+    return this.together === 1 ? `${frame}` : `${frame * this.together}+`;
+  }
+
+  frameTime(frame) {
+    return `${this.times[frame].toFixed(2)} s`;
+  }
+
+  #where({ frame, y, x }, noun = "row") {
+    return `frame ${this.frameName(frame)}, ${noun} ${y}, column ${x}`;
+  }
+
+  tokenName(token) {
+    return `${this.roles[this.role[token]]} token`;
+  }
+
+  #span(frames) {
+    const [first, last] = [Math.min(...frames), Math.max(...frames)].map((frame) => this.frameName(frame));
+    return first === last ? `frame ${first}` : `frames ${first} to ${last}`;
+  }
+
+  // A kept token in words; `seen` is the frame that is looked at.
+  describeToken(token, seen) {
+    const entries = this.intoToken(token);
+    const place = this.placeOf(token);
+    const here = this.tokensAt(place.frame, place.y, place.x);
+    const number = here.length > 1 ? ` (${here.indexOf(token) + 1} of ${here.length} here)` : "";
+    const own = this.own[token];
+    const span = this.#span(entries.map(({ source }) => this.cellOf(source).frame));
+    const parts = [
+      `${this.#where(place)}: ${this.tokenName(token)}${number} = ${percent(own)} its own place, ` +
+        `${percent(Math.max(0, 1 - own))} elsewhere`,
+      `${plural(entries.length, "cell")} in ${span} make up ${percent(this.shown[token])}`,
+      `stands for ${this.speaks[token].toFixed(1)} source cells`,
+    ];
+    if (Math.abs(this.scale[token] - 1) > 1e-3) parts.push(`multiplied by ${this.scale[token].toFixed(2)}`);
+    if (seen !== place.frame) {
+      const inSeen = entries.filter(({ source }) => this.cellOf(source).frame === seen);
+      const share = inSeen.reduce((sum, { weight }) => sum + weight, 0);
+      parts.push(`${percent(share)} from ${plural(inSeen.length, "cell")} in this frame, ${this.frameName(seen)}`);
+    }
+    return `${sentence(parts)}.`;
+  }
+
+  // A source cell in words.
+  describeSource(source) {
+    const went = this.fromSource(source);
+    const where = this.#where(this.cellOf(source), "cell row");
+    const shown = went.reduce((sum, { weight }) => sum + weight, 0);
+    const mass = this.mass ? (this.mass[source] / this.levels) * this.largestMass : shown;
+    if (!went.length && this.mass && !mass) return `${sentence([where])}: went into no token.`;
+    if (!went.length) return `${sentence([where])}: only in weights too small to show.`;
+    const named = went.slice(0, MOST_NAMED).map(({ token, weight }) => {
+      return `${percent(weight)} of the ${this.tokenName(token)} at ${this.#where(this.placeOf(token))}`;
+    });
+    const more = went.length > named.length ? [`and ${went.length - named.length} more`] : [];
+    return (
+      `${sentence([where])}: went into ${plural(went.length, "token")}: ${[...named, ...more].join("; ")}. ` +
+      `Its weights come to ${mass < 0.0005 ? "under 0.001" : mass.toFixed(3)} of a token.`
+    );
+  }
+
+  describeShown() {
+    const least = this.shown.reduce((least, share) => Math.min(least, share), 1);
+    return (
+      `${plural(this.kept, "token")} from ${plural(this.frames * this.cells, "cell")}. Shown: at least ` +
+      `${percent(least)} of every token's weight, ${this.source.length} of ${this.entries} weights.`
+    );
+  }
+}
+
+function sentence(parts) {
+  const joined = parts.join("; ");
+  return joined.charAt(0).toUpperCase() + joined.slice(1);
+}
