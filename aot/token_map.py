@@ -88,14 +88,18 @@ class TokenMap:
             )
         return TokenMap(self.source, self.factors + more)
 
-    def sparse(self) -> Tensor:
-        """W multiplied out, coalesced sparse COO (kept, source) float64 on the CPU, for display and export."""
+    def csr(self) -> scipy.sparse.csr_array:
+        """W multiplied out as SciPy's compressed rows, (kept, source) float64, a row's columns in no order."""
         product = scipy.sparse.eye_array(self.source, format="csr")
         for factor in self.factors:
             row, col, value = (part.cpu().numpy() for part in factor.coordinates())
             matrix = scipy.sparse.csr_array((value.astype("float64"), (row, col)), shape=(factor.kept, factor.source))
             product = matrix @ product
-        entries = product.tocoo()
+        return product
+
+    def sparse(self) -> Tensor:
+        """W multiplied out, coalesced sparse COO (kept, source) float64 on the CPU, for display and export."""
+        entries = self.csr().tocoo()
         index = torch.stack([torch.from_numpy(axis).long() for axis in entries.coords])
         return torch.sparse_coo_tensor(
             index, torch.from_numpy(entries.data), entries.shape, check_invariants=True

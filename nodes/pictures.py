@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from ..aot.pictures import token_map
+from ..aot.pictures import inspect, timeline, token_map
+from ..aot.pictures.token_map import LAYOUTS
 from ..aot.streaming import Stream
 from ..aot.tokens import VideoTokens
 from ..aot.video import Frames
-from .comfy import io, ui
+from .comfy import advanced, io, ui
 from .models import ready
 from .sockets import AOTFrames, AOTTokens
 
 CATEGORY = "AOT/pictures"
+
+
+def width_input(default: int) -> io.WidgetInput:
+    """How wide a picture is to be."""
+    return advanced(
+        io.Int.Input(
+            "width", default=default, min=320, max=2400, optional=True, tooltip="Width of the picture in pixels."
+        )
+    )
 
 
 class AOTTokenMap(io.ComfyNode):
@@ -23,20 +33,118 @@ class AOTTokenMap(io.ComfyNode):
             node_id="AOTTokenMap",
             display_name="Token Map (AOT)",
             category=CATEGORY,
-            description="Draw the frames with the fate of every token: kept, keyframe, distinct or absorbed.",
+            description="Draw the frames with the fate of every token: kept, keyframe, distinct, absorbed by its frame "
+            "or by another, or dropped; and the area that each token absorbed.",
             inputs=[
                 AOTTokens.Input("tokens", tooltip="Tokens of any stage."),
                 AOTFrames.Input("frames", tooltip="The frames that were encoded."),
+                io.Combo.Input(
+                    "layout",
+                    list(LAYOUTS),
+                    default="grid",
+                    optional=True,
+                    tooltip="grid: rows of frames that fit the width. strip: all in one row, as wide as it takes.",
+                ),
+                advanced(
+                    io.Int.Input(
+                        "columns",
+                        default=0,
+                        min=0,
+                        max=4096,
+                        optional=True,
+                        tooltip="Frames in a row of the grid. 0 chooses large frames, and rows that start where clips "
+                        "start.",
+                    )
+                ),
+                width_input(1600),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The picture.")],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, tokens: VideoTokens | Stream, frames: Frames) -> io.NodeOutput:
+    def execute(
+        cls, tokens: VideoTokens | Stream, frames: Frames, layout: str = "grid", columns: int = 0, width: int = 1600
+    ) -> io.NodeOutput:
         """Draw, and preview on the node."""
-        image = token_map(ready(tokens), frames)
+        image = token_map(ready(tokens), frames, width=width, columns=columns or None, layout=layout)
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
 
 
-NODES = (AOTTokenMap,)
+class AOTClipTimeline(io.ComfyNode):
+    """Frames along time, with the tokens kept of each."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Its inputs and outputs."""
+        return io.Schema(
+            node_id="AOTClipTimeline",
+            display_name="Clip Timeline (AOT)",
+            category=CATEGORY,
+            description="Draw the frames along time: cuts and keyframes, the tokens kept of every frame by role, and "
+            "how well the keyframe explains each token of the frames behind it.",
+            inputs=[
+                AOTTokens.Input("tokens", tooltip="Tokens of any stage."),
+                AOTFrames.Input("frames", tooltip="The frames that were encoded."),
+                AOTTokens.Input(
+                    "full",
+                    optional=True,
+                    tooltip="Encode Video's tokens, before any stage: the stages run on them again to find q. Without "
+                    "them the lower chart is read off the token map.",
+                ),
+                width_input(1600),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The picture.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        tokens: VideoTokens | Stream,
+        frames: Frames,
+        full: VideoTokens | Stream | None = None,
+        width: int = 1600,
+    ) -> io.NodeOutput:
+        """Draw, and preview on the node."""
+        image = timeline(ready(tokens), frames, None if full is None else ready(full), width=width)
+        return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
+
+
+class AOTStageInspector(io.ComfyNode):
+    """The history as a table."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Its inputs and outputs."""
+        return io.Schema(
+            node_id="AOTStageInspector",
+            display_name="Stage Inspector (AOT)",
+            category=CATEGORY,
+            description="A table of the stages that ran: settings, tokens in and out, time, and what was kept of the "
+            "features: effective rank and reconstruction error.",
+            inputs=[
+                AOTTokens.Input("tokens", tooltip="Tokens of any stage."),
+                AOTTokens.Input(
+                    "full",
+                    optional=True,
+                    tooltip="Encode Video's tokens, before any stage: the stages run on them again, and each gets its "
+                    "effective rank and error. Without them only the tokens given are measured.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The table as a picture."),
+                io.String.Output(display_name="markdown", tooltip="The table as Markdown."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, tokens: VideoTokens | Stream, full: VideoTokens | Stream | None = None) -> io.NodeOutput:
+        """Measure, draw, and preview on the node."""
+        found = inspect(ready(tokens), None if full is None else ready(full))
+        image = found.picture()
+        return io.NodeOutput(image, found.markdown(), ui=ui.PreviewImage(image, cls=cls))
+
+
+NODES = (AOTTokenMap, AOTClipTimeline, AOTStageInspector)

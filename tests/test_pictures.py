@@ -13,10 +13,11 @@ from torch import Tensor
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.pictures import Fate, canvas, fates, legend, save_png, token_map
-from comfyui_aot.aot.pictures.token_map import COLOURS, LUMA
+from comfyui_aot.aot.pictures.cells import AREA, COLOURS, LUMA
+from comfyui_aot.aot.pictures.fates import SURVIVES, cells_of
 from comfyui_aot.aot.stages.anchors import IntraFrame
 from comfyui_aot.aot.stages.keyframes import InterFrame
-from comfyui_aot.aot.tokens import Blocks, Layout, Role, VideoTokens
+from comfyui_aot.aot.tokens import Blocks, Layout, Role, TokenMap, VideoTokens
 from comfyui_aot.aot.video import Frames
 
 SKIN = (210, 150, 120)
@@ -43,11 +44,25 @@ def reduced(frames: int, layout: Layout | None = None) -> VideoTokens:
     return InterFrame(clip_length=4, keep_ratio=0.3)(intra(encoded(frames, layout)))
 
 
-def placed(layout: Layout, tokens: list[tuple[tuple[int, int, int], Role]]) -> VideoTokens:
-    """Tokens with these places and roles, whatever they are made of."""
+def placed(
+    layout: Layout, tokens: list[tuple[tuple[int, int, int], Role]], joins: dict[tuple[int, int, int], int] | int = 0
+) -> VideoTokens:
+    """Tokens with these places and roles.
+
+    Each is the mean of its own cell and of those that join it, by place; one number: all other cells join that token.
+    """
     full = encoded(layout.frames, layout).to_language_grid()
-    source = full.map.kept
-    factor = Blocks(torch.eye(len(tokens), source)[None], (len(tokens),), (source,))
+    shape = layout.frames, *layout.language_grid
+    weights = torch.zeros(len(tokens), *shape)
+    for index, (place, _) in enumerate(tokens):
+        weights[(index, *place)] = 1
+    if isinstance(joins, int):
+        weights[joins][weights.sum(0) == 0] = 1
+    else:
+        for place, index in joins.items():
+            weights[(index, *place)] = 1
+    weights = weights.flatten(1) / weights.flatten(1).sum(1, keepdim=True)
+    factor = Blocks(weights[None], (len(tokens),), (full.map.kept,))
     place = torch.tensor([place for place, _ in tokens])
     return full.reduced(factor, place, torch.tensor([int(role) for _, role in tokens], dtype=torch.uint8))
 
@@ -202,10 +217,108 @@ def test_the_legend_counts_the_tokens_of_every_role_and_the_cells_absorbed() -> 
         "keyframe": int((found & int(Fate.KEYFRAME) > 0).sum()),
         "updated": int((found & int(Fate.UPDATED) > 0).sum()),
         "distinct": int((found & int(Fate.DISTINCT) > 0).sum()),
-        "absorbed": int((found == 0).sum()),
+        "absorbed": int((found == int(Fate.ABSORBED)).sum()),
+        "to another frame": int((found == int(Fate.ELSEWHERE)).sum()),
     }
-    assert sum(counts.values()) - counts["absorbed"] == tokens.tokens_kept
+    gone = counts["absorbed"] + counts["to another frame"]
+    assert sum(counts.values()) - gone == tokens.tokens_kept
     assert sum(counts.values()) - counts["updated"] == tokens.tokens_full
+
+
+def test_a_cell_is_absorbed_here_or_by_another_frame_or_dropped_as_w_says() -> None:
+    kept = [((0, 0, 0), Role.KEPT), ((1, 0, 0), Role.KEPT)]
+    joins = {(0, 0, 1): 0, (0, 1, 0): 1, (1, 1, 1): 1}
+    tokens = placed(Layout(2, (2, 2), "none", "none"), kept, joins)
+    keeps, here, there, lost = (int(fate) for fate in (Fate.KEPT, Fate.ABSORBED, Fate.ELSEWHERE, Fate.DROPPED))
+    assert fates(tokens).tolist() == [[[keeps, here], [there, lost]], [[keeps, lost], [lost, here]]]
+    counts = {entry.name: entry.count for entry in legend(tokens)}
+    assert counts == {"kept": 2, "absorbed": 2, "to another frame": 1, "dropped": 3}
+
+
+def test_a_cell_that_is_mostly_in_another_frame_went_there_though_one_token_here_holds_most_of_it() -> None:
+    layout = Layout(2, (1, 3), "none", "none")
+    tokens = placed(layout, [((0, 0, 0), Role.KEPT), *(((1, 0, x), Role.KEPT) for x in range(3))], {})
+    weights = torch.eye(6)[[0, 3, 4, 5]]
+    weights[:, 1] = torch.tensor([0.4, 0.2, 0.2, 0.2])
+    weights = weights / weights.sum(1, keepdim=True)
+    tokens = dataclasses.replace(tokens, map=TokenMap(6, (*tokens.map.factors[:1], Blocks(weights[None], (4,), (6,)))))
+    assert fates(tokens)[0, 0].tolist() == [int(Fate.KEPT), int(Fate.ELSEWHERE), int(Fate.DROPPED)]
+
+
+def test_an_area_is_a_token_and_the_cells_of_its_frame_it_absorbed() -> None:
+    kept = [((0, 0, 0), Role.KEPT), ((0, 2, 2), Role.KEPT), ((1, 0, 0), Role.MERGED)]
+    joins = {(0, 0, 1): 0, (0, 3, 3): 2, (1, 0, 1): 2, (1, 1, 0): 2}
+    area = cells_of(placed(Layout(2, GRID, "none", "none"), kept, joins)).area
+    assert area[0, 0, :3].tolist() == [0, 0, -1]
+    assert int((area[0] >= 0).sum()) == 2
+    assert sorted(map(tuple, (area[1] == 16).nonzero().tolist())) == [(0, 0), (0, 1), (1, 0)]
+    assert int((area[1] >= 0).sum()) == 3
+
+
+def test_every_absorbed_cell_of_a_real_reduction_lies_in_the_area_of_a_token_of_its_frame() -> None:
+    tokens = reduced(8)
+    found = cells_of(tokens)
+    fate, area = found.fate.flatten(), found.area.flatten()
+    heads = area[fate == int(Fate.ABSORBED)]
+    assert len(heads) > 0
+    assert bool((heads >= 0).all())
+    assert bool((fate[heads] & int(SURVIVES) > 0).all())
+    per_frame = tokens.layout.language_cells
+    assert torch.equal(heads // per_frame, (fate == int(Fate.ABSORBED)).nonzero()[:, 0] // per_frame)
+    assert bool((area[fate == int(Fate.ELSEWHERE)] == -1).all())
+
+
+def test_selecting_alone_drops_what_it_does_not_keep() -> None:
+    tokens = placed(Layout(1, GRID, "none", "none"), [((0, 0, 0), Role.KEPT)], {})
+    assert int((fates(tokens) == int(Fate.DROPPED)).sum()) == 15
+    assert bool((cells_of(tokens).area == -1).all())
+
+
+def test_the_area_line_runs_around_the_area_and_not_through_it() -> None:
+    kept = [((0, 1, 1), Role.KEPT)]
+    tokens = placed(Layout(1, GRID, "none", "none"), kept, {(0, 1, 2): 0, (0, 2, 2): 0})
+    panel = cell_pixels(token_map(tokens, plain_frames(1)))
+    right, below = cell(panel, GRID, 1, 2), cell(panel, GRID, 2, 2)
+    assert share_of(right[0], AREA) > 0.9
+    assert share_of(right[:, -1], AREA) > 0.9
+    assert share_of(below[-1], AREA) > 0.9
+    assert share_of(right[-1, 8:-8], AREA) == 0
+    assert share_of(below[0, 8:-8], AREA) == 0
+    assert share_of(cell(panel, GRID, 3, 0), AREA) == 0
+
+
+def test_what_is_gone_is_told_apart_by_brightness_and_texture() -> None:
+    kept = [((0, 0, 0), Role.KEPT), ((1, 0, 0), Role.KEPT)]
+    tokens = placed(Layout(2, (2, 2), "none", "none"), kept, {(0, 0, 1): 0, (0, 1, 0): 1})
+    panel = cell_pixels(token_map(tokens, plain_frames(2), columns=2))
+    grey = panel[:, : panel.shape[1] // 2, :].astype(float) @ np.array(LUMA)
+    inner = [cell(grey, (2, 2), *at)[30:-30, 30:-30] for at in ((0, 1), (1, 0), (1, 1))]
+    absorbed, elsewhere, dropped = inner
+    assert absorbed.std() < 1
+    assert elsewhere.std() > 8
+    assert elsewhere.mean() > 1.1 * absorbed.mean()
+    assert np.median(dropped) < 0.5 * absorbed.mean()
+    assert dropped.max() > 2 * np.median(dropped)
+
+
+def test_a_strip_has_all_frames_in_one_row_and_room_for_their_cells() -> None:
+    grid = token_map(reduced(16), plain_frames(16))
+    strip = token_map(reduced(16), plain_frames(16), layout="strip")
+    assert strip.shape[2] > 16 * 10 * 6
+    assert strip.shape[1] < grid.shape[1]
+    narrow = token_map(reduced(2), plain_frames(2), layout="strip", width=800)
+    assert narrow.shape[2] == 800
+
+
+def test_a_strip_that_would_be_too_wide_is_refused() -> None:
+    layout = Layout(300, (12, 12))
+    with pytest.raises(InputError, match=r"300 frames have no room in a strip.*as a grid"):
+        token_map(encoded(300, layout), plain_frames(300, 8, 12), layout="strip")
+
+
+def test_a_layout_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InputError, match=r"'circle'; give one of grid, strip"):
+        token_map(reduced(4), plain_frames(4), layout="circle")
 
 
 def test_newlines_are_not_drawn_and_not_counted() -> None:
@@ -213,7 +326,7 @@ def test_newlines_are_not_drawn_and_not_counted() -> None:
     tokens = reduced(4, layout)
     assert int((tokens.role == int(Role.NEWLINE)).sum()) > 0
     assert fates(tokens).shape == (4, 6, 6)
-    survivors = sum(entry.count for entry in legend(tokens) if entry.fate)
+    survivors = sum(entry.count for entry in legend(tokens) if entry.fate & SURVIVES)
     assert survivors == tokens.tokens_kept
     assert token_map(tokens, plain_frames(4)).shape[0] == 1
 

@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..errors import InputError
+
 BACKGROUND = (22, 24, 29)
 TEXT = (238, 240, 243)
 QUIET_TEXT = (160, 167, 178)
+RAISED = (34, 37, 44)
+"""What lies on the background: the head of a table, every other row, the ground of a chart."""
+RULE = (62, 67, 78)
+"""Thin lines between rows and behind bars."""
+
+ORANGE = (230, 159, 0)
+SKY_BLUE = (86, 180, 233)
+GREEN = (0, 158, 115)
+YELLOW = (240, 228, 66)
+VERMILION = (213, 94, 0)
+PURPLE = (204, 121, 167)
+"""Colours that colour-blind readers tell apart, by Okabe and Ito; shape, texture or a word always says the same."""
+
+LEAST_WIDTH, MOST_WIDTH = 320, 2400
+"""Pixels a picture may be wide."""
 
 MARGIN = 24
 GAP = 12
+SAMPLE = 34
+"""Pixels on either side of a sample in a legend."""
+
+
+def as_image(picture: Image.Image) -> Tensor:
+    """(1, H, W, 3) float32, 0 to 1: an image as ComfyUI passes them."""
+    return torch.from_numpy(np.array(picture.convert("RGB"))).to(torch.float32)[None] / 255
+
+
+def check_width(width: int, what: str) -> None:
+    """Raise an InputError where a picture is to be narrower or wider than can be drawn."""
+    if not LEAST_WIDTH <= width <= MOST_WIDTH:
+        raise InputError(f"A {what} {width} pixels wide; give {LEAST_WIDTH} to {MOST_WIDTH}.")
 
 
 def save_png(image: Tensor, path: Path) -> None:
@@ -43,6 +75,25 @@ def text_lines(texts: Sequence[tuple[str, int, tuple[int, int, int]]], width: in
     for line, font, height, colour in lines:
         draw.text((MARGIN, y + height / 2), line, fill=colour, font=font, anchor="lm")
         y += height
+    return picture
+
+
+def legend_row(samples: Sequence[tuple[np.ndarray, str, str]], width: int) -> Image.Image:
+    """A legend: each (sample, name, meaning), a sample (34, 34, 3) uint8, in as many rows as they need."""
+    name_font, meaning_font, space = ImageFont.load_default(size=18), ImageFont.load_default(size=14), 32
+    places, x, y = [], MARGIN, MARGIN - 4
+    for _, name, meaning in samples:
+        size = SAMPLE + 10 + math.ceil(max(name_font.getlength(name), meaning_font.getlength(meaning)))
+        if x > MARGIN and x + size > width - MARGIN:
+            x, y = MARGIN, y + SAMPLE + 16
+        places.append((x, y))
+        x += size + space
+    picture = Image.new("RGB", (width, y + SAMPLE + MARGIN), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    for (sample, name, meaning), (x, y) in zip(samples, places, strict=True):
+        picture.paste(Image.fromarray(sample), (x, y))
+        draw.text((x + SAMPLE + 10, y + 8), name, fill=TEXT, font=name_font, anchor="lm")
+        draw.text((x + SAMPLE + 10, y + 27), meaning, fill=QUIET_TEXT, font=meaning_font, anchor="lm")
     return picture
 
 

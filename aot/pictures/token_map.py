@@ -1,16 +1,12 @@
-"""Pictures of what a reduction did: the frames with every language-grid cell's fate told apart at a glance.
+"""The token map: the frames with every language-grid cell's fate told apart at a glance, in a grid or in a strip.
 
-A cell's fate is read off the tokens' place and role alone, so it is the same for any stage, whoever wrote it.
-Surviving cells show the picture inside an outline; absorbed cells are grey and dim. Outlines differ in line
-and mark as well as in colour, and the colours are Okabe and Ito's, so colour vision is not needed to read them.
+What became of a cell is in :mod:`.fates`, how it is drawn in :mod:`.cells`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from enum import IntFlag
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -21,13 +17,24 @@ from torch import Tensor
 from ..errors import InputError
 from ..tokens import Role, VideoTokens
 from ..video import Frames
-from .canvas import BACKGROUND, GAP, MARGIN, QUIET_TEXT, TEXT, plural, text_lines
+from .canvas import (
+    BACKGROUND,
+    GAP,
+    MARGIN,
+    QUIET_TEXT,
+    SAMPLE,
+    TEXT,
+    as_image,
+    check_width,
+    legend_row,
+    plural,
+    text_lines,
+)
+from .cells import draw_cells
+from .fates import SURVIVES, Fate, LegendEntry, cells_of, entries
 
-LUMA = (0.299, 0.587, 0.114)
-"""ITU-R BT.601 weights of red, green and blue in brightness."""
-
-DIMMED = 0.42
-"""Share of its brightness that an absorbed cell keeps."""
+LAYOUTS = ("grid", "strip")
+"""How frames are laid out: in rows that are filled one after another, or all in one row."""
 
 TALLEST = 1.0
 """Height over width that the grid of frames stays under."""
@@ -35,47 +42,14 @@ TALLEST = 1.0
 MOST_PANEL = 720
 """A frame is drawn no larger than this on either side, in pixels."""
 
+STRIP_CELL, MOST_STRIP = 10, 16384
+"""A strip is as wide as it takes to give a cell so many pixels, and no wider than so many."""
 
-LEGEND_WIDTH = 940
+LEGEND_WIDTH = 1240
 """What the usual legend takes on one line; a picture of few frames is no narrower unless asked to be."""
-
-LEAST_WIDTH, MOST_WIDTH = 320, 2400
 
 WHOLE_CLIPS, PART_CLIPS = 1.6, 1.3
 """How much larger frames must become for rows of whole clips, or of equal parts of clips, to be given up."""
-
-
-class Fate(IntFlag):
-    """What became of a cell: one flag for each role of the tokens at its place, none where it was absorbed."""
-
-    ABSORBED = 0
-    KEPT = 1 << int(Role.KEPT)
-    KEYFRAME = 1 << int(Role.KEYFRAME)
-    DISTINCT = 1 << int(Role.DISTINCT)
-    UPDATED = 1 << int(Role.MERGED)
-
-
-COLOURS = MappingProxyType(
-    {
-        Fate.KEPT: (0, 158, 115),
-        Fate.KEYFRAME: (230, 159, 0),
-        Fate.DISTINCT: (86, 180, 233),
-        Fate.UPDATED: (240, 228, 66),
-    }
-)
-"""Okabe and Ito's bluish green, orange, sky blue and yellow."""
-
-OUTLINES = (Fate.KEYFRAME, Fate.DISTINCT, Fate.KEPT, Fate.UPDATED)
-"""Whose outline a cell of several fates gets: the first of these it has."""
-
-
-class LegendEntry(NamedTuple):
-    """A line of the legend: a fate as it is drawn, its name, how many there are, what it means."""
-
-    fate: Fate
-    name: str
-    count: int
-    meaning: str
 
 
 class Grid(NamedTuple):
@@ -87,38 +61,40 @@ class Grid(NamedTuple):
     caption: int
 
 
-def token_map(tokens: VideoTokens, frames: Frames, *, width: int = 1600, columns: int | None = None) -> Tensor:
+def token_map(
+    tokens: VideoTokens, frames: Frames, *, width: int = 1600, columns: int | None = None, layout: str = "grid"
+) -> Tensor:
     """The video's frames in reading order, each cell of the language grid drawn by its fate.
 
     Args:
         tokens: of T frames; anything from freshly encoded to fully reduced.
         frames: those they were encoded from, of any size; of several that the encoder takes as one, the first is drawn.
-        width: of the picture at most, in pixels; its frames take no more height than that.
-        columns: frames a row; None chooses large frames, and rows that start where clips start.
+        width: of the picture at most, in pixels; its frames take no more height than that. A strip is wider where
+            its frames would have too few pixels for their cells.
+        columns: frames a row of a grid; None chooses large frames, and rows that start where clips start.
+        layout: "grid", or "strip" for all frames in one row.
 
     Returns:
         (1, H, W, 3) float32, 0 to 1: an image as ComfyUI passes them.
 
     Raises:
-        InputError: the frames are not the tokens' in number, the width or the columns are out of bounds, or
-            leave less than a pixel for a cell.
+        InputError: the frames are not the tokens' in number, the layout is not one of those, the width or the columns
+            are out of bounds, or the frames have no room.
     """
-    layout = tokens.layout
-    if frames.count != tokens.frames_shown:
-        raise InputError(
-            f"The tokens describe {tokens.frames_shown} frames and {frames.count} frames were given to draw them on; "
-            "connect the same frames that were encoded."
-        )
-    together = -(-frames.count // layout.frames)
-    frames = Frames(frames.pixels[::together].contiguous(), frames.timestamps[::together], frames.source)
-    if not LEAST_WIDTH <= width <= MOST_WIDTH:
-        raise InputError(f"A token map {width} pixels wide; give {LEAST_WIDTH} to {MOST_WIDTH}.")
+    frames, together = frames_drawn(tokens, frames)
+    check_width(width, "token map")
+    if layout not in LAYOUTS:
+        raise InputError(f"A token map laid out as {layout!r}; give one of {', '.join(LAYOUTS)}.")
     if columns is not None and columns < 1:
         raise InputError(f"A token map of {columns} columns; give 1 or more, or leave the choice open.")
 
-    fate = fates(tokens).numpy()
-    grid = _arrange(frames, width, columns, _clip_length(fate))
-    if grid.panel[0] < layout.language_grid[1] or grid.panel[1] < layout.language_grid[0]:
+    cells = cells_of(tokens)
+    fate, area = cells.fate.numpy(), cells.area.numpy()
+    if layout == "strip":
+        grid, width = _strip(frames, width, tokens.layout.language_grid)
+    else:
+        grid = _arrange(frames, width, columns, _clip_length(fate))
+    if grid.panel[0] < fate.shape[2] or grid.panel[1] < fate.shape[1]:
         raise InputError(
             f"{frames.count} frames in {grid.columns} columns have no room in a token map {width} pixels wide; "
             "give more columns, a larger width or fewer frames."
@@ -126,8 +102,8 @@ def token_map(tokens: VideoTokens, frames: Frames, *, width: int = 1600, columns
     across = grid.columns * (grid.panel[0] + GAP) - GAP
     canvas_width = min(width, max(across, LEGEND_WIDTH) + 2 * MARGIN)
 
-    header = _header(tokens, canvas_width)
-    footer = _footer(legend(tokens), canvas_width)
+    header = header_of(tokens, canvas_width)
+    footer = _footer(entries(tokens, cells.fate), bool((area >= 0).any()), canvas_width)
     body = grid.rows * (grid.caption + grid.panel[1] + GAP) - GAP
     canvas = Image.new("RGB", (canvas_width, header.height + body + footer.height), BACKGROUND)
     canvas.paste(header, (0, 0))
@@ -136,46 +112,31 @@ def token_map(tokens: VideoTokens, frames: Frames, *, width: int = 1600, columns
         row, column = divmod(index, grid.columns)
         x = MARGIN + column * (grid.panel[0] + GAP)
         y = header.height + row * (grid.caption + grid.panel[1] + GAP)
-        cells = int(np.count_nonzero(fate[index]))
-        amount = plural(kept, "token") + (f" of {plural(cells, 'cell')}" if kept != cells else "")
+        surviving = int(np.count_nonzero(fate[index] & int(SURVIVES)))
+        amount = plural(kept, "token") + (f" of {plural(surviving, 'cell')}" if kept != surviving else "")
         number = str(index) if together == 1 else f"{index * together}+"
         parts = (number, f"{float(frames.timestamps[index]):.2f} s", amount)
         _caption(canvas, (x, y, grid.panel[0], grid.caption), parts)
-        panel = Image.fromarray(frames.pixels[index].cpu().numpy()).resize(grid.panel, Image.Resampling.LANCZOS)
-        canvas.paste(Image.fromarray(_draw_fates(np.asarray(panel), fate[index])), (x, y + grid.caption))
-    return torch.from_numpy(np.array(canvas)).to(torch.float32)[None] / 255
+        panel = Image.fromarray(frames.pixels[index].cpu().numpy()).resize(
+            grid.panel, Image.Resampling.LANCZOS, reducing_gap=2.0
+        )
+        canvas.paste(Image.fromarray(draw_cells(np.asarray(panel), fate[index], area[index])), (x, y + grid.caption))
+    return as_image(canvas)
 
 
-def fates(tokens: VideoTokens) -> Tensor:
-    """(T, h, w) uint8 of :class:`Fate` flags: what became of every cell of the language grid."""
-    layout = tokens.layout
-    found = torch.zeros(layout.frames, *layout.language_grid, dtype=torch.uint8)
-    if not tokens.pooled:
-        return found.fill_(int(Fate.KEPT))
-    place, role = tokens.place.cpu(), tokens.role.cpu()
-    for each in Role:
-        if each is not Role.NEWLINE:
-            t, y, x = place[role == int(each)].unbind(1)
-            found[t, y, x] |= 1 << int(each)
-    return found
+def frames_drawn(tokens: VideoTokens, frames: Frames) -> tuple[Frames, int]:
+    """The frame that is drawn for each of the encoder's, and how many of the video's that one stands for.
 
-
-def legend(tokens: VideoTokens) -> tuple[LegendEntry, ...]:
-    """What a token map's legend says: tokens of every role there is, and the cells absorbed."""
-    fate = fates(tokens)
-    roles = tokens.role.cpu() if tokens.pooled else torch.full((tokens.tokens_full,), int(Role.KEPT))
-    count = torch.bincount(roles.long(), minlength=len(Role)).tolist()
-    repeats = bool((fate == int(Fate.KEYFRAME | Fate.UPDATED)).any())
-    updated = Fate.KEYFRAME | Fate.UPDATED if repeats else Fate.UPDATED
-    again = "the keyframe cell again, merged" if repeats else "a mean of several cells"
-    survivors = (
-        LegendEntry(Fate.KEPT, "kept", count[Role.KEPT], "stays a token"),
-        LegendEntry(Fate.KEYFRAME, "keyframe", count[Role.KEYFRAME], "the clip's anchor, as it was"),
-        LegendEntry(updated, "updated", count[Role.MERGED], again),
-        LegendEntry(Fate.DISTINCT, "distinct", count[Role.DISTINCT], "new in its frame"),
-    )
-    absorbed = LegendEntry(Fate.ABSORBED, "absorbed", int((fate == 0).sum()), "merged into the others")
-    return (*(entry for entry in survivors if entry.count), absorbed)
+    Raises:
+        InputError: the frames are not the tokens' in number.
+    """
+    if frames.count != tokens.frames_shown:
+        raise InputError(
+            f"The tokens describe {tokens.frames_shown} frames and {frames.count} frames were given to draw them on; "
+            "connect the same frames that were encoded."
+        )
+    together = -(-frames.count // tokens.layout.frames)
+    return Frames(frames.pixels[::together].contiguous(), frames.timestamps[::together], frames.source), together
 
 
 def _tokens_per_frame(tokens: VideoTokens) -> list[int]:
@@ -190,6 +151,25 @@ def _clip_length(fate: np.ndarray) -> int:
     """The step that all keyframes are multiples of; 0 where there is none."""
     keyframes = np.flatnonzero((fate & int(Fate.KEYFRAME)).any(axis=(1, 2)))
     return math.gcd(*keyframes.tolist())
+
+
+def _strip(frames: Frames, width: int, cells: tuple[int, int]) -> tuple[Grid, int]:
+    """All frames in one row, and the width of a picture that leaves every cell enough pixels.
+
+    Raises:
+        InputError: that would be too wide a picture.
+    """
+    aspect = frames.height / frames.width
+    least = max(STRIP_CELL * cells[1], math.ceil(STRIP_CELL * cells[0] / aspect))
+    wanted = frames.count * (least + GAP) - GAP + 2 * MARGIN
+    if wanted > MOST_STRIP:
+        raise InputError(
+            f"{frames.count} frames have no room in a strip {MOST_STRIP} pixels wide; draw them as a grid."
+        )
+    across = (max(width, wanted) - 2 * MARGIN + GAP) // frames.count - GAP
+    across = min(across, MOST_PANEL, int(MOST_PANEL / aspect))
+    panel = across, max(1, round(across * aspect))
+    return Grid(frames.count, 1, panel, 26 if across >= 130 else 18), max(width, wanted)
 
 
 def _arrange(frames: Frames, width: int, columns: int | None, clip: int) -> Grid:
@@ -214,58 +194,8 @@ def _arrange(frames: Frames, width: int, columns: int | None, clip: int) -> Grid
     return max((grid(columns) for columns in range(1, most + 1)), key=worth)
 
 
-def _draw_fates(pixels: np.ndarray, fate: np.ndarray) -> np.ndarray:
-    """A frame, (H, W, 3) uint8, with its cells' fates, (h, w), drawn over it; a new array."""
-    height, width = pixels.shape[:2]
-    row, y, cell_height = _cells_along(height, fate.shape[0])
-    column, x, cell_width = _cells_along(width, fate.shape[1])
-    at = fate[row[:, None], column[None, :]]
-    y, x = y[:, None], x[None, :]
-    cell = min(cell_height, cell_width)
-
-    picture = pixels.astype(np.float32)
-    grey = (picture @ np.array(LUMA, dtype=np.float32))[:, :, None]
-    picture = np.where((at == int(Fate.ABSORBED))[:, :, None], DIMMED * grey, picture)
-    if cell >= 8:
-        seam = ((y == 0) & (row > 0)[:, None]) | ((x == 0) & (column > 0)[None, :])
-        picture = np.where(seam[:, :, None], 0.72 * picture, picture)
-
-    line = max(1, min(4, round(cell / 7)))
-    border = _border(at, line)
-    dash = (np.arange(height)[:, None] + np.arange(width)[None, :]) // (line + 1) % 3 > 0
-    undrawn = border & (at != int(Fate.ABSORBED))
-    for owner in OUTLINES:
-        mine = undrawn & (at & int(owner) > 0)
-        undrawn &= ~mine
-        if owner is Fate.DISTINCT:
-            picture[mine & ~dash] = BACKGROUND
-            mine &= dash
-        picture[mine] = COLOURS[owner]
-    corner = (y + x < cell / 2) & (at & int(Fate.UPDATED) > 0)
-    picture[corner] = COLOURS[Fate.UPDATED]
-    return picture.round().astype(np.uint8)
-
-
-def _cells_along(length: int, cells: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """For each pixel of a side its cell and its place in that cell; and the smallest cell's pixels."""
-    starts = np.arange(cells) * length // cells
-    sizes = np.diff(np.append(starts, length))
-    cell = np.repeat(np.arange(cells), sizes)
-    return cell, np.arange(length) - starts[cell], int(sizes.min())
-
-
-def _border(at: np.ndarray, line: int) -> np.ndarray:
-    """(H, W) bool: pixels with one of another fate, or the frame's end, within ``line`` pixels of them."""
-    height, width = at.shape
-    padded = np.pad(at.astype(np.int16), line, constant_values=-1)
-    border = np.zeros_like(at, dtype=bool)
-    for dy in (0, line, 2 * line):
-        for dx in (0, line, 2 * line):
-            border |= padded[dy : dy + height, dx : dx + width] != at
-    return border
-
-
-def _header(tokens: VideoTokens, width: int) -> Image.Image:
+def header_of(tokens: VideoTokens, width: int) -> Image.Image:
+    """How many tokens are left, and the road they came."""
     title = f"{tokens.tokens_kept} of {tokens.tokens_full} tokens ({tokens.retention:.1%})"
     if tokens.layout.newlines and tokens.pooled:
         newlines = int((tokens.role == int(Role.NEWLINE)).sum())
@@ -275,36 +205,32 @@ def _header(tokens: VideoTokens, width: int) -> Image.Image:
     return text_lines([(title, 28, TEXT), (subtitle, 17, QUIET_TEXT)], width)
 
 
-def _footer(entries: Sequence[LegendEntry], width: int) -> Image.Image:
-    """The legend: a sample cell, count, name and meaning for each entry, in as many rows as they need."""
-    sample, space = 34, 40
-    name_font, meaning_font = ImageFont.load_default(size=18), ImageFont.load_default(size=14)
-    names = [f"{entry.name} {entry.count}" for entry in entries]
-    sizes = [
-        sample + 10 + math.ceil(max(name_font.getlength(name), meaning_font.getlength(entry.meaning)))
-        for name, entry in zip(names, entries, strict=True)
-    ]
-    places, x, y = [], MARGIN, MARGIN - 4
-    for size in sizes:
-        if x > MARGIN and x + size > width - MARGIN:
-            x, y = MARGIN, y + sample + 16
-        places.append((x, y))
-        x += size + space
-    picture = Image.new("RGB", (width, y + sample + MARGIN), BACKGROUND)
-    draw = ImageDraw.Draw(picture)
-    for entry, name, (x, y) in zip(entries, names, places, strict=True):
-        cell = _draw_fates(_sample(sample), np.array([[int(entry.fate)]], dtype=np.uint8))
-        picture.paste(Image.fromarray(cell), (x, y))
-        draw.text((x + sample + 10, y + 8), name, fill=TEXT, font=name_font, anchor="lm")
-        draw.text((x + sample + 10, y + 27), entry.meaning, fill=QUIET_TEXT, font=meaning_font, anchor="lm")
-    return picture
+def _footer(told: Sequence[LegendEntry], areas: bool, width: int) -> Image.Image:
+    """The legend: a sample, count, name and meaning for each entry, in as many rows as they need."""
+    samples = [(_sample(entry.fate), f"{entry.name} {entry.count}", entry.meaning) for entry in told]
+    if areas:
+        survivor = next(entry.fate for entry in told if entry.fate)
+        samples.append((_sample_area(survivor), "area", "a token and what it absorbed"))
+    return legend_row(samples, width)
 
 
-def _sample(size: int) -> np.ndarray:
+def _sample(fate: Fate) -> np.ndarray:
+    """A cell of a fate, as it is drawn."""
+    return draw_cells(_meadow(SAMPLE, SAMPLE), np.array([[int(fate)]], dtype=np.uint8), np.array([[-1]]))
+
+
+def _sample_area(fate: Fate) -> np.ndarray:
+    """A token with three cells that it absorbed."""
+    cells = np.full((2, 2), int(Fate.ABSORBED), dtype=np.uint8)
+    cells[0, 0] = int(fate) & ~int(Fate.UPDATED) or int(fate)
+    return draw_cells(_meadow(SAMPLE, SAMPLE), cells, np.zeros((2, 2), dtype=np.int64))
+
+
+def _meadow(height: int, width: int) -> np.ndarray:
     """A small picture to show fates on in the legend: sky over a meadow."""
     top, bottom = np.array((150, 190, 225)), np.array((120, 150, 70))
-    share = (np.arange(size) > size * 0.55)[:, None, None]
-    return np.broadcast_to(np.where(share, bottom, top), (size, size, 3)).astype(np.uint8)
+    share = (np.arange(height) > height * 0.55)[:, None, None]
+    return np.broadcast_to(np.where(share, bottom, top), (height, width, 3)).astype(np.uint8)
 
 
 def _caption(canvas: Image.Image, box: tuple[int, int, int, int], parts: tuple[str, str, str]) -> None:

@@ -1,0 +1,376 @@
+"""The clip timeline: frames along time, cuts and keyframes, tokens kept of every frame, how well they are explained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..quality import absorption
+from ..replay import replay
+from ..stages.keyframes import InterFrame
+from ..tokens import Role, VideoTokens
+from ..video import Frames
+from .canvas import (
+    BACKGROUND,
+    GREEN,
+    MARGIN,
+    ORANGE,
+    QUIET_TEXT,
+    RAISED,
+    RULE,
+    SAMPLE,
+    SKY_BLUE,
+    TEXT,
+    YELLOW,
+    as_image,
+    check_width,
+    legend_row,
+)
+from .token_map import frames_drawn, header_of
+
+AXIS = 66
+"""Pixels left of the charts for what stands on their axes."""
+
+LEAST_THUMBNAIL, MOST_THUMBNAIL = 72, 240
+"""A thumbnail's width; where frames are narrower than the least, some are left out."""
+
+BARS, SPREAD = 190, 190
+"""Heights of the two charts, in pixels."""
+
+TITLE = 44
+"""Pixels from the top of a chart's part to its ground: a line of text, and room for the number on the highest bar."""
+
+BINS = 38
+"""Steps of the lower chart's axis."""
+
+LEAST_APART = 10
+"""Pixels between clips under which cuts are left to the diamonds: lines would hide the charts."""
+
+MOST_MARKS = 8
+"""Numbers that the lower chart's axis has room for."""
+
+STACK = (Role.KEYFRAME, Role.MERGED, Role.DISTINCT, Role.KEPT)
+"""From the bottom of a bar up."""
+
+COLOURS = MappingProxyType({Role.KEYFRAME: ORANGE, Role.MERGED: YELLOW, Role.DISTINCT: SKY_BLUE, Role.KEPT: GREEN})
+
+NAMES = MappingProxyType(
+    {
+        Role.KEYFRAME: ("keyframe", "as it was"),
+        Role.MERGED: ("updated", "merged"),
+        Role.DISTINCT: ("distinct", "new in its frame"),
+        Role.KEPT: ("kept", "stays a token"),
+    }
+)
+
+CARRIED = (120, 126, 138)
+"""Grey of tokens that were merged, in the lower chart."""
+
+
+class Explained(NamedTuple):
+    """How well what was kept explains each token.
+
+    Args:
+        value: (N,) float64, above 0 and up to 1.
+        frame: (N,) long.
+        stayed: (N,) bool, tokens that stay as they are.
+        name, meaning: of the value.
+    """
+
+    value: Tensor
+    frame: Tensor
+    stayed: Tensor
+    name: str
+    meaning: str
+
+
+class Axis(NamedTuple):
+    """Where frames stand: the pixel at which each begins, (T + 1,), over the charts."""
+
+    edge: np.ndarray
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return len(self.edge) - 1
+
+    @property
+    def step(self) -> float:
+        """Pixels a frame."""
+        return float(self.edge[-1] - self.edge[0]) / self.frames
+
+
+def timeline(tokens: VideoTokens, frames: Frames, full: VideoTokens | None = None, *, width: int = 1600) -> Tensor:
+    """A video's frames along time: cuts, keyframes, tokens kept of every frame by role, and how well they explain it.
+
+    Frames stand at equal distances, under each its second. Bars are the tokens kept, a texture for each role. The
+    lower chart holds a histogram for each frame behind a keyframe, on a logarithmic axis. With ``full`` it is of q,
+    the largest share that one of the keyframe's tokens takes of each token that phase II was given: the stages run
+    again to find it, since finished tokens do not carry it. Otherwise, and of tokens that phase II never reduced, it is
+    read off W: the largest part, of what survives of each cell, that lies in one token.
+
+    Args:
+        tokens: of T frames, of any stage.
+        frames: those they were encoded from.
+        full: what the encoder gave, before any stage; None leaves q out.
+        width: of the picture, in pixels.
+
+    Returns:
+        (1, H, W, 3) float32, 0 to 1: an image as ComfyUI passes them.
+
+    Raises:
+        InputError: the frames or the full tokens are not those of the tokens, or the width is out of bounds.
+    """
+    frames, together = frames_drawn(tokens, frames)
+    check_width(width, "timeline")
+    pooled = tokens.to_language_grid()
+    first = keyframes(tokens)
+    explained = explanation(tokens, full, first)
+    counts = role_counts(tokens)
+    axis = Axis(np.linspace(MARGIN + AXIS, width - MARGIN, frames.count + 1).round().astype(int))
+
+    header, footer = header_of(pooled, width), legend_row(_samples(counts, explained, bool(first)), width)
+    film = _film(frames, axis, first, width, together)
+    title = "tokens a frame" + ("" if not first else f", {len(first)} clip" + ("s" if len(first) > 1 else ""))
+    bars = _bars(counts, axis, width, title)
+    spread = _spread(explained, axis, width, Role.DISTINCT if counts[Role.DISTINCT].any() else Role.KEPT)
+    parts = [header, film, bars, spread, footer]
+    canvas = Image.new("RGB", (width, sum(part.height for part in parts)), BACKGROUND)
+    starts = list(accumulate((part.height for part in parts), initial=0))
+    for part, y in zip(parts, starts, strict=False):
+        canvas.paste(part, (0, y))
+    grounds = [(starts[2] + TITLE, starts[3]), (starts[3] + TITLE, starts[4])]
+    _draw_cuts(canvas, axis, first, [(starts[1], starts[2]), *grounds])
+    return as_image(canvas)
+
+
+def keyframes(tokens: VideoTokens) -> tuple[int, ...]:
+    """The frames that clips begin with, read off the roles; none where no stage cut the video into clips."""
+    if not tokens.pooled:
+        return ()
+    roles = [int(Role.KEYFRAME)]
+    if any(record.name == InterFrame.name for record in tokens.history):
+        roles.append(int(Role.MERGED))
+    found = torch.isin(tokens.role.cpu(), torch.tensor(roles, dtype=torch.uint8))
+    return tuple(tokens.frame.cpu()[found].unique().tolist())
+
+
+def role_counts(tokens: VideoTokens) -> Tensor:
+    """(roles, T) long: tokens of each role at each frame, on the language grid."""
+    pooled = tokens.to_language_grid()
+    frames = pooled.layout.frames
+    flat = torch.bincount(pooled.role.cpu().long() * frames + pooled.frame.cpu(), minlength=len(Role) * frames)
+    return flat.reshape(len(Role), frames)
+
+
+def explanation(tokens: VideoTokens, full: VideoTokens | None, first: Sequence[int]) -> Explained:
+    """How well each token of the frames behind keyframes is explained: q where it can be found, else read off W.
+
+    Args:
+        full: what the encoder gave, before any stage.
+        first: frames that clips begin with; they are left out.
+
+    Raises:
+        InputError: the full tokens are not those that ``tokens`` were made of.
+    """
+    steps = list(replay(full, tokens)) if full is not None else []
+    phase = next((step for step in steps if isinstance(step.stage, InterFrame)), None)
+    if phase is not None:
+        given = phase.given.to_language_grid()
+        q = phase.stage.explained(given).cpu()
+        asked = torch.isfinite(q) & (given.role != int(Role.NEWLINE))
+        distinct = phase.reduced.place[phase.reduced.role == int(Role.DISTINCT)]
+        stayed = torch.isin(_cell(given.place, given), _cell(distinct, given))
+        meaning = "share that the keyframe's best token takes of each token"
+        return Explained(q[asked], given.frame[asked], stayed[asked], "q", meaning)
+    went = absorption(tokens)
+    shape = went.largest.shape
+    frame = torch.arange(shape[0])[:, None, None].expand(shape)
+    told = (went.largest > 0) & ~torch.isin(frame, torch.tensor(first, dtype=torch.long))
+    pooled = tokens.to_language_grid()
+    stands = pooled.place[pooled.role != int(Role.NEWLINE)]
+    stayed = torch.zeros(shape, dtype=torch.bool)
+    stayed[tuple(stands.unbind(1))] = True
+    meaning = "of each cell, the part in the token that holds most of it, read off W"
+    return Explained(went.largest[told], frame[told], stayed[told], "largest share", meaning)
+
+
+def _cell(place: Tensor, tokens: VideoTokens) -> Tensor:
+    """A number for every place, (K, 3) to (K,)."""
+    height, width = tokens.layout.language_grid
+    return (place[:, 0] * height + place[:, 1]) * (width + 1) + place[:, 2]
+
+
+def _film(frames: Frames, axis: Axis, first: Sequence[int], width: int, together: int) -> Image.Image:
+    """Thumbnails with frame and second under them; a keyframe's has a thick outline and a diamond above it."""
+    every = max(1, math.ceil(LEAST_THUMBNAIL / axis.step))
+    across = min(MOST_THUMBNAIL, int(axis.step * every) - 4)
+    down = max(1, round(across * frames.height / frames.width))
+    top = 20
+    picture = Image.new("RGB", (width, top + down + 44), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    small = ImageFont.load_default(size=14)
+    for index in range(0, frames.count, every):
+        x = int(axis.edge[index]) + (2 if every > 1 else int(axis.step - across) // 2)
+        if x + across > width - MARGIN + 2:
+            break
+        shown = Image.fromarray(frames.pixels[index].cpu().numpy())
+        picture.paste(shown.resize((across, down), Image.Resampling.LANCZOS, reducing_gap=2.0), (x, top))
+        if index in first:
+            draw.rectangle((x, top, x + across - 1, top + down - 1), outline=ORANGE, width=3)
+        middle = x + across / 2
+        draw.text((middle, top + down + 11), str(index * together), fill=TEXT, font=small, anchor="mm")
+        seconds = f"{float(frames.timestamps[index]):.2f} s"
+        draw.text((middle, top + down + 27), seconds, fill=QUIET_TEXT, font=small, anchor="mm")
+    half = max(1, min(7, int(_apart(axis, first) / 2) - 1))
+    for index in first:
+        x = (int(axis.edge[index]) + int(axis.edge[index + 1])) // 2
+        draw.polygon(((x, 9 - half), (x + half, 9), (x, 9 + half), (x - half, 9)), fill=ORANGE)
+    return picture
+
+
+def _apart(axis: Axis, first: Sequence[int]) -> float:
+    """Pixels between the two clips that begin nearest to each other."""
+    return axis.step * min((b - a for a, b in pairwise(first)), default=axis.frames)
+
+
+def _bars(counts: Tensor, axis: Axis, width: int, title: str) -> Image.Image:
+    """Tokens kept of every frame, roles on top of each other."""
+    total = counts[list(STACK)].sum(0)
+    most = max(1, int(total.max()))
+    picture, floor = _chart(width, BARS, title)
+    draw = ImageDraw.Draw(picture)
+    _ticks(draw, [(floor - round(BARS * at / most), str(at)) for at in sorted({0, most // 2, most})], width)
+    pixels = np.array(picture)
+    for role in STACK:
+        below = counts[list(STACK[: STACK.index(role)])].sum(0)
+        lows = (floor - BARS * below / most).round().int().tolist()
+        highs = (floor - BARS * (below + counts[role]) / most).round().int().tolist()
+        for left, right, low, high in zip(axis.edge[:-1], axis.edge[1:], lows, highs, strict=True):
+            space = 2 if right - left > 8 else 0
+            _fill(pixels, (int(left) + space, high, max(int(left) + 1, int(right) - space), low), role)
+    picture = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=14)
+    if axis.step >= font.getlength(str(most)) + 4:
+        for index, amount in enumerate(total.tolist()):
+            x = (axis.edge[index] + axis.edge[index + 1]) / 2
+            draw.text((x, floor - BARS * amount / most - 9), str(amount), fill=TEXT, font=font, anchor="mm")
+    return picture
+
+
+def _spread(explained: Explained, axis: Axis, width: int, role: Role) -> Image.Image:
+    """A histogram of every frame's values, logarithmic; those of tokens that stayed are drawn as of ``role``."""
+    picture, floor = _chart(width, SPREAD, f"{explained.name}: {explained.meaning}")
+    if not len(explained.value):
+        return picture
+    value = explained.value.clamp(1e-6, 1).log10()
+    low, high = _decades(float(value.min()), float(value.max()))
+    draw = ImageDraw.Draw(picture)
+    marks = [(floor - round(SPREAD * (math.log10(at) - low) / (high - low)), f"{at:g}") for at in _marks(low, high)]
+    _ticks(draw, marks, width)
+    step = ((value - low) / (high - low) * BINS).long().clamp(0, BINS - 1)
+    cell = (explained.frame * BINS + step) * 2 + explained.stayed.long()
+    count = torch.bincount(cell, minlength=axis.frames * BINS * 2).reshape(axis.frames, BINS, 2)
+    most, space = int(count.sum(2).max()), min(3.0, axis.step / 8)
+    pixels = np.array(picture)
+    for frame, step in count.sum(2).nonzero().tolist():
+        carried, stayed = count[frame, step].tolist()
+        left, room = int(axis.edge[frame] + space), max(1.0, axis.step - 2 * space)
+        top = floor - round(SPREAD * (step + 1) / BINS)
+        bottom = floor - round(SPREAD * step / BINS) - 1
+        middle = left + max(round(room * stayed / most), 1 if stayed else 0)
+        right = middle + max(round(room * carried / most), 1 if carried else 0)
+        _fill(pixels, (left, top, middle, bottom), role)
+        pixels[top:bottom, middle:right] = CARRIED
+    return Image.fromarray(pixels)
+
+
+def _chart(width: int, height: int, title: str) -> tuple[Image.Image, int]:
+    """A chart's ground under its title, and the row its floor is at."""
+    picture = Image.new("RGB", (width, TITLE + height + 20), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    draw.text((MARGIN + AXIS, 12), title, fill=QUIET_TEXT, font=ImageFont.load_default(size=15), anchor="lm")
+    floor = TITLE + height
+    draw.rectangle((MARGIN + AXIS, TITLE, width - MARGIN, floor), fill=RAISED)
+    return picture, floor
+
+
+def _ticks(draw: ImageDraw.ImageDraw, ticks: Sequence[tuple[int, str]], width: int) -> None:
+    """Lines across a chart, each with what it stands for on the left."""
+    font = ImageFont.load_default(size=14)
+    for y, text in ticks:
+        draw.line((MARGIN + AXIS, y, width - MARGIN, y), fill=RULE)
+        draw.text((MARGIN + AXIS - 8, y), text, fill=QUIET_TEXT, font=font, anchor="rm")
+
+
+def _decades(low: float, high: float) -> tuple[float, float]:
+    """The logarithms that an axis goes from and to, a little beyond its values and never nothing apart."""
+    room = max(0.05, 0.04 * (high - low))
+    return low - room, min(high + room, 0.02)
+
+
+def _marks(low: float, high: float) -> list[float]:
+    """What a logarithmic axis from 10^low to 10^high names: as many round numbers as stand clear of each other."""
+    powers = range(-7, 1)
+    marks: list[float] = []
+    for digits in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+        finer = [digit * 10.0**power for power in powers for digit in digits]
+        finer = [mark for mark in finer if low <= math.log10(mark) <= high]
+        marks = finer if len(finer) <= MOST_MARKS else marks
+    return marks
+
+
+def _fill(pixels: np.ndarray, box: tuple[int, int, int, int], role: Role) -> None:
+    """Fill a box (left, top, right, bottom) in a role's colour: keyframe solid, updated dotted, distinct hatched, kept
+    ruled."""
+    left, top, right, bottom = box
+    area = pixels[top:bottom, left:right]
+    y, x = np.indices(area.shape[:2], sparse=True)
+    y, x = y + top, x + left
+    dark = {
+        Role.MERGED: (y % 5 < 2) & (x % 5 < 2),
+        Role.DISTINCT: (y + x) % 6 < 2,
+        Role.KEPT: (y % 7 < 1) | (x < 0),
+    }.get(role)
+    area[:] = COLOURS[role]
+    if dark is not None:
+        area[dark] = (np.array(COLOURS[role]) * 0.35).astype(np.uint8)
+
+
+def _samples(counts: Tensor, explained: Explained, clips: bool) -> list[tuple[np.ndarray, str, str]]:
+    """The legend: every role there is, the tokens carried into others, and where clips begin."""
+    samples = []
+    for role in STACK:
+        if amount := int(counts[role].sum()):
+            pixels = np.zeros((SAMPLE, SAMPLE, 3), dtype=np.uint8)
+            _fill(pixels, (0, 0, SAMPLE, SAMPLE), role)
+            name, meaning = NAMES[role]
+            samples.append((pixels, f"{name} {amount}", meaning))
+    if merged := int((~explained.stayed).sum()):
+        grey = np.full((SAMPLE, SAMPLE, 3), CARRIED, dtype=np.uint8)
+        samples.append((grey, f"merged {merged}", "tokens behind keyframes" if clips else "into others"))
+    if clips:
+        picture = Image.new("RGB", (SAMPLE, SAMPLE), BACKGROUND)
+        draw = ImageDraw.Draw(picture)
+        draw.polygon(((17, 3), (27, 13), (17, 23), (7, 13)), fill=ORANGE)
+        samples.append((np.array(picture), "clip", "begins with its keyframe"))
+    return samples
+
+
+def _draw_cuts(canvas: Image.Image, axis: Axis, first: Sequence[int], spans: Sequence[tuple[int, int]]) -> None:
+    """A dashed line where a clip begins, but the first, over each of the (top, bottom) spans."""
+    draw = ImageDraw.Draw(canvas)
+    for index in first:
+        x = int(axis.edge[index])
+        for top, bottom in spans if index and _apart(axis, first) >= LEAST_APART else ():
+            for y in range(top, bottom, 9):
+                draw.line((x, y, x, min(y + 4, bottom)), fill=TEXT)
