@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from .fitting import explaining
 from .memory import PeakMemory
-from .models.base import Turn, VideoLLM
+from .models.base import VideoLLM
+from .models.reading import Turn
 from .session import Generation, Session, ignore_count, ignore_text
 from .tokens import ENCODE, VideoTokens
 
@@ -33,6 +36,9 @@ class Answer:
         kv_cache_bytes: keys and values of prompt and answer.
         peak_memory_bytes: most memory in use during prefill and decode, the model included (on the CPU, of the
             whole process).
+        ids: the tokens written, the one that ends the answer included; none where a server answered.
+        first: (vocabulary,) float32 on the CPU, log-probabilities of the answer's first token; None likewise. Neither
+            is part of what makes two answers equal, nor of their JSON.
     """
 
     question: str
@@ -52,6 +58,8 @@ class Answer:
     kv_cache_bytes: int
     peak_memory_bytes: int
     turns: tuple[Turn, ...] = ()
+    ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    first: Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
     def conversation(self) -> tuple[Turn, ...]:
@@ -60,8 +68,9 @@ class Answer:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON-ready types; the text under ``answer``."""
-        values = dataclasses.asdict(self)
-        return {"question": values.pop("question"), "answer": values.pop("text"), **values}
+        values = dataclasses.asdict(dataclasses.replace(self, first=None))
+        told = {"question": values.pop("question"), "answer": values.pop("text"), **values}
+        return {name: value for name, value in told.items() if name not in ("ids", "first")}
 
 
 def answer(
@@ -132,8 +141,12 @@ def answers(
             kv_cache_bytes=vllm.language.kv_cache_bytes(read + len(ids), bytes_each),
             peak_memory_bytes=memory.bytes,
             turns=tuple(turns),
+            ids=ids,
+            first=first,
         )
-        for question, text, read, ids in zip(questions, replies.texts, replies.read, replies.ids, strict=True)
+        for question, text, read, ids, first in zip(
+            questions, replies.texts, replies.read, replies.ids, replies.first_logits.log_softmax(-1), strict=True
+        )
     ]
 
 

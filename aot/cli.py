@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import sys
 import textwrap
 import warnings
@@ -16,13 +15,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from . import compare_command
 from .benchmarks import commands
 from .errors import InputError
 from .evaluation import command as evaluation
 from .evaluation import shapes_command
-from .files import make_folder
 from .prompts import OWN, PRESETS, split, worded
-from .tables import aligned
 
 CHAIN = "stages joined by +, each NAME or NAME:key=value,key=value, or a preset ('aot stages' lists them)"
 
@@ -50,12 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _warnings_in_a_line(verb: str) -> Iterator[None]:
     """Warnings meant for users, as one line on standard error, each once."""
     from .solvers import UnconvergedWarning
+    from .stages.grid import SubstituteWarning
 
     with warnings.catch_warnings():
         usual = warnings.showwarning
 
         def show(message: Any, category: type[Warning], *rest: Any) -> None:
-            if issubclass(category, UnconvergedWarning):
+            if issubclass(category, (UnconvergedWarning, SubstituteWarning)):
                 print(f"aot {verb}: {message}", file=sys.stderr)
             else:
                 usual(message, category, *rest)
@@ -105,10 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--base", type=Path, default=Path(), help="folder that holds input/, output/ and temp/")
 
-    compare = _verb(verbs, "compare", _compare, "variants side by side, full tokens first")
+    compare = compare_command.add(verbs, _verb, _Work())
     _video_options(compare)
     _variant_options(compare)
-    compare.add_argument("--pictures", type=Path, help="folder to write a token map of every variant to")
 
     evaluate = evaluation.add(verbs, _verb, _load)
     _model_options(evaluate)
@@ -314,39 +312,6 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     return run_command.command(options.workflow, options.set, options.base), 0
 
 
-def _compare(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    from .comparing import at_each, compare
-    from .pictures import save_png, token_map
-    from .pipeline import FULL, is_fixed, parse
-
-    generation = _generation(options)
-    _check_before_work(options, *options.retention)
-    chains = [spec for spec in options.stages if spec != FULL]
-    pipelines = [parse(FULL), *(each for spec in chains for each in at_each(spec, options.retention))]
-    if options.pictures:
-        make_folder(options.pictures)
-    vllm, frames, tokens = _encode(options, *pipelines)
-    rows = []
-    with tqdm(total=len(pipelines), desc="compare", file=sys.stderr, leave=False, disable=None) as bar:
-        for row in compare(vllm, tokens, options.question, pipelines, generation, on_row=bar.set_postfix_str):
-            bar.update()
-            rows.append(row.to_dict())
-            if options.pictures:
-                name = row.name.replace(" ", "-").replace(":", "-").replace("+", "-") + ".png"
-                columns = math.ceil(math.sqrt(frames.count))
-                save_png(token_map(row.tokens, frames, columns=columns), options.pictures / name)
-                rows[-1]["picture"] = name
-    print(_table(rows))
-    fixed = [spec for spec in chains if is_fixed(spec)]
-    if fixed:
-        print(f"{', '.join(fixed)}: what it keeps follows from its own settings, not from --retention.")
-    if options.pictures:
-        print(f"Token maps in {options.pictures}: {', '.join(row['picture'] for row in rows)}")
-    _tell_of_shapes(vllm.name)
-    result = {"clip": frames.source, "question": options.question, "model": vllm.name, "rows": rows}
-    return {**result, "frames": frames.count}, 0
-
-
 def _tell_of_shapes(model: str) -> None:
     from .models import EMBEDDED
 
@@ -365,23 +330,13 @@ def _check_before_work(options: argparse.Namespace, *retentions: float | None) -
             require_retention(retention)
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    head = ("stages", "tokens", "retention", "encode", "reduce", "prefill", "decode", "prefill speed-up", "answer")
-    cells = [
-        (
-            row["stages"],
-            f"{row['tokens_kept']}/{row['tokens_full']}",
-            f"{row['retention']:.1%}",
-            f"{row['encode_s']:.2f} s",
-            f"{row['reduce_s']:.2f} s",
-            f"{row['prefill_s']:.2f} s",
-            f"{row['decode_s']:.2f} s",
-            f"{row['prefill_speedup']:.1f} x",
-            textwrap.shorten(row["answer"], 60, placeholder="...") or "(empty)",
-        )
-        for row in rows
-    ]
-    return aligned(head, cells)
+class _Work:
+    """What commands in other files share with those here."""
+
+    check = staticmethod(_check_before_work)
+    encode = staticmethod(_encode)
+    generation = staticmethod(_generation)
+    tell = staticmethod(_tell_of_shapes)
 
 
 def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -32,7 +32,8 @@ from transformers import AutoModelForCausalLM
 
 from .answering import ENCODE, Answer, encode_seconds, reduce_seconds
 from .errors import InputError
-from .models.base import Turn, VideoLLM
+from .models.base import VideoLLM
+from .models.reading import Turn
 from .session import Generation, ignore_count, ignore_text, require_context
 from .tokens import VideoTokens
 

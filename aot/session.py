@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,8 @@ from transformers import DynamicCache
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
 from .errors import InputError
-from .models.base import Prefix, Prompt, Reading, Turn, VideoLLM
+from .models.base import VideoLLM
+from .models.reading import Prefix, Prompt, Reading, Turn
 from .stages.base import synchronise
 from .tokens import VideoTokens
 
@@ -187,6 +189,21 @@ class Session:
             first_s=first_at - (read_at if fresh else start),
             rest_s=done - first_at,
         )
+
+    @contextmanager
+    def opened(self, question: str, *, turns: Sequence[Turn] = ()) -> Iterator[tuple[Prefix, Tensor, DynamicCache]]:
+        """For whoever reads on behind the video: the prompt up to its end, the (n,) ids that follow, and the cache.
+
+        The cache holds the video when the block begins, and is cut back to it when the block ends.
+        """
+        prompt = self._vllm.prompt(question, self._tokens, system=self._system, turns=turns)
+        prefix = self._begin([prompt])
+        try:
+            if self.held < len(prefix.reading):
+                read_in_chunks(self._vllm, prefix.reading, self._cache)
+            yield prefix, prompt.after, self._cache
+        finally:
+            self._cut(prefix)
 
     def _begin(self, prompts: Sequence[Prompt]) -> Prefix:
         """The prompt up to the end of the video, which all questions of a session share."""

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from . import answering, models, pictures, serving, stages, storage, video
+from . import answering, comparing, explorer, models, pictures, serving, stages, storage, video
 from .comfy import ComfyExtension, io
 
-NODES = video.NODES + models.NODES + storage.NODES + stages.NODES + answering.NODES + serving.NODES + pictures.NODES
+NODES = (
+    video.NODES
+    + models.NODES
+    + storage.NODES
+    + stages.NODES
+    + answering.NODES
+    + comparing.NODES
+    + serving.NODES
+    + pictures.NODES
+    + explorer.NODES
+)
 
 
 class AOTExtension(ComfyExtension):

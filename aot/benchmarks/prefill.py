@@ -18,8 +18,9 @@ from transformers import (
 
 from ..cost import LanguageShape
 from ..errors import InputError
-from ..models.base import Reading, VideoLLM
+from ..models.base import VideoLLM
 from ..models.llava_onevision import LlavaOnevision
+from ..models.reading import Reading
 from ..session import read_in_chunks
 from .measuring import extra_bytes, medians
 

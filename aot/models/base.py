@@ -6,34 +6,31 @@ and, where the LLM's positions are more than a count, what they are. The model i
 
 from __future__ import annotations
 
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoTokenizer, BitsAndBytesConfig, DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import AutoTokenizer, DynamicCache, GenerationConfig, PreTrainedModel
 
 from ..cost import LanguageShape
 from ..errors import InputError
 from ..importance import ATTENTION
 from ..tokens import ENCODE, Layout, StageRecord, VideoTokens
 from ..video import Frames
+from .folder import first_json, missing_package, processor_template, quantizing, require_safetensors
+from .reading import Prefix, Prompt, Reading, Turn
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) as long work goes on; may raise to stop it."""
 
 FRAMES_AT_ONCE = 4
 """Frames a vision pass takes: few enough to be interrupted soon, enough to fill the cores."""
-
-KEPT_WHOLE = ("vision_tower", "visual", "multi_modal_projector", "lm_head")
-"""Modules that are never quantized; transformers 4 looks for them anywhere in a name, 5 from its beginning."""
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -86,86 +83,6 @@ class Encoded:
     deep: Tensor
     levels: tuple[Tensor, ...] = ()
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A question that was asked before, and its answer."""
-
-    question: str
-    answer: str
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Token ids around a video.
-
-    Args:
-        before: (n,) each: what stands before each group of visual tokens. A group is the whole video, or a frame.
-        after: (n,) what follows the last group: the question, and how an answer begins.
-    """
-
-    before: tuple[Tensor, ...]
-    after: Tensor
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Tokens as the LLM reads them.
-
-    Args:
-        embeddings: (n, D).
-        positions: (A, n) long, rotary positions; A is 1, or 3 where time, height and width have their own.
-        visual: (n,) bool: which of them are visual.
-        levels: (v, D) each, added to the v visual tokens' hidden states behind the LLM's first layers.
-    """
-
-    embeddings: Tensor
-    positions: Tensor
-    visual: Tensor
-    levels: tuple[Tensor, ...] = ()
-
-    def __len__(self) -> int:
-        """n."""
-        return len(self.embeddings)
-
-    def part(self, first: int, last: int) -> Reading:
-        """Tokens ``first`` up to ``last``."""
-        seen, within = (int(self.visual[:end].sum()) for end in (first, last))
-        return Reading(
-            self.embeddings[first:last],
-            self.positions[:, first:last],
-            self.visual[first:last],
-            tuple(level[seen:within] for level in self.levels),
-        )
-
-    def then(self, other: Reading) -> Reading:
-        """These tokens and ``other``'s behind them; only these may have levels."""
-        return Reading(
-            torch.cat((self.embeddings, other.embeddings)),
-            torch.cat((self.positions, other.positions), 1),
-            torch.cat((self.visual, other.visual)),
-            self.levels,
-        )
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """A prompt up to the end of its video.
-
-    Args:
-        reading: its tokens.
-        text: position of the first token behind it.
-        answer: no answer's first token stands before this position.
-    """
-
-    reading: Reading
-    text: int
-    answer: int
-
-    def begins(self, asked: int) -> int:
-        """Position of an answer's first token, behind ``asked`` tokens of question."""
-        return max(self.answer, self.text + asked)
 
 
 class VideoLLM(ABC):
@@ -528,53 +445,3 @@ def require_question(question: str) -> None:
     """Refuse a question without a word."""
     if not question.strip():
         raise InputError("The question is empty; write what you want to know about the video.")
-
-
-def missing_package(name: str, attention: str, error: ImportError) -> str:
-    """The line for a model that needs a package which is not installed."""
-    if attention not in ("sdpa", "eager"):
-        return f"{name} cannot be loaded with attention {attention} ({error}); choose sdpa."
-    return f"{name} needs a package that is not installed ({error}); install it, or take a checkpoint without it."
-
-
-def quantizing(quantization: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:
-    """What ``from_pretrained`` takes to quantize the LLM's layers; the vision tower stays as it is.
-
-    Raises:
-        InputError: bitsandbytes is not installed.
-    """
-    if find_spec("bitsandbytes") is None or find_spec("accelerate") is None:
-        raise InputError(
-            f"quantization {quantization} needs bitsandbytes and accelerate, which are not installed; run: pip install "
-            "bitsandbytes accelerate, or choose none."
-        )
-    settings = {"llm_int8_skip_modules": [*KEPT_WHOLE, *(f"model.{name}" for name in KEPT_WHOLE)]}
-    if quantization == "8-bit":
-        config = BitsAndBytesConfig(load_in_8bit=True, **settings)
-    else:
-        config = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, **settings
-        )
-    return {"quantization_config": config, "device_map": {"": device}}
-
-
-def require_safetensors(folder: Path, name: str) -> None:
-    """Refuse a folder without weights in the one format that is read."""
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(f"{name} has no .safetensors file; put the model's safetensors files in its folder.")
-
-
-def first_json(folder: Path, *names: str) -> dict[str, Any] | None:
-    """The content of the first of these files that is there."""
-    for name in names:
-        if (folder / name).is_file():
-            return json.loads((folder / name).read_text(encoding="utf-8"))
-    return None
-
-
-def processor_template(folder: Path) -> str | None:
-    """The processor's own chat template, which takes structured content; None where only the tokenizer has one."""
-    if (folder / "processor_config.json").is_file() and (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    settings = first_json(folder, "chat_template.json")
-    return str(settings["chat_template"]) if settings else None

@@ -25,7 +25,8 @@ from transformers import (
 )
 
 from ..errors import InputError
-from .base import VideoLLM, missing_package, require_safetensors
+from .base import VideoLLM
+from .folder import missing_package, require_safetensors
 from .llava_onevision import LlavaOnevision
 
 SIGLIP = {

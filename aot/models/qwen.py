@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 
 from ..importance import capture
 from ..tokens import Extra, Layout, VideoTokens
-from .base import Encoded, FrameSource, Prompt, Reading, VideoLLM
+from .base import Encoded, FrameSource, VideoLLM
+from .reading import Prompt, Reading
 
 
 class QwenVL(VideoLLM):

@@ -13,8 +13,9 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from ..importance import depths
 from ..tokens import VideoTokens
-from .base import FrameSource, Reading
+from .base import FrameSource
 from .qwen import QwenVL
+from .reading import Reading
 
 _START, _END = "<|vision_start|>", "<|vision_end|>"
 

@@ -1,0 +1,114 @@
+"""``aot compare``: variants side by side from the command line, full tokens first."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tqdm import tqdm
+
+from .files import make_folder
+
+if TYPE_CHECKING:
+    from .comparing import Row
+    from .pipeline import Pipeline
+    from .session import Generation
+    from .video import Frames
+
+Result = tuple[dict[str, Any], int]
+
+
+class Work(Protocol):
+    """What the command shares with the others that take a video and a question."""
+
+    def check(self, options: argparse.Namespace, *retentions: float | None) -> None:
+        """Refuse what no encoding could mend."""
+
+    def generation(self, options: argparse.Namespace) -> Generation:
+        """How answers are generated."""
+
+    def encode(self, options: argparse.Namespace, *pipelines: Pipeline) -> tuple[Any, Frames, Any]:
+        """The model, the frames and their tokens."""
+
+    def tell(self, model: str) -> None:
+        """Say what there is to know about a model's answers."""
+
+
+def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser], work: Work) -> argparse.ArgumentParser:
+    """Add ``compare`` to a command's parser; the options of video, model and variants are left to the caller.
+
+    Args:
+        verb: makes the parser of one command.
+    """
+    parser = verb(verbs, "compare", partial(_compare, work), "variants side by side, full tokens first")
+    parser.add_argument("--pictures", type=Path, help="folder to write a token map of every variant to")
+    parser.add_argument("--out", type=Path, help="folder to write the table (Markdown, CSV, PNG) and the curve to")
+    parser.add_argument(
+        "--cache", type=Path, help="folder that keeps what was measured: the same command goes on where it was stopped"
+    )
+    return parser
+
+
+def _compare(work: Work, options: argparse.Namespace) -> Result:
+    from .comparing import compare
+    from .comparison_table import terminal
+    from .pictures import save_png, token_map
+    from .pipeline import FULL, is_fixed
+    from .sweeping import cells, variants
+
+    generation = work.generation(options)
+    work.check(options, *options.retention)
+    chains = [spec for spec in options.stages if spec != FULL]
+    pipelines = variants(chains, options.retention)
+    for folder in (options.pictures, options.out):
+        if folder:
+            make_folder(folder)
+    vllm, frames, tokens = work.encode(options, *pipelines)
+    kept = cells(vllm, tokens, options.question, generation, options.cache) if options.cache else None
+    rows: list[Row] = []
+    told: list[dict[str, Any]] = []
+    with tqdm(total=len(pipelines), desc="compare", file=sys.stderr, leave=False, disable=None) as bar:
+        given = compare(vllm, tokens, options.question, pipelines, generation, on_row=bar.set_postfix_str, kept=kept)
+        for pipeline, row in zip(pipelines, given, strict=True):
+            bar.update()
+            rows.append(row)
+            told.append(row.to_dict())
+            if options.pictures:
+                name = row.name.replace(" ", "-").replace(":", "-").replace("+", "-") + ".png"
+                columns = math.ceil(math.sqrt(frames.count))
+                reduced = pipeline(tokens) if row.tokens is None else row.tokens
+                save_png(token_map(reduced, frames, columns=columns), options.pictures / name)
+                told[-1]["picture"] = name
+    print(terminal(rows))
+    fixed = [spec for spec in chains if is_fixed(spec)]
+    if fixed:
+        print(f"{', '.join(fixed)}: what it keeps follows from its own settings, not from --retention.")
+    if options.pictures:
+        print(f"Token maps in {options.pictures}: {', '.join(each['picture'] for each in told)}")
+    if options.out:
+        print(f"Tables and curve in {options.out}: {', '.join(_write(rows, options.stages, options.out))}")
+    work.tell(vllm.name)
+    result = {"clip": frames.source, "question": options.question, "model": vllm.name, "rows": told}
+    return {**result, "frames": frames.count}, 0
+
+
+def _write(rows: Sequence[Row], chains: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """Write the table in its forms, and the curve; the files' names."""
+    from .comparison_table import as_csv, as_markdown, picture
+    from .files import whole
+    from .pictures import save_png
+    from .sweeping import curve
+
+    texts = {"table.md": as_markdown(rows), "table.csv": as_csv(rows)}
+    for name, text in texts.items():
+        with whole(folder / name) as path:
+            path.write_text(text, encoding="utf-8", newline="")
+    images = {"table.png": picture(rows), "curve.png": curve(rows, chains)}
+    for name, image in images.items():
+        save_png(image, folder / name)
+    return (*texts, *images)

@@ -1,0 +1,66 @@
+"""What loading a model reads of its folder, and what it says where something is missing."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig
+
+from ..errors import InputError
+
+KEPT_WHOLE = ("vision_tower", "visual", "multi_modal_projector", "lm_head")
+"""Modules that are never quantized; transformers 4 looks for them anywhere in a name, 5 from its beginning."""
+
+
+def missing_package(name: str, attention: str, error: ImportError) -> str:
+    """The line for a model that needs a package which is not installed."""
+    if attention not in ("sdpa", "eager"):
+        return f"{name} cannot be loaded with attention {attention} ({error}); choose sdpa."
+    return f"{name} needs a package that is not installed ({error}); install it, or take a checkpoint without it."
+
+
+def quantizing(quantization: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:
+    """What ``from_pretrained`` takes to quantize the LLM's layers; the vision tower stays as it is.
+
+    Raises:
+        InputError: bitsandbytes is not installed.
+    """
+    if find_spec("bitsandbytes") is None or find_spec("accelerate") is None:
+        raise InputError(
+            f"quantization {quantization} needs bitsandbytes and accelerate, which are not installed; run: pip install "
+            "bitsandbytes accelerate, or choose none."
+        )
+    settings = {"llm_int8_skip_modules": [*KEPT_WHOLE, *(f"model.{name}" for name in KEPT_WHOLE)]}
+    if quantization == "8-bit":
+        config = BitsAndBytesConfig(load_in_8bit=True, **settings)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, **settings
+        )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def require_safetensors(folder: Path, name: str) -> None:
+    """Refuse a folder without weights in the one format that is read."""
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(f"{name} has no .safetensors file; put the model's safetensors files in its folder.")
+
+
+def first_json(folder: Path, *names: str) -> dict[str, Any] | None:
+    """The content of the first of these files that is there."""
+    for name in names:
+        if (folder / name).is_file():
+            return json.loads((folder / name).read_text(encoding="utf-8"))
+    return None
+
+
+def processor_template(folder: Path) -> str | None:
+    """The processor's own chat template, which takes structured content; None where only the tokenizer has one."""
+    if (folder / "processor_config.json").is_file() and (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    settings = first_json(folder, "chat_template.json")
+    return str(settings["chat_template"]) if settings else None

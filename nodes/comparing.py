@@ -1,0 +1,195 @@
+"""Nodes that put answers side by side: those that were given, and those of stages swept over retentions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from ..aot import comparison_table, sweeping
+from ..aot.answering import Answer, Generation
+from ..aot.comparing import Row, side_by_side
+from ..aot.errors import InputError
+from ..aot.files import whole
+from ..aot.models.base import require_question
+from ..aot.streaming import Stream
+from ..aot.tokens import VideoTokens
+from .comfy import interrupted, io, output_directory, progress, ui, unused_output
+from .models import CATEGORY, Loaded, ready
+from .sockets import AOTVLLM, AOTAnswerType, AOTTokens
+
+SOCKETS = tuple(f"answer_{number}" for number in range(2, 9))
+"""Sockets for answers beside the first."""
+
+SWEEPS = "aot_sweeps"
+"""Folder in ComfyUI's output folder that keeps what was measured."""
+
+
+def write_csv(rows: Sequence[Row], prefix: str) -> str:
+    """Write the rows to a new file in the output folder; its name there."""
+    path = unused_output(prefix, ".csv")
+    with whole(path) as temporary:
+        temporary.write_text(comparison_table.as_csv(rows), encoding="utf-8", newline="")
+    return path.relative_to(output_directory().resolve()).as_posix()
+
+
+class AOTCompare(io.ComfyNode):
+    """Answers to a table."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Its inputs and outputs."""
+        return io.Schema(
+            node_id="AOTCompare",
+            display_name="Compare Answers (AOT)",
+            category=CATEGORY,
+            description="Put answers side by side in a table: tokens, times, operations, memory, and whether they say "
+            "what full tokens say. With two token maps linked, a slider on the node lies between them.",
+            inputs=[
+                AOTAnswerType.Input("answers", tooltip="Answers, one or a list of them."),
+                *(
+                    AOTAnswerType.Input(name, optional=True, tooltip="More answers, one or a list of them.")
+                    for name in SOCKETS
+                ),
+                io.Image.Input("map_a", optional=True, tooltip="A token map, to the left of the slider."),
+                io.Image.Input("map_b", optional=True, tooltip="Another one, to its right."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="aot_tables/compare",
+                    optional=True,
+                    tooltip="Folder and start of the CSV file's name in ComfyUI's output folder; a number is added.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The table, drawn."),
+                io.String.Output(display_name="markdown", tooltip="The table in Markdown."),
+                io.String.Output(display_name="csv", tooltip="The CSV file's name in the output folder."),
+            ],
+            is_output_node=True,
+            is_input_list=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        answers: list[Answer],
+        map_a: list[Tensor] | None = None,
+        map_b: list[Tensor] | None = None,
+        filename_prefix: list[str] | None = None,
+        **more: list[Answer],
+    ) -> io.NodeOutput:
+        """Gather, draw, write."""
+        given = [each for name in SOCKETS for each in more.get(name) or () if each is not None]
+        rows = side_by_side([*answers, *given])
+        image, markdown = comparison_table.picture(rows), comparison_table.as_markdown(rows)
+        file = write_csv(rows, (filename_prefix or ["aot_tables/compare"])[0])
+        shown = {**ui.PreviewImage(image, cls=cls).as_dict(), "aot_file": (file,)}
+        if map_a and map_b:
+            maps = [ui.PreviewImage(each[0][:1], cls=cls).as_dict()["images"][0] for each in (map_a, map_b)]
+            shown["aot_maps"] = maps
+        return io.NodeOutput(image, markdown, file, ui=shown)
+
+
+class AOTSweep(io.ComfyNode):
+    """Stages and retentions to a curve."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Its inputs and outputs."""
+        return io.Schema(
+            node_id="AOTSweep",
+            display_name="Sweep Retention (AOT)",
+            category=CATEGORY,
+            description="Ask one question with full tokens and with every chain of stages at every retention, over one "
+            "encoding, and draw time and closeness to the full answer. What was measured is kept: a run that was "
+            "stopped goes on, and another point costs only itself.",
+            inputs=[
+                AOTVLLM.Input("vllm", tooltip="The model that encoded the video."),
+                AOTTokens.Input("tokens", tooltip="Tokens of Encode Video, nothing reduced."),
+                io.String.Input(
+                    "question",
+                    default="What happens in this video?",
+                    multiline=True,
+                    tooltip="What every variant is asked. Answers are greedy: the likeliest token every time.",
+                ),
+                io.String.Input(
+                    "stages",
+                    default="aot\nintra",
+                    multiline=True,
+                    tooltip="Chains of stages, one a line: aot, intra, intra:budget=126+inter, a preset; the command "
+                    "'aot stages' lists them.",
+                ),
+                io.String.Input(
+                    "retentions",
+                    default="0.5, 0.25, 0.15, 0.1, 0.05",
+                    tooltip="Shares of the language grid to keep, above 0, at most 1; a chain that settles for itself "
+                    "what it keeps is run once.",
+                ),
+                io.Int.Input("max_new_tokens", default=32, min=1, max=512, tooltip="Longest answer, in LLM tokens."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="aot_tables/sweep",
+                    tooltip="Folder and start of the CSV file's name in ComfyUI's output folder; a number is added.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The curves."),
+                io.String.Output(display_name="markdown", tooltip="Every point in a Markdown table."),
+                io.String.Output(display_name="csv", tooltip="The CSV file's name in the output folder."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, question: str | None = None, stages: str | None = None, retentions: str | None = None
+    ) -> bool | str:
+        """Whether what was typed in can be run; what comes over a link is looked at when it is there."""
+        try:
+            if question is not None:
+                require_question(question)
+            sweeping.variants(
+                sweeping.chains_in(stages if stages is not None else "aot"),
+                sweeping.retentions_in(retentions if retentions is not None else "0.5"),
+            )
+        except InputError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        vllm: Loaded,
+        tokens: VideoTokens | Stream,
+        question: str,
+        stages: str,
+        retentions: str,
+        max_new_tokens: int,
+        filename_prefix: str,
+    ) -> io.NodeOutput:
+        """Measure what is missing, draw all of it."""
+        chains = sweeping.chains_in(stages)
+        pipelines = sweeping.variants(chains, sweeping.retentions_in(retentions))
+        bar = progress(len(pipelines))
+        folder = Path(output_directory()) / SWEEPS
+        rows: list[Row] = []
+        for row in sweeping.sweep(
+            vllm.ready(),
+            ready(tokens),
+            question,
+            pipelines,
+            Generation(max_new_tokens),
+            folder,
+            on_row=lambda name: interrupted(),
+            on_token=lambda count: interrupted(),
+        ):
+            rows.append(row)
+            bar.update_absolute(len(rows), len(pipelines))
+        image = sweeping.curve(rows, chains)
+        file = write_csv(rows, filename_prefix)
+        shown = {**ui.PreviewImage(image, cls=cls).as_dict(), "aot_file": (file,)}
+        return io.NodeOutput(image, comparison_table.as_markdown(rows), file, ui=shown)
+
+
+NODES = (AOTCompare, AOTSweep)
