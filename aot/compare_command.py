@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tqdm import tqdm
 
+from .errors import InputError
 from .files import make_folder
 
 if TYPE_CHECKING:
@@ -71,20 +72,26 @@ def _compare(work: Work, options: argparse.Namespace) -> Result:
     vllm, frames, tokens = work.encode(options, *pipelines)
     kept = cells(vllm, tokens, options.question, generation, options.cache) if options.cache else None
     rows: list[Row] = []
+    refused: list[str] = []
     told: list[dict[str, Any]] = []
     with tqdm(total=len(pipelines), desc="compare", file=sys.stderr, leave=False, disable=None) as bar:
-        given = compare(vllm, tokens, options.question, pipelines, generation, on_row=bar.set_postfix_str, kept=kept)
-        for pipeline, row in zip(pipelines, given, strict=True):
+        watch = {"on_row": bar.set_postfix_str, "on_refused": refused.append}
+        by_name = {pipeline.name: pipeline for pipeline in pipelines}
+        for row in compare(vllm, tokens, options.question, pipelines, generation, **watch, kept=kept):
             bar.update()
             rows.append(row)
             told.append(row.to_dict())
             if options.pictures:
                 name = row.name.replace(" ", "-").replace(":", "-").replace("+", "-") + ".png"
                 columns = math.ceil(math.sqrt(frames.count))
-                reduced = pipeline(tokens) if row.tokens is None else row.tokens
+                reduced = by_name[row.name](tokens) if row.tokens is None else row.tokens
                 save_png(token_map(reduced, frames, columns=columns), options.pictures / name)
                 told[-1]["picture"] = name
+    if len(rows) == 1 and refused:
+        raise InputError(refused[0])
     print(terminal(rows))
+    for said in refused:
+        print(f"Left out: {said}")
     fixed = [spec for spec in chains if is_fixed(spec)]
     if fixed:
         print(f"{', '.join(fixed)}: what it keeps follows from its own settings, not from --retention.")

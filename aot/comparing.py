@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .answering import Answer, Generation, answer, answers
+from .errors import InputError
 from .fidelity import Fidelity, Reference, fidelity, judged, of_itself, reference
 from .models.base import VideoLLM
 from .pipeline import FULL, Pipeline, is_fixed, parse
@@ -100,6 +101,7 @@ def compare(
     *,
     on_row: Callable[[str], None] = lambda name: None,
     on_token: Callable[[int], None] = ignore_count,
+    on_refused: Callable[[str], None] | None = None,
     kept: Kept | None = None,
 ) -> Iterator[Row]:
     """Answer with every pipeline in turn; the first is what the others are held against, full tokens mostly.
@@ -110,25 +112,45 @@ def compare(
     Args:
         on_row: called with a pipeline's name before its turn; raising stops.
         on_token: called between the chunks of a prefill and after every token of an answer; raising stops.
+        on_refused: called with what a pipeline says that cannot do with these tokens what it is asked, an EVS under
+            one whole frame for instance; it gets no row. Where left out, its error is raised.
         kept: where measurements are looked for, and kept as soon as they are there; None measures everything.
     """
     against = pipelines[0]
     found = {pipeline.name: kept.get(pipeline, against) if kept else None for pipeline in pipelines}
     missing = [pipeline for pipeline in pipelines if found[pipeline.name] is None]
     if missing:
-        answer(vllm, missing[-1](tokens), question, Generation(max_new_tokens=1), on_token=on_token)
+        awake = next(filter(None, (_tried(pipeline, tokens, ignore_refusal) for pipeline in reversed(missing))), tokens)
+        answer(vllm, awake, question, Generation(max_new_tokens=1), on_token=on_token)
     full: Measured | None = None
     for pipeline in pipelines:
         on_row(pipeline.name)
         measured, reduced = found[pipeline.name], None
         if measured is None:
-            reduced = pipeline(tokens)
+            reduced = _tried(pipeline, tokens, on_refused)
+            if reduced is None:
+                continue
             measured = measure(vllm, reduced, question, generation, full, on_token=on_token)
             if kept:
                 kept.put(pipeline, against, measured)
         full = full or measured
         speedup = full.answer.prefill_s / measured.answer.prefill_s
         yield Row(pipeline.name, measured.answer, speedup, measured.fidelity, reduced)
+
+
+def ignore_refusal(said: str) -> None:
+    """The callback of whoever passes over pipelines that refuse."""
+
+
+def _tried(pipeline: Pipeline, tokens: VideoTokens, on_refused: Callable[[str], None] | None) -> VideoTokens | None:
+    """What a pipeline makes of tokens; None where it refuses and somebody is told."""
+    try:
+        return pipeline(tokens)
+    except InputError as error:
+        if on_refused is None:
+            raise
+        on_refused(str(error))
+        return None
 
 
 def measure(

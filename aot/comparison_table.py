@@ -125,6 +125,11 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def with_refusals(markdown: str, refused: Sequence[str]) -> str:
+    """A table in Markdown, and below it what was left out and why."""
+    return "\n".join((markdown.rstrip("\n"), *(f"\nLeft out: {said}" for said in refused), ""))
+
+
 def notes(rows: Sequence[Row]) -> str:
     """What the columns are, for whoever reads the table alone."""
     return "; ".join(f"{each.head}: {each.note}" for each in columns(rows) if each.note) + "."

@@ -92,6 +92,7 @@ def sweep(
     *,
     on_row: Callable[[str], None] = lambda name: None,
     on_token: Callable[[int], None] = ignore_count,
+    on_refused: Callable[[str], None] | None = None,
 ) -> Iterator[Row]:
     """Compare with every pipeline, measuring only what ``folder`` does not hold.
 
@@ -99,18 +100,19 @@ def sweep(
         tokens: the encoder's own.
         pipelines: full tokens first, as :func:`variants` gives them.
         folder: of all sweeps; each has a folder of its own in it.
-        on_row, on_token: as :func:`~.comparing.compare` takes them.
+        on_row, on_token, on_refused: as :func:`~.comparing.compare` takes them.
 
     Raises:
-        InputError: tokens that are reduced already, a budget that these tokens cannot meet, or a folder that cannot be
-            written.
+        InputError: tokens that are reduced already, a folder that cannot be written or, where nobody listens to
+            refusals, a budget that these tokens cannot meet.
     """
     require_encoded(tokens)
-    for pipeline in pipelines:
-        for stage in pipeline.stages:
+    if on_refused is None:
+        for stage in (stage for pipeline in pipelines for stage in pipeline.stages):
             stage.steps(tokens.layout, tokens.timestamps)
     kept = cells(vllm, tokens, question, generation, folder)
-    yield from compare(vllm, tokens, question, pipelines, generation, on_row=on_row, on_token=on_token, kept=kept)
+    watch = {"on_row": on_row, "on_token": on_token, "on_refused": on_refused}
+    yield from compare(vllm, tokens, question, pipelines, generation, **watch, kept=kept)
 
 
 def require_encoded(tokens: VideoTokens) -> None:
@@ -120,12 +122,13 @@ def require_encoded(tokens: VideoTokens) -> None:
         raise InputError(f"These tokens are reduced already, by {' and '.join(done)}; give those of Encode Video.")
 
 
-def curve(rows: Sequence[Row], chains: Sequence[str]) -> Tensor:
+def curve(rows: Sequence[Row], chains: Sequence[str], refused: Sequence[str] = ()) -> Tensor:
     """(1, H, W, 3) float32: time, agreement and log-probability of the full answer over retention, a line a chain.
 
     Args:
         rows: full tokens first.
         chains: as :func:`variants` took them.
+        refused: what was left out and why, to be said below.
     """
     full, *others = rows
     lines = {chain: [row for row in others if chain in (row.name, row.name.rpartition(" ")[0])] for chain in chains}
@@ -143,7 +146,7 @@ def curve(rows: Sequence[Row], chains: Sequence[str]) -> Tensor:
         panel("same likeliest token as full (%)", lambda row: 100 * (row.fidelity.top1 or 0.0), (-4, 104)),
         panel("log-probability of the full answer, a token", lambda row: row.fidelity.per_token or 0.0),
     )
-    return curves(panels, title=f"{full.answer.question} (full tokens: {full.answer.text})", level=FULL)
+    return curves(panels, title=f"{full.answer.question} (full tokens: {full.answer.text})", level=FULL, notes=refused)
 
 
 def cells(vllm: VideoLLM, tokens: VideoTokens, question: str, generation: Generation, folder: Path) -> Cells:

@@ -174,6 +174,7 @@ class AOTSweep(io.ComfyNode):
         bar = progress(len(pipelines))
         folder = Path(output_directory()) / SWEEPS
         rows: list[Row] = []
+        refused: list[str] = []
         for row in sweeping.sweep(
             vllm.ready(),
             ready(tokens),
@@ -183,13 +184,15 @@ class AOTSweep(io.ComfyNode):
             folder,
             on_row=lambda name: interrupted(),
             on_token=lambda count: interrupted(),
+            on_refused=refused.append,
         ):
             rows.append(row)
-            bar.update_absolute(len(rows), len(pipelines))
-        image = sweeping.curve(rows, chains)
+            bar.update_absolute(len(rows) + len(refused), len(pipelines))
+        image = sweeping.curve(rows, chains, refused)
         file = write_csv(rows, filename_prefix)
         shown = {**ui.PreviewImage(image, cls=cls).as_dict(), "aot_file": (file,)}
-        return io.NodeOutput(image, comparison_table.as_markdown(rows), file, ui=shown)
+        markdown = comparison_table.with_refusals(comparison_table.as_markdown(rows), refused)
+        return io.NodeOutput(image, markdown, file, ui=shown)
 
 
 NODES = (AOTCompare, AOTSweep)

@@ -157,3 +157,16 @@ def test_the_command_keeps_its_cells_and_writes_tables_and_a_curve(capsys, bunny
     again = json.loads(told().splitlines()[-1])["rows"]
     assert again == rows
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {row["picture"] for row in rows}
+
+
+def test_a_cell_that_cannot_be_met_is_left_out_and_said(vllm, encoded, tmp_path):
+    refused = []
+    pipelines = variants(["evs", "uniform"], (0.1, 0.5))
+    rows = list(sweep(vllm, encoded, "What is it?", pipelines, Generation(2), tmp_path, on_refused=refused.append))
+    assert [row.name for row in rows] == ["full", "evs 0.5", "uniform 0.1", "uniform 0.5"]
+    assert len(refused) == 1
+    assert refused[0].startswith("EVS: retention 0.1")
+    with_note, without = curve(rows, ["evs", "uniform"], refused), curve(rows, ["evs", "uniform"])
+    assert with_note.shape[1] > without.shape[1]
+    with pytest.raises(InputError, match=r"EVS: retention 0\.1"):
+        list(sweep(vllm, encoded, "What is it?", pipelines, Generation(2), tmp_path / "new"))

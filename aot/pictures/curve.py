@@ -23,6 +23,7 @@ from .canvas import (
     VERMILION,
     YELLOW,
     as_image,
+    text_lines,
 )
 
 COLOURS = (SKY_BLUE, ORANGE, GREEN, PURPLE, YELLOW, VERMILION)
@@ -59,7 +60,7 @@ class Panel:
     limits: tuple[float, float] | None = None
 
 
-def curves(panels: Sequence[Panel], *, title: str, level: str) -> Tensor:
+def curves(panels: Sequence[Panel], *, title: str, level: str, notes: Sequence[str] = ()) -> Tensor:
     """Panels side by side over one legend; fewer tokens are kept to the right, on a logarithmic scale.
 
     Lines differ in marker and, beyond six, in dashes as well as in colour.
@@ -67,6 +68,7 @@ def curves(panels: Sequence[Panel], *, title: str, level: str) -> Tensor:
     Args:
         title: a line above them.
         level: the name of what every panel's level is.
+        notes: what was left out of the picture and why, a line each below it.
 
     Returns:
         (1, H, W, 3) float32, 0 to 1: an image as ComfyUI passes them.
@@ -101,7 +103,17 @@ def curves(panels: Sequence[Panel], *, title: str, level: str) -> Tensor:
     with io.BytesIO() as file:
         figure.savefig(file, format="png", facecolor=figure.get_facecolor())
         file.seek(0)
-        return as_image(Image.open(file))
+        return as_image(_with_notes(Image.open(file).convert("RGB"), notes))
+
+
+def _with_notes(picture: Image.Image, notes: Sequence[str]) -> Image.Image:
+    if not notes:
+        return picture
+    below = text_lines([(f"Left out: {note}", 15, QUIET_TEXT) for note in notes], picture.width)
+    whole = Image.new("RGB", (picture.width, picture.height + below.height), BACKGROUND)
+    whole.paste(picture, (0, 0))
+    whole.paste(below, (0, picture.height))
+    return whole
 
 
 def _dress(axes: Any, label: str, left: float, right: float) -> None:
