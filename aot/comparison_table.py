@@ -100,8 +100,12 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def picture(rows: Sequence[Row]) -> Tensor:
-    """(1, H, W, 3) float32: the table drawn, the fastest row and the reduced one closest to full standing out."""
+def picture(rows: Sequence[Row], refused: Sequence[str] = ()) -> Tensor:
+    """(1, H, W, 3) float32: the table drawn, the fastest row and the reduced one closest to full standing out.
+
+    Args:
+        refused: what was left out and why, to be said below.
+    """
     head, cells = _marked(rows)
     marks = {}
     for group in groups(rows):
@@ -110,7 +114,13 @@ def picture(rows: Sequence[Row]) -> Tensor:
             marks[_index(rows, near)] = GREEN
         marks.setdefault(_index(rows, fastest(group)), SKY_BLUE)
     title = "" if _several(rows) else _one_line(rows[0].answer.question)
-    return table(head, cells, title=title, notes=(*verdicts(rows), notes(rows)), marks=marks)
+    return table(
+        head,
+        cells,
+        title=title,
+        notes=(*verdicts(rows), *(f"Left out: {said}" for said in refused), notes(rows)),
+        marks=marks,
+    )
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:

@@ -23,6 +23,7 @@ from torch import Tensor
 from .answering import Answer, Generation
 from .budget import require_retention
 from .comparing import Measured, Row, at_each, compare
+from .comparison_table import picture as table_picture
 from .errors import InputError
 from .evaluation.encodings import digest, fingerprint
 from .fidelity import Fidelity, Reference
@@ -41,7 +42,7 @@ ABOUT = "about.json"
 
 
 def chains_in(text: str) -> list[str]:
-    """The chains in a text, one a line; empty lines are passed over.
+    """The chains in a text, one a line, a name behind a # where one has a name; empty lines are passed over.
 
     Raises:
         InputError: there is none.
@@ -72,14 +73,25 @@ def retentions_in(text: str) -> tuple[float, ...]:
 def variants(chains: Sequence[str], retentions: Sequence[float]) -> list[Pipeline]:
     """Full tokens first, then every chain at every retention, each once.
 
+    Args:
+        chains: "chain" or "chain # name", by which it then goes.
+
     Raises:
         InputError: an unknown stage or setting, or a chain whose last stage has no retention.
     """
     made = {FULL: parse(FULL)}
     for chain in chains:
-        for pipeline in at_each(chain, retentions):
-            made.setdefault(pipeline.name, pipeline)
+        spec, name = _named(chain)
+        for pipeline in at_each(spec, retentions):
+            called = name + pipeline.name.removeprefix(spec)
+            made.setdefault(called, dataclasses.replace(pipeline, name=called))
     return list(made.values())
+
+
+def _named(chain: str) -> tuple[str, str]:
+    """A chain without its name, and its name."""
+    spec, _, name = (part.strip() for part in chain.partition("#"))
+    return spec, name or spec
 
 
 def sweep(
@@ -122,6 +134,18 @@ def require_encoded(tokens: VideoTokens) -> None:
         raise InputError(f"These tokens are reduced already, by {' and '.join(done)}; give those of Encode Video.")
 
 
+def picture(rows: Sequence[Row], chains: Sequence[str], refused: Sequence[str] = ()) -> Tensor:
+    """(1, H, W, 3) float32: the curves; the table where no chain has two points, so that there is no curve to draw.
+
+    Args:
+        rows, chains, refused: as :func:`curve` takes them.
+    """
+    lines = _lines(rows, chains)
+    if any(len({row.answer.tokens_kept for row in line}) > 1 for line in lines.values()):
+        return curve(rows, chains, refused)
+    return table_picture(rows, refused)
+
+
 def curve(rows: Sequence[Row], chains: Sequence[str], refused: Sequence[str] = ()) -> Tensor:
     """(1, H, W, 3) float32: time, agreement and log-probability of the full answer over retention, a line a chain.
 
@@ -131,7 +155,7 @@ def curve(rows: Sequence[Row], chains: Sequence[str], refused: Sequence[str] = (
         refused: what was left out and why, to be said below.
     """
     full, *others = rows
-    lines = {chain: [row for row in others if chain in (row.name, row.name.rpartition(" ")[0])] for chain in chains}
+    lines = _lines(others, chains)
 
     def panel(label: str, value: Callable[[Row], float], limits: tuple[float, float] | None = None) -> Panel:
         drawn = [
@@ -147,6 +171,11 @@ def curve(rows: Sequence[Row], chains: Sequence[str], refused: Sequence[str] = (
         panel("log-probability of the full answer, a token", lambda row: row.fidelity.per_token or 0.0),
     )
     return curves(panels, title=f"{full.answer.question} (full tokens: {full.answer.text})", level=FULL, notes=refused)
+
+
+def _lines(rows: Sequence[Row], chains: Sequence[str]) -> dict[str, list[Row]]:
+    names = [_named(chain)[1] for chain in chains]
+    return {name: [row for row in rows if name in (row.name, row.name.rpartition(" ")[0])] for name in names}
 
 
 def cells(vllm: VideoLLM, tokens: VideoTokens, question: str, generation: Generation, folder: Path) -> Cells:

@@ -118,7 +118,7 @@ class AOTSweep(io.ComfyNode):
                     default="aot\nintra",
                     multiline=True,
                     tooltip="Chains of stages, one a line: aot, intra, intra:budget=126+inter, a preset; the command "
-                    "'aot stages' lists them.",
+                    "'aot stages' lists them. A name of your own may stand behind a #.",
                 ),
                 io.String.Input(
                     "retentions",
@@ -134,7 +134,9 @@ class AOTSweep(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The curves."),
+                io.Image.Output(
+                    display_name="image", tooltip="The curves; the table where only one retention was asked for."
+                ),
                 io.String.Output(display_name="markdown", tooltip="Every point in a Markdown table."),
                 io.String.Output(display_name="csv", tooltip="The CSV file's name in the output folder."),
             ],
@@ -188,7 +190,7 @@ class AOTSweep(io.ComfyNode):
         ):
             rows.append(row)
             bar.update_absolute(len(rows) + len(refused), len(pipelines))
-        image = sweeping.curve(rows, chains, refused)
+        image = sweeping.picture(rows, chains, refused)
         file = write_csv(rows, filename_prefix)
         shown = {**ui.PreviewImage(image, cls=cls).as_dict(), "aot_file": (file,)}
         markdown = comparison_table.with_refusals(comparison_table.as_markdown(rows), refused)

@@ -3,13 +3,15 @@
 import json
 
 import pytest
+import torch
 
 from comfyui_aot.aot.answering import Generation
 from comfyui_aot.aot.cli import main
 from comfyui_aot.aot.comparing import compare
+from comfyui_aot.aot.comparison_table import picture as table_picture
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.pipeline import parse
-from comfyui_aot.aot.sweeping import ABOUT, chains_in, curve, digest_of, retentions_in, sweep, variants
+from comfyui_aot.aot.sweeping import ABOUT, chains_in, curve, digest_of, picture, retentions_in, sweep, variants
 
 QUESTION = "What colour is the square?"
 SHORT = Generation(2)
@@ -170,3 +172,17 @@ def test_a_cell_that_cannot_be_met_is_left_out_and_said(vllm, encoded, tmp_path)
     assert with_note.shape[1] > without.shape[1]
     with pytest.raises(InputError, match=r"EVS: retention 0\.1"):
         list(sweep(vllm, encoded, "What is it?", pipelines, Generation(2), tmp_path / "new"))
+
+
+def test_a_single_retention_gives_the_table_and_several_the_curves(vllm, encoded, tmp_path):
+    one, two = (
+        list(sweep(vllm, encoded, "What is it?", variants(["uniform", "random"], each), Generation(2), tmp_path))
+        for each in ((0.1,), (0.1, 0.2))
+    )
+    assert torch.equal(picture(one, ["uniform", "random"]), table_picture(one))
+    assert torch.equal(picture(two, ["uniform", "random"]), curve(two, ["uniform", "random"]))
+
+
+def test_a_chain_goes_by_the_name_behind_it():
+    chains = chains_in("aot # ours\nintra:budget=126+inter:retention=0.1  # phase II\nrandom")
+    assert [each.name for each in variants(chains, (0.5,))] == ["full", "ours 0.5", "phase II", "random 0.5"]
