@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..aot.answering import Answer
-from . import NODES
+from . import NODES, core
 from .comfy import directories
 from .graph import load_workflow, to_graph
 from .headless import Event, Result, override, registry, run
@@ -34,7 +34,7 @@ def command(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]:
             if event.result:
                 bar.update()
 
-        graph = override(to_graph(load_workflow(path), registry(NODES)), overrides)
+        graph = override(to_graph(load_workflow(path), registry((*NODES, *core.NODES))), overrides)
         needed = require(graph, path.name)
         for need in needed:
             print(f"needs {need.kind} {need.name}")

@@ -142,12 +142,12 @@ def _wait_until_up(address: str, process: subprocess.Popen, log: Path) -> None:
 
 @pytest.fixture(scope="session")
 def server(
-    tmp_path_factory: pytest.TempPathFactory, bunny: Path, carphone: Path, embedded_folder: Path
+    tmp_path_factory: pytest.TempPathFactory, bunny: Path, bikes: Path, carphone: Path, embedded_folder: Path
 ) -> Iterator[Server]:
     """ComfyUI with this pack, clips in its input folder, and the embedded model already assembled."""
     root = _root()
     python = _python(root)
-    base = _base(tmp_path_factory.mktemp("comfyui"), root, (bunny, carphone))
+    base = _base(tmp_path_factory.mktemp("comfyui"), root, (bunny, bikes, carphone))
     for family, place in SMALL_MODELS.items():
         save(base / place, family, embedded_folder)
     address, log = f"127.0.0.1:{_free_port()}", base / "server.log"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_aot.nodes import NODES
+from comfyui_aot.nodes import NODES, core
 from comfyui_aot.nodes.comfy import directories
 from comfyui_aot.nodes.graph import load_workflow, sockets, to_graph
 from comfyui_aot.nodes.headless import check, override, registry, run
@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).parents[2]
 FROZEN = CHECKOUT / "tests" / "frozen"
 INTERFACE = FROZEN / "interface.json"
 WORKFLOWS = sorted(path for path in FROZEN.glob("*.json") if path != INTERFACE)
-CLASSES = registry(NODES)
+CLASSES = registry((*NODES, *core.NODES))
 NEEDS_COMFYUI = {"aot_videohelpersuite"}
 """Workflows with nodes of other packs."""
 NEEDS_A_SERVER = {"aot_vllm_server"}

@@ -17,7 +17,7 @@ from comfyui_aot.nodes.models import AOTLoadVLLM
 
 CHECKOUT = Path(__file__).parents[2]
 WORKFLOW = CHECKOUT / "workflows" / "aot_full_pipeline.json"
-SERVED = CHECKOUT / "workflows" / "aot_vllm_server.json"
+WORKFLOWS = sorted((CHECKOUT / "workflows").glob("*.json"))
 TITLE_HEIGHT = 30
 REDUCTIONS = ("AOTIntraFrame", "AOTInterFrame")
 QUICK = ("AOTLoadVideo.frames=4", "AOTAnswer.max_new_tokens=2")
@@ -30,7 +30,7 @@ def workflow():
     return load_workflow(WORKFLOW)
 
 
-@pytest.fixture(scope="module", params=[WORKFLOW, SERVED], ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=WORKFLOWS, ids=lambda path: path.stem)
 def any_workflow(request):
     return load_workflow(request.param)
 
@@ -76,7 +76,7 @@ def test_the_workflow_is_one_the_editor_wrote_with_this_packs_nodes(any_workflow
     assert any_workflow["version"] == 0.4
     assert re.fullmatch(r"\d+\.\d+\.\d+", any_workflow["extra"]["frontendVersion"])
     ours = [node for node in any_workflow["nodes"] if node["type"].startswith("AOT")]
-    assert len(ours) == 7
+    assert len(ours) >= 4
     for node in ours:
         assert node["properties"]["cnr_id"] == "comfyui-aot"
         assert node["properties"]["ver"] == "0.1.0"
@@ -85,12 +85,12 @@ def test_the_workflow_is_one_the_editor_wrote_with_this_packs_nodes(any_workflow
 def test_the_workflow_holds_no_path_and_no_answer(any_workflow):
     for text in _strings(any_workflow):
         assert not re.match(r"(/|~|[A-Za-z]:[\\/])", text), text
-    answer = next(node for node in any_workflow["nodes"] if node["type"] == "AOTAnswer")
-    question, *settings = answer["widgets_values"]
-    assert question.startswith("What animal is in the video?")
-    assert settings[:6] == [32, 0, 1, 0, "fixed", "own words"]
-    assert settings[7:] == ["", False]
-    assert "\n" not in question or settings[6] is True
+    for answer in (node for node in any_workflow["nodes"] if node["type"] == "AOTAnswer"):
+        question, *settings = answer["widgets_values"]
+        assert question.startswith("What ")
+        assert settings[:6] == [32, 0, 1, 0, "fixed", "own words"]
+        assert settings[7:] == ["", False]
+        assert "\n" not in question or settings[6] is True
 
 
 def _strings(value):
@@ -101,9 +101,8 @@ def _strings(value):
 
 
 def test_the_workflow_explains_itself(any_workflow):
-    assert [group["title"] for group in any_workflow["groups"]] == [
-        "1 Video", "2 Encode", "3 Reduce", "4 Answer", "5 See",
-    ]  # fmt: skip
+    titles = [group["title"] for group in any_workflow["groups"]]
+    assert [int(title.split()[0]) for title in titles] == list(range(1, len(titles) + 1))
     (note,) = [node for node in any_workflow["nodes"] if node["type"] == "MarkdownNote"]
     for word in ("What it does", "What it needs", "What to try"):
         assert word in note["widgets_values"][0]
@@ -142,7 +141,7 @@ def _overlap(one, other):
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-@pytest.mark.parametrize("path", [WORKFLOW, SERVED], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_the_workflow_has_a_thumbnail(path):
     with Image.open(path.with_suffix(".jpg")) as picture:
         assert picture.format == "JPEG"
