@@ -6,78 +6,60 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from .command_work import check_before_work, encode, generation, tell_of_shapes, variant_options, video_options
 from .errors import InputError
 from .files import make_folder
 
 if TYPE_CHECKING:
     from .comparing import Row
-    from .pipeline import Pipeline
-    from .session import Generation
-    from .video import Frames
 
 Result = tuple[dict[str, Any], int]
 
 
-class Work(Protocol):
-    """What the command shares with the others that take a video and a question."""
-
-    def check(self, options: argparse.Namespace, *retentions: float | None) -> None:
-        """Refuse what no encoding could mend."""
-
-    def generation(self, options: argparse.Namespace) -> Generation:
-        """How answers are generated."""
-
-    def encode(self, options: argparse.Namespace, *pipelines: Pipeline) -> tuple[Any, Frames, Any]:
-        """The model, the frames and their tokens."""
-
-    def tell(self, model: str) -> None:
-        """Say what there is to know about a model's answers."""
-
-
-def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser], work: Work) -> argparse.ArgumentParser:
-    """Add ``compare`` to a command's parser; the options of video, model and variants are left to the caller.
+def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add ``compare`` to a command's parser.
 
     Args:
         verb: makes the parser of one command.
     """
-    parser = verb(verbs, "compare", partial(_compare, work), "variants side by side, full tokens first")
+    parser = verb(verbs, "compare", _compare, "variants side by side, full tokens first")
     parser.add_argument("--pictures", type=Path, help="folder to write a token map of every variant to")
     parser.add_argument("--out", type=Path, help="folder to write the table (Markdown, CSV, PNG) and the curve to")
     parser.add_argument(
         "--cache", type=Path, help="folder that keeps what was measured: the same command goes on where it was stopped"
     )
-    return parser
+    video_options(parser)
+    variant_options(parser)
 
 
-def _compare(work: Work, options: argparse.Namespace) -> Result:
+def _compare(options: argparse.Namespace) -> Result:
     from .comparing import compare
     from .comparison_table import terminal
     from .pictures import save_png, token_map
     from .pipeline import FULL, is_fixed
     from .sweeping import cells, variants
 
-    generation = work.generation(options)
-    work.check(options, *options.retention)
+    settings = generation(options)
+    check_before_work(options, *options.retention)
     chains = [spec for spec in options.stages if spec != FULL]
     pipelines = variants(chains, options.retention)
     for folder in (options.pictures, options.out):
         if folder:
             make_folder(folder)
-    vllm, frames, tokens = work.encode(options, *pipelines)
-    kept = cells(vllm, tokens, options.question, generation, options.cache) if options.cache else None
+    vllm, frames, tokens = encode(options, *pipelines)
+    kept = cells(vllm, tokens, options.question, settings, options.cache) if options.cache else None
     rows: list[Row] = []
     refused: list[str] = []
     told: list[dict[str, Any]] = []
     with tqdm(total=len(pipelines), desc="compare", file=sys.stderr, leave=False, disable=None) as bar:
         watch = {"on_row": bar.set_postfix_str, "on_refused": refused.append}
         by_name = {pipeline.name: pipeline for pipeline in pipelines}
-        for row in compare(vllm, tokens, options.question, pipelines, generation, **watch, kept=kept):
+        for row in compare(vllm, tokens, options.question, pipelines, settings, **watch, kept=kept):
             bar.update()
             rows.append(row)
             told.append(row.to_dict())
@@ -99,7 +81,7 @@ def _compare(work: Work, options: argparse.Namespace) -> Result:
         print(f"Token maps in {options.pictures}: {', '.join(each['picture'] for each in told)}")
     if options.out:
         print(f"Tables and curve in {options.out}: {', '.join(_write(rows, options.stages, options.out))}")
-    work.tell(vllm.name)
+    tell_of_shapes(vllm.name)
     result = {"clip": frames.source, "question": options.question, "model": vllm.name, "rows": told}
     return {**result, "frames": frames.count}, 0
 
