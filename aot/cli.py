@@ -27,7 +27,11 @@ Command = Callable[[argparse.Namespace], "tuple[dict[str, Any], int]"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake is one line on standard error and exit code 2."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.verb is None:
+        parser.print_help()
+        return 0
     try:
         with _warnings_in_a_line(options.verb):
             result, code = options.command(options)
@@ -63,7 +67,7 @@ def _warnings_in_a_line(verb: str) -> Iterator[None]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="aot", description="Token reduction for video LLMs by optimal transport.")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND")
 
     answer_command.add(verbs, _verb)
 

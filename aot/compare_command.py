@@ -80,24 +80,24 @@ def _compare(options: argparse.Namespace) -> Result:
     if options.pictures:
         print(f"Token maps in {options.pictures}: {', '.join(each['picture'] for each in told)}")
     if options.out:
-        print(f"Tables and curve in {options.out}: {', '.join(_write(rows, options.stages, options.out))}")
+        print(f"Tables and curve in {options.out}: {', '.join(_write(rows, refused, options.stages, options.out))}")
     tell_of_shapes(vllm.name)
     result = {"clip": frames.source, "question": options.question, "model": vllm.name, "rows": told}
     return {**result, "frames": frames.count}, 0
 
 
-def _write(rows: Sequence[Row], chains: Sequence[str], folder: Path) -> tuple[str, ...]:
+def _write(rows: Sequence[Row], refused: Sequence[str], chains: Sequence[str], folder: Path) -> tuple[str, ...]:
     """Write the table in its forms, and the curve; the files' names."""
-    from .comparison_table import as_csv, as_markdown, picture
+    from .comparison_table import as_csv, as_markdown, picture, with_refusals
     from .files import whole
     from .pictures import save_png
     from .sweeping import curve
 
-    texts = {"table.md": as_markdown(rows), "table.csv": as_csv(rows)}
+    texts = {"table.md": with_refusals(as_markdown(rows), refused), "table.csv": as_csv(rows)}
     for name, text in texts.items():
         with whole(folder / name) as path:
             path.write_text(text, encoding="utf-8", newline="")
-    images = {"table.png": picture(rows), "curve.png": curve(rows, chains)}
+    images = {"table.png": picture(rows, refused), "curve.png": curve(rows, chains, refused)}
     for name, image in images.items():
         save_png(image, folder / name)
     return (*texts, *images)

@@ -105,7 +105,17 @@ def parse(spec: str) -> Pipeline:
 
 def is_fixed(spec: str) -> bool:
     """Whether a specification settles what it keeps, so that no retention applies to it."""
-    return spec == FULL or spec in published() or "retention=" in spec or "keep_tokens=" in spec
+    if spec == FULL or spec in published():
+        return True
+    given = [(part.partition(":")[0].strip(), part.partition(":")[2]) for part in spec.split("+")]
+    if any(key in ("retention", "keep_tokens") for _, settings in given for key in _keys(settings)):
+        return True
+    name, settings = given[-1]
+    return name in stages() and not set(stages()[name].settling).isdisjoint(_keys(settings))
+
+
+def _keys(settings: str) -> list[str]:
+    return [pair.partition("=")[0].strip() for pair in settings.split(",")]
 
 
 def _stage(part: str) -> Stage:

@@ -26,7 +26,7 @@ def command(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]:
     Raises:
         InputError: something the workflow needs is not there, or as :func:`run` does.
     """
-    with directories(base), tqdm(desc="run", file=sys.stderr, leave=False) as bar:
+    with directories(base), tqdm(desc="run", file=sys.stderr, leave=False, disable=None) as bar:
 
         def on_event(event: Event) -> None:
             bar.total = event.total

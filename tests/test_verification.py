@@ -21,7 +21,7 @@ needs_golden = pytest.mark.skipif(
 
 def test_the_recorded_cases_shipped_here_pass(capsys):
     assert main(["verify", str(RECORDED)]) == 0
-    assert f"{2 * len(list(RECORDED.glob('*.safetensors')))} of" in capsys.readouterr().out
+    assert f"{2 * len(list(RECORDED.rglob('*.safetensors')))} of" in capsys.readouterr().out
 
 
 @needs_golden

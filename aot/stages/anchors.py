@@ -42,6 +42,7 @@ class IntraFrame(TransportStage):
     name = "intra"
     title = "Intra-Frame Anchor OT"
     node_id = "AOTIntraFrame"
+    settling = ("budget",)
     source = "AOT, CVPR 2026, phase I"
     language_grid = False
 

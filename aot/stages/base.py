@@ -92,6 +92,8 @@ class Stage:
     source: ClassVar[str]
     language_grid: ClassVar[bool] = True
     """Whether the stage works on the language grid, where pending pooling is done for it first."""
+    settling: ClassVar[tuple[str, ...]] = ()
+    """Settings of the stage's own that settle what it keeps: given in a chain, no retention is set over them."""
     presets: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Published settings by the name they are known under, as chains that keep what their authors' code keeps."""
 

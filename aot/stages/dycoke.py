@@ -37,6 +37,7 @@ class DyCoke(Stage):
     name = "dycoke"
     title = "DyCoke"
     node_id = "AOTDyCoke"
+    settling = ("pruning_ratio",)
     source = "DyCoke, CVPR 2025, stage 1"
     presets: ClassVar[Mapping[str, str]] = MappingProxyType({"dycoke-paper": "dycoke:pruning_ratio=0.7"})
 

@@ -35,6 +35,7 @@ class EVS(Stage):
     name = "evs"
     title = "EVS"
     node_id = "AOTEVS"
+    settling = ("pruning_rate",)
     source = "Efficient Video Sampling, arXiv 2510.14624, as in vLLM"
     presets: ClassVar[Mapping[str, str]] = MappingProxyType(
         {

@@ -37,6 +37,7 @@ class FastVID(Stage):
     name = "fastvid"
     title = "FastVID"
     node_id = "AOTFastVID"
+    settling = ("retention_ratio",)
     source = "FastVID, NeurIPS 2025, LLaVA-OneVision variant"
     presets: ClassVar[Mapping[str, str]] = MappingProxyType(
         {f"fastvid-{percent}": f"fastvid:retention_ratio={percent / 100:g}" for percent in (10, 15, 20, 25)}

@@ -42,6 +42,7 @@ class FlashVID(Stage):
     name = "flashvid"
     title = "FlashVID"
     node_id = "AOTFlashVID"
+    settling = ("retention_ratio",)
     source = "FlashVID, ICLR 2026, before the LLM"
     presets: ClassVar[Mapping[str, str]] = MappingProxyType(
         {

@@ -40,6 +40,7 @@ class HoliTom(Stage):
     name = "holitom"
     title = "HoliTom"
     node_id = "AOTHoliTom"
+    settling = ("target",)
     source = "HoliTom, NeurIPS 2025, before the LLM"
     presets: ClassVar[Mapping[str, str]] = MappingProxyType(
         {

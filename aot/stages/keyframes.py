@@ -44,6 +44,7 @@ class InterFrame(TransportStage, ClipStage):
     name = "inter"
     title = "Inter-Frame Keyframe OT"
     node_id = "AOTInterFrame"
+    settling = ("keep_ratio",)
     source = "AOT, CVPR 2026, phase II"
 
     clip_length: int = shared("clip_length")

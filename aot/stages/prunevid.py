@@ -40,6 +40,7 @@ class PruneVid(Stage):
     name = "prunevid"
     title = "PruneVid"
     node_id = "AOTPruneVid"
+    settling = ("cluster_ratio",)
     source = "PruneVid, ACL 2025, before the LLM"
 
     similarity: float = option(

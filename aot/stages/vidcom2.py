@@ -39,6 +39,7 @@ class VidCom2(Stage):
     name = "vidcom2"
     title = "VidCom2"
     node_id = "AOTVidCom2"
+    settling = ("ratio",)
     source = "Video Compression Commander, EMNLP 2025"
     presets: ClassVar[Mapping[str, str]] = MappingProxyType(
         {

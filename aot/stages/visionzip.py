@@ -32,6 +32,7 @@ class VisionZip(Stage):
     name = "visionzip"
     title = "VisionZip"
     node_id = "AOTVisionZip"
+    settling = ("tokens_per_frame",)
     source = "VisionZip, CVPR 2025, LLaVA-OneVision port"
     presets: ClassVar[Mapping[str, str]] = MappingProxyType(
         {

@@ -54,12 +54,12 @@ def verify(folder: Path, dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCES)) ->
     Raises:
         InputError: no case in the folder, a file that cannot be read, or a case of unknown kind.
     """
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    files = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
     if not files:
         raise InputError(f"No recorded case (*.safetensors) in {folder}; give the folder that holds them.")
     for file in files:
         tensors, params = _read(file)
-        check = _check_of(_method(folder, params))
+        check = _check_of(_method(file.parent, params))
         for dtype in dtypes:
             findings = Findings(tolerance=TOLERANCES[dtype])
             cast = {key: t.to(dtype) if t.is_floating_point() else t for key, t in tensors.items()}
