@@ -189,7 +189,7 @@ def test_damaged_weights_are_refused_before_they_are_loaded(published, tmp_path,
 
 
 def test_a_quantization_that_is_not_installed_says_what_to_run(published, monkeypatch):
-    monkeypatch.setattr("comfyui_aot.aot.models.base.find_spec", lambda name: None)
+    monkeypatch.setattr("comfyui_aot.aot.models.folder.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install bitsandbytes accelerate, or choose none"):
         load(published, quantization="4-bit")
     with pytest.raises(InputError, match="quantization is '2-bit'; give one of none, 8-bit, 4-bit"):
