@@ -28,3 +28,22 @@ def test_a_preset_stands_alone(spec):
 def test_an_unknown_stage_is_refused_with_all_there_are():
     with pytest.raises(InputError, match=f"presets {PLUS}, paper"):
         parse("magic")
+
+
+@pytest.mark.parametrize(
+    ("chain", "settled"),
+    [
+        ("inter", False),
+        ("intra:eps=0.2+inter:clip_length=2", False),
+        ("intra:budget=126+inter", False),
+        ("intra:budget=126+inter:keep_ratio=0.3", True),
+        ("intra:budget=126", True),
+        ("visionzip:tokens_per_frame=20", True),
+        ("evs:pruning_rate=0.9", True),
+        ("fastvid:retention_ratio=0.1", True),
+        ("uniform:keep_tokens=9", True),
+        ("visionzip-10", True),
+    ],
+)
+def test_a_chain_that_says_itself_what_it_keeps_is_given_no_retention(chain, settled):
+    assert is_fixed(chain) is settled
