@@ -117,12 +117,14 @@ def test_a_broken_download_leaves_no_model_and_goes_on_where_it_stopped(hub, tmp
     with pytest.raises(Stop):
         download(REPOSITORY, tmp_path, endpoint=endpoint, on_progress=stop_midway)
     assert families_in(tmp_path) == {}
-    *whole, broken = [name for name, _ in asked]
+    # huggingface_hub before 1.0 reports between files only, so that none is broken off.
+    whole = {path.name for path in tmp_path.glob("*/*") if path.is_file()}
+    before = {name for name, _ in asked}
     asked.clear()
     folder = download(REPOSITORY, tmp_path, endpoint=endpoint)
     assert len(whole) > 2
-    assert broken in {name for name, _ in asked}
-    assert not {name for name, _ in asked} & set(whole)
+    assert before - whole <= {name for name, _ in asked}
+    assert not {name for name, _ in asked} & whole
     assert list(families_in(tmp_path).values()) == [folder]
 
 
