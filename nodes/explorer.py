@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 
-from ..aot.pictures.explorer import Transport, one_frame_each, packed, save_frames
+from ..aot.pictures.explorer import Transport, packed, save_frames
+from ..aot.pictures.token_map import frames_drawn
 from ..aot.pictures.transport_picture import CHOICES, MOST_ROWS, STANDS_FOR, transport_picture
 from ..aot.streaming import Stream
 from ..aot.tokens import VideoTokens
@@ -52,7 +53,7 @@ class AOTTransportExplorer(io.ComfyNode):
         transport = Transport.of(tokens)
         image = transport_picture(tokens, frames, transport, choice=choice, rows=rows)
         prefix = f"aot_explorer_{uuid.uuid4().hex[:8]}"
-        names = save_frames(one_frame_each(tokens, frames), temp_directory(), prefix)
+        names = save_frames(frames_drawn(tokens, frames)[0], temp_directory(), prefix)
         shown = {
             **ui.PreviewImage(image, cls=cls).as_dict(),
             "aot_transport": [packed(tokens, transport)],

@@ -24,6 +24,7 @@ from ..tokens import Role, VideoTokens
 from ..video import Frames
 from .cells import COLOURS
 from .fates import Fate
+from .token_map import frames_together
 
 COVERED = 0.99
 """Share of a token's weight at which its smaller entries are left out."""
@@ -201,26 +202,6 @@ def _own_share(
 def _cells_spoken_for(row: np.ndarray, source: np.ndarray, part: np.ndarray, kept: int, layout: Layout) -> np.ndarray:
     """(K,) float64: how many source cells each token stands for, from each entry's part in its column."""
     return np.bincount(row, part * (source % layout.sources < layout.cells), kept)
-
-
-def one_frame_each(tokens: VideoTokens, frames: Frames) -> Frames:
-    """The frames to draw these tokens on: all that were encoded, or the first of those the encoder takes as one.
-
-    Raises:
-        InputError: the frames are not the tokens' in number.
-    """
-    if frames.count != tokens.frames_shown:
-        raise InputError(
-            f"The tokens describe {tokens.frames_shown} frames and {frames.count} frames were given to draw them on; "
-            "connect the same frames that were encoded."
-        )
-    together = frames_together(tokens)
-    return Frames(frames.pixels[::together].contiguous(), frames.timestamps[::together], frames.source)
-
-
-def frames_together(tokens: VideoTokens) -> int:
-    """How many frames of the video the encoder takes as one."""
-    return -(-tokens.frames_shown // tokens.layout.frames)
 
 
 def packed(tokens: VideoTokens, transport: Transport) -> dict[str, Any]:

@@ -135,8 +135,13 @@ def frames_drawn(tokens: VideoTokens, frames: Frames) -> tuple[Frames, int]:
             f"The tokens describe {tokens.frames_shown} frames and {frames.count} frames were given to draw them on; "
             "connect the same frames that were encoded."
         )
-    together = -(-frames.count // tokens.layout.frames)
+    together = frames_together(tokens)
     return Frames(frames.pixels[::together].contiguous(), frames.timestamps[::together], frames.source), together
+
+
+def frames_together(tokens: VideoTokens) -> int:
+    """How many frames of the video the encoder takes as one."""
+    return -(-tokens.frames_shown // tokens.layout.frames)
 
 
 def _tokens_per_frame(tokens: VideoTokens) -> list[int]:

@@ -18,8 +18,9 @@ from ..tokens import Role, VideoTokens
 from ..video import Frames
 from .canvas import BACKGROUND, GAP, MARGIN, QUIET_TEXT, TEXT, as_image, plural, shorten, text_lines
 from .cells import COLOURS, DIMMED, LUMA
-from .explorer import NAMES, Transport, frames_together, one_frame_each
+from .explorer import NAMES, Transport
 from .fates import Fate
+from .token_map import frames_drawn
 
 WIDTH = 1400
 """Of the picture, in pixels."""
@@ -73,8 +74,7 @@ def transport_picture(
         raise InputError(f"There is no choice {choice!r} of tokens to show; choose one of {', '.join(CHOICES)}.")
     if not 1 <= rows <= MOST_ROWS:
         raise InputError(f"A picture of {rows} tokens; give 1 to {MOST_ROWS}.")
-    together = frames_together(tokens)
-    frames = one_frame_each(tokens, frames)
+    frames, together = frames_drawn(tokens, frames)
     chosen = [int(token) for token in telling(transport, choice)[:rows]]
     panels = [_panels(transport, token) for token in chosen]
     columns = max(2, *map(len, panels))

@@ -10,8 +10,8 @@ import torch
 from ..stages.base import Part
 from ..stages.fastvid import FastVID
 from ..stages.grid import Grid
-from ..tokens import Extra, Layout, VideoTokens
-from .findings import Case, Findings
+from ..tokens import Extra
+from .findings import Case, Findings, fresh
 
 
 def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
@@ -19,14 +19,8 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
     frames, cells, _ = case["features"].shape
     side = math.isqrt(cells)
     attention = case["attention"]
-    tokens = VideoTokens.encoded(
-        case["features"],
-        Layout(frames, (side, side), "none", "none"),
-        attention,
-        attention,
-        torch.arange(frames, dtype=torch.float64),
-        extras={Extra.HEAD: attention, Extra.GLOBAL: case["global_features"]},
-    ).to_language_grid()
+    extras = {Extra.HEAD: attention, Extra.GLOBAL: case["global_features"]}
+    tokens = fresh(case["features"], attention=attention, extras=extras).to_language_grid()
     stage = FastVID(
         retention_ratio=params["retention"],
         context_share=params["context_share"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -60,17 +60,27 @@ Check = Callable[[Case, dict[str, Any], torch.dtype, Findings], None]
 under ``case``, the dtype, and where to put what differs."""
 
 
-def fresh(features: Tensor, newline: Tensor | None = None) -> VideoTokens:
-    """A recorded case's video, on a square language grid already; methods that look at features alone need no more.
+def fresh(
+    features: Tensor,
+    newline: Tensor | None = None,
+    *,
+    attention: Tensor | None = None,
+    extras: Mapping[str, Tensor] = MappingProxyType({}),
+    pooling: str = "none",
+) -> VideoTokens:
+    """A recorded case's video on a square grid, which is the language grid unless pooling is still to come.
 
     Args:
         features: (T, N, D).
         newline: (D,), where every grid row ends in one.
+        attention: (T, N) received; the same everywhere where left out, for methods that look at features alone.
+        extras: what else the encoder saw.
     """
     frames, cells = features.shape[:2]
-    layout = Layout(frames, (math.isqrt(cells),) * 2, "none", "none" if newline is None else "grid")
-    attention = torch.ones(frames, cells)
-    return VideoTokens.encoded(features, layout, attention, attention, torch.arange(frames).double(), newline=newline)
+    layout = Layout(frames, (math.isqrt(cells),) * 2, pooling, "none" if newline is None else "grid")
+    given = torch.ones(frames, cells) if attention is None else attention
+    times = torch.arange(frames).double()
+    return VideoTokens.encoded(features, layout, given, given, times, newline=newline, extras=extras)
 
 
 def sources_of(reduced: VideoTokens) -> Tensor:

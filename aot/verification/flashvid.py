@@ -11,8 +11,8 @@ from torch import Tensor
 from ..stages.base import Part
 from ..stages.flashvid import FlashVID
 from ..stages.grid import Grid, unit
-from ..tokens import Extra, Layout, VideoTokens
-from .findings import Case, Findings
+from ..tokens import Extra
+from .findings import Case, Findings, fresh
 
 
 def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
@@ -20,14 +20,7 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
     frames, cells, _ = case["features"].shape
     side = math.isqrt(cells)
     attention = case["attention"]
-    tokens = VideoTokens.encoded(
-        case["features"],
-        Layout(frames, (side, side), "none", "none"),
-        attention,
-        attention,
-        torch.arange(frames, dtype=torch.float64),
-        extras={Extra.LAST: attention},
-    ).to_language_grid()
+    tokens = fresh(case["features"], attention=attention, extras={Extra.LAST: attention}).to_language_grid()
     cut, least = params["segment_threshold"], params["min_segment_num"]
     stage = FlashVID(
         retention_ratio=params["retention_ratio"],

@@ -10,8 +10,8 @@ import torch
 from ..stages.density import Groups, clustered
 from ..stages.grid import Grid
 from ..stages.holitom import HoliTom, cut
-from ..tokens import Extra, Layout, Role, VideoTokens
-from .findings import Case, Findings
+from ..tokens import Extra, Role
+from .findings import Case, Findings, fresh
 
 
 def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
@@ -39,15 +39,9 @@ def _check_windows(case: Case, findings: Findings) -> None:
 def _check_tokens(case: Case, params: dict[str, Any], findings: Findings) -> None:
     frames, cells, _ = case["features"].shape
     side = math.isqrt(cells)
-    tokens = VideoTokens.encoded(
-        case["features"],
-        Layout(frames, (side, side), "none", params["newline"]),
-        case["attention"],
-        case["attention"],
-        torch.arange(frames, dtype=torch.float64),
-        newline=case.get("newline"),
-        extras={Extra.LAST: case["attention"]},
-    ).to_language_grid()
+    attention = case["attention"]
+    newline = case["newline"] if params["newline"] == "grid" else None
+    tokens = fresh(case["features"], newline, attention=attention, extras={Extra.LAST: attention}).to_language_grid()
     stage = HoliTom(
         target=params["retain_ratio"],
         similarity=params["tau"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,8 +9,7 @@ import torch
 from ..stages.density import Groups, clustered
 from ..stages.grid import Grid
 from ..stages.prunevid import PruneVid, Units, contiguous
-from ..tokens import Layout, VideoTokens
-from .findings import Case, Findings
+from .findings import Case, Findings, fresh
 
 
 def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
@@ -28,16 +26,7 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
 
 
 def _check_tokens(case: Case, params: dict[str, Any], findings: Findings) -> None:
-    frames, cells, _ = case["features"].shape
-    side = math.isqrt(cells)
-    nothing = case["features"].new_zeros(frames, cells)
-    tokens = VideoTokens.encoded(
-        case["features"],
-        Layout(frames, (side, side), "none", "one_token"),
-        nothing,
-        nothing,
-        torch.arange(frames, dtype=torch.float64),
-    ).to_language_grid()
+    tokens = fresh(case["features"]).to_language_grid()
     stage = PruneVid(
         similarity=params["tau"], segment_ratio=params["segment_ratio"], cluster_ratio=params["cluster_ratio"]
     )

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 
 from ..stages.grid import Grid
 from ..stages.visionzip import VisionZip, zipped
-from ..tokens import Extra, Layout, VideoTokens
-from .findings import Case, Findings
+from ..tokens import Extra
+from .findings import Case, Findings, fresh
 
 
 def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
     """Dominant cells, targets and who joins them; the tokens of the whole stage."""
-    frames, cells, _ = case["features"].shape
-    side = math.isqrt(cells)
-    tokens = VideoTokens.encoded(
-        case["features"],
-        Layout(frames, (side, side), params["pool"] or "none", params["newline"]),
-        case["attention"],
-        case["attention"],
-        torch.arange(frames, dtype=torch.float64),
-        newline=case.get("newline"),
-        extras={Extra.LAST: case["attention"], Extra.KEYS: case["keys"]},
-    )
+    attention, frames = case["attention"], len(case["features"])
+    newline = case["newline"] if params["newline"] == "grid" else None
+    extras = {Extra.LAST: attention, Extra.KEYS: case["keys"]}
+    tokens = fresh(case["features"], newline, attention=attention, extras=extras, pooling=params["pool"] or "none")
     grid = Grid.of(VisionZip.title, tokens.to_language_grid())
     dominant = params["dominant"]
     heads, _, owner = zipped(grid.attention(Extra.LAST), grid.vectors(Extra.KEYS), dominant, params["contextual"])

@@ -2,6 +2,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { mount, watchPage } from "./mounting.js";
 
 const NODE = "AOTCompare";
 const WIDGET = "aot_maps";
@@ -137,20 +138,12 @@ function show(node, output) {
   }
   const slider = sliderOf(node) ?? addSlider(node);
   slider.load(...maps.map((file) => new URL(api.apiURL(`/view?${new URLSearchParams(file)}`), location).href));
-  mount(node);
+  mountSlider(node);
 }
 
-// Where the editor draws nodes as page elements and leaves this widget out of them, it is put there.
-function mount(node) {
+function mountSlider(node) {
   const element = sliderOf(node)?.element;
-  if (!element) return;
-  const body = document.querySelector(`[data-node-id="${node.id}"] [data-testid="node-body-${node.id}"]`);
-  if (body && !element.closest("[data-node-id]")?.isConnected) {
-    element.classList.add("aot-loose");
-    body.append(element);
-  } else if (!body && element.parentElement?.classList.contains("dom-widget")) {
-    element.classList.remove("aot-loose");
-  }
+  if (element) mount(node, element);
 }
 
 app.registerExtension({
@@ -160,15 +153,7 @@ app.registerExtension({
     const style = document.createElement("style");
     style.textContent = STYLE;
     document.head.append(style);
-    let waiting = false;
-    new MutationObserver(() => {
-      if (waiting) return;
-      waiting = true;
-      requestAnimationFrame(() => {
-        waiting = false;
-        nodes().forEach(mount);
-      });
-    }).observe(document.body, { childList: true, subtree: true });
+    watchPage(() => nodes().forEach(mountSlider));
   },
 
   beforeRegisterNodeDef(nodeType, nodeData) {

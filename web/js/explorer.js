@@ -3,6 +3,7 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { Explorer, STYLE } from "./explorer/view.js";
+import { mount, watchPage } from "./mounting.js";
 
 const NODE = "AOTTransportExplorer";
 const WIDGET = "aot_explorer";
@@ -28,30 +29,6 @@ function show(node, output) {
   );
 }
 
-// Where the editor draws nodes as page elements and leaves this widget out of them, it is put there.
-function mount(node) {
-  const { element } = explorerOf(node);
-  const body = document.querySelector(`[data-node-id="${node.id}"] [data-testid="node-body-${node.id}"]`);
-  if (body && !element.closest("[data-node-id]")?.isConnected) {
-    element.classList.add("aot-loose");
-    body.append(element);
-  } else if (!body && element.parentElement?.classList.contains("dom-widget")) {
-    element.classList.remove("aot-loose");
-  }
-}
-
-function keepMounted() {
-  let waiting = false;
-  const look = () => {
-    waiting = false;
-    explorerNodes().forEach(mount);
-  };
-  new MutationObserver(() => {
-    if (!waiting) requestAnimationFrame(look);
-    waiting = true;
-  }).observe(document.body, { childList: true, subtree: true });
-}
-
 app.registerExtension({
   name: "ComfyUI-AOT.explorer",
 
@@ -59,7 +36,7 @@ app.registerExtension({
     const style = document.createElement("style");
     style.textContent = STYLE;
     document.head.append(style);
-    keepMounted();
+    watchPage(() => explorerNodes().forEach((node) => mount(node, explorerOf(node).element)));
   },
 
   beforeRegisterNodeDef(nodeType, nodeData) {
