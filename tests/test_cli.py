@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,3 +149,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, bunny, embedded_folder, a
     assert code == 2
     assert len(lines) == 1
     assert re.search(says, lines[0])
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    command = [sys.executable, "-c", "import sys; from comfyui_aot.aot.cli import main; sys.exit(main(['stages']))"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        error = process.stderr.read()
+    assert (process.returncode, error) == (0, "")

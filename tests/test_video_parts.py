@@ -196,8 +196,8 @@ def test_damage_in_a_later_part_is_refused_there_as_it_is_when_loaded_at_once(da
 
 
 def test_damage_is_refused_by_decord_alone_with_the_remedy(damaged):
+    # decord's threads read ahead, so in which part the damage comes up is not the same at every run.
     parts = open_video(damaged, EVERY, backend="decord").parts(8)
-    assert next(parts).count == 8
     assert "use backend auto or pyav" in refusal(lambda: list(parts))
 
 

@@ -25,15 +25,6 @@ rivals = pytest.mark.parametrize("name", RIVALS)
 pytestmark = pytest.mark.filterwarnings("ignore:These tokens come without")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Videos this small are reduced faster by one thread than by several, most of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def attempted(stage, tokens):
     """The reduced tokens, or None and the line that says why there are none."""
     try:
