@@ -31,6 +31,7 @@ def whole(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        temporary.touch()
         yield temporary
         os.replace(temporary, path)
     except OSError as error:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .factors import Blocks, Factor, Picked, Scale, Sparse, Stacked
+from .files import whole
 from .token_map import TokenMap
 from .tokens import Layout, Role, StageRecord, VideoTokens
 
@@ -53,17 +52,8 @@ def save(tokens: VideoTokens, path: Path) -> None:
         "pooled": json.dumps(tokens.pooled),
         "history": json.dumps([record.to_dict() for record in tokens.history]),
     }
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        os.close(handle)
-    except OSError as error:
-        raise InputError(f"{path.name} cannot be written ({error.strerror}); give a folder that can be.") from error
-    try:
+    with whole(path) as temporary:
         save_file(tensors, temporary, metadata)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def load(path: Path) -> VideoTokens:

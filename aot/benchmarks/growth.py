@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..files import whole
 from ..pipeline import Pipeline
 from .measuring import medians
 from .reduction import random_tokens
@@ -85,6 +85,5 @@ def plot_growth(curves: Sequence[dict[str, Any]], path: Path) -> None:
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("seconds")
-    temporary = path.with_name(path.name + ".part")
-    figure.savefig(temporary, format="png", dpi=110)
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import whole
 
 BACKGROUND = (22, 24, 29)
 TEXT = (238, 240, 243)
@@ -54,12 +54,8 @@ def save_png(image: Tensor, path: Path) -> None:
     """Write an image, (1, H, W, 3) or (H, W, 3) floating in 0 to 1, as PNG; whole or not at all."""
     pixels = image.detach().cpu().reshape(image.shape[-3:])
     pixels = (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def text_lines(texts: Sequence[tuple[str, int, tuple[int, int, int]]], width: int) -> Image.Image:
