@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -107,12 +108,12 @@ class Solver:
 def _scaling(
     stop: str, tolerance: float | None = None
 ) -> Callable[[Solver, Tensor, Tensor, Tensor, float | None], Transport]:
-    """Our Sinkhorn by a stop rule, on logarithms where the kernel would vanish."""
+    """Our Sinkhorn by a stop rule: in float64 where the kernel would vanish, on logarithms where it would there too."""
 
     def solve(solver: Solver, cost: Tensor, u: Tensor, v: Tensor, largest: float | None) -> Transport:
-        largest = float(cost.max()) if largest is None else largest
-        room = -math.log(torch.finfo(cost.dtype).tiny)
-        method = sinkhorn if largest / solver.eps < 0.9 * room else log_sinkhorn
+        exponent = (float(cost.max()) if largest is None else largest) / solver.eps
+        wide = next((dtype for dtype in (cost.dtype, torch.float64) if exponent < 0.9 * _room(dtype)), None)
+        method = log_sinkhorn if wide is None else partial(sinkhorn, dtype=wide)
         return method(
             cost,
             u,
@@ -124,6 +125,11 @@ def _scaling(
         )
 
     return solve
+
+
+def _room(dtype: torch.dtype) -> float:
+    """The largest x whose exp(-x) is a normal number of the dtype."""
+    return -math.log(torch.finfo(dtype).tiny)
 
 
 def _logarithmic(solver: Solver, cost: Tensor, u: Tensor, v: Tensor, largest: float | None) -> Transport:

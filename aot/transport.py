@@ -80,7 +80,8 @@ class Scaled(Transport):
     """A plan as Sinkhorn's scalings leave it: ``r_i K_ij c_j``.
 
     Args:
-        kernel: (B, M, N) ``exp(-C / eps)``; r: (B, M); c: (B, N), zero in padding.
+        kernel: (B, M, N) ``exp(-C / eps)``; r: (B, M); c: (B, N), zero in padding. All in the dtype they were found
+            in, which may be wider than the potentials' and the plan's.
     """
 
     kernel: Tensor
@@ -89,7 +90,7 @@ class Scaled(Transport):
 
     def rows(self, part: slice) -> Tensor:
         """(B, m, N): the plan's rows of some sources."""
-        return (self.kernel[:, part] * self.r[:, part, None]).mul_(self.c[:, None, :])
+        return (self.kernel[:, part] * self.r[:, part, None]).mul_(self.c[:, None, :]).to(self.source_potential)
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,7 @@ def sinkhorn(
     max_iterations: int = 100,
     tolerance: float = 1e-2,
     stop: str = "batch",
+    dtype: torch.dtype | None = None,
 ) -> Scaled:
     """Sinkhorn scaling: with K = exp(-C / eps) and r = c = 1, in turn ``r = u / (K c)`` and ``c = v / (K' r)``.
 
@@ -158,19 +160,21 @@ def sinkhorn(
     Args:
         cost: (B, M, N) floating.
         u, v: (B, M), (B, N); zeros mark padding.
-        eps: entropic regularisation, above 0, in units of cost. Costs beyond some 80 eps (float32) vanish from the
-            kernel: :func:`log_sinkhorn` is for those.
+        eps: entropic regularisation, above 0, in units of cost. Costs beyond some 80 eps vanish from a float32
+            kernel, beyond some 600 from a float64 one: :func:`log_sinkhorn` is for those.
         max_iterations: at most this many, 1 or more.
         stop: when a problem is done. "batch": the mean absolute change of r over the sources of all problems is
             under ``tolerance`` (the released phase I; the iteration that falls below still counts). "each": the
             mean over its own sources (the released phase II). "marginal": the L1 error of its source marginal is
             under ``tolerance``; the target marginal is exact.
+        dtype: to iterate in, the cost's if left out; what is returned has the cost's.
     """
-    u, v = u.to(cost), v.to(cost)
-    kernel = torch.div(cost, -eps).exp_()
+    kernel = torch.div(cost, -eps).to(dtype or cost.dtype).exp_()
+    u, v = u.to(kernel), v.to(kernel)
     r, c, iterations = _iterate(_SCALING, kernel, u, v, max_iterations, stop, tolerance)
     error = (r * _SCALING.reach(kernel, c) - u).abs().sum(1)
-    return Scaled(iterations, error, eps * r.log(), eps * c.log(), kernel, r, c)
+    potentials = (eps * scaling.log() for scaling in (r, c))
+    return Scaled(iterations, *(each.to(cost) for each in (error, *potentials)), kernel, r, c)
 
 
 def log_sinkhorn(

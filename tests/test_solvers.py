@@ -110,6 +110,20 @@ def test_all_of_the_mass_can_be_carried():
         torch.testing.assert_close(plan.sum((1, 2)), torch.ones(3, dtype=torch.float64))
 
 
+@pytest.mark.filterwarnings("ignore::comfyui_aot.aot.solvers.UnconvergedWarning")
+@pytest.mark.parametrize("name", ["early", "released", "sinkhorn"])
+@pytest.mark.parametrize("eps", [0.0025, 0.005, 0.01])
+def test_a_float32_cost_whose_kernel_vanishes_is_solved_as_in_float64(name, eps):
+    cost, u, v = problem(3, 60, 12)
+    assert 87 < float(cost.max()) / eps < 600
+    wide, narrow = (Solver(name, eps).solve(given, u, v) for given in (cost.float().double(), cost.float()))
+    assert torch.equal(narrow.iterations, wide.iterations)
+    for value in (narrow.plan, narrow.source_potential, narrow.target_potential, narrow.marginal_error):
+        assert value.dtype == torch.float32
+    torch.testing.assert_close(narrow.plan, wide.plan.float(), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(narrow.source_potential, wide.source_potential.float())
+
+
 @pytest.mark.parametrize("name", [name for name in SOLVERS if name != "unbalanced"])
 @pytest.mark.parametrize("eps", [1e-4, 1e-2, 10.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
