@@ -21,7 +21,7 @@ from .benchmarks import commands
 from .command_work import CHAIN, load, model_options, variant_options
 from .errors import InputError
 from .evaluation import command as evaluation
-from .evaluation import shapes_command
+from .evaluation import quality_command, shapes_command
 
 Command = Callable[[argparse.Namespace], "tuple[dict[str, Any], int]"]
 
@@ -97,6 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = evaluation.add(verbs, _verb, load)
     model_options(evaluate)
     variant_options(evaluate)
+
+    quality = quality_command.add(verbs, _verb, load)
+    model_options(quality)
+    variant_options(quality)
 
     shapes = shapes_command.add(verbs, _verb, load)
     model_options(shapes)

@@ -29,6 +29,49 @@ COMPARED = 4096
 
 
 @dataclass(frozen=True)
+class Figures:
+    """What tokens kept of a video; newlines are no tokens here.
+
+    Args:
+        tokens: of the language grid, for the LLM to read.
+        cells: share of the language grid's cells that are in some token.
+        spread: share of the cells that the mass kept is spread over, as if evenly: the exponential of its entropy.
+        rank: the tokens' effective rank.
+        error: of rebuilding the grid from them, :func:`reconstruction_error`; None where the full tokens are not known.
+        frames: frames that a token speaks for, in the mean; None where there is no token.
+    """
+
+    tokens: int
+    cells: float
+    spread: float
+    rank: float
+    error: float | None
+    frames: float | None
+
+
+def figures(tokens: VideoTokens, full: VideoTokens | None = None) -> Figures:
+    """All figures of a video's tokens.
+
+    Args:
+        full: what the encoder gave, before any stage; None gives no error.
+
+    Raises:
+        InputError: ``full`` is reduced, or of another video.
+    """
+    tokens = tokens.to_language_grid()
+    frames = frames_spoken_for(tokens)[tokens.role.cpu() != int(Role.NEWLINE)]
+    mass = mass_kept(tokens)
+    return Figures(
+        tokens.tokens_kept,
+        float((mass >= LEAST_MASS).double().mean()),
+        float(torch.special.entr(mass / mass.sum()).sum().exp()) / mass.numel(),
+        kept_rank(tokens),
+        None if full is None else reconstruction_error(full, tokens),
+        float(frames.mean()) if len(frames) else None,
+    )
+
+
+@dataclass(frozen=True)
 class Absorption:
     """Where every cell of the language grid went.
 

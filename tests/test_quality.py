@@ -12,6 +12,7 @@ from comfyui_aot.aot.pipeline import parse
 from comfyui_aot.aot.quality import (
     absorption,
     effective_rank,
+    figures,
     frames_spoken_for,
     kept_rank,
     language_weights,
@@ -171,3 +172,15 @@ def test_full_tokens_of_another_video_are_refused() -> None:
     full, other = encoded(LAYOUTS[0]), encoded(LAYOUTS[0], seed=1)
     with pytest.raises(InputError, match=r"another video"):
         reconstruction_error(other, parse("intra:retention=0.5")(full))
+
+
+def test_the_figures_of_two_cells_of_four_kept_one_of_them_merged() -> None:
+    full = encoded(Layout(4, (1, 1), "none", "none"))
+    reduced = merged(full, [[1, 0, 0, 0], [0, 0.5, 0.5, 0]])
+    found = figures(reduced, full)
+    assert (found.tokens, found.cells) == (2, 0.75)
+    assert found.spread == pytest.approx(math.exp(0.5 * math.log(2) + 2 * 0.25 * math.log(4)) / 4)
+    assert found.frames == pytest.approx(1.5)
+    assert found.rank == kept_rank(reduced)
+    assert found.error == reconstruction_error(full, reduced)
+    assert figures(reduced).error is None

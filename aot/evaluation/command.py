@@ -56,12 +56,7 @@ def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser], load: Load) ->
     """
     parser = verb(verbs, "eval", partial(_eval, load), DESCRIPTION)
     parser.add_argument("set", metavar="SET", help="shapes, mvbench, videomme, egoschema or longvideobench")
-    parser.add_argument("--data", type=Path, help="folder of a published set, in its published layout")
-    parser.add_argument("--split", help="of the set, its usual one if left out; of shapes train, dev, test or any")
-    parser.add_argument("--seed", type=int, help="of shapes: where in the split its clips begin")
-    parser.add_argument("--limit", type=int, help="clips of shapes; questions of a published set, over all families")
-    parser.add_argument("--each", type=int, help="questions of a family asked of each clip of shapes; 1 if left out")
-    parser.add_argument("--frames", type=int, default=16, help="of each clip, evenly spread")
+    set_options(parser)
     parser.add_argument("--against", metavar="NAME", help="variant to compare with; the first paper preset if left out")
     parser.add_argument("--out", type=Path, help="folder of the results, added to by later runs; eval-SET if left out")
     keep = parser.add_mutually_exclusive_group()
@@ -69,6 +64,16 @@ def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser], load: Load) ->
     keep.add_argument("--no-cache", action="store_true", help="keep no encodings: stages added later encode again")
     parser.epilog = "Full tokens are always asked; the stage 'blind' asks without any."
     return parser
+
+
+def set_options(parser: argparse.ArgumentParser) -> None:
+    """Add which of a set's clips and questions are taken, and how many frames of a clip."""
+    parser.add_argument("--data", type=Path, help="folder of a published set, in its published layout")
+    parser.add_argument("--split", help="of the set, its usual one if left out; of shapes train, dev, test or any")
+    parser.add_argument("--seed", type=int, help="of shapes: where in the split its clips begin")
+    parser.add_argument("--limit", type=int, help="clips of shapes; questions of a published set, over all families")
+    parser.add_argument("--each", type=int, help="questions of a family asked of each clip of shapes; 1 if left out")
+    parser.add_argument("--frames", type=int, default=16, help="of each clip, evenly spread")
 
 
 def _eval(load: Load, options: argparse.Namespace) -> Result:
@@ -80,7 +85,7 @@ def _eval(load: Load, options: argparse.Namespace) -> Result:
 
     chosen = chosen_variants(options)
     names = [variant.name for variant in chosen]
-    questions = _questions(options)
+    questions = questions_of(options)
     clips = tuple(by_clip(questions.questions))
     out = options.out or Path(f"eval-{options.set}")
     vllm = load(options)
@@ -113,7 +118,12 @@ def chosen_variants(options: argparse.Namespace) -> list[Variant]:
     return variants(options.stages, options.retention)
 
 
-def _questions(options: argparse.Namespace) -> QuestionSet:
+def questions_of(options: argparse.Namespace) -> QuestionSet:
+    """The questions that the options of :func:`set_options` name.
+
+    Raises:
+        InputError: no such set, or options it does not know.
+    """
     from . import open_set
 
     if options.frames < 1:

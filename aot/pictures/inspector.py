@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..quality import frames_spoken_for, kept_rank, reconstruction_error
+from ..quality import figures
 from ..replay import replay
 from ..stages import stages
-from ..tokens import Role, StageRecord, VideoTokens
+from ..tokens import StageRecord, VideoTokens
 from .canvas import ORANGE
 from .table import markdown, table
 
@@ -142,10 +142,8 @@ def settings_told(record: StageRecord) -> str:
 
 
 def _measured(record: StageRecord, tokens: VideoTokens, full: VideoTokens | None) -> Line:
-    pooled = tokens.to_language_grid()
-    frames = frames_spoken_for(pooled)[pooled.role.cpu() != int(Role.NEWLINE)]
-    error = reconstruction_error(full, pooled) if full is not None else None
-    return Line(record, kept_rank(pooled), error, float(frames.mean()) if len(frames) else None)
+    found = figures(tokens, full)
+    return Line(record, found.rank, found.error, found.frames)
 
 
 def _written(settings: Mapping[str, Any]) -> str:
