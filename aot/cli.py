@@ -11,6 +11,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def _warnings_in_a_line(verb: str) -> Iterator[None]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="aot", description="Token reduction for video LLMs by optimal transport.")
+    parser.add_argument("--version", action="version", version=f"aot {metadata.version('comfyui-aot')}")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND")
 
     answer_command.add(verbs, _verb)
@@ -116,8 +118,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells the defaults that say something, as they would be typed."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, "") or action.default is False:
+            return action.help
+        if isinstance(action.default, (tuple, list)):
+            join = "," if isinstance(action.default, tuple) else " "
+            return f"{action.help} (default: {join.join(map(str, action.default))})"
+        return super()._get_help_string(action)
+
+
 def _verb(verbs: Any, name: str, command: Command, help: str) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=help, description=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = verbs.add_parser(name, help=help, description=help, formatter_class=_Help)
     parser.set_defaults(command=command)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     return parser

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,18 @@ def test_a_reader_that_has_enough_is_no_error():
         process.stdout.close()
         error = process.stderr.read()
     assert (process.returncode, error) == (0, "")
+
+
+def test_help_tells_the_defaults_that_say_something_as_they_are_typed(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["eval", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0
+    assert "each stage is run at each of them (default: 0.25,0.1)" in told and "(default: aot)" in told
+    assert "default: None" not in told and "default: False" not in told
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"aot {metadata.version('comfyui-aot')}\n"
