@@ -19,10 +19,10 @@ demo: $(CLIP)
 	$(BIN)/aot compare $(CLIP) "What animal is in the video?" --frames 16 --retention 0.25,0.1 --stages aot \
 		--max-new-tokens 24 --pictures demo --json
 
-# Two at once, a file of tests to each: one test seldom keeps two cores busy. In the order of the folders, as the files
+# Two at once, a file of tests to each: one test seldom keeps two cores busy. In the order of the folders, as the tests
 # that start a ComfyUI would make a long end.
 test: .venv/test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 test-transformers4: .venv/test .venv/transformers4
 	PYTHONPATH=.venv/transformers4 $(BIN)/python -m pytest $(MODELS)

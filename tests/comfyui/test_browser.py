@@ -1,6 +1,7 @@
 """The pack in ComfyUI's own page, as somebody sees it who opens the bundled template and presses Run."""
 
 import json
+import time
 from pathlib import Path
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
@@ -13,8 +14,13 @@ def open_template(page):
     """Opens the bundled workflow through the template browser."""
     page.evaluate("void app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     dialog = page.locator('[role="dialog"]')
-    dialog.get_by_text(PACK, exact=True).first.click()
-    dialog.get_by_text(TEMPLATE).or_(dialog.get_by_text(TEMPLATE.replace("_", " "))).first.click()
+    card = dialog.get_by_text(TEMPLATE).or_(dialog.get_by_text(TEMPLATE.replace("_", " "))).first
+    deadline = time.monotonic() + 60
+    while not card.is_visible() and time.monotonic() < deadline:
+        # The page goes back to its first category when the list of templates arrives after the click.
+        dialog.get_by_text(PACK, exact=True).first.click()
+        page.wait_for_timeout(1000)
+    card.click()
     page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTAnswer')")
     page.wait_for_timeout(1000)
 
