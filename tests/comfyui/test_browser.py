@@ -161,3 +161,26 @@ def test_a_report_is_still_there_when_its_tab_is_left_and_returned_to(page):
     page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTAnswer')")
     page.wait_for_timeout(1000)
     assert page.locator(".aot-report.aot-answer").inner_text() == before
+
+
+def test_a_stage_is_swapped_from_its_menu_and_keeps_its_links_and_settings(page):
+    open_template(page)
+    of(page, "AOTLoadVideo", "node.widgets.find((each) => each.name === 'frames').value = 2")
+    of(page, "AOTAnswer", "node.widgets.find((each) => each.name === 'max_new_tokens').value = 2")
+    of(page, "AOTIntraFrame", "node.widgets.find((each) => each.name === 'retention').value = 0.5")
+    of(page, "AOTInterFrame", "node.title = 'Intra-Frame Anchor OT'")
+    links = "[node.inputs[0].link !== null, node.outputs[0].links.length, ...node.pos]"
+    before = of(page, "AOTIntraFrame", links)
+    page.mouse.click(*point(page, "AOTIntraFrame", "retention"), button="right")
+    page.locator(".litemenu-entry", has_text="Swap Stage").click()
+    page.locator(".litemenu-entry", has_text="VScan").click()
+    page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTVScan')")
+    assert not page.evaluate("app.graph._nodes.some((node) => node.type === 'AOTIntraFrame')")
+    assert of(page, "AOTVScan", links) == before
+    assert of(page, "AOTVScan", "node.widgets.find((each) => each.name === 'retention').value") == 0.5
+    assert of(page, "AOTInterFrame", "node.title") == "VScan"
+    run(page)
+    assert "392 to 196 tokens, 50.0% of 392" in " ".join(page.locator(".aot-report").all_inner_texts())
+    page.keyboard.press("Control+z")
+    page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTIntraFrame')")
+    assert of(page, "AOTIntraFrame", links) == before

@@ -1,0 +1,80 @@
+// "Swap Stage" in a stage's menu: another stage in its place, with its links and the settings that both have.
+
+import { app } from "../../../scripts/app.js";
+
+const CATEGORY = "AOT/reduction";
+const LABEL = "Swap Stage";
+const stages = new Map();
+
+function keepSettings(from, to) {
+  for (const widget of to.widgets ?? []) {
+    const same = from.widgets?.find((each) => each.name === widget.name && each.type === widget.type);
+    const choices = widget.options?.values;
+    if (!same || widget.serialize === false) continue;
+    if (!Array.isArray(choices) || choices.includes(same.value)) widget.value = same.value;
+  }
+}
+
+function keepLinks(from, to) {
+  const { graph } = from;
+  for (const { name, link } of from.inputs ?? []) {
+    const { origin_id: id, origin_slot: slot } = graph.getLink(link) ?? {};
+    const at = to.findInputSlot(name);
+    if (at >= 0) graph.getNodeById(id)?.connect(slot, to, at);
+  }
+  for (const [slot, { links }] of (from.outputs ?? []).entries()) {
+    for (const link of [...(links ?? [])]) {
+      const { target_id: id, target_slot: at } = graph.getLink(link);
+      const target = graph.getNodeById(id);
+      to.connect(slot, target, at);
+      // An Answer that bears its stage's name goes by the new one's.
+      if (target.title === from.title) target.title = to.title;
+    }
+  }
+}
+
+function swap(node, type) {
+  const { graph } = node;
+  graph.beforeChange();
+  const made = LiteGraph.createNode(type);
+  for (const name of ["color", "bgcolor", "mode"]) if (node[name] !== undefined) made[name] = node[name];
+  made.pos = [...node.pos];
+  graph.add(made);
+  made.setSize([Math.max(node.size[0], made.size[0]), made.size[1]]);
+  keepSettings(node, made);
+  keepLinks(node, made);
+  graph.remove(node);
+  graph.afterChange();
+  app.canvas.deselectAll();
+  // The editor's toolbar goes where a node was when it was last drawn.
+  requestAnimationFrame(() => app.canvas.selectNode(made));
+}
+
+function menu(node) {
+  const options = [...stages]
+    .filter(([type]) => type !== node.comfyClass)
+    .sort(([, a], [, b]) => a.localeCompare(b))
+    .map(([type, content]) => ({ content, callback: () => swap(node, type) }));
+  return { content: LABEL, has_submenu: true, submenu: { options } };
+}
+
+app.registerExtension({
+  name: "ComfyUI-AOT.swap",
+
+  beforeRegisterNodeDef(nodeType, nodeData) {
+    if (nodeData.category !== CATEGORY) return;
+    stages.set(nodeData.name, nodeData.display_name);
+    // Frontends that do not ask extensions for menu items yet ask the node's class.
+    if (app.collectNodeMenuItems) return;
+    const { getExtraMenuOptions } = nodeType.prototype;
+    nodeType.prototype.getExtraMenuOptions = function (canvas, options) {
+      const given = getExtraMenuOptions?.apply(this, arguments);
+      options.unshift(menu(this), null);
+      return given;
+    };
+  },
+
+  getNodeMenuItems(node) {
+    return stages.has(node.comfyClass) ? [menu(node), null] : [];
+  },
+});
