@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from . import answering, comparing, explorer, models, pictures, serving, stages, storage, video
+from . import answering, comparing, drawn, explorer, models, pictures, serving, stages, storage, video
 from .comfy import ComfyExtension, io
 
 NODES = (
     video.NODES
+    + drawn.NODES
     + models.NODES
     + storage.NODES
     + stages.NODES

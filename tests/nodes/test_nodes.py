@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.evaluation.shapes_set import shapes_set
 from comfyui_aot.aot.streaming import Stream
 from comfyui_aot.nodes.answering import AOTAnswer
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
+from comfyui_aot.nodes.drawn import AOTDrawnClip
 from comfyui_aot.nodes.models import AOTEncodeVideo, AOTLoadVLLM, ready
 from comfyui_aot.nodes.pictures import AOTTokenMap
 from comfyui_aot.nodes.stages import NODES as STAGES
@@ -219,3 +221,17 @@ def test_the_gpus_memory_comes_back_when_the_model_is_unloaded(frames, embedded_
     ask(loaded, tokens, unload=True)
     held = tokens.features.numel() * tokens.features.element_size()
     assert torch.cuda.memory_allocated() - before < held + 2**20
+
+
+def test_a_drawn_clip_comes_with_a_question_and_its_answer():
+    frames, question, truth = AOTDrawnClip.execute(2000002, "after-the-cut", 8).result
+    same, _, _ = AOTDrawnClip.execute(2000002, "motion", 8).result
+    drawn = shapes_set("any", clips=1, seed=2000002, frames=8)
+    (asked,) = (each for each in drawn.questions if each.family == "after-the-cut")
+    assert (frames.count, question, truth) == (8, asked.text, asked.answer)
+    assert torch.equal(frames.pixels, drawn.frames("2000002", 8).pixels) and torch.equal(frames.pixels, same.pixels)
+
+
+def test_a_family_a_drawn_clip_lacks_is_refused_with_those_it_has():
+    with pytest.raises(InputError, match=r"no question of the family 'flash'; it has colour, shape, .*count"):
+        AOTDrawnClip.execute(2000004, "flash", 16)
