@@ -108,26 +108,6 @@ def test_a_budget_of_as_many_as_the_released_rounding_gives_keeps_the_very_same_
         assert torch.equal(exact.features, released.features)
 
 
-@pytest.mark.parametrize(("pooling", "newline"), [("bilinear", "one_token"), ("average", "grid"), ("none", "none")])
-@given(
-    frames=st.integers(1, 9),
-    height=st.integers(2, 8),
-    width=st.integers(2, 8),
-    share=st.floats(0, 1),
-    seed=st.integers(0, 99),
-)
-@settings(max_examples=20, deadline=None)
-def test_any_budget_is_met_to_the_token_by_means_of_the_source(pooling, newline, frames, height, width, share, seed):
-    tokens = restless(frames, (height, width), seed, pooling=pooling, newline=newline)
-    wanted = 1 + round(share * (tokens.tokens_full - 1))
-    reduced = HoliTom(keep_tokens=wanted)(tokens)
-    assert reduced.tokens_kept == wanted
-    assert HoliTom(retention=wanted / tokens.tokens_full)(tokens).tokens_kept == wanted
-    assert float(reduced.map.factors[-1].coordinates()[2].min()) >= 0
-    torch.testing.assert_close(reduced.map.row_mass(), torch.ones(reduced.map.kept, dtype=torch.float64))
-    torch.testing.assert_close(reduced.map.apply(tokens.features), reduced.features)
-
-
 def test_a_budget_above_the_grid_is_refused_with_the_range():
     with pytest.raises(InputError, match="give 1 to 252 tokens"):
         HoliTom(keep_tokens=253)(restless())

@@ -2,10 +2,8 @@
 
 import dataclasses
 
-import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given, settings
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages.prunevid import PruneVid, contiguous, likeness_over
@@ -96,28 +94,6 @@ def test_a_budget_of_as_many_as_a_ratio_gives_keeps_the_very_same_tokens():
         exact = PruneVid(keep_tokens=released.tokens_kept)(tokens)
         assert torch.equal(exact.place, released.place)
         assert torch.equal(exact.features, released.features)
-
-
-@pytest.mark.parametrize(("pooling", "newline"), [("bilinear", "one_token"), ("average", "grid"), ("none", "none")])
-@given(
-    frames=st.integers(1, 9),
-    height=st.integers(2, 8),
-    width=st.integers(2, 8),
-    share=st.floats(0, 1),
-    seed=st.integers(0, 99),
-)
-@settings(max_examples=20, deadline=None)
-def test_any_budget_of_a_token_a_group_or_more_is_met_by_means_of_the_source(
-    pooling, newline, frames, height, width, share, seed
-):
-    tokens = restless(frames, (height, width), seed, pooling=pooling, newline=newline)
-    least = min(2 * frames, tokens.tokens_full)
-    wanted = least + round(share * (tokens.tokens_full - least))
-    reduced = PruneVid(keep_tokens=wanted)(tokens)
-    assert reduced.tokens_kept == wanted
-    assert PruneVid(retention=wanted / tokens.tokens_full)(tokens).tokens_kept == wanted
-    torch.testing.assert_close(reduced.map.row_mass(), torch.ones(reduced.map.kept, dtype=torch.float64))
-    torch.testing.assert_close(reduced.map.apply(tokens.features), reduced.features)
 
 
 def test_a_budget_under_a_token_a_group_is_refused_with_the_range():
