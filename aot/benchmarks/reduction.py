@@ -66,7 +66,7 @@ def bench_reduce(
     def reduce() -> VideoTokens:
         return pipeline(dataclasses.replace(tokens))  # a new object: nothing worked out before is at hand
 
-    pipeline(random_tokens(2, 64, device=device, dtype=dtype))  # what is set up once is not the reduction's
+    pipeline(random_tokens(frames, 64, device=device, dtype=dtype))  # what is set up once is not the reduction's
     extra = extra_bytes(reduce, device)
     seconds = medians({"reduce": reduce, "limit": limit}, features, repeats)
     reduced = reduce()

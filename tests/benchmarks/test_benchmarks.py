@@ -45,6 +45,11 @@ def test_the_reduction_is_set_beside_its_limit(dtype):
     assert row["feature_bytes"] == 2 * 729 * 16 * dtype.itemsize
 
 
+def test_a_stage_that_keeps_a_whole_frame_is_measured_at_a_share_the_video_has_room_for():
+    row = bench_reduce(parse("evs:retention=0.1"), 12, 16, repeats=1)
+    assert (row["tokens_kept"], row["tokens_full"]) == (round(0.1 * 12 * 196), 12 * 196)
+
+
 def test_the_exponent_of_a_power_law_is_found():
     assert exponent((1, 2, 4), (3, 12, 48)) == pytest.approx(2)
 
