@@ -112,7 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("folder", type=Path, help="tests/recorded of the source, or your own in its format")
 
     commands.add(verbs, _verb, CHAIN)
-    _verb(verbs, "stages", _stages, "the reduction stages, their settings and the presets")
+    listing = _verb(verbs, "stages", _stages, "the reduction stages, their settings and the presets")
+    listing.add_argument("name", nargs="?", help="only this stage")
     models = _verb(verbs, "models", _models, "the models that can be loaded")
     models.add_argument("--folder", type=Path, help="a folder of model folders to list too")
     return parser
@@ -185,8 +186,12 @@ def _stages(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from .pipeline import OPEN_PRESETS, published
     from .stages import stages
 
+    if options.name not in (None, *stages()):
+        raise InputError(f"No stage is called {options.name!r}; there are {', '.join(stages())}.")
     listed = []
     for name, kind in stages().items():
+        if options.name not in (None, name):
+            continue
         settings = [
             {"name": item.name, "default": item.default, **{k: v for k, v in item.metadata.items() if v is not None}}
             for item in dataclasses.fields(kind)
@@ -199,11 +204,12 @@ def _stages(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
         for setting in settings:
             lines = textwrap.wrap(setting["help"], 90, initial_indent=" " * 8, subsequent_indent=" " * 8)
             print(f"    {setting['name']}={setting['default']}{_allowed(setting)}", *lines, sep="\n")
-    print("Presets:")
-    presets = {**OPEN_PRESETS, **published()}
+    presets = stages()[options.name].presets if options.name else {**OPEN_PRESETS, **published()}
+    if presets:
+        print("Presets:")
     for name, chain in presets.items():
         print(f"    {name}: {chain}")
-    return {"stages": listed, "presets": presets}, 0
+    return {"stages": listed, "presets": dict(presets)}, 0
 
 
 def _allowed(setting: dict[str, Any]) -> str:

@@ -134,7 +134,7 @@ def tell_of_shapes(model: str) -> None:
     from .models import EMBEDDED
 
     if model == EMBEDDED:
-        print("The embedded model was taught drawn shapes: of other footage its answers say little.", file=sys.stderr)
+        print("The embedded model was taught drawn shapes: of footage its answers say little.", file=sys.stderr)
 
 
 def check_before_work(options: argparse.Namespace, *retentions: float | None) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ class Row:
         speedup: full tokens' prefill time over this one's.
         fidelity: against the answer about full tokens.
         tokens: what the pipeline left; None where the row was measured before, or is made of an answer alone.
+        truth: the right answer, where it is known.
     """
 
     name: str
@@ -36,6 +38,14 @@ class Row:
     speedup: float
     fidelity: Fidelity
     tokens: VideoTokens | None = None
+    truth: str | None = None
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the truth occurs in the answer as whole words, however written; None where it is not known."""
+        if self.truth is None:
+            return None
+        return re.search(rf"\b{re.escape(self.truth.strip())}\b", self.answer.text, re.IGNORECASE) is not None
 
     @property
     def first_token_s(self) -> float:
@@ -52,7 +62,8 @@ class Row:
         values = self.answer.to_dict()
         values.pop("question")
         figures = {"stages": self.name, "prefill_speedup": self.speedup}
-        return {**values, **figures, **self.fidelity.to_dict()}
+        known = {} if self.truth is None else {"truth": self.truth, "right": self.right}
+        return {**values, **figures, **self.fidelity.to_dict(), **known}
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,9 @@ MODEL_COLUMNS = (
 )
 """What only a model can tell; left out where no row has it."""
 
+RIGHT = Column("right", lambda row: "yes" if row.right else "no", "the right answer occurs in what was said")
+"""Left out where the right answer is not known."""
+
 QUESTION = Column("question", lambda row: row.answer.question)
 MODEL = Column("model", lambda row: row.answer.model)
 ANSWER = Column("answer", lambda row: row.answer.text or "(empty)")
@@ -66,6 +69,8 @@ def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     shown = list(COLUMNS)
     if any(row.fidelity.kl is not None for row in rows):
         shown += MODEL_COLUMNS
+    if all(row.truth is not None for row in rows):
+        shown.append(RIGHT)
     for each in (QUESTION, MODEL):
         if len({each.cell(row) for row in rows}) > 1:
             shown.append(each)

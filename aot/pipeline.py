@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -127,14 +128,16 @@ def _stage(part: str) -> Stage:
     if name not in stages():
         names = ", ".join((FULL, *stages()))
         presets = ", ".join((*OPEN_PRESETS, *published()))
-        raise InputError(f"No stage is called {name!r}; there are {names} and the presets {presets}.")
+        near = difflib.get_close_matches(name, (FULL, *stages(), *published(), *OPEN_PRESETS), 1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        raise InputError(f"No stage is called {name!r}.{meant} There are {names} and the presets {presets}.")
     kind = stages()[name]
     fields = {item.name: item for item in dataclasses.fields(kind)}
     values = {}
     for pair in filter(None, settings.split(",")):
         key, equals, text = pair.partition("=")
         if not equals or key not in fields:
-            raise InputError(f"Stage {name} has no setting {pair!r}; write key=value with {', '.join(fields)}.")
+            raise InputError(f"Stage {name} has no setting {key!r}; write key=value with {', '.join(fields)}.")
         values[key] = _value(name, fields[key], text)
     return kind(**values)
 

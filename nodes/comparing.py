@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,6 +61,13 @@ class AOTCompare(io.ComfyNode):
                     optional=True,
                     tooltip="Folder and start of the CSV file's name in ComfyUI's output folder; a number is added.",
                 ),
+                io.String.Input(
+                    "truth",
+                    optional=True,
+                    force_input=True,
+                    tooltip="The right answer, where it is known, of Drawn Clip for instance: the table then says who "
+                    "gave it.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The table, drawn."),
@@ -77,11 +85,13 @@ class AOTCompare(io.ComfyNode):
         map_a: list[Tensor] | None = None,
         map_b: list[Tensor] | None = None,
         filename_prefix: list[str] | None = None,
+        truth: list[str] | None = None,
         **more: list[Answer],
     ) -> io.NodeOutput:
         """Gather, draw, write."""
         given = [each for name in SOCKETS for each in more.get(name) or () if each is not None]
-        rows = side_by_side([*answers, *given])
+        known = (truth or [""])[0].strip() or None
+        rows = [dataclasses.replace(row, truth=known) for row in side_by_side([*answers, *given])]
         image, markdown = comparison_table.picture(rows), comparison_table.as_markdown(rows)
         file = write_csv(rows, (filename_prefix or ["aot_tables/compare"])[0])
         shown = {**ui.PreviewImage(image, cls=cls).as_dict(), "aot_file": (file,)}

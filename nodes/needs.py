@@ -48,7 +48,11 @@ def needs(graph: Graph) -> list[Need]:
             if isinstance(value, str):
                 found[kind.name, value] = Need(kind.name, value, _lacking(kind, value, node.inputs))
     packs = [
-        Need("pack", pack or "(the file does not name it)", f"{', '.join(dict.fromkeys(types))} need ComfyUI")
+        Need(
+            "pack",
+            pack or "(the file does not name it)",
+            f"for {', '.join(dict.fromkeys(types))}: run it in ComfyUI",
+        )
         for pack, types in foreign.items()
     ]
     return [*packs, *found.values()]

@@ -173,3 +173,14 @@ def test_the_version_is_the_packages(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"aot {metadata.version('comfyui-aot')}\n"
+
+
+def test_one_stage_is_listed_by_its_name_and_a_slip_of_the_pen_is_guessed(capsys, bunny):
+    code, out, _ = run(capsys, "stages", "vidcom2", "--json")
+    assert code == 0
+    assert [stage["name"] for stage in last_json(out)["stages"]] == ["vidcom2"]
+    assert "vidcom2-10" in last_json(out)["presets"]
+    code, _, err = run(capsys, "stages", "vidcom")
+    assert code == 2 and "No stage is called 'vidcom'; there are aot, " in err
+    code, _, err = run(capsys, "compare", bunny, "What?", "--stages", "vidcom")
+    assert code == 2 and "Did you mean vidcom2?" in err

@@ -156,3 +156,16 @@ def test_the_picture_has_a_mark_for_the_closest_row(rows):
     assert image.dtype == torch.float32
     green = torch.tensor([0, 158, 115]) / 255
     assert int((image[0] - green).abs().sum(-1).lt(0.02).sum()) > 100
+
+
+def test_where_the_truth_is_known_the_table_says_who_gave_it():
+    answers = [made("Red."), cut("a reddish square", 10), cut("It is RED", 20)]
+    rows = side_by_side(answers)
+    assert [each.right for each in rows] == [None] * 3
+    assert "right" not in as_markdown(rows)
+    told = [dataclasses.replace(each, truth="red") for each in rows]
+    assert [each.right for each in told] == [True, False, True]
+    head, _, *lines = (line for line in as_markdown(told).splitlines() if line.startswith("|"))
+    at = [cell.strip() for cell in head.split("|")].index("right")
+    assert [line.split("|")[at].strip() for line in lines] == ["yes", "no", "yes"]
+    assert [line["right"] for line in csv.DictReader(io.StringIO(as_csv(told)))] == ["True", "False", "True"]

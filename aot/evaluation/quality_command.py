@@ -74,12 +74,17 @@ def _quality(load: Load, options: argparse.Namespace) -> Result:
 def _videos(vllm: VideoLLM, options: argparse.Namespace) -> Iterator[VideoTokens]:
     """The full tokens of every clip, with a bar."""
     from ..video import Sampling, load_video
+    from . import SHAPES
     from .encodings import Encodings, fingerprint
+    from .published import SETS
     from .runner import by_clip
 
     if Path(options.set).is_file():
         yield vllm.encode(load_video(Path(options.set), Sampling(frames=options.frames)))
         return
+    if Path(options.set).suffix and options.set not in (SHAPES, *SETS):
+        sets = ", ".join((SHAPES, *SETS))
+        raise InputError(f"there is no file {options.set}: check its name and folder, or give a set: {sets}.")
     questions = questions_of(options)
     encodings = Encodings(vllm, questions, options.frames, options.cache, model=fingerprint(vllm))
     clips = by_clip(questions.questions)
