@@ -53,7 +53,7 @@ def test_every_missing_thing_is_named_at_once(base):
     with pytest.raises(InputError) as error:
         require(to_graph(shared, registry(NODES)), "shared.json")
     said = str(error.value)
-    assert said.startswith("shared.json needs what is not here: pack comfyui-videohelpersuite (for VHS_LoadVideo: run it in ComfyUI)")
+    assert said.startswith("shared.json needs what is not here: pack comfyui-videohelpersuite (for VHS_LoadVideo: run")
     assert "clip gone.mp4 (" in said
     assert "model llava-hf/llava-onevision-qwen2-7b-ov-hf (" in said
     assert "\n" not in said
