@@ -87,7 +87,7 @@ class StageRecord:
         return {**{name: getattr(self, name) for name in names}, "settings": dict(self.settings)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VideoTokens:
     """A video's visual tokens on their way to the LLM. Immutable: every stage returns a new one.
 
@@ -144,6 +144,14 @@ class VideoTokens:
                 f"A token map over {self.map.source} source tokens does not fit {layout.frames} frames of "
                 f"{layout.sources}; use the map that was made for this video."
             )
+
+    def __repr__(self) -> str:
+        done = " + ".join(record.name for record in self.history) or "no history"
+        return (
+            f"VideoTokens({self.tokens_kept} of {self.tokens_full} tokens of {self.layout.frames} frames, "
+            f"{self.features.shape[1]} wide, {str(self.features.dtype).removeprefix('torch.')}, "
+            f"{self.features.device}; {done})"
+        )
 
     @classmethod
     def encoded(

@@ -32,7 +32,7 @@ _DECODER_FRAMES = 32
 """Filmed-size YUV 4:2:0 frames a decoder may hold at once: 16 references, and as many in its threads."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Frames:
     """Decoded frames. Everything is on the CPU.
 
@@ -62,6 +62,10 @@ class Frames:
             )
         if not bool(torch.isfinite(times).all()) or bool((times.diff() <= 0).any()):
             raise InputError("timestamps must be finite and strictly increasing: sort the frames by time")
+
+    def __repr__(self) -> str:
+        first, last = float(self.timestamps[0]), float(self.timestamps[-1])
+        return f"Frames({self.count} of {self.width}x{self.height} from {self.source!r}, {first:.2f} to {last:.2f} s)"
 
     @property
     def count(self) -> int:

@@ -153,6 +153,11 @@ def test_grid_newlines_end_every_row_and_are_not_counted():
     assert pooled.tokens_kept == pooled.tokens_full == 18
 
 
+def test_tokens_are_told_in_a_line():
+    tokens = encoded(Layout(2, (4, 4)))
+    assert repr(tokens) == "VideoTokens(8 of 8 tokens of 2 frames, 4 wide, float64, cpu; no history)"
+
+
 def test_tokens_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         encoded(Layout(1, (4, 4))).features = torch.zeros(1)

@@ -429,3 +429,8 @@ def test_resample_chooses_in_memory_what_load_would_from_the_file(bikes):
         assert torch.equal(direct.pixels, chosen.pixels)
         assert torch.equal(direct.timestamps, chosen.timestamps)
         assert chosen.source == "bikes.mp4"
+
+
+def test_frames_are_told_in_a_line():
+    frames = Frames(torch.zeros(3, 4, 6, 3, dtype=torch.uint8), TENTHS[:3], "a.mp4")
+    assert repr(frames) == "Frames(3 of 6x4 from 'a.mp4', 0.00 to 0.20 s)"
