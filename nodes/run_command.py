@@ -39,18 +39,23 @@ def command(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]:
         for need in needed:
             print(f"needs {need.kind} {need.name}")
         results = run(graph, (), on_event)
-    shown = [_report(result) for result in results.values()]
+    shown = [_report(result, graph.classes[result.node.type]) for result in results.values()]
     for entry in shown:
-        print(f"{entry['title']} ({entry['seconds']:.2f} s)", *entry["text"], *entry["images"], sep="\n    ")
+        lines = (*entry["text"], *entry["images"], *entry["files"])
+        print(f"{entry['title']} ({entry['seconds']:.2f} s)", *lines, sep="\n    ")
+        print(*entry["tables"], sep="\n", end="")
     values = [value for result in results.values() for output in result.outputs for value in output]
     answers = [value.to_dict() for value in values if isinstance(value, Answer)]
     listed = [{"kind": need.kind, "name": need.name} for need in needed]
     return {"workflow": path.name, "needs": listed, "nodes": shown, "answers": answers}
 
 
-def _report(result: Result) -> dict[str, Any]:
+def _report(result: Result, kind: type) -> dict[str, Any]:
     images = [f"{image['type']}/{image['filename']}" for image in result.ui.get("images", ())]
     text = [line for part in result.ui.get("text", ()) for line in str(part).splitlines()]
     node = result.node
     about = {"id": node.id, "type": node.type, "title": node.title, "seconds": result.seconds}
-    return {**about, "text": text, "images": images}
+    files = [f"output/{name}" for name in result.ui.get("aot_file", ())]
+    named = zip(kind.GET_SCHEMA().outputs, result.outputs, strict=True)
+    tables = [value for output, values in named if output.display_name == "markdown" for value in values]
+    return {**about, "text": text, "images": images, "files": files, "tables": tables}

@@ -184,3 +184,22 @@ def test_one_stage_is_listed_by_its_name_and_a_slip_of_the_pen_is_guessed(capsys
     assert code == 2 and "No stage is called 'vidcom'; there are aot, " in err
     code, _, err = run(capsys, "compare", bunny, "What?", "--stages", "vidcom")
     assert code == 2 and "Did you mean vidcom2?" in err
+
+
+def test_run_prints_a_nodes_table_and_names_its_file(capsys, bunny, tmp_path, embedded_folder):
+    (tmp_path / "input").mkdir()
+    shutil.copy(bunny, tmp_path / "input")
+    settings = (
+        "AOTLoadVideo.frames=2",
+        "AOTSweep.max_new_tokens=1",
+        "AOTSweep.stages=intra",
+        "AOTSweep.retentions=0.5",
+    )
+    sets = [word for setting in settings for word in ("--set", setting)]
+    code, out, _ = run(
+        capsys, "run", WORKFLOW.with_name("aot_retention_sweep.json"), "--base", tmp_path, *sets, "--json"
+    )
+    assert code == 0
+    (entry,) = (node for node in last_json(out)["nodes"] if node["type"] == "AOTSweep")
+    assert entry["tables"][0] in out and "| intra 0.5" in out
+    assert f"    {entry['files'][0]}\n" in out and (tmp_path / entry["files"][0]).is_file()
