@@ -129,8 +129,8 @@ def _stage(part: str) -> Stage:
         names = ", ".join((FULL, *stages()))
         presets = ", ".join((*OPEN_PRESETS, *published()))
         near = difflib.get_close_matches(name, (FULL, *stages(), *published(), *OPEN_PRESETS), 1)
-        meant = f" Did you mean {near[0]}?" if near else ""
-        raise InputError(f"No stage is called {name!r}.{meant} There are {names} and the presets {presets}.")
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise InputError(f"No stage is called {name!r}{meant}; there are {names} and the presets {presets}.")
     kind = stages()[name]
     fields = {item.name: item for item in dataclasses.fields(kind)}
     values = {}

@@ -183,7 +183,7 @@ def test_one_stage_is_listed_by_its_name_and_a_slip_of_the_pen_is_guessed(capsys
     code, _, err = run(capsys, "stages", "vidcom")
     assert code == 2 and "No stage is called 'vidcom'; there are aot, " in err
     code, _, err = run(capsys, "compare", bunny, "What?", "--stages", "vidcom")
-    assert code == 2 and "Did you mean vidcom2?" in err
+    assert code == 2 and "(did you mean vidcom2?); there are" in err
 
 
 def test_run_prints_a_nodes_table_and_names_its_file(capsys, bunny, tmp_path, embedded_folder):

@@ -423,6 +423,6 @@ def test_saving_replaces_an_older_picture(tmp_path: Path) -> None:
 
 def test_a_picture_that_cannot_be_saved_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "map.png").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(InputError, match=r"map\.png cannot be written"):
         save_png(torch.zeros(1, 4, 4, 3), tmp_path / "map.png")
     assert [path.name for path in tmp_path.iterdir()] == ["map.png"]

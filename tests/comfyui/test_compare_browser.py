@@ -32,7 +32,7 @@ def graph(clip):
 
 
 def arrange(page, clip):
-    """Opens the graph and lays the two comparing nodes side by side in view."""
+    """Opens the graph and lays the two comparing nodes side by side, their lower parts in view."""
     page.evaluate("([prompt]) => app.loadApiJson(prompt, 'comparing')", [graph(clip)])
     page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTSweep')")
     page.evaluate(
@@ -44,7 +44,7 @@ def arrange(page, clip):
                 node.setSize([720, 640]);
             }
             app.canvas.ds.scale = 1;
-            app.canvas.ds.offset = [80, 120];
+            app.canvas.ds.offset = [80, -100];
             app.canvas.setDirty(true, true);
         }"""
     )
