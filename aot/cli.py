@@ -74,7 +74,7 @@ def _warnings_in_a_line(verb: str) -> Iterator[None]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="aot", description="Token reduction for video LLMs by optimal transport.")
-    parser.add_argument("--version", action="version", version=f"aot {metadata.version('comfyui-aot')}")
+    parser.add_argument("--version", nargs=0, action=_Version, help="show the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND")
 
     answer_command.add(verbs, _verb)
@@ -117,6 +117,14 @@ def _parser() -> argparse.ArgumentParser:
     models = _verb(verbs, "models", _models, "the models that can be loaded")
     models.add_argument("--folder", type=Path, help="a folder of model folders to list too")
     return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for, and not whenever a command starts."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        print(f"aot {metadata.version('comfyui-aot')}")
+        parser.exit()
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -188,10 +196,10 @@ def _stages(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
     if options.name not in (None, *stages()):
         raise InputError(f"No stage is called {options.name!r}; there are {', '.join(stages())}.")
+    chosen = {options.name: stages()[options.name]} if options.name else stages()
+    presets = chosen[options.name].presets if options.name else {**OPEN_PRESETS, **published()}
     listed = []
-    for name, kind in stages().items():
-        if options.name not in (None, name):
-            continue
+    for name, kind in chosen.items():
         settings = [
             {"name": item.name, "default": item.default, **{k: v for k, v in item.metadata.items() if v is not None}}
             for item in dataclasses.fields(kind)
@@ -204,7 +212,6 @@ def _stages(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
         for setting in settings:
             lines = textwrap.wrap(setting["help"], 90, initial_indent=" " * 8, subsequent_indent=" " * 8)
             print(f"    {setting['name']}={setting['default']}{_allowed(setting)}", *lines, sep="\n")
-    presets = stages()[options.name].presets if options.name else {**OPEN_PRESETS, **published()}
     if presets:
         print("Presets:")
     for name, chain in presets.items():

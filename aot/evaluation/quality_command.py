@@ -82,9 +82,10 @@ def _videos(vllm: VideoLLM, options: argparse.Namespace) -> Iterator[VideoTokens
     if Path(options.set).is_file():
         yield vllm.encode(load_video(Path(options.set), Sampling(frames=options.frames)))
         return
-    if Path(options.set).suffix and options.set not in (SHAPES, *SETS):
-        sets = ", ".join((SHAPES, *SETS))
-        raise InputError(f"there is no file {options.set}: check its name and folder, or give a set: {sets}.")
+    sets = SHAPES, *SETS
+    if options.set not in sets:
+        known = ", ".join(sets)
+        raise InputError(f"there is no file {options.set}: check its name and folder, or give a set: {known}.")
     questions = questions_of(options)
     encodings = Encodings(vllm, questions, options.frames, options.cache, model=fingerprint(vllm))
     clips = by_clip(questions.questions)
