@@ -1,7 +1,6 @@
 """Our models and reductions as a model of lmms-eval, so that any of its video tasks can run them.
 
-lmms-eval (0.7) finds models through the entry point group "lmms_eval.models"; this pack's names MANIFEST. With both
-installed:
+lmms-eval (0.7) finds it through `lmms_eval_manifest`. With both installed:
 
     python -m lmms_eval --model aot --model_args pretrained=FOLDER,frames=32,stages=paper-onevision-10 --tasks mvbench
 
@@ -18,7 +17,6 @@ import torch
 from accelerate import Accelerator
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
-from lmms_eval.models.registry_v2 import ModelManifest
 from tqdm import tqdm
 
 from ..answering import Generation, answer
@@ -27,8 +25,6 @@ from ..models import EMBEDDED, load
 from ..pipeline import FULL, Pipeline, is_fixed, parse
 from ..tokens import VideoTokens
 from .published.frames import clip_frames
-
-MANIFEST = ModelManifest("aot", simple_class_path=f"{__name__}.AOT")
 
 
 class AOT(lmms):

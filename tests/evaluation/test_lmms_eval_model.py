@@ -122,8 +122,16 @@ def test_lmms_evals_evaluator_runs_it_and_gets_our_answers(model_module, vllm, e
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
+    assert "Failed to load" not in ran.stderr
     said = expected(vllm, two_clips, stages)
     assert json.loads(ran.stdout.splitlines()[-1]) == {"said": said, "spoke": sum(map(bool, said)) / len(said)}
+
+
+def test_the_manifest_is_read_before_anything_else_of_lmms_eval(model_module):
+    code = "import comfyui_aot.aot.evaluation.lmms_eval_manifest as m; print(m.MANIFEST.simple_class_path)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split()[-1] == f"{model_module.AOT.__module__}.AOT"
+    assert "Failed to load" not in ran.stderr
 
 
 def test_questions_in_a_row_about_one_video_share_its_encoding(aot, two_clips, monkeypatch):
