@@ -4,13 +4,15 @@ PyAV reads the file's index first (every frame's time, without decoding), so tha
 its memory checked before anything is decoded. decord then decodes the chosen frames, or PyAV where decord
 cannot, or is not installed. Both go through the file once, from its first chosen frame to its last, and hand
 the frames out a part at a time. With PyAV memory is bounded by a part; decord queues ahead without a bound, as
-far as its demuxing outruns its decoding. Three more habits of decord 3 shape how it is called:
+far as its demuxing outruns its decoding. Four more habits of decord 3 shape how it is called:
 
 - `get_batch` and `seek_accurate` to a frame between keyframes give up waiting when the machine is busy, and
   then a neighbouring frame comes back without an error. Stepping with `next` from a keyframe is exact.
 - A header with an absurd frame count aborts the whole process, so decord opens only files whose header
   agrees with their index. This leaves WebM, Matroska and MPEG-TS, which have no such count, to PyAV.
 - Rotated (phone) videos come back with a wrong shape, so those are PyAV's too.
+- Where FFmpeg pads the rows of a small picture, to a multiple that the processor's instructions choose, decord counts
+  the padding as further channels. The picture is at the start of each row.
 """
 
 from __future__ import annotations
@@ -218,11 +220,17 @@ def _read_decord(index: Index, chosen: list[int], first: int, height: int, width
             while position <= frame:
                 image = reader.next()
                 position += 1
-            if tuple(image.shape) != (height, width, 3):
+            if tuple(image.shape[:2]) != (height, width) or image.shape[2] < 3:
                 raise DecordUnfit("its frames change size")
-            yield image.asnumpy()
+            yield _unpadded(image.asnumpy())
     except (decord.DECORDError, RuntimeError, StopIteration) as error:
         raise DecordUnfit("a frame does not decode") from error
+
+
+def _unpadded(picture: np.ndarray) -> np.ndarray:
+    """A decord picture (height, width, 3 or more), without the padding of its rows: (height, width, 3)."""
+    height, width = picture.shape[:2]
+    return np.ascontiguousarray(picture.reshape(height, -1)[:, : 3 * width]).reshape(height, width, 3)
 
 
 def _read_pyav(index: Index, chosen: list[int], first: int, height: int, width: int) -> Iterator[np.ndarray]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
-from fractions import Fraction
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 import pytest
 import torch
 
@@ -19,6 +17,8 @@ from comfyui_aot.aot.models.embedded import IMAGE_MEAN, IMAGE_STD, ensure, untra
 from comfyui_aot.aot.models.llava_onevision import LlavaOnevision
 from comfyui_aot.aot.tokens import VideoTokens
 from comfyui_aot.aot.video import Frames, Sampling, load_video
+from comfyui_aot.tests.support.skips import needs_of, table
+from comfyui_aot.tests.support.videos import write_audio, write_clip
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +28,22 @@ def pytest_configure(config: pytest.Config) -> None:
         threads = max(1, (os.cpu_count() or 1) // workers)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the embedded model, a ComfyUI or a browser by the fixtures that bring them."""
+    for item in items:
+        for need in needs_of(item):
+            item.add_marker(need)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what was skipped for want of what, and how to get it."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if lines := table([report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)]):
+        terminalreporter.write_sep("=", "skipped, and what would run it")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -101,35 +117,6 @@ def frames(bunny: Path) -> Frames:
 def encoded(vllm: VideoLLM, frames: Frames) -> VideoTokens:
     """Their tokens, nothing reduced."""
     return vllm.encode(frames)
-
-
-def write_clip(path: Path, frames: int = 10, codec: str = "libx264", milliseconds: Sequence[int] | None = None) -> Path:
-    """A 96x64 video: frame i is grey of brightness 20 + 8 * i with a white left half; by default at 10 fps."""
-    times = [100 * i for i in range(frames)] if milliseconds is None else milliseconds
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=10)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1000)
-        for i, pts in enumerate(times):
-            image = np.full((64, 96, 3), 20 + 8 * i, np.uint8)
-            image[:, :48] = 255
-            frame = av.VideoFrame.from_ndarray(image, "rgb24")
-            frame.pts, frame.time_base = pts, Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def write_audio(path: Path) -> Path:
-    """A second of silence, and no picture."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16000)
-        for i in range(16):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-            frame.sample_rate, frame.pts = 16000, 1024 * i
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import torch
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.video import Frames, Sampling, estimate_bytes, load_video, probe, require_components_fit, resample
+from comfyui_aot.tests.support.videos import write_video
 
 TENTHS = torch.arange(100, dtype=torch.float64) / 10
 
@@ -80,6 +81,16 @@ def test_timestamps_are_those_decord_itself_reports(clip, request):
 def test_both_decoders_scale_alike(bikes, size):
     by_decord, by_pyav = (load_video(bikes, Sampling(frames=6), size, backend) for backend in ("decord", "pyav"))
     assert (by_decord.pixels.int() - by_pyav.pixels.int()).abs().float().mean() < 1
+
+
+@pytest.mark.parametrize("width", [16, 22, 24, 32, 48, 64, 80, 96, 100, 144, 160, 176])
+def test_rows_that_ffmpeg_pads_are_read_by_decord_too(width, tmp_path, bunny):
+    """How far they are padded follows from the processor: with AVX-512, 96 wide, by a fourth channel's worth."""
+    pixels = load_video(bunny, Sampling(frames=3), (64, width), "pyav").pixels
+    path = write_video(tmp_path / "small.mp4", pixels.numpy())
+    by_decord, by_pyav = (load_video(path, Sampling(frames=3), backend=backend) for backend in ("decord", "pyav"))
+    assert by_decord.pixels.shape == by_pyav.pixels.shape == (3, 64, width, 3)
+    assert (by_decord.pixels.int() - by_pyav.pixels.int()).abs().max() <= 3
 
 
 @pytest.mark.parametrize("backend", ["decord", "pyav"])
