@@ -23,7 +23,14 @@ from ..errors import InputError
 from ..importance import ATTENTION
 from ..tokens import ENCODE, Layout, StageRecord, VideoTokens
 from ..video import Frames
-from .folder import first_json, missing_package, processor_template, quantizing, require_safetensors
+from .folder import (
+    first_json,
+    missing_package,
+    processor_template,
+    quantizing,
+    require_safetensors,
+    use_general_products,
+)
 from .reading import Prefix, Prompt, Reading, Turn
 
 Progress = Callable[[int, int], None]
@@ -173,6 +180,7 @@ class VideoLLM(ABC):
             )
         except ImportError as error:
             raise InputError(missing_package(name, attention, error)) from error
+        use_general_products(model)
         return cls(
             model.eval() if quantized else model.eval().to(device),
             AutoTokenizer.from_pretrained(folder, local_files_only=True),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import BitsAndBytesConfig
 
 from ..errors import InputError
@@ -42,6 +43,20 @@ def quantizing(quantization: str, dtype: torch.dtype, device: torch.device | str
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, **settings
         )
     return {"quantization_config": config, "device_map": {"": device}}
+
+
+def use_general_products(model: nn.Module) -> None:
+    """Make bitsandbytes multiply 4-bit weights of any width on any processor.
+
+    Where a CPU has bfloat16 units, its 4-bit layers pack their weights for them when first used, and fail if the
+    outputs are no multiple of 32 or the inputs none of their block. Those layers keep the products of other CPUs.
+    """
+    for layer in model.modules():
+        state = getattr(getattr(layer, "weight", None), "quant_state", None)
+        if state is not None and hasattr(layer, "support_avx512bf16_for_cpu"):
+            outputs, inputs = state.shape
+            if outputs % 32 or inputs % state.blocksize:
+                layer.support_avx512bf16_for_cpu = False
 
 
 def require_safetensors(folder: Path, name: str) -> None:
