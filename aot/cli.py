@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import answer_command, compare_command
+from . import answer_command, compare_command, doctor_command
 from .benchmarks import commands
 from .command_work import CHAIN, load, model_options, variant_options
 from .errors import InputError
@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("name", nargs="?", help="only this stage")
     models = _verb(verbs, "models", _models, "the models that can be loaded")
     models.add_argument("--folder", type=Path, help="a folder of model folders to list too")
+    doctor_command.add(verbs, _verb)
     return parser
 
 
