@@ -33,8 +33,8 @@ test-versions: test-floors test-transformers4 test-frontends
 
 # The lowest versions that requirements.txt allows, and the tests that need no model.
 test-floors: .venv/floors/done
-	.venv/floors/bin/python $(PYTEST) -m "not model and not comfyui" --ignore tests/models --ignore tests/training \
-		--ignore tests/serving
+	.venv/floors/bin/python $(PYTEST) -m "not model and not comfyui" --ignore tests/comfyui --ignore tests/models \
+		--ignore tests/training --ignore tests/serving
 
 test-transformers4: .venv/test .venv/transformers4
 	PYTHONPATH=.venv/transformers4 $(BIN)/python -m pytest $(MODELS)
@@ -66,6 +66,7 @@ lock: .venv/test
 	$(LOCKED) $(EVERYWHERE) --constraint constraints.txt tests/comfyui/packages.in --output-file tests/comfyui/constraints.txt
 	$(LOCKED) --python-version 3.11 --python-platform linux --overrides tests/serving/packages.in \
 		tests/serving/packages.in --output-file tests/serving/constraints.txt
+	rm -f tests/floors.txt
 	$(LOCKED) --python-version 3.11 --resolution lowest-direct --extra test pyproject.toml \
 		tests/floors.in --output-file tests/floors.txt
 	rm -rf *.egg-info

@@ -41,7 +41,7 @@ def test_a_package_below_its_floor_is_named_with_the_remedy(capsys, monkeypatch)
     line = next(line for line in out.splitlines() if "at their floors" in line)
     assert code == 1
     assert line.strip().startswith("NO")
-    assert "transformers>=4.57 (4.40.0)" in line and "av>=14.2 (not installed)" in line
+    assert "transformers>=4.57 (4.40.0)" in line and "av>=15 (not installed)" in line
     assert "pip install -r requirements.txt" in line
 
 

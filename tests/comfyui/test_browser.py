@@ -44,6 +44,18 @@ def of(page, kind, expression):
     )
 
 
+def look_at(page, kind):
+    """Brings the only node of a kind into view, at full size: far away, newer frontends draw no text."""
+    of(
+        page,
+        kind,
+        "(() => { const { ds, canvas } = app.canvas; ds.scale = 1;"
+        " ds.offset = [canvas.clientWidth / 2 - node.pos[0] - node.size[0] / 2, 120 - node.pos[1]];"
+        " app.canvas.setDirty(true, true) })()",
+    )
+    page.wait_for_timeout(500)
+
+
 def point(page, kind, widget):
     """Where on the page the middle of a widget is."""
     return page.evaluate(
@@ -68,6 +80,7 @@ def test_the_template_opens_runs_and_shows_its_answer_and_its_picture(page, serv
     (entry,) = list(server.client.get("/history?max_items=1").values())
     answer = of(page, "AOTAnswer", "String(node.id)")
     text, figures = entry["outputs"][answer]["text"]
+    look_at(page, "AOTAnswer")
     report = page.locator(".aot-report.aot-answer")
     assert report.count() == 1
     assert report.is_visible()
@@ -88,7 +101,9 @@ def test_every_other_node_shows_one_line_about_what_it_did(page):
     of(page, "AOTIntraFrame", "node.widgets.find((each) => each.name === 'budget').value = 144")
     run(page)
     assert of(page, "AOTLoadVideo", "node.widgets.at(-1).name === 'video-preview' || node.widgets.length") is True
+    look_at(page, "AOTLoadVideo")
     assert "bigbuckbunny.mp4: 2 frames" in page.locator(".aot-report").all_inner_texts()[0]
+    look_at(page, "AOTIntraFrame")
     assert any("392 to " in text for text in page.locator(".aot-report").all_inner_texts())
 
 
@@ -125,7 +140,7 @@ def test_a_tooltip_appears_on_a_widget(page):
 
 def test_advanced_settings_take_room_only_when_they_are_shown(page):
     open_template(page)
-    state = "[node.size[1], node.widgets.find((each) => each.name === '$$node-text-preview').y]"
+    state = "[node.size[1], node.widgets.find((each) => each.type === 'aot_report').y]"
     shut = of(page, "AOTInterFrame", state)
     of(page, "AOTInterFrame", "node.toggleAdvanced()")
     page.wait_for_timeout(500)
@@ -154,12 +169,14 @@ def test_a_report_is_still_there_when_its_tab_is_left_and_returned_to(page):
     of(page, "AOTAnswer", "node.widgets.find((each) => each.name === 'max_new_tokens').value = 2")
     of(page, "AOTLoadVideo", "node.widgets.find((each) => each.name === 'frames').value = 2")
     run(page)
+    look_at(page, "AOTAnswer")
     before = page.locator(".aot-report.aot-answer").inner_text()
     page.evaluate("void app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     page.wait_for_function("!app.graph._nodes.some((node) => node.type === 'AOTAnswer')")
     page.locator(".workflow-tabs").get_by_text(TEMPLATE).first.click()
     page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTAnswer')")
     page.wait_for_timeout(1000)
+    look_at(page, "AOTAnswer")
     assert page.locator(".aot-report.aot-answer").inner_text() == before
 
 
@@ -180,7 +197,23 @@ def test_a_stage_is_swapped_from_its_menu_and_keeps_its_links_and_settings(page)
     assert of(page, "AOTVScan", "node.widgets.find((each) => each.name === 'retention').value") == 0.5
     assert of(page, "AOTInterFrame", "node.title") == "VScan"
     run(page)
+    look_at(page, "AOTVScan")
     assert "392 to 196 tokens, 50.0% of 392" in " ".join(page.locator(".aot-report").all_inner_texts())
     page.keyboard.press("Control+z")
     page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTIntraFrame')")
     assert of(page, "AOTIntraFrame", links) == before
+
+
+def test_an_answer_is_shown_once_while_it_is_written_and_after(page):
+    open_template(page)
+    of(page, "AOTLoadVideo", "node.widgets.find((each) => each.name === 'frames').value = 3")
+    look_at(page, "AOTAnswer")
+    page.evaluate(
+        "window.seen = []; app.api.addEventListener('progress_text', () => setTimeout(() => window.seen.push("
+        "document.body.innerText.match(/orange|blue|green|red|yellow|white|black/g)?.length ?? 0), 50))"
+    )
+    run(page)
+    assert page.locator(".aot-report.aot-answer").count() == 1
+    assert max(page.evaluate("window.seen"), default=1) <= 1
+    shown = of(page, "AOTAnswer", "node.widgets.filter((each) => !each.hidden).map((each) => each.name)")
+    assert len([name for name in shown if name in ("aot_report", "$$node-text-preview")]) == 1

@@ -71,7 +71,7 @@ def test_the_table_is_shown_and_the_slider_follows_pointer_and_keys(page, server
     slider.wait_for(state="visible", timeout=10_000)
     page.wait_for_function("[...document.querySelectorAll('.aot-slider img')].every((each) => each.naturalWidth > 300)")
     box = slider.bounding_box()
-    assert box["width"] > 300 and box["height"] > 150
+    assert box["width"] > 300 and box["height"] > 110
 
     page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 80)
     assert float(slider.get_attribute("aria-valuenow")) == pytest.approx(20, abs=1)

@@ -41,7 +41,8 @@ def test_a_workflow_opens_and_runs(page, server, object_info, path):
     page.wait_for_timeout(500)
     sizes = {str(node["id"]): node["size"] for node in saved["nodes"]}
     shown = page.evaluate("Object.fromEntries(app.graph._nodes.map((node) => [node.id, [...node.size]]))")
-    assert shown == sizes
+    # A video's height follows from its width, in the last digits by the frontend.
+    assert shown == {key: pytest.approx(size, abs=0.01) for key, size in sizes.items()}
     if path.stem in NEEDS_A_SERVER | ELSEWHERE:
         return
     page.evaluate(QUICK)

@@ -1,10 +1,14 @@
 // Shows on a node what it reports: an answer as it is written and then its figures, or one line about what was done.
 
+import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 
-// The frontend writes what a running node streams into the widget of this name; without one it would add its own,
-// and the answer would stand there twice.
-const WIDGET = "$$node-text-preview";
+// The frontend writes what a running node streams into the widget of this name, and adds one where there is none. Up to
+// 1.53 that one stays, so that ours has to bear the name. From 1.54 on whatever bears it is removed when a run ends.
+const STREAMED = "$$node-text-preview";
+const [MAJOR, MINOR] = (window.__COMFYUI_FRONTEND_VERSION__ ?? "1.0").split(".").map(Number);
+const REMOVED_AT_THE_END = MAJOR > 1 || MINOR >= 54;
+const WIDGET = REMOVED_AT_THE_END ? "aot_report" : STREAMED;
 const ANSWER = "AOTAnswer";
 
 const STYLE = `
@@ -55,6 +59,17 @@ function addReport(node) {
   node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
 }
 
+// Takes what is streamed, without a place of its own, and passes it to the report: until the run ends.
+function passOn(node) {
+  const report = node.widgets?.find((widget) => widget.name === WIDGET);
+  if (!report || node.widgets.some((widget) => widget.name === STREAMED)) return;
+  const widget = node.addWidget("text", STREAMED, "", () => {}, { hidden: true, serialize: false });
+  widget.hidden = true;
+  widget.serialize = false;
+  widget.computeSize = () => [0, -4];
+  Object.defineProperty(widget, "value", { get: () => "", set: (text) => text && (report.value = text) });
+}
+
 // The frontend reads which inputs are advanced, looks elsewhere for it when it draws, and leaves gaps where they were.
 function hideAdvanced(node) {
   for (const widget of node.widgets ?? []) {
@@ -71,6 +86,10 @@ app.registerExtension({
     const style = document.createElement("style");
     style.textContent = STYLE;
     document.head.append(style);
+    if (!REMOVED_AT_THE_END) return;
+    api.addEventListener("execution_start", () => {
+      for (const node of app.graph._nodes) if (node.comfyClass === ANSWER) passOn(node);
+    });
   },
 
   beforeRegisterNodeDef(nodeType, nodeData) {
