@@ -1,7 +1,7 @@
 # make demo: everything it needs, then full tokens against AOT: on a drawn clip whose answers are known, and on a real one.
 # make test: everything it needs, then the tests.
 # make comfyui COMFYUI=CHECKOUT: the ComfyUI and the browser that some tests drive, into .venv/comfyui.
-# make test-versions: what tries other versions: make test-floors, make test-transformers4, make test-frontends.
+# make test-versions: what tries other versions: make test-floors, test-transformers4, test-frontends, test-long.
 # make lock: pin anew what all of these install (LOCK=--upgrade for the newest).
 # make serving-env: an environment of its own with vLLM for the CPU (3 GB); make test-serving: the tests against that server.
 # make embedded-model: train the embedded model anew, into the package (hours on two cores); stopped, it goes on.
@@ -17,7 +17,7 @@ MODELS := tests/models tests/test_answering.py tests/test_importance.py tests/te
 PYTEST := -m pytest --numprocesses 2 --no-loadscope-reorder
 FRONTEND := 1.58.1
 
-.PHONY: demo test test-versions test-floors test-transformers4 test-frontends comfyui serving-env test-serving lint lock \
+.PHONY: demo test test-versions test-floors test-transformers4 test-frontends test-long comfyui serving-env test-serving lint lock \
 	embedded-model clean
 
 demo: $(CLIP)
@@ -29,7 +29,11 @@ demo: $(CLIP)
 test: .venv/test
 	$(BIN)/python $(PYTEST)
 
-test-versions: test-floors test-transformers4 test-frontends
+test-versions: test-floors test-transformers4 test-frontends test-long
+
+# The searches of the tests, ten times as long.
+test-long: .venv/test
+	$(BIN)/python $(PYTEST) -m "hypothesis and not model" --hypothesis-profile long
 
 # The lowest versions that requirements.txt allows, and the tests that need no model.
 test-floors: .venv/floors/done

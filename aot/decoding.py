@@ -238,11 +238,12 @@ def _read_pyav(index: Index, chosen: list[int], first: int, height: int, width: 
     import av
 
     row = first
-    # Seeking is inexact in some containers: once it misses a frame, all from there on is decoded from the start.
-    for seek in (True, False):
+    # Seeking is inexact in some containers: once it misses a frame, all from there on is decoded from the start. Before
+    # PyAV 17 a damaged last frame takes those with it that other threads have decoded: then once more with one thread.
+    for seek, threads in ((True, "AUTO"), (False, "AUTO"), (False, "NONE")):
         missing = {index.pts[frame]: at for at, frame in enumerate(chosen[row:], row)}
         early: dict[int, Any] = {}
-        with suppress(av.error.FFmpegError), closing(_shown(index, chosen[row:], seek)) as shown:
+        with suppress(av.error.FFmpegError), closing(_shown(index, chosen[row:], seek, threads)) as shown:
             for frame in shown:
                 at = missing.pop(_time_of(frame), None)
                 if at is not None:
@@ -252,7 +253,7 @@ def _read_pyav(index: Index, chosen: list[int], first: int, height: int, width: 
                     row += 1
                 if len(early) > _REORDERED:
                     break
-            if not seek:
+            if threads == "NONE":
                 for frame in shown:  # only to say how many more are lost
                     missing.pop(_time_of(frame), None)
         if row == len(chosen):
@@ -271,11 +272,11 @@ def _picture(frame: Any, quarter_turns: int, height: int, width: int) -> np.ndar
     return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), quarter_turns))
 
 
-def _shown(index: Index, chosen: list[int], seek: bool) -> Iterator[Any]:
+def _shown(index: Index, chosen: list[int], seek: bool, threads: str) -> Iterator[Any]:
     """Frames as PyAV decodes them, all those `chosen` among them; with `seek`, skipping what none of them needs."""
     with _open_av(index.path) as container:
         stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
+        stream.thread_type = threads
         for keyframe, last in _stretches(index, chosen) if seek else [(0, chosen[-1])]:
             if keyframe:
                 container.seek(index.pts[keyframe], stream=stream)

@@ -118,7 +118,7 @@ def _devices() -> dict[str, str]:
         )
     if len(found) == 1:
         built = torch.version.cuda or torch.version.hip
-        found["cuda"] = f"none that torch sees (it is built for {built})" if built else "none: torch is built for the CPU"
+        found["cuda"] = f"none that torch, built for {built}, sees" if built else "none: torch is built for the CPU"
     if torch.backends.mps.is_available():
         found["mps"] = "Apple's; no float64, not tried by this pack"
     return found
@@ -219,14 +219,14 @@ def _floors() -> str | Unmet:
         if found is None or not each.specifier.contains(found, prereleases=True):
             unmet.append(f"{each} ({found or 'not installed'})")
     if unmet:
-        return Unmet(f"below their floors: {', '.join(unmet)}; run pip install -r requirements.txt in the pack's folder")
+        return Unmet(f"below their floors: {', '.join(unmet)}; in the pack's folder, pip install -r requirements.txt")
     return f"all {len(asked)} are there"
 
 
 def _one_decord() -> str | Unmet:
     there = [name for name in SAME_IMPORT if version(name)]
     if len(there) > 1:
-        return Unmet(f"{' and '.join(there)} are all imported as decord; pip uninstall all of them, then install decord2")
+        return Unmet(f"{' and '.join(there)} are all imported as decord; uninstall them all, then install decord2")
     return there[0] if there else Unmet("none; pip install decord2, or let PyAV read everything")
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import pot
 from .errors import InputError
-from .transport import VANISHED, Explicit, Transport, log_sinkhorn, sinkhorn
+from .transport import VANISHED, Explicit, Transport, log_sinkhorn, sinkhorn, unbalanced_sinkhorn
 
 RELEASED_TOLERANCE = 1e-2
 """AOT's authors stop where the scaling changes by less than this on average."""
@@ -147,7 +147,7 @@ def _pot_log(solver: Solver, cost: Tensor, u: Tensor, v: Tensor, largest: float 
 
 
 def _unbalanced(solver: Solver, cost: Tensor, u: Tensor, v: Tensor, largest: float | None) -> Transport:
-    return pot.unbalanced(
+    return unbalanced_sinkhorn(
         cost,
         u,
         v,
@@ -188,7 +188,7 @@ SOLVERS: Mapping[str, Callable[[Solver, Tensor, Tensor, Tensor, float | None], T
 
 "early" and "released" are Sinkhorn with the released stop rule, a problem for itself or all of a batch together;
 "sinkhorn" and "log" iterate to the tolerance; "nearest" gives up transport, each source going whole to its cheapest
-target; the others are POT's: exact, in the log domain, unbalanced, partial.
+target; "unbalanced" may miss the marginals; the others are POT's: exact, in the log domain, partial.
 """
 
 _CONVERGING = frozenset({"sinkhorn", "log", "pot-log", "unbalanced"})

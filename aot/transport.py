@@ -195,6 +195,64 @@ def log_sinkhorn(
     return Potential(iterations, error, eps * r, eps * c, cost, eps)
 
 
+def unbalanced_sinkhorn(
+    cost: Tensor,
+    u: Tensor,
+    v: Tensor,
+    *,
+    eps: float = 0.1,
+    relaxation: float = 1.0,
+    max_iterations: int = 1000,
+    tolerance: float = 1e-6,
+) -> Potential:
+    """Transport whose marginals may miss u and v, on logarithms and in float64: right for any eps.
+
+    The plan minimises ``<P, C> + eps KL(P | u v') + relaxation (KL(P 1 | u) + KL(P' 1 | v))``.
+
+    Args:
+        cost: (B, M, N) floating.
+        u, v: (B, M), (B, N) marginals of mass 1; zeros mark padding.
+        eps: above 0, in units of cost.
+        relaxation: above 0, in units of cost; large is balanced.
+        max_iterations: at most.
+        tolerance: of the largest relative change of a problem's scalings from one iteration to the next.
+
+    Returns:
+        The plans; ``marginal_error`` is the L1 distance of both marginals from u and v, which stays above 0.
+
+    Source: Chizat, Peyre, Schmitzer, Vialard, "Scaling algorithms for unbalanced optimal transport problems",
+    Mathematics of Computation 2018; with POT's reference measure, u v'.
+    """
+    u, v, wide = u.double(), v.double(), cost.double()
+    logarithms = u.log(), v.log()
+    kernel = wide / -eps + logarithms[0][:, :, None] + logarithms[1][:, None, :]
+    softened = relaxation / (relaxation + eps)
+    r, c = _LOGARITHMIC.start(u), _LOGARITHMIC.start(v)
+    iterations = torch.zeros(len(u), dtype=torch.long, device=u.device)
+    running = torch.ones_like(iterations, dtype=torch.bool)
+    watch = _Watch()
+    for _ in range(max_iterations):
+        new_r = softened * _subtract(u, _LOGARITHMIC.reach(kernel, c))
+        new_c = softened * _subtract(v, _LOGARITHMIC.back(kernel, new_r))
+        change = torch.maximum(_largest_change(new_r, r), _largest_change(new_c, c))
+        r = torch.where(running[:, None], new_r, r)
+        c = torch.where(running[:, None], new_c, c)
+        iterations = iterations + running
+        running = running & (change >= tolerance)
+        if watch.running(running) == 0:
+            break
+    rows = torch.exp(r + _LOGARITHMIC.reach(kernel, c))
+    columns = torch.exp(c + _LOGARITHMIC.back(kernel, r))
+    error = (rows - u).abs().sum(1) + (columns - v).abs().sum(1)
+    potentials = (eps * (scaling + mass) for scaling, mass in zip((r, c), logarithms, strict=True))
+    return Potential(iterations, error.to(cost), *(each.to(cost) for each in potentials), cost, eps)
+
+
+def _largest_change(new: Tensor, old: Tensor) -> Tensor:
+    """(B,): of finite logarithms; padding does not change."""
+    return (new - old).nan_to_num(0.0).abs().amax(1)
+
+
 @dataclass(frozen=True)
 class _Domain:
     """The arithmetic of Sinkhorn's two half steps, on scalings or on their logarithms.

@@ -17,6 +17,7 @@ from comfyui_aot.aot.models.embedded import IMAGE_MEAN, IMAGE_STD, ensure, untra
 from comfyui_aot.aot.models.llava_onevision import LlavaOnevision
 from comfyui_aot.aot.tokens import VideoTokens
 from comfyui_aot.aot.video import Frames, Sampling, load_video
+from comfyui_aot.tests.support import searches  # noqa: F401
 from comfyui_aot.tests.support.skips import needs_of, table
 from comfyui_aot.tests.support.videos import write_audio, write_clip
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.factors import ENTRIES, Scale, Sparse, Stacked
 from comfyui_aot.aot.token_map import TokenMap
+from comfyui_aot.tests.support.searches import examples
 
 
 def sparse(kept, source, entries, seed=0):
@@ -23,7 +24,7 @@ def dense(factor):
 
 
 @given(kept=st.integers(1, 9), source=st.integers(1, 9), entries=st.integers(0, 40), seed=st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_a_sparse_factor_multiplies_as_its_dense_matrix(kept, source, entries, seed):
     factor = sparse(kept, source, entries, seed)
     x, y = torch.rand(source, 3, 2, dtype=torch.float64), torch.rand(kept, dtype=torch.float64)

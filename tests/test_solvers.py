@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.solvers import SOLVERS, Solver, UnconvergedWarning
 from comfyui_aot.aot.transport import uniform_marginal, weighted_marginal
+from comfyui_aot.tests.support.searches import examples
 
 BALANCED = [name for name in SOLVERS if Solver(name).balanced]
 CONVERGED = ("sinkhorn", "log", "pot-log")
@@ -51,6 +52,28 @@ def test_unbalanced_is_pots():
         return ot.unbalanced.sinkhorn_unbalanced(a, b, c, 0.1, 0.5, numItermax=20_000, stopThr=1e-12)
 
     np.testing.assert_allclose(plan.numpy(), of_pot(solve, cost, u, v), atol=1e-6)
+
+
+def test_unbalanced_is_right_where_scalings_outgrow_floating_point():
+    """POT's stabilized form gives plans of a mass of 1e12 there, and its plain one needs more than float64 has."""
+    cost, u, v = problem()
+    for eps in (0.01, 1e-3):
+        plan = Solver("unbalanced", eps, max_iterations=50_000, tolerance=1e-10).solve(8 * cost, u, v).plan
+        # At the optimum the plan is what its own marginals say it is.
+        rows, columns = plan.sum(2), plan.sum(1)
+        logarithm = -8 * cost / eps + (u.log() - (rows / u).log() / eps)[:, :, None]
+        logarithm += (v.log() - (columns / v).log() / eps)[:, None, :]
+        torch.testing.assert_close(plan, logarithm.exp(), atol=1e-7, rtol=1e-4)
+
+
+def test_unbalanced_leaves_padding_empty_and_its_problem_as_it_is_alone():
+    cost, u, v = problem(1)
+    alone = Solver("unbalanced").solve(cost, u, v)
+    wide = torch.nn.functional.pad(cost, (0, 2, 0, 3), value=0.5)
+    padded = Solver("unbalanced").solve(wide, torch.nn.functional.pad(u, (0, 3)), torch.nn.functional.pad(v, (0, 2)))
+    torch.testing.assert_close(padded.plan[:, : cost.shape[1], : cost.shape[2]], alone.plan)
+    assert float(padded.plan.sum()) == pytest.approx(float(alone.plan.sum()))
+    assert torch.equal(padded.iterations, alone.iterations)
 
 
 def test_nearest_sends_each_source_whole_to_its_cheapest_target():
@@ -98,12 +121,6 @@ def quiet(name, cost, u, v):
         return Solver(name, max_iterations=20).solve(cost, u, v)
 
 
-def test_a_solver_that_breaks_down_says_so_in_a_line():
-    cost, u, v = problem()
-    with pytest.raises(InputError, match="broke down numerically; give a larger eps"):
-        Solver("unbalanced", 1e-4).solve(2 * cost, u, v)
-
-
 def test_all_of_the_mass_can_be_carried():
     for seed in range(20):
         plan = Solver("partial", mass=1.0).solve(*problem(seed=seed)).plan
@@ -124,7 +141,7 @@ def test_a_float32_cost_whose_kernel_vanishes_is_solved_as_in_float64(name, eps)
     torch.testing.assert_close(narrow.source_potential, wide.source_potential.float())
 
 
-@pytest.mark.parametrize("name", [name for name in SOLVERS if name != "unbalanced"])
+@pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("eps", [1e-4, 1e-2, 10.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_any_epsilon_gives_a_finite_plan(name, eps, dtype):
@@ -141,7 +158,7 @@ def test_any_epsilon_gives_a_finite_plan(name, eps, dtype):
 
 @pytest.mark.parametrize("name", BALANCED)
 @given(sources=st.integers(1, 12), targets=st.integers(1, 12), seed=st.integers(0, 999))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_the_order_of_the_sources_changes_nothing(name, sources, targets, seed):
     cost, u, v = problem(1, sources, targets, seed)
     order = torch.randperm(sources, generator=torch.Generator().manual_seed(seed))

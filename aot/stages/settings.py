@@ -53,8 +53,8 @@ SHARED = MappingProxyType(
             "released",
             "released and early: Sinkhorn stopped as the authors do, phase I over all frames together or each frame "
             "for itself (which a streamed video needs). "
-            "sinkhorn and log: iterated to the tolerance, log for small epsilon. emd, pot-log, unbalanced, partial: "
-            "POT's, one frame after another. nearest: no transport, each token goes whole to its cheapest anchor.",
+            "sinkhorn and log: iterated to the tolerance, log for small epsilon. emd, pot-log, partial: POT's, one "
+            "frame after another. unbalanced: may miss the marginals. nearest: no transport, each token goes whole to its cheapest anchor.",
             {"choices": tuple(SOLVERS)},
         ),
         "tolerance": (

@@ -13,6 +13,7 @@ from comfyui_aot.aot.evaluation.published.answers import (
     videomme_letter,
 )
 from comfyui_aot.tests.evaluation import lmms_eval_tasks
+from comfyui_aot.tests.support.searches import examples
 
 OPTIONS = ("A. a red kite", "B. a blue kite", "C. two kites", "D. no kite at all", "E. a red kite, torn")
 
@@ -23,7 +24,7 @@ PIECES = (
     *("\uc815\ub2f5\uc740 ", "\u7b54\u6848\u662f", "\u00fc", *OPTIONS),
 )
 answers = st.lists(st.sampled_from(PIECES), max_size=14).map("".join) | st.text(max_size=30)
-against = settings(max_examples=400, deadline=None)
+against = settings(max_examples=examples(400), deadline=None)
 
 
 @pytest.mark.parametrize(

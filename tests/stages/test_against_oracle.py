@@ -12,6 +12,7 @@ from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.pipeline import parse
 from comfyui_aot.aot.tokens import Layout, Role, VideoTokens
 from comfyui_aot.tests import oracle
+from comfyui_aot.tests.support.searches import examples
 
 CHECKS = settings(
     deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck)
@@ -170,7 +171,7 @@ def drawn(options):
 
 @pytest.mark.parametrize("solver", oracle.SOLVERS)
 @given(shape=drawn(SHAPES), options=drawn(INTRA), share=st.floats(0.02, 0.98))
-@settings(CHECKS, max_examples=9)
+@settings(CHECKS, max_examples=examples(9))
 def test_phase_one_with_an_anchor_budget(solver, shape, options, share):
     tokens = shaped(shape)
     budget = max(1, min(tokens.layout.cells - 1, round(share * tokens.layout.cells)))
@@ -180,20 +181,20 @@ def test_phase_one_with_an_anchor_budget(solver, shape, options, share):
 
 
 @given(shape=drawn(SHAPES), options=drawn(INTRA), retention=st.floats(0.01, 1.0))
-@settings(CHECKS, max_examples=25)
+@settings(CHECKS, max_examples=examples(25))
 def test_phase_one_on_a_retention(shape, options, retention):
     check(shaped(shape), ("intra", options | {"retention": retention}))
 
 
 @given(shape=drawn(SHAPES), keep_tokens=st.integers(1, 60))
-@settings(CHECKS, max_examples=15)
+@settings(CHECKS, max_examples=examples(15))
 def test_phase_one_on_a_token_count(shape, keep_tokens):
     check(shaped(shape), ("intra", {"keep_tokens": keep_tokens, "retention": 0.9}))
 
 
 @pytest.mark.parametrize("solver", oracle.SOLVERS)
 @given(shape=drawn(SHAPES), options=drawn(INTER))
-@settings(CHECKS, max_examples=9)
+@settings(CHECKS, max_examples=examples(9))
 def test_phase_two_with_a_keep_ratio(solver, shape, options):
     if solver == "unbalanced":
         options |= CONVERGED
@@ -205,7 +206,7 @@ def test_phase_two_with_a_keep_ratio(solver, shape, options):
 
 @pytest.mark.parametrize("solver", oracle.SOLVERS)
 @given(shape=drawn(SHAPES), options=drawn(INTER | BUDGET), retention=st.floats(0.05, 1.0))
-@settings(CHECKS, max_examples=9)
+@settings(CHECKS, max_examples=examples(9))
 def test_phase_two_on_a_retention(solver, shape, options, retention):
     if solver == "unbalanced":
         options |= CONVERGED
@@ -216,13 +217,13 @@ def test_phase_two_on_a_retention(solver, shape, options, retention):
 
 
 @given(shape=drawn(SHAPES), keep_tokens=st.integers(1, 200))
-@settings(CHECKS, max_examples=15)
+@settings(CHECKS, max_examples=examples(15))
 def test_phase_two_on_a_token_count(shape, keep_tokens):
     check(shaped(shape), ("inter", {"keep_tokens": keep_tokens, "retention": 0.9}))
 
 
 @given(shape=drawn(SHAPES), first=drawn(INTRA), second=drawn(INTER), share=st.floats(0.2, 0.95))
-@settings(CHECKS, max_examples=25)
+@settings(CHECKS, max_examples=examples(25))
 def test_both_phases_with_an_anchor_budget_and_a_keep_ratio(shape, first, second, share):
     tokens = shaped(shape)
     budget = round(share * tokens.layout.cells)
@@ -230,7 +231,7 @@ def test_both_phases_with_an_anchor_budget_and_a_keep_ratio(shape, first, second
 
 
 @given(shape=drawn(SHAPES), first=drawn(INTRA), second=drawn(INTER | BUDGET), retention=st.floats(0.05, 0.7))
-@settings(CHECKS, max_examples=25)
+@settings(CHECKS, max_examples=examples(25))
 def test_both_phases_on_a_retention(shape, first, second, retention):
     ahead = min(1.0, 1.5 * retention)
     check(shaped(shape), ("intra", first | {"retention": ahead}), ("inter", second | {"retention": retention}))

@@ -12,6 +12,7 @@ from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.pipeline import parse
 from comfyui_aot.aot.tokens import Role
 from comfyui_aot.tests.stages.test_every_stage import video
+from comfyui_aot.tests.support.searches import examples
 
 OPTIONS = (
     "solver=sinkhorn",
@@ -50,7 +51,7 @@ LOCAL = (
         ("", "clips=one", "clips=dynamic,cut_lowest=2", "repeat=false", "ranking=frame,order=time")
     ),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 def test_any_budget_that_can_be_met_is_met_to_the_token(stage, pooling, newline, frames, height, width, share, options):
     tokens = video(frames, (height, width), pooling=pooling, newline=newline)
     least = frames if stage == "intra" or "dynamic" in options else len(range(0, frames, 4))
@@ -91,7 +92,7 @@ def test_every_option_gives_means_of_the_source(phase, option):
 
 @pytest.mark.parametrize("chain", LOCAL)
 @given(seed=st.integers(0, 99), clip=st.integers(0, 2))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_a_clip_alone_is_reduced_as_in_the_whole_video(chain, seed, clip):
     tokens = video(12, seed=seed, dtype=torch.float64)
     if "retention" in chain:
@@ -113,7 +114,7 @@ def test_only_the_released_stop_rule_makes_a_frame_depend_on_its_batch():
 
 
 @given(seed=st.integers(0, 99))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_the_order_of_a_frames_sources_changes_no_anchor(seed):
     """Cells of equal importance at mirrored places: mirroring the frame mirrors what becomes of it."""
     tokens = video(3, (9, 9), seed=seed, dtype=torch.float64, pooling="none", newline="none")

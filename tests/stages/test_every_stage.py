@@ -13,6 +13,7 @@ from comfyui_aot.aot.pipeline import parse
 from comfyui_aot.aot.stages import stages
 from comfyui_aot.aot.stages.base import Part
 from comfyui_aot.aot.tokens import Extra, Layout, Role, VideoTokens
+from comfyui_aot.tests.support.searches import examples
 
 CHECKS = settings(
     deadline=None, phases=(Phase.explicit, Phase.generate), suppress_health_check=[HealthCheck.differing_executors]
@@ -119,7 +120,7 @@ def check_places(reduced):
 
 @pytest.mark.parametrize("chain", CHAINS)
 @given(frames=st.integers(1, 9), height=st.integers(9, 21), width=st.integers(9, 21), seed=st.integers(0, 99))
-@settings(CHECKS, max_examples=5)
+@settings(CHECKS, max_examples=examples(5))
 def test_w_is_row_stochastic_and_leads_back_to_the_features(chain, frames, height, width, seed):
     tokens = video(frames, (height, width), seed=seed, dtype=torch.float64)
     assume(possible(chain, tokens))
@@ -135,7 +136,7 @@ def test_w_is_row_stochastic_and_leads_back_to_the_features(chain, frames, heigh
     seed=st.integers(0, 99),
     share=st.floats(0, 1),
 )
-@settings(CHECKS, max_examples=8)
+@settings(CHECKS, max_examples=examples(8))
 def test_any_budget_in_its_range_is_met_to_the_token_by_means(name, frames, height, width, layout, seed, share):
     tokens = video(frames, (height, width), 6, seed, torch.float64, *layout, extras=True)
     stage = stages()[name]()

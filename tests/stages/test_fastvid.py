@@ -15,6 +15,7 @@ from comfyui_aot.aot.stages.grid import EXTRAS, SubstituteWarning
 from comfyui_aot.aot.tokens import Extra, Layout, Role, VideoTokens
 from comfyui_aot.nodes.comfy import HAS_COMFYUI
 from comfyui_aot.nodes.stages import stage_node
+from comfyui_aot.tests.support.searches import examples
 
 
 def video(features, grid=None, attention=None, vectors=None, newline="none"):
@@ -136,7 +137,7 @@ def test_presets_keep_what_the_released_code_keeps(percent, least, most):
     newline=st.sampled_from(["none", "grid"]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_a_budget_is_met_to_the_token(frames, height, share, context, least, stride, newline, seed):
     tokens = drawn(frames, (height, 5), seed, newline=newline)
     wanted = frames + round(share * (tokens.tokens_full - frames))

@@ -14,6 +14,7 @@ from comfyui_aot.aot.pipeline import parse
 from comfyui_aot.aot.stages.flashvid import FlashVID, Trees, cluster_counts, likeness, spread_out, thresholds
 from comfyui_aot.aot.stages.grid import Grid, SubstituteWarning, unit
 from comfyui_aot.aot.tokens import Extra, Layout, Role, VideoTokens
+from comfyui_aot.tests.support.searches import examples
 
 
 def video(features, grid=None, attention=None, newline="none"):
@@ -146,7 +147,7 @@ def test_up_to_eight_frames_nothing_is_merged_along_time():
     newline=st.sampled_from(["none", "grid"]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_a_budget_is_met_to_the_token(frames, height, share, alpha, least, selection, newline, seed):
     tokens = moving(frames, (height, 5), seed, noise=(0.1, 0.5, 2)[seed % 3], newline=newline)
     wanted = frames + round(share * (tokens.tokens_full - frames))

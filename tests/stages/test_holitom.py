@@ -13,6 +13,7 @@ from comfyui_aot.aot.pipeline import parse
 from comfyui_aot.aot.stages.holitom import HoliTom, Windows, cut
 from comfyui_aot.aot.stages.meeting import counts_meeting, threshold_leaving
 from comfyui_aot.aot.tokens import Extra, Layout, Role, VideoTokens
+from comfyui_aot.tests.support.searches import examples
 
 
 def video(features, attention=None, pooling="none", newline="one_token", grid=None):
@@ -43,7 +44,7 @@ def restless(frames=6, grid=(6, 7), seed=0, dtype=torch.float64, **layout):
 
 
 @given(data=st.data(), frames=st.integers(1, 7), longest=st.integers(1, 7))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_windows_gain_as_much_as_any_way_to_cut_the_video(data, frames, longest):
     rows = data.draw(
         st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=frames - 1, max_size=frames - 1)

@@ -16,6 +16,7 @@ from comfyui_aot.aot.stages.base import Part
 from comfyui_aot.aot.tokens import VideoTokens
 from comfyui_aot.aot.verification import OWN, methods, verify
 from comfyui_aot.tests.stages.test_every_stage import attempted, video
+from comfyui_aot.tests.support.searches import examples
 
 RIVALS = [name for name in methods() if name != OWN]
 SHIPPED = Path(__file__).parents[1] / "recorded" / "variants"
@@ -70,7 +71,7 @@ def test_every_rival_is_a_node_and_its_published_settings_are_its_own(name):
     share=st.floats(0.01, 1),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_a_budget_is_met_to_the_token_or_refused_with_the_range(name, frames, height, width, layout, share, seed):
     tokens = video(frames, (height, width), 8, seed, torch.float64, *layout)
     wanted = max(1, round(share * tokens.tokens_full))
