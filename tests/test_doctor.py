@@ -49,7 +49,7 @@ def test_two_packages_imported_as_decord_are_told(monkeypatch):
     monkeypatch.setattr(doctor, "version", lambda name: "1.0")
     found = doctor._one_decord()
     assert isinstance(found, doctor.Unmet)
-    assert "pip uninstall" in found.text
+    assert "uninstall them all" in found.text
 
 
 def test_what_breaks_is_a_line_and_not_a_traceback(capsys, monkeypatch):

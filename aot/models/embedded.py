@@ -120,7 +120,10 @@ def convert(folder: Path, *, trained: Path = TRAINED, on_progress: Progress = ig
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix=".part"))
     except OSError as error:
-        raise InputError(f"{folder.parent} cannot be written ({error.strerror}); give another folder.") from error
+        raise InputError(
+            f"{folder.parent}, where the embedded model is assembled, cannot be written ({error.strerror}); set "
+            "XDG_CACHE_HOME, or HOME, to a folder that can be."
+        ) from error
     try:
         _assemble(work, trained, on_progress)
         _put_in_place(work, folder)

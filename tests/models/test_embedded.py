@@ -95,7 +95,8 @@ def test_a_stock_dinov2_of_518_pixels_fed_378_gives_the_same_states(model, pixel
     assert not any(names for kind, names in report.items() if kind.endswith("_keys"))
     expected, found = _hidden_states(full.eval(), pixels), _hidden_states(model.model.vision_tower, pixels)
     for layer in range(11):
-        assert torch.allclose(found[layer], expected[layer], atol=1e-6, rtol=0)
+        # Positions are interpolated in one and taken as they are in the other: without AVX in another order of sums.
+        assert torch.allclose(found[layer], expected[layer], atol=1e-5, rtol=0)
 
 
 def test_weights_of_an_unknown_place_are_refused(onnx_file, tmp_path):
