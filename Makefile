@@ -11,7 +11,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CLIP := .venv/clips/bigbuckbunny.mp4
 DRAWN := 2000000
-MODELS := tests/models tests/test_answering.py tests/test_importance.py tests/test_session.py
+MODELS := tests/models tests/answering/test_answer.py tests/answering/test_session.py
 # Two at once, a file of tests to each: one test seldom keeps two cores busy. In the order of the folders, as the tests
 # that start a ComfyUI would make a long end.
 PYTEST := -m pytest --numprocesses 2 --no-loadscope-reorder

@@ -15,7 +15,7 @@ from torch import Tensor
 from .models.base import FrameSource, Progress, VideoLLM, ignore_progress
 from .stages import Stage
 from .stages.base import Part
-from .tokens import Layout, VideoTokens
+from .tokens.video_tokens import Layout, VideoTokens
 
 TOGETHER = 8
 """Frames that are reduced together where runs are short: enough to fill the cores, few enough to hold."""

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from . import answering, comparing, drawn, explorer, models, pictures, serving, stages, storage, video
+from . import (
+    answering,
+    comparing,
+    drawn,
+    explorer,
+    models,
+    pictures,
+    serving,
+    stages,
+    storage,
+    video,
+)
 from .comfy import ComfyExtension, io
 
 NODES = (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..aot.answering import Answer, Generation, answers
-from ..aot.prompts import OWN, PRESETS, split, worded
-from ..aot.serving import Server, answers_from
+from ..aot.answering.answer import Answer, Generation, answers
+from ..aot.answering.presets import OWN, PRESETS, split, worded
+from ..aot.answering.vllm_server import Server, answers_from
 from ..aot.streaming import Stream
-from ..aot.tokens import VideoTokens
+from ..aot.tokens.video_tokens import VideoTokens
 from .comfy import advanced, interrupted, io, progress, send_text
 from .models import CATEGORY, Loaded, ready
 from .sockets import AOTVLLM, AOTAnswerType, AOTServerType, AOTTokens

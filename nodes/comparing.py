@@ -8,14 +8,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..aot import comparison_table, sweeping
-from ..aot.answering import Answer, Generation
-from ..aot.comparing import Row, side_by_side
+from ..aot.answering.answer import Answer, Generation
+from ..aot.comparison import sweep as sweeping
+from ..aot.comparison import table as comparison_table
+from ..aot.comparison.compare import Row, side_by_side
 from ..aot.errors import InputError
 from ..aot.files import whole
 from ..aot.models.base import require_question
 from ..aot.streaming import Stream
-from ..aot.tokens import VideoTokens
+from ..aot.tokens.video_tokens import VideoTokens
 from .comfy import interrupted, io, output_directory, progress, ui, unused_output
 from .models import CATEGORY, Loaded, ready
 from .sockets import AOTVLLM, AOTAnswerType, AOTTokens

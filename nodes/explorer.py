@@ -8,8 +8,8 @@ from ..aot.pictures.explorer import Transport, packed, save_frames
 from ..aot.pictures.token_map import frames_drawn
 from ..aot.pictures.transport_picture import CHOICES, MOST_ROWS, STANDS_FOR, transport_picture
 from ..aot.streaming import Stream
-from ..aot.tokens import VideoTokens
-from ..aot.video import Frames
+from ..aot.tokens.video_tokens import VideoTokens
+from ..aot.video.frames import Frames
 from .comfy import io, temp_directory, ui
 from .models import ready
 from .pictures import CATEGORY

@@ -11,13 +11,21 @@ from typing import Any
 
 import torch
 
+from ..aot.answering.session import Session
 from ..aot.errors import InputError
-from ..aot.models import ATTENTIONS, DTYPES, EMBEDDED, QUANTIZATIONS, VideoLLM, families_in, load
+from ..aot.models import (
+    ATTENTIONS,
+    DTYPES,
+    EMBEDDED,
+    QUANTIZATIONS,
+    VideoLLM,
+    families_in,
+    load,
+)
 from ..aot.models.download import PUBLISHED, advice, download, folder_name
-from ..aot.session import Session
 from ..aot.streaming import Stream
-from ..aot.tokens import VideoTokens
-from ..aot.video import Frames
+from ..aot.tokens.video_tokens import VideoTokens
+from ..aot.video.frames import Frames
 from .comfy import (
     interrupted,
     io,
@@ -30,8 +38,8 @@ from .comfy import (
     torch_device,
     unload_model,
 )
-from .needs import Kind
 from .sockets import AOTVLLM, AOTFrames, AOTTokens
+from .workflow.requirements import Kind
 
 CATEGORY = "AOT"
 DEVICES = ("auto", "cpu")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..aot.pictures import inspect, timeline, token_map
 from ..aot.pictures.token_map import LAYOUTS
 from ..aot.streaming import Stream
-from ..aot.tokens import VideoTokens
-from ..aot.video import Frames
+from ..aot.tokens.video_tokens import VideoTokens
+from ..aot.video.frames import Frames
 from .comfy import advanced, io, ui
 from .models import ready
 from .sockets import AOTFrames, AOTTokens

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..aot.serving import Server, read_key
+from ..aot.answering.vllm_server import Server, read_key
 from .comfy import io
 from .comfy import key_file as path_of_key
 from .models import CATEGORY

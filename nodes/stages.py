@@ -10,11 +10,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..aot.solvers import UnconvergedWarning
 from ..aot.stages import Stage, stages
-from ..aot.stages.grid import SubstituteWarning
+from ..aot.stages.toolkit.language_grid import SubstituteWarning
 from ..aot.streaming import Stream
-from ..aot.tokens import VideoTokens
+from ..aot.tokens.video_tokens import VideoTokens
+from ..aot.transport.solvers import UnconvergedWarning
 from .comfy import advanced, io
 from .sockets import AOTTokens
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from ..aot.errors import InputError
-from ..aot.storage import load, save
 from ..aot.streaming import Stream
-from ..aot.tokens import VideoTokens
+from ..aot.tokens.storage import load, save
+from ..aot.tokens.video_tokens import VideoTokens
 from .comfy import io, list_files, output_directory, resolve_file, unused_output
 from .models import ready
-from .needs import Kind
 from .sockets import AOTTokens
+from .workflow.requirements import Kind
 
 CATEGORY = "AOT"
 SUFFIX = ".aot.safetensors"

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from ..aot.errors import InputError
-from ..aot.video import MODES, Frames, Sampling, load_video, require_components_fit, resample
+from ..aot.video.frames import MODES, Frames, Sampling, load_video, require_components_fit, resample
 from .comfy import io, list_input_files, resolve_file
-from .needs import Kind
 from .sockets import AOTFrames
+from .workflow.requirements import Kind
 
 CATEGORY = "AOT/video"
 

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from comfyui_aot.aot.models import VideoLLM, load
-from comfyui_aot.aot.models.embedded import IMAGE_MEAN, IMAGE_STD, ensure, untrained
+from comfyui_aot.aot.models.embedded.assemble import IMAGE_MEAN, IMAGE_STD, ensure, untrained
 from comfyui_aot.aot.models.llava_onevision import LlavaOnevision
-from comfyui_aot.aot.tokens import VideoTokens
-from comfyui_aot.aot.video import Frames, Sampling, load_video
+from comfyui_aot.aot.tokens.video_tokens import VideoTokens
+from comfyui_aot.aot.video.frames import Frames, Sampling, load_video
 from comfyui_aot.tests.support import searches  # noqa: F401
 from comfyui_aot.tests.support.skips import needs_of, table
+from comfyui_aot.tests.support.tiny import tiny_model
 from comfyui_aot.tests.support.videos import write_audio, write_clip
 
 
@@ -106,6 +107,16 @@ def talkative() -> VideoLLM:
     return LlavaOnevision(
         model, tokenizer, "talkative", preprocessor={"image_mean": IMAGE_MEAN, "image_std": IMAGE_STD}
     )
+
+
+@pytest.fixture(scope="session")
+def model_folder(embedded_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model as a user's would lie on disk."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny = tiny_model(embedded_folder, cells=27)
+    tiny.model.save_pretrained(folder)
+    tiny._tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.pipeline import parse
+from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.streaming import TOGETHER, Stream, regroup, stream
-from comfyui_aot.aot.tokens import Layout, VideoTokens
-from comfyui_aot.aot.video import Sampling, load_video, open_video
+from comfyui_aot.aot.tokens.video_tokens import Layout, VideoTokens
+from comfyui_aot.aot.video.frames import Sampling, load_video, open_video
 
 CHAINS = (
     "full",

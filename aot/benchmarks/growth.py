@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..files import whole
-from ..pipeline import Pipeline
+from ..stages.chain import Pipeline
 from .measuring import medians
 from .reduction import random_tokens
 

@@ -11,9 +11,9 @@ from transformers import PreTrainedModel, SiglipVisionConfig, SiglipVisionModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..errors import InputError
-from ..importance import ATTENTION, attention_received, capture, depths
 from ..models import EMBEDDED, load
 from ..models.base import FRAMES_AT_ONCE
+from ..models.importance import ATTENTION, attention_received, capture, depths
 from .measuring import extra_bytes, medians
 
 SIGLIP = "siglip"

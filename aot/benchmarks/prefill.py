@@ -16,12 +16,12 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from ..cost import LanguageShape
+from ..answering.session import read_in_chunks
 from ..errors import InputError
 from ..models.base import VideoLLM
 from ..models.llava_onevision import LlavaOnevision
-from ..models.reading import Reading
-from ..session import read_in_chunks
+from ..models.llm_cost import LanguageShape
+from ..models.prompt import Reading
 from .measuring import extra_bytes, medians
 
 SHAPES = MappingProxyType(

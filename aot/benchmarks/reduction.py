@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from ..pipeline import Pipeline
-from ..products import is_native
-from ..tokens import Layout, VideoTokens
+from ..stages.chain import Pipeline
+from ..tokens.matmul import is_native
+from ..tokens.video_tokens import Layout, VideoTokens
 from .measuring import extra_bytes, medians
 
 GRID = (27, 27)

@@ -14,9 +14,9 @@ import numpy as np
 
 from ..memory import PeakMemory
 from ..models import load
-from ..pipeline import Pipeline
+from ..stages.chain import Pipeline
 from ..streaming import stream
-from ..video import Sampling, open_video
+from ..video.frames import Sampling, open_video
 from .growth import exponent
 
 SIDE = 378

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 
 from ..files import make_folder, whole
-from ..video import Frames
+from ..video.frames import Frames
 
 _PREFERRED, _ALWAYS_THERE = "libx264", "mpeg4"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..pipeline import FULL
+from ..stages.chain import FULL
 from .runner import BLIND
 from .statistics import Estimate
 from .summary import Row, Summary

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import storage
 from ..errors import InputError
 from ..files import make_folder
 from ..models.base import Progress, VideoLLM, ignore_progress
-from ..tokens import VideoTokens
-from ..video import Frames
+from ..tokens import storage
+from ..tokens.video_tokens import VideoTokens
+from ..video.frames import Frames
 from .questions import QuestionSet
 
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -19,11 +19,11 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
-from ..answering import Generation, answer
+from ..answering.answer import Generation, answer
 from ..errors import InputError
 from ..models import EMBEDDED, load
-from ..pipeline import FULL, Pipeline, is_fixed, parse
-from ..tokens import VideoTokens
+from ..stages.chain import FULL, Pipeline, is_fixed, parse
+from ..tokens.video_tokens import VideoTokens
 from .published.frames import clip_frames
 
 

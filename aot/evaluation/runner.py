@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..answering import encode_seconds, reduce_seconds
-from ..comparing import at_each
+from ..answering.answer import encode_seconds, reduce_seconds
+from ..answering.session import answer_all
+from ..comparison.compare import at_each
 from ..errors import InputError
 from ..models.base import VideoLLM
-from ..pipeline import FULL, Pipeline, parse
-from ..session import answer_all
-from ..tokens import VideoTokens
+from ..stages.chain import FULL, Pipeline, parse
+from ..tokens.video_tokens import VideoTokens
 from .encodings import Encodings, digest
 from .questions import Question, QuestionSet
 from .records import Record, Records

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..video import Frames
+from ..video.frames import Frames
 from .drawing import COLOURS, KINDS, RAY_REACH, Shape, background, paint
 
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}

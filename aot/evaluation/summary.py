@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from ..pipeline import FULL
+from ..stages.chain import FULL
 from .questions import Question
 from .records import Record
 from .runner import by_clip

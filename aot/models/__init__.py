@@ -12,7 +12,7 @@ import torch
 from ..errors import InputError
 from .base import Progress, VideoLLM, ignore_progress
 from .download import PART
-from .embedded import EMBEDDED, ensure
+from .embedded.assemble import EMBEDDED, ensure
 from .internvl import InternVL
 from .llava_onevision import LlavaOnevision
 from .llava_video import LlavaVideo

@@ -18,11 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoTokenizer, DynamicCache, GenerationConfig, PreTrainedModel
 
-from ..cost import LanguageShape
 from ..errors import InputError
-from ..importance import ATTENTION
-from ..tokens import ENCODE, Layout, StageRecord, VideoTokens
-from ..video import Frames
+from ..tokens.video_tokens import ENCODE, Layout, StageRecord, VideoTokens
+from ..video.frames import Frames
 from .folder import (
     first_json,
     missing_package,
@@ -31,7 +29,9 @@ from .folder import (
     require_safetensors,
     use_general_products,
 )
-from .reading import Prefix, Prompt, Reading, Turn
+from .importance import ATTENTION
+from .llm_cost import LanguageShape
+from .prompt import Prefix, Prompt, Reading, Turn
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) as long work goes on; may raise to stop it."""

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import InternVLForConditionalGeneration
 
-from ..importance import capture, depths
-from ..tokens import Extra, Layout, VideoTokens
+from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from .base import Encoded, FrameSource, VideoLLM
+from .importance import capture, depths
 
 _SLOT, _START, _END = "<IMG_CONTEXT>", "<img>", "</img>"
 

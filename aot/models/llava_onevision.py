@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from ..importance import capture, depths
-from ..tokens import Extra, Layout, VideoTokens
+from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from .base import Encoded, FrameSource, VideoLLM, first_question
+from .importance import capture, depths
 
 
 class LlavaOnevision(VideoLLM):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..tokens import VideoTokens
+from ..tokens.video_tokens import VideoTokens
 from .lmms_lab import LlavaOnevisionOriginal, is_lmms_lab
 
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..importance import capture
-from ..tokens import Extra, Layout, VideoTokens
+from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from .base import Encoded, FrameSource, VideoLLM
-from .reading import Prompt, Reading
+from .importance import capture
+from .prompt import Prompt, Reading
 
 
 class QwenVL(VideoLLM):

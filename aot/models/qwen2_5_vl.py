@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from ..importance import depths
-from ..tokens import Layout, VideoTokens
+from ..tokens.video_tokens import Layout, VideoTokens
 from .base import FrameSource
+from .importance import depths
 from .qwen import QwenVL
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from transformers import Qwen3VLForConditionalGeneration
 
-from ..importance import depths
-from ..tokens import VideoTokens
+from ..tokens.video_tokens import VideoTokens
 from .base import FrameSource
+from .importance import depths
+from .prompt import Reading
 from .qwen import QwenVL
-from .reading import Reading
 
 _START, _END = "<|vision_start|>", "<|vision_end|>"
 

@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 from ..errors import InputError
-from ..layout import POOLINGS, Layout
-from ..tokens import Role, VideoTokens
-from ..video import Frames
+from ..tokens.layout import POOLINGS, Layout
+from ..tokens.video_tokens import Role, VideoTokens
+from ..video.frames import Frames
 from .cells import COLOURS
 from .fates import Fate
 from .token_map import frames_together

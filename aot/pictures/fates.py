@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..quality import LEAST_MASS, absorption
-from ..tokens import Role, VideoTokens
+from ..tokens.quality import LEAST_MASS, absorption
+from ..tokens.video_tokens import Role, VideoTokens
 
 
 class Fate(IntFlag):

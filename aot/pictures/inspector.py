@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..quality import figures
-from ..replay import replay
 from ..stages import stages
-from ..tokens import StageRecord, VideoTokens
+from ..stages.replay import replay
+from ..tokens.quality import figures
+from ..tokens.video_tokens import StageRecord, VideoTokens
 from .canvas import ORANGE
 from .table import markdown, table
 

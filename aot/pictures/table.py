@@ -10,7 +10,18 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..errors import InputError
-from .canvas import BACKGROUND, MARGIN, QUIET_TEXT, RAISED, RULE, TEXT, as_image, check_width, text_lines, wrap
+from .canvas import (
+    BACKGROUND,
+    MARGIN,
+    QUIET_TEXT,
+    RAISED,
+    RULE,
+    TEXT,
+    as_image,
+    check_width,
+    text_lines,
+    wrap,
+)
 
 FONT_SIZE = 17
 LINE = 24

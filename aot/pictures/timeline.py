@@ -13,11 +13,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..quality import absorption
-from ..replay import replay
-from ..stages.keyframes import InterFrame
-from ..tokens import Role, VideoTokens
-from ..video import Frames
+from ..stages.methods.anchor_ot.inter import InterFrame
+from ..stages.replay import replay
+from ..tokens.quality import absorption
+from ..tokens.video_tokens import Role, VideoTokens
+from ..video.frames import Frames
 from .canvas import (
     BACKGROUND,
     GREEN,

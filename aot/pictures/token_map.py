@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..errors import InputError
-from ..tokens import Role, VideoTokens
-from ..video import Frames
+from ..tokens.video_tokens import Role, VideoTokens
+from ..video.frames import Frames
 from .canvas import (
     BACKGROUND,
     GAP,

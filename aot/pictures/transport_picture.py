@@ -14,9 +14,19 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..errors import InputError
-from ..tokens import Role, VideoTokens
-from ..video import Frames
-from .canvas import BACKGROUND, GAP, MARGIN, QUIET_TEXT, TEXT, as_image, plural, shorten, text_lines
+from ..tokens.video_tokens import Role, VideoTokens
+from ..video.frames import Frames
+from .canvas import (
+    BACKGROUND,
+    GAP,
+    MARGIN,
+    QUIET_TEXT,
+    TEXT,
+    as_image,
+    plural,
+    shorten,
+    text_lines,
+)
 from .cells import COLOURS, DIMMED, LUMA
 from .explorer import NAMES, Transport
 from .fates import Fate

@@ -1,4 +1,4 @@
-"""The reduction stages: every file here that defines one is found, nothing else needs to name it."""
+"""The reduction stages: every file in `methods` that defines one is found, nothing else needs to name it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pkgutil
 from functools import cache
 from types import MappingProxyType
 
+from . import methods
 from .base import Reduction, Stage, option
 
 __all__ = ["Reduction", "Stage", "option", "stages"]
@@ -16,8 +17,8 @@ __all__ = ["Reduction", "Stage", "option", "stages"]
 def stages() -> MappingProxyType[str, type[Stage]]:
     """Every stage by name, sorted."""
     found: dict[str, type[Stage]] = {}
-    for module in pkgutil.iter_modules(__path__):
-        for value in vars(importlib.import_module(f".{module.name}", __name__)).values():
+    for module in pkgutil.walk_packages(methods.__path__, f"{methods.__name__}."):
+        for value in vars(importlib.import_module(module.name)).values():
             if isinstance(value, type) and issubclass(value, Stage) and hasattr(value, "name"):
                 found[value.name] = value
     return MappingProxyType(dict(sorted(found.items())))

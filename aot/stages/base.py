@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..budget import split_evenly, wanted
 from ..errors import InputError
-from ..factors import Factor
-from ..tokens import Layout, StageRecord, VideoTokens
+from ..tokens.factors import Factor
+from ..tokens.video_tokens import Layout, StageRecord, VideoTokens
+from .budget import split_evenly, wanted
 
 
 def option(

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from ..models import EMBEDDED, load
-from ..models.embedded import convert
-from ..models.embedded_weights import TRAINED, TrainedWeights, read
+from ..models.embedded.assemble import convert
+from ..models.embedded.weights import TRAINED, TrainedWeights, read
 from .plan import PLAN
 from .scoring import FRAMES, score
 from .trainer import Settings, Training, accuracy

@@ -19,10 +19,10 @@ from transformers import LlavaOnevisionForConditionalGeneration
 
 from ..evaluation.scenes import Scene
 from ..evaluation.shapes_set import FAMILIES, Asked
-from ..layout import Layout
-from ..models.embedded import normalise, untrained
-from ..models.embedded_weights import TrainedWeights
+from ..models.embedded.assemble import normalise, untrained
+from ..models.embedded.weights import TrainedWeights
 from ..models.llava_onevision import LlavaOnevision
+from ..tokens.layout import Layout
 from .attributes import Attributes, Clock, Colours, attributes
 from .naming import Naming, cell_codes, fit_codes, slow_dimensions, text_codes
 from .packing import IGNORED, PACKED_ATTENTION, Pack, Pointing, pack

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from ..costs import COSINE_LIMIT, Cost, Points, time_factor
 from ..errors import InputError
-from ..solvers import Solver
-from ..stages.anchors import COVERED, ROUNDING, IntraFrame, anchor_weights, select_anchors
-from ..stages.keyframes import InterFrame
-from ..stages.walking import absorb, below_quantile, frame_plan
-from ..tokens import Layout, VideoTokens
-from ..transport import sinkhorn, uniform_marginal
+from ..stages.methods.anchor_ot.clip_transport import absorb, below_quantile, frame_plan
+from ..stages.methods.anchor_ot.inter import InterFrame
+from ..stages.methods.anchor_ot.intra import COVERED, ROUNDING, IntraFrame, anchor_weights, select_anchors
+from ..tokens.video_tokens import Layout, VideoTokens
+from ..transport.costs import COSINE_LIMIT, Cost, Points, time_factor
+from ..transport.sinkhorn import sinkhorn, uniform_marginal
+from ..transport.solvers import Solver
 from .findings import Case, Check, Findings
 
 NEAR_QUANTILE = 1e-6

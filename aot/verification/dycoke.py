@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..stages.dycoke import DyCoke
+from ..stages.methods.dycoke import DyCoke
 from .findings import Case, Findings, fresh, sources_of
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..stages.evs import EVS
+from ..stages.methods.evs import EVS
 from .findings import Case, Findings, fresh, sources_of
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from ..stages.base import Part
-from ..stages.fastvid import FastVID
-from ..stages.grid import Grid
-from ..tokens import Extra
+from ..stages.methods.fastvid import FastVID
+from ..stages.toolkit.language_grid import Grid
+from ..tokens.video_tokens import Extra
 from .findings import Case, Findings, fresh
 
 

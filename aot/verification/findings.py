@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..tokens import Layout, VideoTokens
+from ..tokens.video_tokens import Layout, VideoTokens
 
 TOLERANCES = MappingProxyType({torch.float64: 1e-9, torch.float32: 2e-5})
 """Largest error allowed relative to the largest recorded value."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..stages.base import Part
-from ..stages.flashvid import FlashVID
-from ..stages.grid import Grid, unit
-from ..tokens import Extra
+from ..stages.methods.flashvid import FlashVID
+from ..stages.toolkit.language_grid import Grid, unit
+from ..tokens.video_tokens import Extra
 from .findings import Case, Findings, fresh
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from ..stages.density import Groups, clustered
-from ..stages.grid import Grid
-from ..stages.holitom import HoliTom, cut
-from ..tokens import Extra, Role
+from ..stages.methods.holitom import HoliTom, cut
+from ..stages.toolkit.dpc_knn import Groups, clustered
+from ..stages.toolkit.language_grid import Grid
+from ..tokens.video_tokens import Extra, Role
 from .findings import Case, Findings, fresh
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from ..stages.density import Groups, clustered
-from ..stages.grid import Grid
-from ..stages.prunevid import PruneVid, Units, contiguous
+from ..stages.methods.prunevid import PruneVid, Units, contiguous
+from ..stages.toolkit.dpc_knn import Groups, clustered
+from ..stages.toolkit.language_grid import Grid
 from .findings import Case, Findings, fresh
 
 

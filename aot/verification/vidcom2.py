@@ -7,9 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..stages.grid import Grid, top_of_each
-from ..stages.vidcom2 import VidCom2, brought_to, counts_of, frame_shares, quiet_directions, similarities
-from ..tokens import VideoTokens
+from ..stages.methods.vidcom2 import (
+    VidCom2,
+    brought_to,
+    counts_of,
+    frame_shares,
+    quiet_directions,
+    similarities,
+)
+from ..stages.toolkit.language_grid import Grid, top_of_each
+from ..tokens.video_tokens import VideoTokens
 from .findings import Case, Findings, fresh, sources_of
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from ..stages.grid import Grid
-from ..stages.visionzip import VisionZip, zipped
-from ..tokens import Extra
+from ..stages.methods.visionzip import VisionZip, zipped
+from ..stages.toolkit.language_grid import Grid
+from ..tokens.video_tokens import Extra
 from .findings import Case, Findings, fresh
 
 

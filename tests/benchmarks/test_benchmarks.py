@@ -11,7 +11,7 @@ from comfyui_aot.aot.benchmarks.measuring import extra_bytes, medians
 from comfyui_aot.aot.benchmarks.reduction import bench_reduce, random_tokens
 from comfyui_aot.aot.benchmarks.streams import bench_stream
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.pipeline import parse
+from comfyui_aot.aot.stages.chain import parse
 
 
 def test_all_pieces_of_work_are_run_equally_often():

@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 
 from comfyui_aot.nodes import NODES
-from comfyui_aot.nodes.graph import Link, load_workflow, to_graph
-from comfyui_aot.nodes.headless import registry
-from comfyui_aot.tests.comfyui.client import Client
-from comfyui_aot.tests.models.small_models import save
+from comfyui_aot.nodes.workflow.graph import Link, load_workflow, to_graph
+from comfyui_aot.nodes.workflow.runner import registry
+from comfyui_aot.tests.support.comfyui_client import Client
+from comfyui_aot.tests.support.small_models import save
 
 CHECKOUT = Path(__file__).parents[2]
 WORKFLOW = CHECKOUT / "workflows" / "aot_full_pipeline.json"

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from comfyui_aot.aot.storage import load
-
-from .test_browser import RUN
+from comfyui_aot.aot.tokens.storage import load
+from comfyui_aot.tests.comfyui.test_browser import RUN
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 VUE_NODES = "Comfy.VueNodes.Enabled"

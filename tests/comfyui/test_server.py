@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from comfyui_aot.nodes.run_command import command
-from comfyui_aot.tests.comfyui.client import Refused
+from comfyui_aot.aot.cli.run import command
+from comfyui_aot.tests.support.comfyui_client import Refused
 
 CHECKOUT = Path(__file__).parents[2]
 SNAPSHOT = Path(__file__).with_name("object_info.json")

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from comfyui_aot.aot.answering.session import answer_all
 from comfyui_aot.aot.evaluation.runner import by_clip
 from comfyui_aot.aot.evaluation.shapes_set import FAMILIES, shapes_set
-from comfyui_aot.aot.session import answer_all
 
 CLIPS = 150
 SIGMAS = 3.5

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from comfyui_aot.aot.answering import Generation, answer
+from comfyui_aot.aot.answering.answer import Generation, answer
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.published.frames import clip_frames
-from comfyui_aot.aot.pipeline import parse
+from comfyui_aot.aot.stages.chain import parse
 
 QUESTIONS = ("What is on the left?", "Is it bright?")
 
@@ -128,7 +128,7 @@ def test_lmms_evals_evaluator_runs_it_and_gets_our_answers(model_module, vllm, e
 
 
 def test_the_manifest_is_read_before_anything_else_of_lmms_eval(model_module):
-    code = "import comfyui_aot.aot.evaluation.lmms_eval_manifest as m; print(m.MANIFEST.simple_class_path)"
+    code = "import comfyui_aot.aot.evaluation.lmms_eval_manifest as m; print(m.manifest().simple_class_path)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split()[-1] == f"{model_module.AOT.__module__}.AOT"
     assert "Failed to load" not in ran.stderr

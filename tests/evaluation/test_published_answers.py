@@ -12,7 +12,7 @@ from comfyui_aot.aot.evaluation.published.answers import (
     mvbench_letter,
     videomme_letter,
 )
-from comfyui_aot.tests.evaluation import lmms_eval_tasks
+from comfyui_aot.tests.support import lmms_eval_tasks
 from comfyui_aot.tests.support.searches import examples
 
 OPTIONS = ("A. a red kite", "B. a blue kite", "C. two kites", "D. no kite at all", "E. a red kite, torn")

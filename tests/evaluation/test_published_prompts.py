@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from comfyui_aot.aot.evaluation.published import SETS, egoschema, longvideobench, mvbench, open_set, videomme
-from comfyui_aot.tests.evaluation import lmms_eval_tasks
-from comfyui_aot.tests.evaluation.miniatures import (
+from comfyui_aot.tests.support import lmms_eval_tasks
+from comfyui_aot.tests.support.miniatures import (
     EGOSCHEMA_ROWS,
     LONGVIDEOBENCH_ROWS,
     MVBENCH_ROW,

@@ -12,7 +12,7 @@ from PIL import Image
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.published import SETS, open_set, write_submission
 from comfyui_aot.aot.evaluation.published.mvbench import TASKS
-from comfyui_aot.tests.evaluation.miniatures import (
+from comfyui_aot.tests.support.miniatures import (
     MVBENCH_PART,
     MVBENCH_ROW,
     write_egoschema,

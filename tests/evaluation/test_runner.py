@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from comfyui_aot.aot import storage
-from comfyui_aot.aot.answering import Generation, answer
+from comfyui_aot.aot.answering.answer import Generation, answer
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.encodings import Encodings, fingerprint
 from comfyui_aot.aot.evaluation.records import RECORDS, SETTINGS, Record, Records
 from comfyui_aot.aot.evaluation.runner import evaluate, settings, variants
-from comfyui_aot.aot.pipeline import parse
-from comfyui_aot.tests.evaluation.tiny import QUESTIONS, TinySet, tiny_model
+from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.aot.tokens import storage
+from comfyui_aot.tests.support.tiny import QUESTIONS, TinySet, tiny_model
 
 FRAMES = 2
 CHAINS = ("aot:clip_length=2", "blind")

@@ -20,7 +20,8 @@ from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.runner import ask, by_clip, variants
 from comfyui_aot.aot.evaluation.scenes import make_scene
 from comfyui_aot.aot.evaluation.shapes_set import shapes_set
-from comfyui_aot.aot.models import embedded, embedded_sources
+from comfyui_aot.aot.models.embedded import assemble as embedded
+from comfyui_aot.aot.models.embedded import sources as embedded_sources
 
 HELD_OUT = range(3_000_000, 3_000_008)
 

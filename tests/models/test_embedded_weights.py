@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from comfyui_aot.aot.models.embedded_weights import TRAINED, TrainedWeights, read
+from comfyui_aot.aot.models.embedded.weights import TRAINED, TrainedWeights, read
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

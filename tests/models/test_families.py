@@ -10,18 +10,17 @@ import transformers
 from torch.nn import functional
 from transformers import DynamicCache
 
+from comfyui_aot.aot.answering.session import Generation, Session
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import FAMILIES, load
-from comfyui_aot.aot.models.reading import Turn
+from comfyui_aot.aot.models.prompt import Turn
 from comfyui_aot.aot.pictures import token_map
-from comfyui_aot.aot.pipeline import parse
-from comfyui_aot.aot.session import Generation, Session
 from comfyui_aot.aot.stages import stages
+from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.streaming import stream
-from comfyui_aot.aot.tokens import Blocks, Role
-from comfyui_aot.aot.video import Frames
-
-from .small_models import BUILDERS, save
+from comfyui_aot.aot.tokens.video_tokens import Blocks, Role
+from comfyui_aot.aot.video.frames import Frames
+from comfyui_aot.tests.support.small_models import BUILDERS, save
 
 QUESTION = "What is it?"
 FRAMES = 6
@@ -367,7 +366,7 @@ def test_questions_together_are_answered_as_one_by_one(small, tokens):
 
 def test_a_prefill_in_chunks_reads_the_same(small, tokens, monkeypatch):
     whole = Session(small, tokens).ask([QUESTION], Generation(max_new_tokens=3))
-    monkeypatch.setattr("comfyui_aot.aot.session.CHUNK", 17)
+    monkeypatch.setattr("comfyui_aot.aot.answering.session.CHUNK", 17)
     counts = []
     chunked = Session(small, tokens).ask([QUESTION], Generation(max_new_tokens=3), on_token=counts.append)
     assert counts.count(0) > 3

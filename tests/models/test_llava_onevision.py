@@ -12,10 +12,10 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from comfyui_aot.aot.answering import Generation, answer
+from comfyui_aot.aot.answering.answer import Generation, answer
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import families_in, load
-from comfyui_aot.aot.pipeline import parse
+from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
 from comfyui_aot.nodes.models import AOTLoadVLLM
 

@@ -20,8 +20,7 @@ from comfyui_aot.aot.models.download import PUBLISHED, download, folder_name
 from comfyui_aot.aot.models.weights import weight_bytes
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
 from comfyui_aot.nodes.models import AOTLoadVLLM, choices
-
-from .small_models import save
+from comfyui_aot.tests.support.small_models import save
 
 REPOSITORY = "Qwen/Qwen3-VL-2B-Instruct"
 

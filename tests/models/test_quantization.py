@@ -13,8 +13,7 @@ import pytest
 from torch import nn
 
 from comfyui_aot.aot.models.folder import use_general_products
-
-from .small_models import save
+from comfyui_aot.tests.support.small_models import save
 
 BITSANDBYTES = Path(sys.prefix) / "bitsandbytes"
 
@@ -24,7 +23,7 @@ BITSANDBYTES = Path(sys.prefix) / "bitsandbytes"
 @pytest.mark.parametrize(("quantization", "kind"), [("8-bit", "Linear8bitLt"), ("4-bit", "Linear4bit")])
 def test_the_llm_is_quantized_and_nothing_else(family, quantization, kind, tmp_path, embedded_folder):
     save(tmp_path / "model", family, embedded_folder)
-    script = Path(__file__).with_name("quantized.py")
+    script = Path(__file__).parents[1] / "support" / "quantized.py"
     paths = [str(BITSANDBYTES), *filter(None, [os.environ.get("PYTHONPATH")])]
     run = subprocess.run(
         [sys.executable, script, tmp_path / "model", quantization],

@@ -12,9 +12,8 @@ import torch
 import transformers
 
 from comfyui_aot.aot.models import load
-
-from .small_models import save
-from .test_families import QUESTION, random_frames, stock_inputs
+from comfyui_aot.tests.models.test_families import QUESTION, random_frames, stock_inputs
+from comfyui_aot.tests.support.small_models import save
 
 TORCHVISION = Path(sys.prefix) / "torchvision"
 FAMILIES = ("llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl")
@@ -29,7 +28,7 @@ def test_prompt_and_pixels_are_the_stock_processors_own(family, tmp_path, embedd
     clips = [random_frames(frames, *size) for size in SIZES for frames in (4, 5)]
     given = [{"pixels": clip.pixels, "seconds": 0.5, "question": QUESTION} for clip in clips]
     torch.save(given, tmp_path / "given.pt")
-    script = Path(__file__).with_name("stock_processors.py")
+    script = Path(__file__).parents[1] / "support" / "stock_processors.py"
     paths = [str(TORCHVISION), *filter(None, [os.environ.get("PYTHONPATH")])]
     subprocess.run(
         [sys.executable, script, family, tmp_path / "model", tmp_path / "given.pt", tmp_path / "found.pt"],

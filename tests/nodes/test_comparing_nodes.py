@@ -6,17 +6,17 @@ import dataclasses
 import pytest
 import torch
 
-from comfyui_aot.aot.answering import Generation, answer
-from comfyui_aot.aot.comparing import at_each, compare
+from comfyui_aot.aot.answering.answer import Generation, answer
+from comfyui_aot.aot.comparison.compare import at_each, compare
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.pipeline import parse
+from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.nodes import comparing
 from comfyui_aot.nodes.answering import AOTAnswer
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories, io, model_patcher
 from comfyui_aot.nodes.comparing import AOTCompare, AOTSweep
-from comfyui_aot.nodes.headless import registry, run, to_graph
 from comfyui_aot.nodes.models import Loaded
 from comfyui_aot.nodes.sockets import AOTVLLM, AOTTokens
+from comfyui_aot.nodes.workflow.runner import registry, run, to_graph
 
 QUESTION = "What colour is the square?"
 

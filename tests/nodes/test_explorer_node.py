@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from comfyui_aot.aot.stages.aot import AnchorTransport
+from comfyui_aot.aot.stages.methods.anchor_ot.both_phases import AnchorTransport
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
 from comfyui_aot.nodes.explorer import AOTTransportExplorer
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_aot.nodes import NODES, core
+from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.comfy import directories
-from comfyui_aot.nodes.graph import load_workflow, sockets, to_graph
-from comfyui_aot.nodes.headless import check, override, registry, run
+from comfyui_aot.nodes.workflow import core
+from comfyui_aot.nodes.workflow.graph import load_workflow, sockets, to_graph
+from comfyui_aot.nodes.workflow.runner import check, override, registry, run
 
 CHECKOUT = Path(__file__).parents[2]
 FROZEN = CHECKOUT / "tests" / "frozen"

@@ -16,7 +16,12 @@ from comfyui_aot.nodes.drawn import AOTDrawnClip
 from comfyui_aot.nodes.models import AOTEncodeVideo, AOTLoadVLLM, ready
 from comfyui_aot.nodes.pictures import AOTTokenMap
 from comfyui_aot.nodes.stages import NODES as STAGES
-from comfyui_aot.nodes.video import AOTFramesFromImages, AOTFramesFromVideo, AOTFramesToImages, AOTLoadVideo
+from comfyui_aot.nodes.video import (
+    AOTFramesFromImages,
+    AOTFramesFromVideo,
+    AOTFramesToImages,
+    AOTLoadVideo,
+)
 
 WHOLE = {"sampling": "uniform", "frames": 4, "fps": 1.0, "every": 1, "start": 0.0, "end": 0.0}
 

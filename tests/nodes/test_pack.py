@@ -11,9 +11,9 @@ from PIL import Image
 
 from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.comfy import directories
-from comfyui_aot.nodes.graph import BYPASSED, load_workflow, to_graph
-from comfyui_aot.nodes.headless import registry, run
 from comfyui_aot.nodes.models import AOTLoadVLLM
+from comfyui_aot.nodes.workflow.graph import BYPASSED, load_workflow, to_graph
+from comfyui_aot.nodes.workflow.runner import registry, run
 
 CHECKOUT = Path(__file__).parents[2]
 WORKFLOW = CHECKOUT / "workflows" / "aot_full_pipeline.json"

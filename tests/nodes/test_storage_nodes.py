@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.pipeline import parse
+from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.nodes.comfy import directories, unused_output
 from comfyui_aot.nodes.storage import NOTHING, AOTLoadTokens, AOTSaveTokens, saved_tokens
 

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from comfyui_aot.aot.answering import answer
-from comfyui_aot.aot.cli import main
+from comfyui_aot.aot.answering.answer import answer
+from comfyui_aot.aot.answering.session import Generation
+from comfyui_aot.aot.answering.vllm_server import Server, answers_from, export
+from comfyui_aot.aot.cli.main import main
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.shapes_set import shapes_set
-from comfyui_aot.aot.pipeline import parse
-from comfyui_aot.aot.serving import Server, answers_from, export
-from comfyui_aot.aot.session import Generation
+from comfyui_aot.aot.stages.chain import parse
 
 PYTHON = Path(sys.prefix) / "serving" / "bin" / "python"
 ENVIRONMENT = {

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from comfyui_aot.aot import stages as package
-from comfyui_aot.aot.cli import main
-from comfyui_aot.aot.pipeline import parse, published
+from comfyui_aot.aot.cli.main import main
+from comfyui_aot.aot.stages import methods
 from comfyui_aot.aot.stages.base import Part
-from comfyui_aot.aot.tokens import VideoTokens
+from comfyui_aot.aot.stages.chain import parse, published
+from comfyui_aot.aot.tokens.video_tokens import VideoTokens
 from comfyui_aot.nodes.stages import stage_node
 from comfyui_aot.tests.stages.test_every_stage import LAYOUTS, budgets, check_map, check_places, video
 
@@ -22,7 +23,7 @@ README = Path(__file__).parents[2] / "README.md"
 def source():
     """The file that README says to save, and where."""
     section = README.read_text().split("### A stage of your own\n")[1]
-    name = re.search(r"Save this as `aot/stages/(\w+)\.py`", section).group(1)
+    name = re.search(r"Save this as `aot/stages/methods/(\w+)\.py`", section).group(1)
     return name, re.search(r"```python\n(.*?)```", section, re.DOTALL).group(1)
 
 
@@ -36,12 +37,12 @@ def own(tmp_path):
     """The stage, in a folder that stages are found in as long as the test runs."""
     name, text = source()
     (tmp_path / f"{name}.py").write_text(text)
-    package.__path__.append(str(tmp_path))
+    methods.__path__.append(str(tmp_path))
     look_again()
     yield package.stages()["stand-out"]
-    package.__path__.remove(str(tmp_path))
-    sys.modules.pop(f"{package.__name__}.{name}", None)
-    delattr(package, name)
+    methods.__path__.remove(str(tmp_path))
+    sys.modules.pop(f"{methods.__name__}.{name}", None)
+    delattr(methods, name)
     look_again()
 
 

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from safetensors.torch import load_file
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.pipeline import parse
-from comfyui_aot.aot.tokens import Layout, Role, VideoTokens
-from comfyui_aot.tests import oracle
+from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.aot.tokens.video_tokens import Layout, Role, VideoTokens
+from comfyui_aot.tests.support import oracle
 from comfyui_aot.tests.support.searches import examples
 
 CHECKS = settings(

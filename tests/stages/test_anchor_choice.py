@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from comfyui_aot.aot.pipeline import parse
 from comfyui_aot.aot.stages.base import Part
+from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.tests.stages.test_against_oracle import video
 
 SETTINGS = "intra:{},solver=early,choice=random,random_seed={}"

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.pipeline import parse
-from comfyui_aot.aot.tokens import Role
+from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.aot.tokens.video_tokens import Role
 from comfyui_aot.tests.stages.test_every_stage import video
 from comfyui_aot.tests.support.searches import examples
 

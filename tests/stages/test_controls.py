@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.pipeline import parse
 from comfyui_aot.aot.stages.base import Part
-from comfyui_aot.aot.stages.uniform import even_cells
+from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.aot.stages.methods.controls.uniform import even_cells
 from comfyui_aot.aot.streaming import stream
-from comfyui_aot.aot.tokens import Layout, Role, VideoTokens
+from comfyui_aot.aot.tokens.video_tokens import Layout, Role, VideoTokens
 from comfyui_aot.tests.stages.test_every_stage import video
 from comfyui_aot.tests.test_streaming import FakeTower
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.stages.density import Groups, clustered, density_scores
+from comfyui_aot.aot.stages.toolkit.dpc_knn import Groups, clustered, density_scores
 
 LINE = torch.tensor([[0.0], [1], [3], [10]])
 """Four points with distances that can be told by eye."""

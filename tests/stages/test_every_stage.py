@@ -9,10 +9,10 @@ import torch
 from hypothesis import HealthCheck, Phase, assume, given, settings
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.pipeline import parse
 from comfyui_aot.aot.stages import stages
 from comfyui_aot.aot.stages.base import Part
-from comfyui_aot.aot.tokens import Extra, Layout, Role, VideoTokens
+from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, Role, VideoTokens
 from comfyui_aot.tests.support.searches import examples
 
 CHECKS = settings(

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.stages.evs import EVS
-from comfyui_aot.aot.tokens import Layout, Role, VideoTokens
+from comfyui_aot.aot.stages.methods.evs import EVS
+from comfyui_aot.aot.tokens.video_tokens import Layout, Role, VideoTokens
 
 SAME, TURNED, OPPOSITE, HALFWAY = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (1.0, 1.0)
 

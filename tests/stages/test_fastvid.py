@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.pipeline import parse
-from comfyui_aot.aot.stages.fastvid import FastVID, anchor_counts
-from comfyui_aot.aot.stages.grid import EXTRAS, SubstituteWarning
-from comfyui_aot.aot.tokens import Extra, Layout, Role, VideoTokens
+from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.aot.stages.methods.fastvid import FastVID, anchor_counts
+from comfyui_aot.aot.stages.toolkit.language_grid import EXTRAS, SubstituteWarning
+from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, Role, VideoTokens
 from comfyui_aot.nodes.comfy import HAS_COMFYUI
 from comfyui_aot.nodes.stages import stage_node
 from comfyui_aot.tests.support.searches import examples

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.pipeline import parse
-from comfyui_aot.aot.stages.flashvid import FlashVID, Trees, cluster_counts, likeness, spread_out, thresholds
-from comfyui_aot.aot.stages.grid import Grid, SubstituteWarning, unit
-from comfyui_aot.aot.tokens import Extra, Layout, Role, VideoTokens
+from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.aot.stages.methods.flashvid import FlashVID, Trees, cluster_counts, likeness, spread_out, thresholds
+from comfyui_aot.aot.stages.toolkit.language_grid import Grid, SubstituteWarning, unit
+from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, Role, VideoTokens
 from comfyui_aot.tests.support.searches import examples
 
 

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.pipeline import parse
-from comfyui_aot.aot.stages.holitom import HoliTom, Windows, cut
-from comfyui_aot.aot.stages.meeting import counts_meeting, threshold_leaving
-from comfyui_aot.aot.tokens import Extra, Layout, Role, VideoTokens
+from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.aot.stages.methods.holitom import HoliTom, Windows, cut
+from comfyui_aot.aot.stages.toolkit.budget_search import counts_meeting, threshold_leaving
+from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, Role, VideoTokens
 from comfyui_aot.tests.support.searches import examples
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.stages.prunevid import PruneVid, contiguous, likeness_over
-from comfyui_aot.aot.tokens import Layout, VideoTokens
+from comfyui_aot.aot.stages.methods.prunevid import PruneVid, contiguous, likeness_over
+from comfyui_aot.aot.tokens.video_tokens import Layout, VideoTokens
 
 
 def video(features, grid=None, pooling="none", newline="one_token"):

@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from comfyui_aot.aot.pipeline import parse
 from comfyui_aot.aot.stages import stages
 from comfyui_aot.aot.stages.base import Part
-from comfyui_aot.aot.tokens import VideoTokens
+from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.aot.tokens.video_tokens import VideoTokens
 from comfyui_aot.aot.verification import OWN, methods, verify
 from comfyui_aot.tests.stages.test_every_stage import attempted, video
 from comfyui_aot.tests.support.searches import examples

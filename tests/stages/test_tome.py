@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from comfyui_aot.aot.pipeline import parse
-from comfyui_aot.aot.stages.tome import match
-from comfyui_aot.aot.tokens import Extra, Layout, Role, VideoTokens
+from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.aot.stages.methods.tome import match
+from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, Role, VideoTokens
 
 DEGREES = (0, 10, 50, 55, 120, 180)
 """Six cells in a row: 0, 2 and 4 are dealt into A, the others into B."""

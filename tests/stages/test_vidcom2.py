@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.stages.vidcom2 import (
+from comfyui_aot.aot.stages.methods.vidcom2 import (
     VidCom2,
     brought_to,
     counts_of,
@@ -14,7 +14,7 @@ from comfyui_aot.aot.stages.vidcom2 import (
     quiet_directions,
     similarities,
 )
-from comfyui_aot.aot.tokens import Role
+from comfyui_aot.aot.tokens.video_tokens import Role
 from comfyui_aot.tests.stages.test_every_stage import video
 
 

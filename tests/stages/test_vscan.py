@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from comfyui_aot.aot.pipeline import parse
-from comfyui_aot.aot.stages.vscan import scan
+from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.aot.stages.methods.vscan import scan
 from comfyui_aot.tests.stages.test_every_stage import video
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from comfyui_aot.aot.models.embedded_weights import read
+from comfyui_aot.aot.models.embedded.weights import read
 from comfyui_aot.aot.training import trainer
 from comfyui_aot.aot.training.__main__ import main
 from comfyui_aot.tests.training.test_trainer import TINY

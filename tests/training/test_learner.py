@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from comfyui_aot.aot.evaluation.scenes import SceneSettings, make_scene
 from comfyui_aot.aot.evaluation.shapes_set import FAMILIES, Asked, ask
-from comfyui_aot.aot.models.embedded import IMAGE_MEAN, IMAGE_STD, untrained
+from comfyui_aot.aot.models.embedded.assemble import IMAGE_MEAN, IMAGE_STD, untrained
 from comfyui_aot.aot.models.llava_onevision import LlavaOnevision
 from comfyui_aot.aot.training.learner import Learner, Ranks, _Looks
 from comfyui_aot.aot.training.packing import pack

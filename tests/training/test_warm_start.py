@@ -8,7 +8,7 @@ import torch
 
 from comfyui_aot.aot.evaluation.drawing import COLOURS, KINDS
 from comfyui_aot.aot.evaluation.scenes import make_scene
-from comfyui_aot.aot.models.embedded import untrained
+from comfyui_aot.aot.models.embedded.assemble import untrained
 from comfyui_aot.aot.training.learner import Learner
 from comfyui_aot.aot.training.warm_start import WarmStart, cell_contents
 

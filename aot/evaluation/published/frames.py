@@ -11,7 +11,7 @@ from PIL import Image
 
 from ...errors import InputError
 from ...models.base import FrameSource
-from ...video import Frames, Sampling, open_video
+from ...video.frames import Frames, Sampling, open_video
 
 PICTURES_PER_SECOND = 3.0
 """Of a clip that is a folder of pictures: TVQA's rate, and so that of MVBench's episodic reasoning."""

@@ -1,0 +1,87 @@
+"""What to do when memory runs out: how much of a video would fit, in numbers of this model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import torch
+
+from ..errors import InputError
+from ..models.base import VideoLLM
+from ..tokens.video_tokens import VideoTokens
+from .session import CHUNK
+
+MARGIN = 0.9
+"""Share of the free memory that is counted on."""
+
+
+def bytes_to_read(vllm: VideoLLM, tokens: int) -> int:
+    """Bytes that reading so many tokens takes beside the weights: their keys and values, and a chunk's activations."""
+    shape, each = vllm.language, vllm.dtype.itemsize
+    activations = min(tokens, CHUNK) * (3 * shape.mlp + 6 * shape.hidden) * each
+    return shape.kv_cache_bytes(tokens, each) + activations
+
+
+def tokens_that_fit(vllm: VideoLLM, free: int, at_most: int) -> int:
+    """The most tokens, up to ``at_most``, that can be read in ``free`` bytes."""
+    low, high = 0, at_most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if bytes_to_read(vllm, middle) <= free else (low, middle - 1)
+    return low
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes free on a device, those that PyTorch holds unused among them."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory has run out, on any device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+@contextmanager
+def explaining(vllm: VideoLLM, tokens: VideoTokens) -> Iterator[None]:
+    """Turn running out of memory while a video is answered into one line that says what would fit.
+
+    Raises:
+        InputError: memory ran out.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        line = what_fits(vllm, tokens, int(MARGIN * free_bytes(vllm.device)))
+        raise InputError(line) from error
+
+
+def what_fits(vllm: VideoLLM, tokens: VideoTokens, free: int) -> str:
+    """The line for tokens that could not be read in ``free`` bytes."""
+    kept, full, frames = tokens.tokens_kept, tokens.tokens_full, tokens.frames_shown
+    need = bytes_to_read(vllm, kept)
+    # It did not fit, whatever the estimate says.
+    fits = min(tokens_that_fit(vllm, free, kept), kept // 2)
+    if not fits:
+        return (
+            f"{vllm.device} has run out of memory: {free / 2**30:.1f} GiB are free beside {vllm.name}, too little for "
+            f"any video; load it in a smaller dtype than {_name(vllm.dtype)} or with a quantization."
+        )
+    smaller = "" if vllm.dtype.itemsize < 4 else ", or load the model in bfloat16"
+    return (
+        f"{vllm.device} has run out of memory: {kept} tokens take about {need / 2**30:.1f} GiB beside {vllm.name} and "
+        f"{free / 2**30:.1f} GiB are free; keep at most {fits} tokens (retention {fits / full:.3f}), or "
+        f"{max(1, fits * frames // kept)} of the {frames} frames{smaller}."
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,58 @@
+"""Ready-made wordings of what people ask of a video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+
+from ..errors import InputError
+
+OWN = "own words"
+"""The preset that leaves a question as it is."""
+
+LETTER = "Answer with the option's letter from the given choices directly."
+
+PRESETS = MappingProxyType(
+    {
+        OWN: "{question}",
+        "describe": "Describe this video in detail: who or what is in it, what happens, and where. {question}",
+        "summarise": "Summarise this video in two sentences. {question}",
+        "one word": "{question}\nAnswer with a single word or phrase.",
+        "multiple choice": "{question}\n" + LETTER,
+        "timestamps": "List what happens in this video in order, a line each, with the second it begins and the second "
+        "it ends, as '0.0 - 2.5: ...'. The frames shown are at {times} seconds. {question}",
+    }
+)
+"""By name; ``{question}`` is what the user wrote, ``{times}`` the seconds of the frames."""
+
+NEED_QUESTION = (OWN, "one word", "multiple choice")
+
+
+def worded(preset: str, question: str, times: Sequence[float]) -> str:
+    """A question in a preset's words.
+
+    Args:
+        question: may be empty where the preset says what is wanted by itself.
+        times: seconds of the frames shown.
+
+    Raises:
+        InputError: no such preset, a preset that needs a question without one, or a multiple choice without choices.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"preset is {preset!r}; give one of {', '.join(PRESETS)}.")
+    if preset in NEED_QUESTION and not question.strip():
+        raise InputError("The question is empty; write what you want to know about the video.")
+    if preset == "multiple choice" and len(question.strip().splitlines()) < 3:
+        raise InputError(
+            "A multiple choice needs its choices: write the question, then each choice on a line of its own, "
+            "'A. ...' and so on."
+        )
+    moments = ", ".join(f"{time:.1f}" for time in times)
+    return PRESETS[preset].format(times=moments, question=question.strip()).strip()
+
+
+def split(question: str, a_line_each: bool) -> list[str]:
+    """The questions in a text: each line that is not empty where asked for, else the whole text."""
+    if not a_line_each:
+        return [question]
+    return [line.strip() for line in question.splitlines() if line.strip()] or [question]

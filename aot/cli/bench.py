@@ -1,0 +1,177 @@
+"""``aot bench ...``: the benchmarks from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ..errors import InputError
+
+Verb = Callable[..., argparse.ArgumentParser]
+Result = tuple[dict[str, Any], int]
+
+
+def add(verbs: Any, verb: Verb, chain: str) -> None:
+    """Add ``bench`` and its measurements to a command's parser.
+
+    Args:
+        verb: makes the parser of one command.
+        chain: how a chain of stages is written, for the help.
+    """
+    bench = verbs.add_parser("bench", help="measure speed and memory").add_subparsers(dest="what", required=True)
+    reduce = verb(bench, "reduce", _reduce, "reduction time and its ratio to the limit, and memory")
+    _size(reduce)
+    reduce.add_argument("--stages", nargs="+", default=["intra", "intra+inter"], help=chain)
+
+    growth = verb(bench, "growth", _growth, "reduction time against frames, grid and width, with fitted exponents")
+    growth.add_argument("--stages", default="intra+inter", help=chain)
+    growth.add_argument("--repeats", type=int, default=3, help="runs to take the median of")
+    growth.add_argument("--plot", type=Path, default=None, metavar="PNG", help="draw the curves")
+
+    importance = verb(bench, "importance", _importance, "what capturing importance costs the encoder")
+    importance.add_argument("--tower", default="embedded", help="embedded, or siglip (so400m's shape, random weights)")
+    importance.add_argument("--frames", type=int, default=4, help="frames to encode")
+    importance.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    importance.add_argument("--repeats", type=int, default=9, help="runs to take the median of")
+
+    stream = verb(bench, "stream", _stream, "time and peak memory of a streamed video by its length")
+    stream.add_argument("--frames", type=int, nargs="+", default=[64, 256, 1024], help="lengths of the video")
+    stream.add_argument("--stages", default="aot:retention=0.1", help=chain)
+    stream.add_argument("--model", default="embedded", help="'embedded' or a model folder")
+
+    prefill = verb(bench, "prefill", _prefill, "prefill time and memory by retention, beside what operations promise")
+    prefill.add_argument("--shape", default="small", help="7b (Qwen2-7B), or small; weights are random")
+    prefill.add_argument("--tokens", type=int, default=6272, help="visual tokens of the whole video")
+    prefill.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    prefill.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of weights and tokens")
+    prefill.add_argument("--repeats", type=int, default=3, help="runs to take the median of")
+
+
+def _size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--frames", type=int, default=32, help="frames of 27 x 27 tokens")
+    parser.add_argument("--dim", type=int, default=3584, help="width of a token")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float64"), default="float32", help="of the tokens")
+    parser.add_argument("--repeats", type=int, default=5, help="runs to take the median of")
+
+
+def _reduce(options: argparse.Namespace) -> Result:
+    import torch
+
+    from ..benchmarks.reduction import bench_reduce
+    from ..stages.chain import parse
+
+    _at_least_one(options.frames, options.dim, options.repeats)
+    check_device(options.device)
+    dtype = getattr(torch, options.dtype)
+    sizes = {"device": options.device, "dtype": dtype, "repeats": options.repeats}
+    rows = [
+        bench_reduce(parse(spec), options.frames, options.dim, **sizes) for spec in _watched(options.stages, "bench")
+    ]
+    for row in rows:
+        print(
+            f"{row['stages']}: {row['reduce_s']:.3f} s for {row['frames']} x 729 x {row['dim']} {row['dtype']} on "
+            f"{row['device']}, {row['ratio']:.2f} x the limit of {row['limit_s']:.3f} s; "
+            f"{row['memory_ratio']:.2f} x the features in memory on top; "
+            f"{row['tokens_kept']} of {row['tokens_full']} tokens kept"
+        )
+    return {"rows": rows}, 0
+
+
+def _growth(options: argparse.Namespace) -> Result:
+    from ..benchmarks.growth import AXES, bench_growth, plot_growth
+    from ..stages.chain import parse
+
+    _at_least_one(options.repeats)
+    curves = [
+        bench_growth(parse(options.stages), axis, repeats=options.repeats) for axis in _watched(tuple(AXES), "bench")
+    ]
+    for curve in curves:
+        points = ", ".join(f"{x:g}: {y:.4f} s" for x, y in zip(curve["x"], curve["seconds"], strict=True))
+        print(f"{curve['axis']}: time grows with exponent {curve['exponent']:.2f} ({points})")
+    if options.plot:
+        plot_growth(curves, options.plot)
+        print(f"Drawn to {options.plot}")
+    return {"stages": options.stages, "curves": curves}, 0
+
+
+def _importance(options: argparse.Namespace) -> Result:
+    from transformers.utils import logging
+
+    from ..benchmarks.importance import bench_importance
+
+    logging.disable_progress_bar()
+    _at_least_one(options.frames, options.repeats)
+    check_device(options.device)
+    row = bench_importance(options.tower, options.frames, device=options.device, repeats=options.repeats)
+    print(
+        f"{row['tower']}, {row['frames']} frames on {row['device']}: {row['captured_s']:.3f} s with importance, "
+        f"{row['ratio']:.3f} x the {row['plain_s']:.3f} s without; {row['extra_bytes'] / 2**20:.0f} MiB on top for "
+        "32 frames of 729 tokens at once"
+    )
+    return row, 0
+
+
+def _stream(options: argparse.Namespace) -> Result:
+    from transformers.utils import logging
+
+    from ..benchmarks.streams import bench_stream
+    from ..stages.chain import parse
+
+    logging.disable_progress_bar()
+    _at_least_one(*options.frames)
+    result = bench_stream(parse(options.stages), options.frames, model=options.model)
+    for row in result["rows"]:
+        print(
+            f"{row['frames']} frames: {row['seconds']:.1f} s, peak {row['peak_bytes'] / 2**20:.0f} MiB, "
+            f"{row['peak_ratio']:.2f} x the shortest; {row['tokens_kept']} of {row['tokens_full']} tokens kept"
+        )
+    print(f"Time grows with exponent {result['exponent']:.2f}")
+    return result, 0
+
+
+def _prefill(options: argparse.Namespace) -> Result:
+    import torch
+
+    from ..benchmarks.prefill import bench_prefill
+
+    _at_least_one(options.tokens, options.repeats)
+    check_device(options.device)
+    rows = bench_prefill(
+        options.shape,
+        options.tokens,
+        device=options.device,
+        dtype=getattr(torch, options.dtype),
+        repeats=options.repeats,
+    )
+    for row in rows:
+        print(
+            f"{row['tokens']} tokens: {row['seconds']:.2f} s, {row['speedup']:.1f} x faster; operations promise "
+            f"{row['ideal']:.1f} x ({row['reached']:.0%} reached), the papers' estimate {row['paper']:.1f} x; "
+            f"{row['extra_bytes'] / 2**20:.0f} MiB on top of the weights"
+        )
+    return {"rows": rows}, 0
+
+
+def _watched(items: Any, label: str) -> Any:
+    return tqdm(items, desc=label, file=sys.stderr, leave=False, disable=None)
+
+
+def _at_least_one(*numbers: int) -> None:
+    if min(numbers) < 1:
+        raise InputError("Frames, dim and repeats start at 1; give positive numbers.")
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that PyTorch cannot use here."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"Device {device!r} is not available here; leave --device out, or give cpu.") from error

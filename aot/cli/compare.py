@@ -1,0 +1,110 @@
+"""``aot compare``: variants side by side from the command line, full tokens first."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..files import make_folder
+from .options import (
+    check_before_work,
+    encode,
+    generation,
+    tell_of_shapes,
+    variant_options,
+    video_options,
+)
+
+if TYPE_CHECKING:
+    from ..comparison.compare import Row
+
+Result = tuple[dict[str, Any], int]
+
+
+def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add ``compare`` to a command's parser.
+
+    Args:
+        verb: makes the parser of one command.
+    """
+    parser = verb(verbs, "compare", _compare, "variants side by side, full tokens first")
+    parser.add_argument("--pictures", type=Path, help="folder to write a token map of every variant to")
+    parser.add_argument("--out", type=Path, help="folder to write the table (Markdown, CSV, PNG) and the curve to")
+    parser.add_argument(
+        "--cache", type=Path, help="folder that keeps what was measured: the same command goes on where it was stopped"
+    )
+    video_options(parser)
+    variant_options(parser)
+
+
+def _compare(options: argparse.Namespace) -> Result:
+    from ..comparison.compare import compare
+    from ..comparison.sweep import cells, variants
+    from ..comparison.table import terminal
+    from ..pictures import save_png, token_map
+    from ..stages.chain import FULL, is_fixed
+
+    settings = generation(options)
+    check_before_work(options, *options.retention)
+    chains = [spec for spec in options.stages if spec != FULL]
+    pipelines = variants(chains, options.retention)
+    for folder in (options.pictures, options.out):
+        if folder:
+            make_folder(folder)
+    vllm, frames, tokens = encode(options, *pipelines)
+    kept = cells(vllm, tokens, options.question, settings, options.cache) if options.cache else None
+    rows: list[Row] = []
+    refused: list[str] = []
+    told: list[dict[str, Any]] = []
+    with tqdm(total=len(pipelines), desc="compare", file=sys.stderr, leave=False, disable=None) as bar:
+        watch = {"on_row": bar.set_postfix_str, "on_refused": refused.append}
+        by_name = {pipeline.name: pipeline for pipeline in pipelines}
+        for row in compare(vllm, tokens, options.question, pipelines, settings, **watch, kept=kept):
+            bar.update()
+            rows.append(row)
+            told.append(row.to_dict())
+            if options.pictures:
+                name = row.name.replace(" ", "-").replace(":", "-").replace("+", "-") + ".png"
+                columns = math.ceil(math.sqrt(frames.count))
+                reduced = by_name[row.name](tokens) if row.tokens is None else row.tokens
+                save_png(token_map(reduced, frames, columns=columns), options.pictures / name)
+                told[-1]["picture"] = name
+    if len(rows) == 1 and refused:
+        raise InputError(refused[0])
+    print(terminal(rows))
+    for said in refused:
+        print(f"Left out: {said}")
+    fixed = [spec for spec in chains if is_fixed(spec)]
+    if fixed:
+        print(f"{', '.join(fixed)}: what it keeps follows from its own settings, not from --retention.")
+    if options.pictures:
+        print(f"Token maps in {options.pictures}: {', '.join(each['picture'] for each in told)}")
+    if options.out:
+        print(f"Tables and curve in {options.out}: {', '.join(_write(rows, refused, options.stages, options.out))}")
+    tell_of_shapes(vllm.name)
+    result = {"clip": frames.source, "question": options.question, "model": vllm.name, "rows": told}
+    return {**result, "frames": frames.count}, 0
+
+
+def _write(rows: Sequence[Row], refused: Sequence[str], chains: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """Write the table in its forms, and the curve; the files' names."""
+    from ..comparison.sweep import curve
+    from ..comparison.table import as_csv, as_markdown, picture, with_refusals
+    from ..files import whole
+    from ..pictures import save_png
+
+    texts = {"table.md": with_refusals(as_markdown(rows), refused), "table.csv": as_csv(rows)}
+    for name, text in texts.items():
+        with whole(folder / name) as path:
+            path.write_text(text, encoding="utf-8", newline="")
+    images = {"table.png": picture(rows, refused), "curve.png": curve(rows, chains, refused)}
+    for name, image in images.items():
+        save_png(image, folder / name)
+    return (*texts, *images)

@@ -1,0 +1,32 @@
+"""``aot doctor``: what works here and what does not, on a page."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+DESCRIPTION = "what works here and what does not, and why: a page to put into a bug report"
+
+
+def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add ``doctor`` to a command's parser."""
+    verb(verbs, "doctor", _doctor, DESCRIPTION)
+
+
+def _doctor(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from .examination import as_dict, examine
+
+    found = examine()
+    width = max(len(name) for section in found.facts.values() for name in section)
+    for section, facts in found.facts.items():
+        print(section)
+        for name, text in facts.items():
+            print(f"  {name:{width}}  {text}")
+    print("works here")
+    width = max(len(check.name) for check in found.checks)
+    for check in found.checks:
+        mark = "yes" if check.works else "NO " if check.needed else "no "
+        print(f"  {mark}  {check.name:{width}}  {check.text}")
+    print("All that the main job needs works." if found.healthy else "What is marked NO has to be mended first.")
+    return as_dict(found), 0 if found.healthy else 1

@@ -1,0 +1,192 @@
+"""``aot eval SET``: the evaluation from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..evaluation.encodings import Encodings
+    from ..evaluation.questions import QuestionSet
+    from ..evaluation.records import Records
+    from ..evaluation.runner import Variant
+    from ..models.base import VideoLLM
+
+Load = Callable[[argparse.Namespace], Any]
+Result = tuple[dict[str, Any], int]
+
+DESCRIPTION = (
+    "ask a question set with all tokens and with reduced ones: accuracy, differences, time, as tables and a curve; "
+    "stopped, the same command goes on where it was"
+)
+_TOLD = (
+    "data",
+    "split",
+    "seed",
+    "limit",
+    "each",
+    "frames",
+    "model",
+    "dtype",
+    "device",
+    "stages",
+    "retention",
+    "against",
+)
+"""The options that decide a result, as a report's command line tells them."""
+
+
+def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser], load: Load) -> argparse.ArgumentParser:
+    """Add ``eval`` to a command's parser; the options of model and variants are left to the caller.
+
+    Args:
+        verb: makes the parser of one command.
+        load: makes the model from the options.
+    """
+    parser = verb(verbs, "eval", partial(_eval, load), DESCRIPTION)
+    parser.add_argument("set", metavar="SET", help="shapes, mvbench, videomme, egoschema or longvideobench")
+    set_options(parser)
+    parser.add_argument("--against", metavar="NAME", help="variant to compare with; the first paper preset if left out")
+    parser.add_argument("--out", type=Path, help="folder of the results, added to by later runs; eval-SET if left out")
+    keep = parser.add_mutually_exclusive_group()
+    keep.add_argument("--cache", type=Path, help="folder that keeps the encodings; OUT/encodings if left out")
+    keep.add_argument("--no-cache", action="store_true", help="keep no encodings: stages added later encode again")
+    parser.epilog = "Full tokens are always asked; the stage 'blind' asks without any."
+    return parser
+
+
+def set_options(parser: argparse.ArgumentParser) -> None:
+    """Add which of a set's clips and questions are taken, and how many frames of a clip."""
+    parser.add_argument("--data", type=Path, help="folder of a published set, in its published layout")
+    parser.add_argument("--split", help="of the set, its usual one if left out; of shapes train, dev, test or any")
+    parser.add_argument("--seed", type=int, help="of shapes: where in the split its clips begin")
+    parser.add_argument("--limit", type=int, help="clips of shapes; questions of a published set, over all families")
+    parser.add_argument("--each", type=int, help="questions of a family asked of each clip of shapes; 1 if left out")
+    parser.add_argument("--frames", type=int, default=16, help="of each clip, evenly spread")
+
+
+def _eval(load: Load, options: argparse.Namespace) -> Result:
+    from ..evaluation.encodings import Encodings, fingerprint
+    from ..evaluation.records import Records
+    from ..evaluation.report import CSV, CURVE, JSON, TABLE, overview, tabulate, write_report
+    from ..evaluation.runner import by_clip, settings
+    from ..evaluation.summary import summarise
+
+    chosen = chosen_variants(options)
+    names = [variant.name for variant in chosen]
+    questions = questions_of(options)
+    clips = tuple(by_clip(questions.questions))
+    out = options.out or Path(f"eval-{options.set}")
+    vllm = load(options)
+    model = fingerprint(vllm)
+    about = settings(vllm, questions, options.frames, model)
+    records = Records(out, about)
+    if options.against and options.against not in {*names, *(record.variant for record in records)}:
+        raise InputError(f"--against {options.against!r} is no variant of this run; there are {', '.join(names)}.")
+    cache = None if options.no_cache else options.cache or out / "encodings"
+    encodings = Encodings(vllm, questions, options.frames, cache, model=model)
+    _evaluate(vllm, questions, chosen, records, encodings)
+    summary = summarise(questions.questions, records, first=names, against=options.against)
+    size = encodings.size(clips)
+    told = {"set": questions.name, "command": _command(options), "date": datetime.date.today().isoformat()}
+    result = write_report(summary, {**about, "identity": about["set"], **told, "encodings_bytes": size}, out)
+    print(tabulate(*overview(summary)), end="")
+    print(f"Results in {out}: {', '.join((TABLE, CSV, JSON, CURVE, *_submissions(questions, records, out)))}")
+    if cache:
+        print(f"{size / 2**20:.0f} MiB of encodings are kept in {cache} for stages added later; delete them at will.")
+    return result, 0
+
+
+def chosen_variants(options: argparse.Namespace) -> list[Variant]:
+    """The variants that the options name, full tokens first."""
+    from ..evaluation.runner import variants
+    from ..stages.budget import require_retention
+
+    for retention in options.retention:
+        require_retention(retention)
+    return variants(options.stages, options.retention)
+
+
+def questions_of(options: argparse.Namespace) -> QuestionSet:
+    """The questions that the options of :func:`set_options` name.
+
+    Raises:
+        InputError: no such set, or options it does not know.
+    """
+    from ..evaluation import open_set
+
+    if options.frames < 1:
+        raise InputError(f"{options.frames} frames; give 1 or more.")
+    return open_set(
+        options.set,
+        folder=options.data,
+        split=options.split,
+        seed=options.seed,
+        limit=options.limit,
+        frames=options.frames,
+        each=options.each,
+    )
+
+
+def _evaluate(
+    vllm: VideoLLM, questions: QuestionSet, chosen: Sequence[Variant], records: Records, encodings: Encodings
+) -> None:
+    """Evaluate with a bar on standard error; whoever stops it is told how to go on."""
+    from ..evaluation.runner import by_clip, evaluate
+
+    wanted = [(clip, variant.name) for clip in by_clip(questions.questions) for variant in chosen]
+    done = sum(each in records for each in wanted)
+    with tqdm(total=len(wanted), initial=done, desc="eval", file=sys.stderr, leave=False, disable=None) as bar:
+
+        def on_record(variant: str) -> None:
+            bar.set_postfix_str(variant, refresh=False)
+            bar.update()
+
+        try:
+            evaluate(vllm, questions, chosen, records, encodings, on_record=on_record)
+        except KeyboardInterrupt:
+            print(f"What was answered is in {records.folder}; the same command goes on from there.", file=sys.stderr)
+            raise
+
+
+def _submissions(questions: QuestionSet, records: Records, out: Path) -> list[str]:
+    """Names of the files for EgoSchema's server, one a variant, written where the whole of that set was asked."""
+    from ..evaluation.published import PublishedSet, write_submission
+
+    if not isinstance(questions, PublishedSet) or questions.name != "egoschema":
+        return []
+    said: dict[str, dict[str, str]] = {}
+    for record in records:
+        said.setdefault(record.variant, {}).update(record.said)
+    whole = {name: each for name, each in said.items() if len(each) == len(questions.questions)}
+    names = {name: f"submission-{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.json" for name in whole}
+    for name, file in names.items():
+        write_submission(questions, whole[name], out / file)
+    return list(names.values())
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command line that gives these results again, without the folders it wrote to."""
+    words = ["aot", "eval", options.set]
+    for name in _TOLD:
+        value = getattr(options, name)
+        if value is None or (name in ("dtype", "model") and value in ("auto", "embedded")):
+            continue
+        parts = [",".join(f"{each:g}" for each in value)] if name == "retention" else _words(value)
+        words += [f"--{name}", *parts]
+    return shlex.join(words)
+
+
+def _words(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]

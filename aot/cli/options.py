@@ -1,0 +1,169 @@
+"""What commands share that take a video, a model and stages: their options, and the work before the question."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from ..answering.presets import OWN, split, worded
+from . import bench as commands
+
+if TYPE_CHECKING:
+    from ..answering.session import Generation
+    from ..models import VideoLLM
+    from ..stages import Stage
+    from ..stages.chain import Pipeline
+    from ..tokens.video_tokens import VideoTokens
+    from ..video.frames import Frames, Sampling
+
+CHAIN = "stages joined by +, each NAME or NAME:key=value,key=value, or a preset ('aot stages' lists them)"
+
+
+def video_options(parser: argparse.ArgumentParser) -> None:
+    """Add a video, a question, the model, and how to answer."""
+    parser.add_argument("video", type=Path, help="any video file")
+    parser.add_argument("question", help="what you want to know about it")
+    parser.add_argument("--frames", type=int, default=16, help="frames, evenly spread over the video")
+    parser.add_argument("--start", type=float, default=0.0, help="seconds")
+    parser.add_argument("--end", type=float, help="seconds")
+    model_options(parser)
+    parser.add_argument("--max-new-tokens", type=int, default=64, help="longest answer, in LLM tokens")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument("--top-p", type=float, default=1.0, help="probability mass to sample from")
+    parser.add_argument("--seed", type=int, default=0, help="of the sampling")
+
+
+def model_options(parser: argparse.ArgumentParser) -> None:
+    """Add which model, and how it is loaded."""
+    parser.add_argument("--model", default="embedded", help="'embedded' or a model folder")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--device", default=None, help="cpu, cuda, ...; the GPU where there is one")
+    parser.add_argument("--attention", default="sdpa", help="sdpa, eager or flash_attention_2")
+    parser.add_argument("--quantization", default="none", help="none, 8-bit or 4-bit (needs bitsandbytes)")
+
+
+def variant_options(parser: argparse.ArgumentParser) -> None:
+    """Add stages, and retentions for each of them."""
+    parser.add_argument(
+        "--retention", type=_ratios, default=(0.25, 0.1), metavar="R,...", help="each stage is run at each of them"
+    )
+    parser.add_argument("--stages", nargs="+", default=["aot"], help=CHAIN)
+
+
+def _ratios(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers; write 0.25,0.1") from error
+
+
+def encode(options: argparse.Namespace, *pipelines: Pipeline) -> tuple[VideoLLM, Frames, VideoTokens]:
+    """The model, the frames and their tokens, with a bar for each piece of long work.
+
+    What the pipelines can refuse by the size of the video alone, they refuse before it is encoded.
+    """
+    from ..video.frames import load_video
+
+    frames = load_video(options.video, _sampling(options))
+    vllm = load(options)
+    for pipeline in pipelines:
+        for stage in pipeline.stages:
+            stage.steps(vllm.layout(frames), vllm.timestamps(frames))
+    with Bar("encode") as bar:
+        return vllm, frames, vllm.encode(frames, on_progress=bar)
+
+
+def stream(options: argparse.Namespace, stages: Sequence[Stage]) -> tuple[VideoLLM, str, VideoTokens]:
+    """The model, the video's name and its reduced tokens, none of it ever decoded or encoded whole."""
+    from ..streaming import stream as streamed
+    from ..video.frames import open_video
+
+    frames = open_video(options.video, _sampling(options))
+    vllm = load(options)
+    with Bar("stream") as bar:
+        return vllm, frames.source, streamed(vllm, frames, stages, bar)
+
+
+def _sampling(options: argparse.Namespace) -> Sampling:
+    from ..video.frames import Sampling
+
+    return Sampling(frames=options.frames, start=options.start, end=options.end)
+
+
+def load(options: argparse.Namespace) -> VideoLLM:
+    """The model the options name, with a bar."""
+    from transformers.utils import logging
+
+    from ..models import load as load_model
+
+    logging.disable_progress_bar()
+    with Bar("model") as bar:
+        return load_model(
+            options.model,
+            dtype=options.dtype,
+            device=_device(options.device),
+            attention=options.attention,
+            quantization=options.quantization,
+            on_progress=bar,
+        )
+
+
+def _device(asked: str | None) -> str:
+    import torch
+
+    if asked is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    commands.check_device(asked)
+    return asked
+
+
+def generation(options: argparse.Namespace) -> Generation:
+    """How answers are generated."""
+    from ..answering.answer import Generation
+
+    return Generation(options.max_new_tokens, options.temperature, options.top_p, options.seed)
+
+
+def tell_of_shapes(model: str) -> None:
+    """Say what the embedded model's answers are worth."""
+    from ..models import EMBEDDED
+
+    if model == EMBEDDED:
+        print("The embedded model was taught drawn shapes: of footage its answers say little.", file=sys.stderr)
+
+
+def check_before_work(options: argparse.Namespace, *retentions: float | None) -> None:
+    """Refuse what no encoding could mend."""
+    from ..stages.budget import require_retention
+
+    for question in split(options.question, getattr(options, "a_line_each", False)):
+        worded(getattr(options, "preset", OWN), question, ())
+    for retention in retentions:
+        if retention is not None:
+            require_retention(retention)
+
+
+class Bar:
+    """A progress bar on standard error for work that reports (done, total); nothing is drawn until it does."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = tqdm(total=total, desc=self._label, file=sys.stderr, leave=False, disable=None)
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

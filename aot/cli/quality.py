@@ -1,0 +1,107 @@
+"""``aot quality``: what stages keep of videos, read off W and the features; no question is asked."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from ..errors import InputError
+from .evaluate import Load, Result, questions_of, set_options
+
+if TYPE_CHECKING:
+    from ..models.base import VideoLLM
+    from ..tokens.quality import Figures
+    from ..tokens.video_tokens import VideoTokens
+
+HEAD = ("variant", "tokens", "cells read", "mass over", "effective rank", "error", "frames a token")
+
+DESCRIPTION = (
+    "what stages keep of a video, or of a question set's clips in the mean: share of the cells that are in some token, "
+    "share that the mass kept is spread over, effective rank of the tokens, error of rebuilding the grid from them, "
+    "frames that a token speaks for"
+)
+
+
+def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser], load: Load) -> argparse.ArgumentParser:
+    """Add ``quality`` to a command's parser; the options of model and variants are left to the caller.
+
+    Args:
+        verb: makes the parser of one command.
+        load: makes the model from the options.
+    """
+    parser = verb(verbs, "quality", partial(_quality, load), DESCRIPTION)
+    parser.add_argument("set", metavar="VIDEO|SET", help="any video file, or a question set as of aot eval")
+    set_options(parser)
+    parser.add_argument("--cache", type=Path, help="folder that keeps a set's encodings, as aot eval's; none otherwise")
+    return parser
+
+
+def _quality(load: Load, options: argparse.Namespace) -> Result:
+    from ..comparison.sweep import variants
+    from ..evaluation.report import tabulate
+    from ..stages.chain import FULL
+    from ..tokens.quality import figures
+
+    pipelines = variants([spec for spec in options.stages if spec != FULL], options.retention)
+    vllm = load(options)
+    found: dict[str, list[Figures]] = {pipeline.name: [] for pipeline in pipelines}
+    refused: dict[str, str] = {}
+    clips = 0
+    for tokens in _videos(vllm, options):
+        clips += 1
+        for pipeline in pipelines:
+            try:
+                found[pipeline.name].append(figures(pipeline(tokens), tokens))
+            except InputError as error:
+                refused.setdefault(pipeline.name, str(error))
+    rows = {name: _mean(each) for name, each in found.items() if each and name not in refused}
+    if not rows:
+        raise InputError(next(iter(refused.values())))
+    print(tabulate(HEAD, [_cells(name, row) for name, row in rows.items()]), end="")
+    for name, reason in refused.items():
+        print(f"Left out: {name}: {reason}")
+    return {"of": str(options.set), "clips": clips, "rows": rows, "refused": refused}, 0
+
+
+def _videos(vllm: VideoLLM, options: argparse.Namespace) -> Iterator[VideoTokens]:
+    """The full tokens of every clip, with a bar."""
+    from ..evaluation import SHAPES
+    from ..evaluation.encodings import Encodings, fingerprint
+    from ..evaluation.published import SETS
+    from ..evaluation.runner import by_clip
+    from ..video.frames import Sampling, load_video
+
+    if Path(options.set).is_file():
+        yield vllm.encode(load_video(Path(options.set), Sampling(frames=options.frames)))
+        return
+    sets = SHAPES, *SETS
+    if options.set not in sets:
+        known = ", ".join(sets)
+        raise InputError(f"there is no file {options.set}: check its name and folder, or give a set: {known}.")
+    questions = questions_of(options)
+    encodings = Encodings(vllm, questions, options.frames, options.cache, model=fingerprint(vllm))
+    clips = by_clip(questions.questions)
+    for clip in tqdm(clips, desc="quality", file=sys.stderr, leave=False, disable=None):
+        yield encodings.of(clip)
+
+
+def _mean(every: list[Figures]) -> dict[str, float | None]:
+    """Every figure's mean over the clips; None where a clip has none."""
+    means: dict[str, float | None] = {}
+    for item in dataclasses.fields(every[0]):
+        values = [getattr(each, item.name) for each in every]
+        means[item.name] = None if None in values else statistics.fmean(values)
+    return means
+
+
+def _cells(name: str, row: dict[str, float | None]) -> list[str]:
+    forms = {"tokens": ".0f", "cells": ".1%", "spread": ".1%", "rank": ".0f", "error": ".3f", "frames": ".2f"}
+    return [name, *("-" if row[key] is None else format(row[key], form) for key, form in forms.items())]

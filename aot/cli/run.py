@@ -1,0 +1,62 @@
+"""What `aot run` does: says what a workflow file needs, runs it, and reports what its nodes show."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ...nodes import NODES
+from ...nodes.comfy import directories
+from ...nodes.workflow import core
+from ...nodes.workflow.graph import load_workflow, to_graph
+from ...nodes.workflow.requirements import require
+from ...nodes.workflow.runner import Event, Result, override, registry, run
+from ..answering.answer import Answer
+
+
+def command(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]:
+    """Run a file with this pack's nodes, print what it needs and what they show, and report it all.
+
+    Args:
+        base: holds the folders input, output and temp.
+
+    Raises:
+        InputError: something the workflow needs is not there, or as :func:`run` does.
+    """
+    with directories(base), tqdm(desc="run", file=sys.stderr, leave=False, disable=None) as bar:
+
+        def on_event(event: Event) -> None:
+            bar.total = event.total
+            bar.set_postfix_str(event.node.title)
+            if event.result:
+                bar.update()
+
+        graph = override(to_graph(load_workflow(path), registry((*NODES, *core.NODES))), overrides)
+        needed = require(graph, path.name)
+        for need in needed:
+            print(f"needs {need.kind} {need.name}")
+        results = run(graph, (), on_event)
+    shown = [_report(result, graph.classes[result.node.type]) for result in results.values()]
+    for entry in shown:
+        lines = (*entry["text"], *entry["images"], *entry["files"])
+        print(f"{entry['title']} ({entry['seconds']:.2f} s)", *lines, sep="\n    ")
+        print(*entry["tables"], sep="\n", end="")
+    values = [value for result in results.values() for output in result.outputs for value in output]
+    answers = [value.to_dict() for value in values if isinstance(value, Answer)]
+    listed = [{"kind": need.kind, "name": need.name} for need in needed]
+    return {"workflow": path.name, "needs": listed, "nodes": shown, "answers": answers}
+
+
+def _report(result: Result, kind: type) -> dict[str, Any]:
+    images = [f"{image['type']}/{image['filename']}" for image in result.ui.get("images", ())]
+    text = [line for part in result.ui.get("text", ()) for line in str(part).splitlines()]
+    node = result.node
+    about = {"id": node.id, "type": node.type, "title": node.title, "seconds": result.seconds}
+    files = [f"output/{name}" for name in result.ui.get("aot_file", ())]
+    named = zip(kind.GET_SCHEMA().outputs, result.outputs, strict=True)
+    tables = [value for output, values in named if output.display_name == "markdown" for value in values]
+    return {**about, "text": text, "images": images, "files": files, "tables": tables}

@@ -1,0 +1,69 @@
+"""``aot shapes SEED``: one clip of Shapes to look at, its questions with their answers, and what a model says."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..comparison.text_table import aligned
+from ..errors import InputError
+from .evaluate import Load, Result, chosen_variants
+
+if TYPE_CHECKING:
+    from ..evaluation.records import Record
+    from ..evaluation.shapes_set import ShapesSet
+
+DESCRIPTION = "one clip of Shapes: its questions, the truth, and with --ask what the model says, full and reduced"
+
+
+def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser], load: Load) -> argparse.ArgumentParser:
+    """Add ``shapes`` to a command's parser; the options of model and variants are left to the caller."""
+    parser = verb(verbs, "shapes", partial(_shapes, load), DESCRIPTION)
+    parser.add_argument("seed", type=int, help="any; those of the test split begin at 2000000")
+    parser.add_argument("--frames", type=int, default=16, help="that the clip has, 4 or more")
+    parser.add_argument("--mp4", type=Path, metavar="FILE", help="write the clip here")
+    parser.add_argument("--ask", action="store_true", help="ask the model, full tokens first")
+    return parser
+
+
+def _shapes(load: Load, options: argparse.Namespace) -> Result:
+    from ..evaluation.clip_file import write_mp4
+    from ..evaluation.shapes_set import shapes_set
+
+    if options.seed < 0:
+        raise InputError(f"Seed {options.seed}; seeds begin at 0.")
+    clip = shapes_set("any", clips=1, seed=options.seed, frames=options.frames)
+    rows = [{"family": q.family, "question": q.text, "truth": q.answer} for q in clip.questions]
+    records = _ask(load, options, clip) if options.ask else []
+    if options.mp4:
+        write_mp4(clip.scene(str(options.seed)).frames(), options.mp4)
+    for record in records:
+        for row, question in zip(rows, clip.questions, strict=True):
+            said, right = record.said[question.id], bool(record.scores[question.id])
+            row[record.variant] = {"said": said, "right": right, "tokens": record.tokens_kept}
+    names = [record.variant for record in records]
+    cells = [[row["question"], row["truth"], *(_cell(row[name]) for name in names)] for row in rows]
+    print(aligned(("question", "truth", *names), cells))
+    for record in records:
+        right = sum(map(bool, record.scores.values()))
+        print(f"{record.variant}: {right} of {len(rows)} right, {record.tokens_kept} tokens")
+    if options.mp4:
+        print(f"The clip is in {options.mp4}")
+    return {"seed": options.seed, "frames": options.frames, "rows": rows}, 0
+
+
+def _ask(load: Load, options: argparse.Namespace, clip: ShapesSet) -> list[Record]:
+    from ..evaluation.runner import ask
+
+    chosen = chosen_variants(options)
+    vllm = load(options)
+    tokens = vllm.encode(clip.frames(str(options.seed), options.frames))
+    return [ask(vllm, clip, clip.questions, variant, tokens) for variant in chosen]
+
+
+def _cell(reply: dict[str, Any]) -> str:
+    """What was said, an x before it where it is wrong."""
+    return f"{'  ' if reply['right'] else 'x '}{reply['said'] or '(empty)'}"

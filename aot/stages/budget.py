@@ -1,0 +1,89 @@
+"""Retention to exact token counts, and the sharing of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..errors import InputError
+from ..tokens.layout import Layout
+
+
+def require_retention(retention: float) -> None:
+    """Refuse a share that is not above 0 and at most 1."""
+    if not 0 < retention <= 1:
+        raise InputError(
+            f"Retention {retention:g} is not above 0 and at most 1; give the share of the language grid to keep, "
+            "0.1 for a tenth."
+        )
+
+
+def require_tokens(tokens: int) -> None:
+    """Refuse a count of tokens below 1."""
+    if tokens < 1:
+        raise InputError(f"{tokens} tokens leave nothing to read; give 1 or more.")
+
+
+def wanted(title: str, retention: float, tokens: int, layout: Layout, least: int, most: int, remedy: str = "") -> int:
+    """Language-grid tokens to keep of a video: ``tokens``, or ``round(retention x frames x cells)`` where that is 0.
+
+    Args:
+        title: whose budget it is, for errors.
+        least, most: what can be met.
+        remedy: what else would help, to end the error with.
+
+    Raises:
+        InputError: the budget is outside that range.
+    """
+    full = layout.frames * layout.language_cells
+    total = tokens or round(retention * full)
+    if not least <= total <= most:
+        given = f"{tokens} tokens" if tokens else f"retention {retention:g} ({total} tokens)"
+        raise InputError(
+            f"{title}: {given} of a video of {layout.frames} frames and {full} language-grid tokens cannot be met; "
+            f"give {least} to {most} tokens, retention {_up(least / full)} to {_down(most / full)}{remedy}."
+        )
+    return total
+
+
+def split_evenly(total: int, parts: int) -> tuple[int, ...]:
+    """``total`` in ``parts`` whole shares that differ by at most one, spread over the sequence."""
+    return tuple((i + 1) * total // parts - i * total // parts for i in range(parts))
+
+
+def split_by(weights: Sequence[int], total: int) -> tuple[int, ...]:
+    """``total`` in whole shares proportional to ``weights``, none above its weight; total is at most their sum."""
+    whole = max(1, sum(weights))
+    shares, before, so_far = [], 0, 0
+    for weight in weights:
+        so_far += weight
+        reached = so_far * total // whole
+        shares.append(reached - before)
+        before = reached
+    return tuple(shares)
+
+
+def fill_levels(capacities: Sequence[int], total: int) -> tuple[int, ...]:
+    """``total`` poured over vessels as evenly as their capacities allow; total is at most the capacities' sum.
+
+    Vessels rise together, and full ones drop out; what does not make a whole level is spread evenly over those
+    that are still open.
+    """
+    shares = [0] * len(capacities)
+    left = total
+    while left:
+        free = [i for i, capacity in enumerate(capacities) if shares[i] < capacity]
+        level = min(left // len(free), min(capacities[i] - shares[i] for i in free))
+        rise = (level,) * len(free) if level else split_evenly(left, len(free))
+        for i, by in zip(free, rise, strict=True):
+            shares[i] += by
+        left -= sum(rise)
+    return tuple(shares)
+
+
+def _up(share: float) -> str:
+    return f"{math.ceil(share * 1e4) / 1e4:g}"
+
+
+def _down(share: float) -> str:
+    return f"{math.floor(share * 1e4) / 1e4:g}"

@@ -1,0 +1,278 @@
+"""Phase II of AOT: each clip's first frame speaks for the frames behind it.
+
+The keyframe's tokens are anchors. In every following frame, tokens that no anchor clearly explains stay as
+they are (distinct); the rest are transported into the anchors, which meet the next frame updated.
+
+Source: AOT (CVPR 2026), section 3.4, as released by its authors; the exact budget is this project's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ....errors import InputError
+from ....tokens.factors import Blocks, Picked
+from ....tokens.video_tokens import Layout, Role, VideoTokens
+from ....transport.costs import COSINE_LIMIT
+from ....transport.solvers import Solver
+from ...base import Part, Reduction, option
+from ...budget import fill_levels, split_by, wanted
+from .clip_transport import Clips, Rules, Walk, below_quantile, lowest, lowest_of_each, walk
+from .settings import ClipStage, TransportStage, shared
+
+
+class Decided(NamedTuple):
+    """What becomes of a video's clips, as :func:`emit` takes it."""
+
+    clips: Clips
+    walk: Walk
+    originals: Tensor
+    distinct: Tensor
+    updated: Tensor
+
+
+@dataclass(frozen=True)
+class InterFrame(TransportStage, ClipStage):
+    """Keep each clip's keyframe and what is new in the frames behind it; transport the rest into it."""
+
+    name = "inter"
+    title = "Inter-Frame Keyframe OT"
+    node_id = "AOTInterFrame"
+    settling = ("keep_ratio",)
+    source = "AOT, CVPR 2026, phase II"
+
+    clip_length: int = shared("clip_length")
+    keep_ratio: float = option(
+        0.3,
+        "Share of each following frame's tokens kept as distinct: those the keyframe explains least. "
+        "Not used where a retention is given.",
+        low=0,
+        high=1,
+        step=0.05,
+    )
+    scaling: float = shared("scaling")
+    eps: float = shared("eps")
+    time_scale: float = option(
+        1.5,
+        "Sigma of the time factor 1 - exp(-dt^2 / (2 sigma^2)) on the cost, in frames.",
+        low=0.01,
+        high=1e4,
+        step=0.1,
+    )
+    max_iterations: int = shared("max_iterations")
+    retention: float = option(
+        0.0,
+        "Share of the video's language grid to keep, met to the token: keyframes get their share of it, and distinct "
+        "tokens are then ranked over the whole video. 0 keeps the keep ratio of every frame, as the authors "
+        "released it.",
+        low=0,
+        high=1,
+        step=0.01,
+    )
+    keep_tokens: int = shared("keep_tokens")
+    keyframe_share: float = shared("keyframe_share")
+    clips: str = shared("clips")
+    cut_times: str = shared("cut_times")
+    solver: str = shared("solver")
+    aggregation: str = shared("aggregation")
+    ranking: str = shared("ranking")
+    order: str = shared("order")
+    repeat: bool = shared("repeat")
+    cut_similarity: float = shared("cut_similarity")
+    cut_lowest: int = shared("cut_lowest")
+    metric: str = shared("metric")
+    spatial_weight: float = option(
+        0.0,
+        "Weight of the distance on the grid (sides of length 1) in the cost; the authors use none here.",
+        low=0,
+        high=100,
+        step=0.1,
+        advanced=True,
+    )
+    marginals: str = shared("marginals")
+    tolerance: float = shared("tolerance")
+    relaxation: float = shared("relaxation")
+    mass: float = shared("mass")
+
+    @property
+    def exact(self) -> bool:
+        """Whether a budget is met to the token, over the whole video."""
+        return bool(self.retention or self.keep_tokens)
+
+    def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
+        """A clip at a time, unless the video is ranked as a whole or cut by what it shows."""
+        return None if self.exact else self.cut(timestamps)
+
+    def build(self, tokens: VideoTokens, part: Part) -> Reduction:
+        """Rows picked from the tokens and from one block of updated anchors a clip."""
+        return emit(tokens, *self._decided(tokens), self.order, rows_end=self.exact)
+
+    def explained(self, tokens: VideoTokens) -> Tensor:
+        """(K,) float64 q: how clearly the best anchor explains each given token; infinite where not asked."""
+        clips, result, *_ = self._decided(tokens.to_language_grid())
+        q = result.q.new_full((int(clips.valid.sum()),), torch.inf)
+        return q.index_copy_(0, clips.token[clips.valid], result.q[clips.valid])
+
+    def _decided(self, tokens: VideoTokens) -> Decided:
+        lengths = self.cut(tokens.timestamps) or self.cut_by_content(frame_means(tokens))
+        clips = Clips.cut(tokens, lengths)
+        rules = Rules(
+            self.cost(COSINE_LIMIT), self._solver, self.marginal, self.scaling, self.aggregation, self.time_scale
+        )
+        return self._on_budget(tokens, clips, rules) if self.exact else self._as_released(clips, rules)
+
+    @property
+    def _solver(self) -> Solver:
+        """A frame is a problem here, as released, whatever other clips do."""
+        solver = self.transport
+        return dataclasses.replace(solver, name="early") if solver.looks_at_the_batch else solver
+
+    def _as_released(self, clips: Clips, rules: Rules) -> Decided:
+        anchors = clips.valid[:, 0]
+        sources = _behind_keyframes(clips.valid)
+        result = walk(clips, anchors, sources, rules, lambda q, step: below_quantile(q, self.keep_ratio))
+        originals = anchors & ~clips.updated[:, None] if not self.repeat else anchors
+        return Decided(clips, result, originals, result.distinct, anchors & clips.updated[:, None])
+
+    def _on_budget(self, tokens: VideoTokens, clips: Clips, rules: Rules) -> Decided:
+        cells, updated = clips.cells, clips.updated
+        following = _behind_keyframes(cells)
+        copies = 1 + (updated & self.repeat).long()
+        room = (copies * cells[:, 0].sum(1)).tolist()
+        candidates = int(following.sum())
+        if not min(room):
+            raise InputError(
+                f"{self.title}: the keyframe of clip {room.index(0) + 1} of {len(room)} has no token left; "
+                "keep at least one token a frame in the stage before."
+            )
+        most = min(tokens.tokens_full, sum(room) + candidates)
+        remedy = ", or change what the stage before keeps, or the clips"
+        total = wanted(self.title, self.retention, self.keep_tokens, tokens.layout, len(room), most, remedy)
+        quota = torch.tensor(share_keyframes(total, self.keyframe_share, room, candidates), device=cells.device)
+        number = (quota + copies - 1) // copies
+        ranked = clips.importance[:, 0].masked_fill(~cells[:, 0], -torch.inf)
+        anchors = _best(ranked, number)
+        originals = _best(ranked, torch.where(updated & self.repeat, quota - number, number * ~updated))
+        left = total - int(quota.sum())
+        sources = cells.clone()
+        sources[:, 0] &= ~anchors & updated[:, None]
+        distinct = self._distinct(clips, anchors, sources, following, rules, left)
+        result = walk(clips, anchors, sources, rules, lambda q, step: distinct[:, step])
+        return Decided(clips, result, originals, distinct, anchors & updated[:, None])
+
+    def _distinct(
+        self, clips: Clips, anchors: Tensor, sources: Tensor, following: Tensor, rules: Rules, count: int
+    ) -> Tensor:
+        """(C, L, S) bool: the ``count`` tokens that a first walk finds explained least."""
+        candidates = int(following.sum())
+        ratio = count / max(1, candidates)
+        q = walk(clips, anchors, sources, rules, lambda q, step: below_quantile(q, ratio)).q
+        q = q.masked_fill(~following, torch.inf)
+        if self.ranking == "video":
+            return lowest(q, count)
+        by_frame = q.flatten(0, 1)
+        counts = split_by(following.flatten(0, 1).sum(1).tolist(), count)
+        return lowest_of_each(by_frame, torch.tensor(counts, device=q.device)).reshape(q.shape)
+
+
+def share_keyframes(total: int, share: float, room: Sequence[int], candidates: int) -> tuple[int, ...]:
+    """How many tokens of a budget each clip's keyframe gets, as they were and updated together.
+
+    Keyframes take ``share`` of it, more where there are not enough candidates to fill the rest, and every clip at
+    least one; among clips it is poured as evenly as their room allows.
+
+    Args:
+        total: of the budget, at least a token a clip, at most all room and candidates.
+        room: the most tokens each keyframe can give.
+        candidates: tokens of the other frames.
+    """
+    least = max(len(room), total - candidates)
+    keyframes = min(max(round(share * total), least), total, sum(room))
+    return fill_levels(room, keyframes)
+
+
+def frame_means(tokens: VideoTokens) -> Tensor:
+    """(T, D) the mean of each frame's tokens, newlines left out; zero where a frame has none."""
+    cells = tokens.role != int(Role.NEWLINE)
+    frame = tokens.frame[cells].to(tokens.features.device)
+    sums = torch.zeros(tokens.layout.frames, tokens.features.shape[1], dtype=tokens.lengths.dtype, device=frame.device)
+    sums.index_add_(0, frame, tokens.features[cells.to(frame.device)].to(sums))
+    return sums / frame.bincount(minlength=tokens.layout.frames).clamp(min=1)[:, None]
+
+
+def emit(
+    tokens: VideoTokens,
+    clips: Clips,
+    result: Walk,
+    originals: Tensor,
+    distinct: Tensor,
+    updated: Tensor,
+    order: str,
+    *,
+    rows_end: bool = False,
+) -> Reduction:
+    """The tokens a walk leaves, clip by clip.
+
+    Args:
+        originals: (C, S) bool, keyframe tokens given as they were.
+        distinct: (C, L, S) bool.
+        updated: (C, S) bool, anchors given as they became.
+        order: "released" (keyframe, distinct, updated) or "time" (frame, row, column, an updated token behind its
+            original).
+        rows_end: newlines took no part: each follows its row wherever the row gives a token.
+    """
+    weights, rows = result.weights(clips, updated)
+    merged = (updated.flatten().cumsum(0) - 1).reshape(updated.shape) + len(tokens.place)
+    taken = distinct.clone()
+    taken[:, 0] = originals
+    again = torch.zeros_like(taken)
+    again[:, 0] = updated
+    index = torch.stack((clips.token, torch.where(again, merged[:, None], clips.token)), 3)
+    picked = torch.stack((taken, again), 3)
+    if rows_end:
+        picked = picked | torch.stack([_row_ends(clips, group) for group in (taken, again)], 3)
+    role = torch.full_like(index, int(Role.DISTINCT))
+    role[:, 0, :, 0] = int(Role.KEYFRAME)
+    role[..., 1] = int(Role.MERGED)
+    role[clips.newline] = int(Role.NEWLINE)
+    origin = clips.token[..., None].expand_as(index)
+    flat = _in_order(picked, order)
+    chosen, origins, roles = (_in_order(each, order)[flat] for each in (index, origin, role))
+    return Reduction(
+        factor=Picked(chosen, Blocks(weights, rows, clips.sizes)),
+        place=tokens.place[origins.cpu()],
+        role=roles.cpu().to(torch.uint8),
+    )
+
+
+def _in_order(values: Tensor, order: str) -> Tensor:
+    """(C, L, S, 2), as they were and updated, to (C, ...) in the order they are given."""
+    if order == "time":
+        return values.flatten(1)
+    return torch.cat((values[..., 0].flatten(1), values[..., 1].flatten(1)), 1)
+
+
+def _row_ends(clips: Clips, picked: Tensor) -> Tensor:
+    """(C, L, S) bool: the newlines of rows that a picked token stands in."""
+    height = int(clips.row.max()) + 1
+    given = torch.zeros(*picked.shape[:2], height, dtype=torch.long, device=picked.device)
+    given.scatter_add_(2, clips.row, picked.long())
+    return clips.newline & (given.gather(2, clips.row) > 0)
+
+
+def _best(ranked: Tensor, counts: Tensor) -> Tensor:
+    """(C, S) bool: the ``counts[c]`` highest of each row, earlier ones first among equals."""
+    return lowest_of_each(-ranked, counts)
+
+
+def _behind_keyframes(tokens: Tensor) -> Tensor:
+    """(C, L, S) bool: those tokens that are not their clip's keyframe's."""
+    behind = tokens.clone()
+    behind[:, 0] = False
+    return behind

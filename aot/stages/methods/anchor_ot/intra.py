@@ -1,0 +1,358 @@
+"""Phase I of AOT: token anchors in every frame, and the other tokens transported into them.
+
+Anchors are the cells that receive most attention, locally (per window, shallow layer) and globally (deep
+layer). The frame's other tokens are carried to them by optimal transport on feature and place, then the
+frame is pooled to the language grid and the cells that anchors cover are kept. All of it is one W a frame,
+composed before features are touched.
+
+Source: AOT (CVPR 2026), sections 3.2 and 3.3, as released by its authors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ....errors import InputError
+from ....tokens.factors import pad
+from ....tokens.layout import pool_and_newlines
+from ....tokens.video_tokens import Blocks, Layout, Role, VideoTokens
+from ....transport.costs import Cost, Points, distances, unit_places
+from ....transport.solvers import Solver
+from ...base import Part, Reduction, option
+from ...budget import split_evenly
+from .settings import TransportStage, shared
+
+CHOICES = ("attention", "random")
+
+COVERED = 0.5
+"""A language-grid cell is kept where the pooled anchor mask reaches this."""
+
+ROUNDING = 1e-9
+"""Slack of that comparison, far above float64 rounding and far below one cell's share."""
+
+
+@dataclass(frozen=True)
+class IntraFrame(TransportStage):
+    """Keep the cells of each frame that local and global anchors cover; transport the rest into them."""
+
+    name = "intra"
+    title = "Intra-Frame Anchor OT"
+    node_id = "AOTIntraFrame"
+    settling = ("budget",)
+    source = "AOT, CVPR 2026, phase I"
+    language_grid = False
+
+    budget: int = option(
+        126,
+        "Anchors per frame on the encoder's grid. The paper's LLaVA-OneVision counts for 10, 15, 20 and 25 % "
+        "are 126, 144, 196 and 205. Not used where a retention is given.",
+        low=1,
+        high=1_000_000,
+    )
+    global_ratio: float = option(
+        0.5,
+        "Share of the anchors chosen over the whole frame by deep attention; the others are chosen window by "
+        "window by shallow attention.",
+        low=0,
+        high=1,
+        step=0.05,
+    )
+    scaling: float = shared("scaling")
+    eps: float = shared("eps")
+    spatial_weight: float = option(
+        0.5, "Weight of the distance on the grid (sides of length 1) in the cost.", low=0, high=100, step=0.1
+    )
+    nearest_blend: float = option(
+        0.1,
+        "Aggregation released: share of the plain nearest-anchor mean blended into the transported anchor.",
+        low=0,
+        high=1,
+        step=0.05,
+    )
+    window: int = option(
+        9,
+        "Side of the windows that local anchors are chosen in, in cells; where the grid is no multiple of it they are "
+        "a little larger, and a smaller grid is one window.",
+        low=1,
+        high=256,
+    )
+    max_iterations: int = shared("max_iterations")
+    retention: float = option(
+        0.0,
+        "Share of the language grid to keep, met to the token in every frame. 0 keeps what the anchor budget "
+        "covers, as the authors released it.",
+        low=0,
+        high=1,
+        step=0.01,
+    )
+
+    keep_tokens: int = shared("keep_tokens")
+    solver: str = shared("solver")
+    aggregation: str = shared("aggregation")
+    metric: str = shared("metric")
+    marginals: str = shared("marginals")
+    tolerance: float = shared("tolerance")
+    relaxation: float = shared("relaxation")
+    mass: float = shared("mass")
+    choice: str = option(
+        "attention",
+        "What anchors are chosen by: the attention they receive, or random, to see what the choice is worth.",
+        choices=CHOICES,
+        advanced=True,
+    )
+    random_seed: int = option(0, "Choice random: which random anchors.", low=0, high=2**32 - 1, advanced=True)
+
+    def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
+        """A frame at a time, unless the solver looks at all of them together."""
+        return None if self.transport.looks_at_the_batch else (1,) * layout.frames
+
+    def build(self, tokens: VideoTokens, part: Part) -> Reduction:
+        """One block a frame: (kept language-grid cells and newlines) x (encoder cells and newlines)."""
+        layout = tokens.layout
+        if tokens.pooled:
+            done = tokens.history[-1].name if tokens.history else "an earlier stage"
+            raise InputError(
+                f"{self.title} chooses anchors on the encoder's grid, which {done} has already reduced to "
+                f"{tokens.tokens_kept} tokens; put it directly behind Encode Video."
+            )
+        counts = self.counts(layout, part)
+        anchors = self._anchor_count(layout, counts)
+        shallow, deep = (attention.to(tokens.features.device) for attention in (tokens.shallow, tokens.deep))
+        by = (shallow, deep) if self.choice == "attention" else self._random(layout, part, deep)
+        mask = select_anchors(*by, anchors, self.global_ratio, self.window, layout.grid)
+        if not bool(mask.any()):
+            raise InputError(
+                f"{self.title}: a budget of {anchors} anchors gives none to any {self.window}x{self.window} window; "
+                "raise the budget or the global ratio."
+            )
+        by_frame = (layout.frames, layout.sources)
+        frames = Points(
+            tokens.features.reshape(*by_frame, -1)[:, : layout.cells],
+            tokens.lengths.reshape(by_frame)[:, : layout.cells],
+        )
+        merged = anchor_weights(
+            frames,
+            mask,
+            layout.grid,
+            self.cost(),
+            self.transport,
+            mass=self.marginal(deep, ~mask) + self.marginal(deep, mask),
+            scaling=self.scaling,
+            aggregation=self.aggregation,
+            nearest_blend=self.nearest_blend,
+        )
+        pooling = pool_and_newlines(layout).to(mask.device)
+        covered = mask.double() @ pooling[:, : layout.cells].T
+        if counts is None:
+            keep = covered >= COVERED - ROUNDING
+        else:
+            keep = _most_covered(covered, by[1], pooling[:, : layout.cells], counts)
+        places = layout.language_places().to(mask.device)
+        newline = places[:, 1] == layout.language_grid[1]
+        return _compose(merged, mask, keep | newline, pooling.to(merged), places, newline, layout)
+
+    def _random(self, layout: Layout, part: Part, like: Tensor) -> tuple[Tensor, Tensor]:
+        """In place of the attention received, (T, N) twice: numbers that depend on the seed and the frame only."""
+        drawn = [
+            np.random.default_rng((self.random_seed, part.first + frame)).random((2, layout.cells))
+            for frame in range(layout.frames)
+        ]
+        shallow, deep = torch.from_numpy(np.stack(drawn, 1)).to(like)
+        return shallow, deep
+
+    def _anchor_count(self, layout: Layout, counts: tuple[int, ...] | None) -> int:
+        most = layout.cells - 1
+        if counts is None:
+            if self.budget > most:
+                raise InputError(
+                    f"{self.title}: a budget of {self.budget} anchors is above what a {layout.grid[0]}x"
+                    f"{layout.grid[1]} grid allows; give 1 to {most}."
+                )
+            return self.budget
+        return max(1, min(most, round(max(counts) * layout.cells / layout.language_cells)))
+
+
+def select_anchors(
+    shallow: Tensor,
+    deep: Tensor,
+    budget: int,
+    global_ratio: float = 0.5,
+    window: int = 9,
+    grid: tuple[int, int] = (27, 27),
+) -> Tensor:
+    """Phase 0: the cells that receive most attention, window by window and then over the frame.
+
+    ``local = int(budget (1 - global_ratio))`` anchors are shared by the non-overlapping windows, by shallow
+    importance; the other ``budget - local`` are the best of what is left by deep importance. Cells beyond
+    the last whole window take no part in the local choice.
+
+    Args:
+        shallow, deep: (T, N) attention received, N = H x W.
+        budget: anchors a frame.
+
+    Returns:
+        (T, N) bool. As released, ``local`` is rounded down to a multiple of the windows, so a frame may have
+        fewer anchors than the budget.
+    """
+    frames, cells = shallow.shape
+    windows = window_cells(grid, window).to(shallow.device)
+    local = int(budget * (1 - global_ratio))
+    each = min(local // len(windows), int((windows >= 0).sum(1).min()))
+    mask = torch.zeros(frames, cells, dtype=torch.bool, device=shallow.device)
+    if each:
+        scores = shallow[:, windows.clamp(min=0)].masked_fill(windows < 0, -torch.inf)
+        best = _top(scores, each)
+        mask.scatter_(1, windows.expand(frames, -1, -1).gather(2, best).flatten(1), True)
+    left = deep.masked_fill(mask, -torch.inf)
+    return mask.scatter(1, _top(left, budget - local), True)
+
+
+def window_cells(grid: tuple[int, int], window: int) -> Tensor:
+    """(windows, n) long: the cells of each window in raster order, -1 behind those of the smaller ones.
+
+    The grid is cut into as many whole windows of side ``window`` as fit, at least one each way, and they share its
+    rows and columns evenly: where the sides are multiples of the window, as released.
+    """
+    counts = [max(1, side // window) for side in grid]
+    row, column = (
+        torch.arange(count).repeat_interleave(torch.tensor(split_evenly(side, count)))
+        for side, count in zip(grid, counts, strict=True)
+    )
+    owner = (row[:, None] * counts[1] + column).flatten()
+    sizes = tuple(owner.bincount().tolist())
+    cells = owner.sort(stable=True).indices
+    return pad(cells[:, None] + 1, sizes, max(sizes))[:, :, 0] - 1
+
+
+def anchor_weights(
+    frames: Points,
+    mask: Tensor,
+    grid: tuple[int, int],
+    cost: Cost,
+    solver: Solver,
+    *,
+    mass: Tensor,
+    scaling: float = 1.0,
+    aggregation: str = "released",
+    nearest_blend: float = 0.1,
+) -> Tensor:
+    """Phase I: each anchor as a weighted mean of its frame's tokens.
+
+    With the plan T, of total mass 1, and its shares p, anchor j becomes, by ``aggregation``,
+
+    - "released": ``(1 - b) (a_j + lambda sum_i T_ij x_i) / (1 + lambda sum_i T_ij)`` plus b times the mean of itself
+      and the tokens it is the nearest anchor of;
+    - "paper": the same with b = 0;
+    - "counts": ``(a_j + lambda sum_i p_ij x_i) / (1 + lambda sum_i p_ij)``, every token weighing as one.
+
+    Args:
+        frames: features (T, N, D) and lengths (T, N).
+        mask: (T, N) bool, the same number n of anchors in every frame.
+        mass: (T, N), each frame's anchors and its other tokens summing to 1 each.
+
+    Returns:
+        (T, n, N) row-stochastic, anchors in raster order; float64 for float64 features, float32 otherwise.
+    """
+    index = mask.nonzero()[:, 1].reshape(len(mask), -1)
+    plan, nearest = _solve(frames, mask, index, grid, cost, solver, mass, shares=aggregation == "counts")
+    blend = nearest_blend if aggregation == "released" else 0.0
+    transported = (1 - blend) / (1 + scaling * plan.sum(1))
+    weights = (plan.mT * (scaling * transported)[:, :, None]).contiguous()
+    if not blend:
+        return weights.scatter_add_(2, index[:, :, None], transported[:, :, None])
+    followers = torch.zeros_like(transported).scatter_add_(1, nearest.clamp(min=0), (nearest >= 0).to(transported))
+    gathered = blend / (1 + followers)
+    weights.scatter_add_(2, index[:, :, None], (transported + gathered)[:, :, None])
+    share = gathered.gather(1, nearest.clamp(min=0)) * (nearest >= 0)
+    return weights.scatter_add_(1, nearest.clamp(min=0)[:, None], share[:, None])
+
+
+def _solve(
+    frames: Points,
+    mask: Tensor,
+    index: Tensor,
+    grid: tuple[int, int],
+    cost: Cost,
+    solver: Solver,
+    mass: Tensor,
+    *,
+    shares: bool,
+) -> tuple[Tensor, Tensor]:
+    """The plan (T, N, n), or its shares, and each token's nearest anchor (T, N), -1 for the anchors themselves."""
+    features = _rows(frames.features, mask).reshape(*index.shape, -1)
+    apart = cost.features(frames, Points(features, frames.lengths.gather(1, index)), pool=frames)
+    del features  # with half-precision tokens it is larger than all that follows
+    nearest = apart.argmin(2).masked_fill(mask, -1)
+    apart.add_(grid_distances(grid, apart)[index].mT, alpha=cost.spatial_weight)
+    u = mass * ~mask
+    plan = solver.solve(apart, u, mass.gather(1, index), largest=cost.largest).plan
+    return (solver.shares(plan, u) if shares else plan), nearest
+
+
+def _rows(features: Tensor, mask: Tensor) -> Tensor:
+    """(T, N, D) and (T, N) bool to the rows under the mask, without a copy of the others."""
+    if features.is_contiguous():
+        return features.flatten(0, 1).index_select(0, mask.flatten().nonzero()[:, 0])
+    return features[mask]
+
+
+def grid_distances(grid: tuple[int, int], like: Tensor) -> Tensor:
+    """(N, N) Euclidean distances between cells of a grid whose sides have length 1, in ``like``'s dtype."""
+    places = unit_places(torch.cartesian_prod(*(torch.arange(side) for side in grid)), grid)
+    return distances(places, places).to(like)
+
+
+def _top(scores: Tensor, count: int) -> Tensor:
+    """Indices of the ``count`` highest scores of the last axis; of equal ones, the earlier cell's first."""
+    return scores.sort(dim=-1, descending=True, stable=True).indices[..., :count]
+
+
+def _most_covered(covered: Tensor, deep: Tensor, pooling: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """(T, L) bool with exactly ``counts[t]`` cells: most covered by anchors first, then by deep attention."""
+    by_importance = (deep.to(pooling) @ pooling.T).sort(dim=1, descending=True, stable=True).indices
+    steps = (covered / ROUNDING).round()
+    ordered = steps.gather(1, by_importance).sort(dim=1, descending=True, stable=True).indices
+    ranked = by_importance.gather(1, ordered)
+    chosen = (
+        torch.arange(covered.shape[1], device=covered.device) < torch.tensor(counts, device=covered.device)[:, None]
+    )
+    return torch.zeros_like(chosen).scatter(1, ranked, chosen)
+
+
+def _compose(
+    merged: Tensor,
+    mask: Tensor,
+    keep: Tensor,
+    pooling: Tensor,
+    places: Tensor,
+    newline: Tensor,
+    layout: Layout,
+) -> Reduction:
+    """Anchor weights, pooling and the choice of cells as one block a frame.
+
+    Args:
+        merged: (T, n, N); mask: (T, N); keep: (T, L) bool over pooled tokens, newlines among them.
+        pooling: (L, N + newlines); places: (L, 2); newline: (L,) bool.
+    """
+    frames, cells = layout.frames, layout.cells
+    counts = keep.sum(1)
+    most = int(counts.max())
+    chosen = keep.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
+    weights = pooling[chosen]
+    index = mask.nonzero()[:, 1].reshape(frames, -1)
+    share = weights.gather(2, index[:, None, :].expand(-1, most, -1))
+    weights[:, :, :cells].masked_fill_(mask[:, None, :], 0)
+    weights[:, :, :cells].baddbmm_(share, merged)
+    weights.masked_fill_((torch.arange(most, device=counts.device) >= counts[:, None])[:, :, None], 0)
+    rows = tuple(counts.tolist())
+    frame, place = keep.nonzero(as_tuple=True)
+    role = torch.where(newline[place], int(Role.NEWLINE), int(Role.KEPT)).to(torch.uint8)
+    return Reduction(
+        factor=Blocks(weights, rows, (layout.sources,) * frames),
+        place=torch.cat((frame[:, None], places[place]), 1).cpu(),
+        role=role.cpu(),
+    )

@@ -1,0 +1,1 @@
+"""What any method has to be better than."""

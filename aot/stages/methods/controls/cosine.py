@@ -1,0 +1,39 @@
+"""Merging by cosine: what AOT's transport is compared with.
+
+The paper's ablation puts plain merging in the place of optimal transport: a token goes whole to the token kept that
+it is most like, and a kept token is the mean of what has come to it.
+
+Source: AOT (CVPR 2026), the ablation without transport.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ....tokens.video_tokens import Layout, VideoTokens
+from ...base import Part, Reduction, Stage, share_kept, tokens_kept
+from ...toolkit.frame_tokens import Held
+
+
+@dataclass(frozen=True)
+class CosineMerge(Stage):
+    """Keep the most important tokens of each frame; merge every other token into the one of highest cosine."""
+
+    name = "cosine"
+    title = "Cosine Merge"
+    node_id = "AOTCosineMerge"
+    source = "a control; AOT, CVPR 2026, compares with merging by cosine"
+
+    retention: float = share_kept(0.25)
+    keep_tokens: int = tokens_kept()
+
+    def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
+        """A frame at a time."""
+        return (1,) * layout.frames
+
+    def build(self, tokens: VideoTokens, part: Part) -> Reduction:
+        """The kept tokens in the order they were given, each with those that joined it."""
+        held = Held.of(tokens)
+        return held.merged(held.best(held.spread(tokens.importance), held.shares(self, part)))

@@ -1,0 +1,76 @@
+"""Tokens at even steps in space and time: sampling that looks at nothing, as a control."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ....tokens.video_tokens import Layout, VideoTokens
+from ...base import Part, Reduction, Stage, option, share_kept, tokens_kept
+from ...budget import split_evenly, wanted
+from ...toolkit.language_grid import Grid
+
+
+@dataclass(frozen=True)
+class UniformGrid(Stage):
+    """Keep cells at even steps over each frame's grid and over time, drop all others."""
+
+    name = "uniform"
+    title = "Uniform Grid"
+    node_id = "AOTUniformGrid"
+    source = "a control"
+
+    retention: float = share_kept(0.25)
+    keep_tokens: int = tokens_kept()
+    frame_step: int = option(
+        1, "Keep cells of every n-th frame only, the first among them: 2 halves the frames.", low=1, high=4096
+    )
+
+    def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
+        """A frame at a time."""
+        return (1,) * layout.frames
+
+    def build(self, tokens: VideoTokens, part: Part) -> Reduction:
+        """The kept cells frame by frame in raster order."""
+        grid, layout = Grid.of(self.title, tokens), tokens.layout
+        counts = self.frame_counts(dataclasses.replace(layout, frames=part.frames))
+        counts = counts[part.first : part.first + layout.frames]
+        cells = {count: even_cells(count, layout.language_grid) for count in set(counts)}
+        place = [cells[count] + frame * layout.language_cells for frame, count in enumerate(counts)]
+        return grid.selection(torch.cat(place), newlines="held")
+
+    def frame_counts(self, video: Layout) -> tuple[int, ...]:
+        """Tokens of every frame of the whole video; fewer tokens than frames are one each, at even steps.
+
+        Raises:
+            InputError: the budget is above what the frames that are looked at have.
+        """
+        looked_at = range(0, video.frames, self.frame_step)
+        most = len(looked_at) * video.language_cells
+        total = wanted(self.title, self.retention, self.keep_tokens, video, 1, most)
+        shares = dict(zip(looked_at, split_evenly(total, len(looked_at)), strict=True))
+        return tuple(shares.get(frame, 0) for frame in range(video.frames))
+
+
+def even_cells(count: int, grid: tuple[int, int]) -> Tensor:
+    """(count,) long: cells spread as evenly as they go over an (h, w) grid, in raster order.
+
+    The number of rows makes steps down and across about equal; rows share the cells evenly, and each has its own in
+    the middle of as many equal parts.
+    """
+    if not count:
+        return torch.zeros(0, dtype=torch.long)
+    height, width = grid
+    rows = round((count * height / width) ** 0.5)
+    rows = min(max(rows, -(-count // width), 1), height, count)
+    y = torch.tensor(_middles(rows, height)).repeat_interleave(torch.tensor(split_evenly(count, rows)))
+    x = torch.tensor([column for share in split_evenly(count, rows) for column in _middles(share, width)])
+    return y * width + x
+
+
+def _middles(parts: int, side: int) -> list[int]:
+    """The cells in the middle of ``parts`` equal parts of a side."""
+    return [(2 * part + 1) * side // (2 * parts) for part in range(parts)]

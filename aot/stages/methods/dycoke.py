@@ -1,0 +1,113 @@
+"""DyCoke, stage 1: in groups of four frames, the cells that differ most from an earlier frame of the group.
+
+The first frame of a group stays whole. The second is compared with the first, the third with the first, the fourth
+with the third, cell by cell, and of each the least similar cells stay as they are. Nothing is merged, whatever the
+paper calls it: its authors drop what is similar.
+
+Source: DyCoke (CVPR 2025), the part before the LLM; its pruning of the KV cache is not part of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ...tokens.video_tokens import Layout, VideoTokens
+from ..base import Part, Reduction, Stage, option, share_kept, tokens_kept
+from ..budget import split_evenly, wanted
+from ..toolkit.language_grid import Grid
+
+GROUP = 4
+"""Frames that are compared with one another."""
+
+SHORTEST = 1e-8
+"""Shorter tokens count as this long in a cosine, so that a zero token has cosine 0."""
+
+
+@dataclass(frozen=True)
+class DyCoke(Stage):
+    """Of every four frames keep the first whole, and of the others the cells least like an earlier one's."""
+
+    name = "dycoke"
+    title = "DyCoke"
+    node_id = "AOTDyCoke"
+    settling = ("pruning_ratio",)
+    source = "DyCoke, CVPR 2025, stage 1"
+    presets: ClassVar[Mapping[str, str]] = MappingProxyType({"dycoke-paper": "dycoke:pruning_ratio=0.7"})
+
+    pruning_ratio: float = option(
+        0.7,
+        "Share of a pruned frame's cells to drop. At 32 frames 9 are whole and 23 pruned, so 0.7 leaves 49 % of the "
+        "video and 1 leaves 28 %. Not used where a retention is given.",
+        low=0,
+        high=1,
+        step=0.05,
+    )
+    retention: float = share_kept()
+    keep_tokens: int = tokens_kept()
+
+    def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
+        """A group at a time; a single frame behind the last group goes with it, as it may be lost altogether."""
+        groups, over = divmod(layout.frames, GROUP)
+        lengths = (GROUP,) * groups + ((over,) if over else ())
+        return (*lengths[:-2], GROUP + 1) if over == 1 and groups else lengths
+
+    def build(self, tokens: VideoTokens, part: Part) -> Reduction:
+        """Whole frames in raster order, pruned ones most changed cell first."""
+        grid = Grid.of(self.title, tokens)
+        first, cells = part.first, tokens.layout.language_cells
+        here = slice(first, first + tokens.layout.frames)
+        references = torch.tensor(references_of(part.frames)[here])
+        counts = torch.tensor(self.kept_of_each(tokens.layout, part.frames)[here])
+        order = torch.arange(cells).repeat(len(counts), 1)
+        pruned = (references >= 0).nonzero()[:, 0]
+        alike = similarity(grid.features, pruned, references[pruned] - first)
+        order[pruned] = alike.sort(dim=1, stable=True).indices.cpu()
+        place = order + cells * torch.arange(len(counts))[:, None]
+        return grid.selection(place[torch.arange(cells) < counts[:, None]], newlines="held")
+
+    def kept_of_each(self, layout: Layout, frames: int) -> tuple[int, ...]:
+        """Tokens kept of every frame of a video of so many; without a budget none of an odd last one, as released.
+
+        Raises:
+            InputError: a budget is under the whole frames, or above what there is.
+        """
+        cells = layout.language_cells
+        pruned = [reference >= 0 for reference in references_of(frames)]
+        if not (self.retention or self.keep_tokens):
+            kept = int((1 - self.pruning_ratio) * cells)
+            counts = [kept if each else cells for each in pruned]
+            if frames % 2 and frames > 1:
+                counts[-1] = 0
+            return tuple(counts)
+        video = dataclasses.replace(layout, frames=frames)
+        whole = (frames - sum(pruned)) * cells
+        total = wanted(self.title, self.retention, self.keep_tokens, video, whole, frames * cells)
+        shares = iter(split_evenly(total - whole, sum(pruned)))
+        return tuple(next(shares) if each else cells for each in pruned)
+
+
+def references_of(frames: int) -> tuple[int, ...]:
+    """The frame that each frame of a video of so many is compared with, -1 for those kept whole."""
+    return tuple(_reference(frame, frames) for frame in range(frames))
+
+
+def _reference(frame: int, frames: int) -> int:
+    """Odd frames go by the one before; a group's third by its first, unless it is one of the video's last two."""
+    if frame % 2:
+        return frame - 1
+    return frame - 2 if frame % GROUP == 2 and frame <= frames - 3 else -1
+
+
+def similarity(features: Tensor, frames: Tensor, references: Tensor) -> Tensor:
+    """(n, L) cosine of every cell of ``frames`` (n,) with the same cell of ``references`` (n,), of (T, L, D)."""
+    lengths = torch.linalg.vector_norm(features, dim=2).clamp(min=SHORTEST)
+    frames, references = frames.to(features.device), references.to(features.device)
+    product = (features[frames] * features[references]).sum(2)
+    return product / (lengths[frames] * lengths[references])

@@ -1,0 +1,233 @@
+"""PruneVid before the LLM: the video is cut into segments, and places that stay alike over one are merged over it.
+
+Then tokens that are alike are merged in space: a segment's merged places together, the others frame by frame. No
+token is dropped, and nothing says which matter: neither attention nor the question.
+
+Source: PruneVid (ACL 2025), its first stage, as its release runs it on PLLaVA's frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from ...tokens.video_tokens import VideoTokens
+from ..base import Part, Reduction, Stage, option, share_kept, tokens_kept
+from ..budget import wanted
+from ..toolkit.budget_search import counts_meeting, threshold_leaving
+from ..toolkit.dpc_knn import Groups, clustered
+from ..toolkit.language_grid import Grid
+
+NEIGHBOURS = 7
+"""Nearest neighbours that a density is told by."""
+
+SMALL = 14
+"""Groups of so many tokens, or fewer, are left as they are."""
+
+SHORTEST = 1e-12
+"""Shorter tokens count as this long where they are compared."""
+
+
+@dataclass(frozen=True)
+class PruneVid(Stage):
+    """Merge the places that stay alike over a segment of time, then tokens of a frame that are alike; drop none."""
+
+    name = "prunevid"
+    title = "PruneVid"
+    node_id = "AOTPruneVid"
+    settling = ("cluster_ratio",)
+    source = "PruneVid, ACL 2025, before the LLM"
+
+    similarity: float = option(
+        0.8,
+        "A place is static over a segment where the mean cosine between its tokens in all pairs of frames is above "
+        "this.",
+        low=-1,
+        high=1,
+        step=0.01,
+    )
+    segment_ratio: float = option(
+        0.25,
+        "Clusters of frames that segments are made from, as a share of the frames, rounded down.",
+        low=0,
+        high=1,
+        step=0.05,
+    )
+    cluster_ratio: float = option(
+        0.5,
+        "Clusters of a group of more than 14 tokens, as a share of it, rounded down. Not used where a retention is "
+        "given.",
+        low=0.067,
+        high=1,
+        step=0.05,
+    )
+    retention: float = share_kept()
+    keep_tokens: int = tokens_kept()
+
+    def build(self, tokens: VideoTokens, part: Part) -> Reduction:
+        """Of every segment its static clusters, then those of its frames; clusters with the best centre first."""
+        return self.reduction(tokens)
+
+    def reduction(self, tokens: VideoTokens, noise: Tensor | None = None) -> Reduction:
+        """What :meth:`build` gives, with noise on the densities of clustering where that is wanted.
+
+        Args:
+            noise: uniform in [0, 1): T for the frames, then one for each token of each group that is clustered.
+        """
+        grid = Grid.of(self.title, tokens)
+        features = grid.features
+        frames, device = len(features), features.device
+        lengths = self.segments(features.mean(1), None if noise is None else noise[:frames])
+        units = Units.of(self.static_places(grid, lengths), lengths)
+        counts, small = self.counts_and_small(grid, units.sizes)
+        large = units.sizes > small
+        member, cluster = large[units.group], large.repeat_interleave(counts)
+        place, row = torch.empty(len(cluster), dtype=torch.long), torch.empty(len(member), dtype=torch.long)
+        place[~cluster], row[~member] = units.cell[~member], (~cluster).nonzero()[:, 0]
+        if bool(large.any()):
+            groups = Groups(units.points(features), units.cell[member].to(device), tuple(units.sizes[large].tolist()))
+            drawn = None if noise is None else noise[frames:]
+            centre, owner = (found.cpu() for found in clustered(groups, counts[large].tolist(), NEIGHBOURS, drawn))
+            place[cluster], row[member] = units.cell[member][centre], cluster.nonzero()[:, 0][owner]
+        return grid.means(place, row[units.of_cell], torch.arange(len(units.of_cell)), newlines="held")
+
+    def segments(self, vectors: Tensor, noise: Tensor | None = None) -> tuple[int, ...]:
+        """Lengths of the segments of frames that (T, D) vectors are like.
+
+        Args:
+            noise: (T,) on the densities, uniform in [0, 1).
+        """
+        clusters = max(1, int(len(vectors) * self.segment_ratio))
+        _, label = clustered(Groups.even(vectors[None]), (clusters,), NEIGHBOURS, noise)
+        return tuple(len(list(run)) for _, run in groupby(contiguous(label.tolist())))
+
+    def static_places(self, grid: Grid, lengths: tuple[int, ...]) -> Tensor:
+        """(S, L) bool, the static places of each segment; fewer where a budget leaves more than merging them would.
+
+        Raises:
+            InputError: the budget is above what there is.
+        """
+        likeness = likeness_over(grid.features, lengths).cpu()
+        budget = self._budget(grid, 1)
+        if budget is None:
+            return likeness > self.similarity
+        repeats = torch.tensor(lengths) - 1
+
+        def left(above: float) -> int:
+            return grid.token.numel() - int(((likeness > above).sum(1) * repeats).sum())
+
+        return likeness > threshold_leaving(likeness, self.similarity, left, budget)
+
+    def counts_and_small(self, grid: Grid, sizes: Tensor) -> tuple[Tensor, int]:
+        """(G,) long, the tokens that groups of these sizes become, and the size up to which groups are left whole.
+
+        Raises:
+            InputError: a budget is under a token a group.
+        """
+        budget = self._budget(grid, int((sizes > 0).sum()))
+        if budget is None:
+            return counts_at(sizes, SMALL, self.cluster_ratio), SMALL
+        small = SMALL if int(counts_at(sizes, SMALL, 0).sum()) <= budget else 0
+        return counts_meeting(partial(counts_at, sizes, small), budget), small
+
+    def _budget(self, grid: Grid, least: int) -> int | None:
+        if not (self.retention or self.keep_tokens):
+            return None
+        return wanted(self.title, self.retention, self.keep_tokens, grid.tokens.layout, least, grid.token.numel())
+
+
+@dataclass(frozen=True)
+class Units:
+    """What is clustered in space: a segment's static places, merged over time, and its frames' other cells.
+
+    Of T frames of L cells, a segment's static places stand in its first frame and make one group, every frame's others
+    another; groups and units are in the order they are emitted.
+
+    Args:
+        static: (S, L) bool, and ``lengths``: frames of each segment.
+        cell: (U,) long, frame * L + cell where each unit stands.
+        group: (U,) long, 2 * frame for static units, one more for others; sizes: (2 T,) long, units of each.
+        of_cell: (T * L,) long, the unit that each cell is in.
+    """
+
+    static: Tensor
+    lengths: tuple[int, ...]
+    cell: Tensor
+    group: Tensor
+    sizes: Tensor
+    of_cell: Tensor
+
+    @classmethod
+    def of(cls, static: Tensor, lengths: tuple[int, ...]) -> Units:
+        """The units of segments with these static places and lengths."""
+        length = torch.tensor(lengths)
+        first = (length.cumsum(0) - length).repeat_interleave(length)
+        still = static.repeat_interleave(length, 0)
+        leads = first == torch.arange(len(still))
+        stands = torch.stack((still & leads[:, None], ~still), 1)
+        frame, kind, place = stands.nonzero(as_tuple=True)
+        number = stands.flatten().cumsum(0).sub(1).reshape(stands.shape)
+        return cls(
+            static,
+            lengths,
+            cell=frame * still.shape[1] + place,
+            group=2 * frame + kind,
+            sizes=stands.sum(2).flatten(),
+            of_cell=torch.where(still, number[first, 0], number[:, 1]).flatten(),
+        )
+
+    def points(self, features: Tensor) -> Tensor:
+        """(T, L, D) to (T * L, D): at each unit's cell its token, a static place's mean over its segment."""
+        points = features.flatten(0, 1).clone()
+        means = torch.stack([run.mean(0) for run in features.split(self.lengths)])
+        segment, place = (index.to(points.device) for index in self.static.nonzero(as_tuple=True))
+        points[self.cell[self.group % 2 == 0].to(points.device)] = means[segment, place]
+        return points
+
+
+def likeness_over(features: Tensor, lengths: Sequence[int]) -> Tensor:
+    """(T, L, D) to (S, L): the mean cosine of a place's tokens over all pairs of a segment's frames.
+
+    All products less one a frame, so that a token of zeros counts against its place; minus infinity where a segment
+    has one frame.
+    """
+    directions = features / torch.linalg.vector_norm(features, dim=2, keepdim=True).clamp(min=SHORTEST)
+    sums = torch.stack([run.sum(0) for run in directions.split(lengths)])
+    length = torch.tensor(lengths, device=features.device)[:, None]
+    likeness = (sums.square().sum(2) - length) / (length * (length - 1)).clamp(min=1)
+    return likeness.masked_fill(length == 1, -torch.inf)
+
+
+def contiguous(labels: Sequence[int]) -> list[int]:
+    """Labels of frames brought into stretches: every frame outside its label's longest ones goes to a neighbour.
+
+    A stretch that is shorter than its label's longest, or one frame long, is left without a label. From left to right
+    those stretches, as long as they are, then take the label of the longer neighbour, of equal ones the left; the left
+    one counts what it has taken. Where no label is left, all frames get one.
+    """
+    runs = [(label, len(list(run))) for label, run in groupby(labels)]
+    longest = {label: max(length for other, length in runs if other == label) for label, _ in runs}
+    sure = [label if length == longest[label] > 1 else None for label, length in runs for _ in range(length)]
+    pieces = [(label, len(list(run))) for label, run in groupby(sure)]
+    if all(label is None for label, _ in pieces):
+        return [0] * len(labels)
+    done: list[list[int]] = []
+    for at, (label, length) in enumerate(pieces):
+        if label is None:
+            after, right = pieces[at + 1] if at + 1 < len(pieces) else (None, 0)
+            label = after if not done or right > done[-1][1] else done[-1][0]
+        if done and done[-1][0] == label:
+            done[-1][1] += length
+        else:
+            done.append([label, length])
+    return [label for label, length in done for _ in range(length)]
+
+
+def counts_at(sizes: Tensor, small: int, ratio: float) -> Tensor:
+    """(G,) long: groups of at most ``small`` whole, of others their ratio rounded down, but one token at least."""
+    return torch.where(sizes <= small, sizes, (sizes.double() * ratio).floor().long().clamp(min=1))

@@ -1,0 +1,143 @@
+"""VidCom2: in every frame the tokens least like the middle of it and of the video, more of them in unusual frames.
+
+Tokens are compared by the half of their channels that varies least. Those furthest from their frame's mean and the
+video's stay as they are; a frame far from the video's mean may keep up to about twice its share.
+
+Source: Video Compression Commander (EMNLP 2025); met to the token as vLLM does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ...tokens.video_tokens import Layout, VideoTokens
+from ..base import Part, Reduction, Stage, option, share_kept, tokens_kept
+from ..budget import wanted
+from ..toolkit.language_grid import Grid, top_of_each
+
+WIDEST = 2.0
+HALVINGS = 4
+"""Similarity is a sum of Gaussians: of variance 2, and of half of that four times over."""
+
+TEMPERATURE = 0.01
+"""Of the softmax that shares tokens out among frames."""
+
+SHORTEST = 1e-12
+"""Shorter tokens count as this long where tokens are brought to length 1."""
+
+
+@dataclass(frozen=True)
+class VidCom2(Stage):
+    """Keep the tokens of each frame that are least like it and the video; unusual frames keep more."""
+
+    name = "vidcom2"
+    title = "VidCom2"
+    node_id = "AOTVidCom2"
+    settling = ("ratio",)
+    source = "Video Compression Commander, EMNLP 2025"
+    presets: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "vidcom2-10": "vidcom2:ratio=0.1",
+            "vidcom2-15": "vidcom2:ratio=0.15",
+            "vidcom2-20": "vidcom2:ratio=0.2",
+            "vidcom2-25": "vidcom2:ratio=0.25",
+        }
+    )
+
+    ratio: float = option(
+        0.25,
+        "Share of the language grid to keep on average, each frame's count rounded for itself as released. Not used "
+        "where a retention is given.",
+        low=0.001,
+        high=1,
+        step=0.01,
+    )
+    retention: float = share_kept()
+    keep_tokens: int = tokens_kept()
+
+    def build(self, tokens: VideoTokens, part: Part) -> Reduction:
+        """Kept cells in order of time, then raster; a frame's newlines, where there are any, behind them."""
+        grid = Grid.of(self.title, tokens)
+        ratio, total = self.ratio_and_total(tokens.layout)
+        likeness, frame_likeness = similarities(quiet_directions(grid.depths))
+        score = likeness + frame_likeness
+        keep = top_of_each(-score, counts_of(frame_shares(likeness, ratio), score.shape[1]))
+        keep = keep if total is None else brought_to(keep, score, total)
+        return grid.selection(keep.flatten().nonzero()[:, 0], newlines="after")
+
+    def ratio_and_total(self, layout: Layout) -> tuple[float, int | None]:
+        """The share that frames' shares average to, and the tokens to keep exactly; None where that is left open.
+
+        Raises:
+            InputError: a budget is under a token a frame, or above what there is.
+        """
+        if not (self.retention or self.keep_tokens):
+            return self.ratio, None
+        full = layout.frames * layout.language_cells
+        total = wanted(self.title, self.retention, self.keep_tokens, layout, layout.frames, full)
+        return (total / full if self.keep_tokens else self.retention), total
+
+
+def quiet_directions(depths: Sequence[Tensor]) -> Tensor:
+    """Tokens brought to length 1 over the half of all channels that varies least, (T, L, half).
+
+    Args:
+        depths: (T, L, D) each, side by side.
+    """
+    spread = [values.flatten(0, 1).var(0, correction=0) for values in depths]
+    every = torch.cat(spread)
+    quiet = torch.zeros_like(every, dtype=torch.bool)
+    quiet[every.sort(stable=True).indices[: len(every) // 2]] = True
+    chosen = quiet.split([len(each) for each in spread])
+    directions = torch.cat([values[:, :, each] for values, each in zip(depths, chosen, strict=True)], 2)
+    return directions / torch.linalg.vector_norm(directions, dim=2, keepdim=True).clamp(min=SHORTEST)
+
+
+def similarities(directions: Tensor) -> tuple[Tensor, Tensor]:
+    """(T, L, d) to the similarity of every token to the video's mean and to its frame's, (T, L) each, 0 to 5."""
+    return _similarity(directions, directions.mean((0, 1))), _similarity(directions, directions.mean(1, keepdim=True))
+
+
+def _similarity(directions: Tensor, centre: Tensor) -> Tensor:
+    gaussian = torch.exp((directions - centre).square().sum(2) / (-2 * WIDEST))
+    total = gaussian
+    for _ in range(HALVINGS):
+        gaussian = gaussian.square()
+        total = total + gaussian
+    return total
+
+
+def frame_shares(likeness: Tensor, ratio: float) -> Tensor:
+    """Share of its tokens that each frame may keep, (T,) float64: more where it is unlike the video.
+
+    Args:
+        likeness: (T, L) similarity of every token to the video's mean.
+        ratio: what the shares average to, none above 1.
+    """
+    bonus = torch.softmax(-likeness.double().mean(1) / TEMPERATURE, 0)
+    return (ratio * (1 + bonus - 1 / len(bonus))).clamp(max=1)
+
+
+def counts_of(shares: Tensor, cells: int) -> tuple[int, ...]:
+    """Tokens of each frame, at least one; halves are rounded to even."""
+    return tuple((shares * cells).round().clamp(min=1).long().tolist())
+
+
+def brought_to(keep: Tensor, score: Tensor, total: int) -> Tensor:
+    """``keep`` with exactly ``total`` cells: the most alike of those kept dropped, or the least alike others added.
+
+    Args:
+        keep: (T, L) bool. score: (T, L) similarity; over the whole video, so that a frame may lose all.
+        total: from 0 to T * L; of equal cells the earlier is dropped or added first.
+    """
+    flat, missing = keep.flatten().clone(), total - int(keep.sum())
+    open_to_change = (flat if missing < 0 else ~flat).nonzero()[:, 0]
+    ranked = score.flatten()[open_to_change].sort(descending=missing < 0, stable=True).indices
+    flat[open_to_change[ranked[: abs(missing)]]] = missing > 0
+    return flat.reshape(keep.shape)

@@ -1,0 +1,122 @@
+"""VisionZip, as ported to LLaVA-OneVision's and LLaVA-Video's frames by HoliTom's authors.
+
+In every frame the cells that receive most attention stay as they are. Of the others, cells at even steps are
+targets, and each remaining cell joins the target whose key is most like its own. A target is emitted as itself plus
+the mean of those that joined it: a sum of two means, stated here as the mean of both and a scale of 2 beside W.
+
+Source: VisionZip (CVPR 2025), the video port in HoliTom's release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from ...tokens.video_tokens import Extra, Layout, Role, VideoTokens
+from ..base import Part, Reduction, Stage, option, share_kept, tokens_kept
+from ..toolkit.language_grid import Grid, by_count, top, unit
+
+MERGES = ("released", "average")
+
+
+@dataclass(frozen=True)
+class VisionZip(Stage):
+    """Keep the cells of each frame that receive most attention; merge the others by their keys into a few."""
+
+    name = "visionzip"
+    title = "VisionZip"
+    node_id = "AOTVisionZip"
+    settling = ("tokens_per_frame",)
+    source = "VisionZip, CVPR 2025, LLaVA-OneVision port"
+    presets: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "visionzip-10": "visionzip:tokens_per_frame=20",
+            "visionzip-15": "visionzip:tokens_per_frame=30",
+            "visionzip-20": "visionzip:tokens_per_frame=40",
+            "visionzip-25": "visionzip:tokens_per_frame=50",
+        }
+    )
+
+    tokens_per_frame: int = option(
+        50,
+        "Tokens of every frame. The released counts for 10, 15, 20 and 25 % are 20, 30, 40 and 50. Not used where a "
+        "retention is given.",
+        low=1,
+        high=1_000_000,
+    )
+    dominant_ratio: float = option(
+        0.84375,
+        "Share of a frame's tokens that are kept as they are, rounded down; 54 of 64.",
+        low=0,
+        high=1,
+        step=0.01,
+    )
+    retention: float = share_kept()
+    keep_tokens: int = tokens_kept()
+    merge: str = option(
+        "released",
+        "What a target becomes: released adds the mean of those that joined it, which doubles its length; average "
+        "takes the mean of the two.",
+        choices=MERGES,
+    )
+
+    def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
+        """A frame at a time."""
+        return (1,) * layout.frames
+
+    def build(self, tokens: VideoTokens, part: Part) -> Reduction:
+        """Rows of a frame: its dominant cells in raster order, then its targets."""
+        grid = Grid.of(self.title, tokens)
+        cells = tokens.layout.language_cells
+        counts = self.counts(tokens.layout, part) or (self.tokens_per_frame,) * tokens.layout.frames
+        if max(counts) > cells:
+            raise InputError(f"{self.title}: {max(counts)} tokens of a frame of {cells}; give 1 to {cells}.")
+        attention, keys = grid.attention(Extra.LAST), grid.vectors(Extra.KEYS)
+        heads = torch.full((len(counts), max(counts)), -1, device=keys.device)
+        read, owner = heads.clone(), torch.zeros_like(attention, dtype=torch.long)
+        for frames, count in by_count(counts):
+            dominant = int(count * self.dominant_ratio)
+            found = zipped(attention[frames], keys[frames], dominant, count - dominant)
+            heads[frames, :count], read[frames, :count], owner[frames] = found
+        place, row = grid.rows(heads, owner)
+        joined = torch.bincount(row, minlength=len(place)) - 1
+        merged = joined > 0
+        is_head = place[row] == torch.arange(len(row), device=row.device)
+        share = 1 / joined.clamp(min=1).to(attention)[row]
+        weight = torch.where(merged[row], torch.where(is_head, 1, share) / 2, 1)
+        role = torch.where(merged, int(Role.MERGED), int(Role.KEPT)).to(torch.uint8)
+        scale = 1 + merged.to(weight) if self.merge == "released" else None
+        cell = torch.arange(len(row))
+        return grid.reduction(place, row, cell, weight, role, scale=scale, stand=grid.rows(read, owner)[0])
+
+
+def zipped(attention: Tensor, keys: Tensor, dominant: int, contextual: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The cells that stand for frames, and which of them each cell goes to.
+
+    Args:
+        attention: (T, L); keys: (T, L, d).
+        dominant, contextual: tokens of every frame, at least one of the second kind, at most L together.
+
+    Returns:
+        heads (T, dominant + contextual), the cells that tokens stand for: the dominant ones in raster order, then
+        the targets; read, the same shape, the cells by which the released code puts tokens between a frame's
+        newlines, where it labels its dominant tokens in order of attention; owner (T, L), the head of each cell.
+    """
+    frames, cells = attention.shape
+    ranked = top(attention, dominant)
+    others = torch.ones_like(attention, dtype=torch.bool).scatter_(1, ranked, False)
+    rest = others.nonzero()[:, 1].reshape(frames, cells - dominant)
+    step = (cells - dominant) // contextual
+    targets = rest[:, : contextual * step : step]
+    heads = torch.cat((ranked.sort(1).values, targets), 1)
+    directions = unit(keys)
+    chosen = directions.gather(1, targets[:, :, None].expand(-1, -1, keys.shape[2]))
+    owner = torch.bmm(directions, chosen.mT).argmax(2) + dominant
+    owner.scatter_(1, heads, torch.arange(heads.shape[1], device=heads.device).expand_as(heads))
+    return heads, torch.cat((ranked, targets), 1), owner

@@ -1,0 +1,77 @@
+"""VScan's first stage: cells that matter to the frame or to their window are kept, the others merged into them.
+
+The local scan takes the cells of every window that receive most attention at a shallow layer, the global scan the
+best of the rest at a deep one: chosen as AOT's anchors are. AOT carries the other tokens to those by transport; here
+each goes whole to the one it is most like.
+
+Source: VScan (TMLR 2026), its first stage; the second prunes inside the LLM and is not part of this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...tokens.video_tokens import Layout, VideoTokens
+from ..base import Part, Reduction, Stage, option, share_kept, tokens_kept
+from ..toolkit.language_grid import Grid, by_count, top_of_each
+from .anchor_ot.intra import select_anchors
+
+
+@dataclass(frozen=True)
+class VScan(Stage):
+    """Keep the cells of each frame that a global and a local scan find; merge each other cell into the likest."""
+
+    name = "vscan"
+    title = "VScan"
+    node_id = "AOTVScan"
+    source = "VScan, TMLR 2026, its first stage"
+
+    global_ratio: float = option(
+        0.5,
+        "Share of a frame's tokens chosen over the whole frame by deep attention; the others are chosen window by "
+        "window by shallow attention.",
+        low=0,
+        high=1,
+        step=0.05,
+    )
+    window: int = option(
+        4,
+        "Side of the windows of the local scan, in cells of the language grid; 4 cuts 14 x 14 and 13 x 13 into 3 x 3. "
+        "Where the grid is no multiple of it they are a little larger.",
+        low=1,
+        high=256,
+    )
+    retention: float = share_kept(0.25)
+    keep_tokens: int = tokens_kept()
+
+    def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
+        """A frame at a time."""
+        return (1,) * layout.frames
+
+    def build(self, tokens: VideoTokens, part: Part) -> Reduction:
+        """A frame's chosen cells in raster order, each with those that joined it."""
+        grid = Grid.of(self.title, tokens)
+        counts = self.shares(tokens.layout, part)
+        shallow, deep = grid.pooled(tokens.shallow), grid.deep
+        chosen = torch.empty_like(deep, dtype=torch.bool)
+        for frames, count in by_count(counts):
+            chosen[frames] = scan(
+                shallow[frames], deep[frames], count, self.global_ratio, self.window, tokens.layout.language_grid
+            )
+        return grid.merged(chosen, newlines="held")
+
+
+def scan(shallow: Tensor, deep: Tensor, count: int, global_ratio: float, window: int, grid: tuple[int, int]) -> Tensor:
+    """(T, L) bool: exactly ``count`` cells a frame by both scans.
+
+    What the windows' equal shares leave over of the local part goes to the global one.
+
+    Args:
+        shallow, deep: (T, L) attention received, L = h x w.
+    """
+    chosen = select_anchors(shallow, deep, count, global_ratio, window, grid)
+    missing = tuple((count - chosen.sum(1)).tolist())
+    return chosen | top_of_each(deep.masked_fill(chosen, -torch.inf), missing)

@@ -1,0 +1,62 @@
+"""Running a video's stages again from its history, for what a finished video does not carry."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from ..errors import InputError
+from ..tokens.quality import require_full
+from ..tokens.video_tokens import ENCODE, StageRecord, VideoTokens
+from . import Stage, stages
+
+
+class Step(NamedTuple):
+    """A stage that ran again: itself, its record when it first ran, what it was given, and what it gave."""
+
+    stage: Stage
+    record: StageRecord
+    given: VideoTokens
+    reduced: VideoTokens
+
+
+def replay(full: VideoTokens, tokens: VideoTokens) -> Iterator[Step]:
+    """Every stage in the history of ``tokens``, run again on what the encoder gave.
+
+    Args:
+        full: what the encoder gave, before any stage.
+        tokens: what the stages made of it.
+
+    Raises:
+        InputError: ``full`` is reduced or of another video, the history names a stage that is not here, or the
+            stages make other tokens of it now.
+    """
+    require_full(full, tokens)
+    now = full
+    for record in tokens.history:
+        if record.name == ENCODE:
+            continue
+        stage = _stage(record)
+        given, now = now, stage(now)
+        yield Step(stage, record, given, now)
+    same = now.to_language_grid()
+    pooled = tokens.to_language_grid()
+    if not (torch.equal(same.place, pooled.place) and torch.equal(same.role, pooled.role)):
+        raise InputError(
+            "The stages make other tokens of the full ones than those given; give the tokens they were made of, or "
+            "leave the full ones away."
+        )
+
+
+def _stage(record: StageRecord) -> Stage:
+    kind = stages().get(record.name)
+    known = {item.name for item in dataclasses.fields(kind)} if kind else set()
+    if kind is None or not known.issuperset(record.settings):
+        raise InputError(
+            f"The history's stage {record.name!r} cannot be run again with the settings recorded; leave the full "
+            "tokens away."
+        )
+    return kind(**record.settings)

@@ -1,0 +1,1 @@
+"""What methods have in common: the language grid, tokens of uneven frames, density clustering, budgets."""

@@ -1,0 +1,387 @@
+"""The factors W is made of: matrices over a video's tokens, each in the form that multiplies fastest.
+
+Entries are >= 0 and rows sum to 1 in all of them but :class:`Scale`, which states what a method adds beyond a mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .matmul import mix, working_dtype
+
+ENTRIES = 2048
+"""Entries of a :class:`Sparse` factor that are multiplied at one time."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A block-diagonal row-stochastic matrix: dense inside a block, a block per frame or per clip.
+
+    Block b maps the next ``cols[b]`` source tokens to the next ``rows[b]`` kept tokens, so both orders are
+    the concatenation of the blocks' own. Ragged blocks are padded with zeros.
+
+    Args:
+        weights: (B, R, C) floating, or (1, R, C) when every block is the same.
+        rows: valid rows of each block, at most R.
+        cols: valid columns of each block, at most C.
+    """
+
+    weights: Tensor
+    rows: tuple[int, ...]
+    cols: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        batch, most_rows, most_cols = self.weights.shape
+        fits = (
+            len(self.rows) == len(self.cols) > 0
+            and batch in (1, len(self.rows))
+            and min(self.rows) >= 0
+            and max(self.rows) <= most_rows
+            and min(self.cols) > 0
+            and max(self.cols) <= most_cols
+        )
+        if not fits:
+            raise InputError(
+                f"Blocks of {len(self.rows)} row counts and {len(self.cols)} column counts do not fit weights of "
+                f"shape {tuple(self.weights.shape)}; give one count per block, none above the block's size."
+            )
+
+    @property
+    def kept(self) -> int:
+        """Number of rows over all blocks."""
+        return sum(self.rows)
+
+    @property
+    def source(self) -> int:
+        """Number of columns over all blocks."""
+        return sum(self.cols)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """``W @ x``: x (source, ...) to (kept, ...), in x's dtype (float32 for integers and booleans)."""
+        return self._multiply(self.weights, x, self.cols, self.rows)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``W.T @ y``: y (kept, ...) to (source, ...); of ones, the column mass."""
+        return self._multiply(self.weights.mT, y, self.rows, self.cols)
+
+    def _multiply(self, weights: Tensor, x: Tensor, taken: tuple[int, ...], given: tuple[int, ...]) -> Tensor:
+        if x.shape[0] != sum(taken):
+            raise InputError(
+                f"The token map takes {sum(taken)} rows and was given {x.shape[0]}; "
+                "apply it to a tensor aligned with the tokens it was made for."
+            )
+        flat = x.flatten(1) if x.ndim > 1 else x[:, None]
+        flat = flat if flat.is_floating_point() else flat.float()
+        out = mix(weights.to(x.device), pad(flat, taken, weights.shape[2]))
+        return unpad(out, given).reshape(sum(given), *x.shape[1:])
+
+    def coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row, column and value of every non-zero entry, as three (nnz,) tensors."""
+        weights = self.weights.expand(len(self.rows), -1, -1)
+        block, row, col = weights.nonzero(as_tuple=True)
+        first_row = _starts(self.rows).to(block.device)
+        first_col = _starts(self.cols).to(block.device)
+        return first_row[block] + row, first_col[block] + col, weights[block, row, col]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.weights.device
+
+    @staticmethod
+    def concatenate(parts: Sequence[Blocks]) -> Blocks:
+        """The blocks of all parts, one after another."""
+        rows = tuple(count for part in parts for count in part.rows)
+        cols = tuple(count for part in parts for count in part.cols)
+        first = parts[0].weights
+        if len(first) == 1 and all(torch.equal(part.weights, first) for part in parts):
+            return Blocks(first, rows, cols)
+        sizes = [max(part.weights.shape[axis] for part in parts) for axis in (1, 2)]
+        weights = first.new_zeros(len(rows), *sizes)
+        start = 0
+        for part in parts:
+            here = slice(start, start + len(part.rows))
+            weights[here, : part.weights.shape[1], : part.weights.shape[2]] = part.weights
+            start = here.stop
+        return Blocks(weights, rows, cols)
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Rows picked from the source tokens and from merged ones: ``W = [I; M][index]``.
+
+    What is only kept is copied and not multiplied, bit by bit, and takes no dense row.
+
+    Args:
+        index: (K,) long: below ``merged.source`` a source token, from there on a row of ``merged``.
+        merged: the merged tokens M, over the same source.
+    """
+
+    index: Tensor
+    merged: Blocks
+
+    def __post_init__(self) -> None:
+        rows = self.merged.source + self.merged.kept
+        if self.index.ndim != 1 or bool(((self.index < 0) | (self.index >= rows)).any()):
+            raise InputError(f"Picked rows must be a list of numbers from 0 to {rows - 1}.")
+
+    @property
+    def kept(self) -> int:
+        """Number of rows."""
+        return len(self.index)
+
+    @property
+    def source(self) -> int:
+        """Number of columns."""
+        return self.merged.source
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.merged.device
+
+    def apply(self, x: Tensor) -> Tensor:
+        """``W @ x``: x (source, ...) to (kept, ...), in x's dtype (float32 for integers and booleans)."""
+        merged = self.merged.apply(x)
+        index = self.index.to(x.device)
+        copied = index < self.source
+        out = merged.new_empty(self.kept, *x.shape[1:])
+        out[copied] = x.index_select(0, index[copied]).to(out)
+        out[~copied] = merged.index_select(0, index[~copied] - self.source)
+        return out
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``W.T @ y``: y (kept, ...) to (source, ...)."""
+        if y.shape[0] != self.kept:
+            raise InputError(f"The token map keeps {self.kept} tokens and was given {y.shape[0]} rows; give one each.")
+        y = y if y.is_floating_point() else y.float()
+        index = self.index.to(y.device)
+        copied = index < self.source
+        merged = y.new_zeros(self.merged.kept, *y.shape[1:]).index_add_(0, index[~copied] - self.source, y[~copied])
+        return self.merged.adjoint(merged).index_add_(0, index[copied], y[copied])
+
+    def coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row, column and value of every non-zero entry, as three (nnz,) tensors."""
+        row, col, value = (part.cpu().numpy() for part in self.merged.coordinates())
+        merged = scipy.sparse.csr_array((value, (row, col)), shape=(self.merged.kept, self.source))
+        every = scipy.sparse.vstack((scipy.sparse.eye_array(self.source), merged), format="csr")
+        picked = every[self.index.cpu().numpy()].tocoo()
+        row, col = (torch.from_numpy(axis).long() for axis in picked.coords)
+        return row, col, torch.from_numpy(picked.data)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Picked]) -> Picked:
+        """The rows of all parts, one after another."""
+        source = sum(part.source for part in parts)
+        tokens = merged = 0
+        index = []
+        for part in parts:
+            copied = part.index < part.source
+            index.append(torch.where(copied, part.index + tokens, part.index - part.source + source + merged))
+            tokens, merged = tokens + part.source, merged + part.merged.kept
+        return Picked(torch.cat(index), Blocks.concatenate([part.merged for part in parts]))
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A matrix entry by entry, for means whose members lie anywhere in the video.
+
+    Args:
+        row, col: (E,) long, in any order; an entry named twice counts twice.
+        weight: (E,) floating.
+        kept, source: rows and columns.
+    """
+
+    row: Tensor
+    col: Tensor
+    weight: Tensor
+    kept: int
+    source: int
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.row), len(self.col), len(self.weight)}
+        for index, below in ((self.row, self.kept), (self.col, self.source)):
+            if len(sizes) > 1 or bool(((index < 0) | (index >= below)).any()):
+                raise InputError(
+                    f"Entries of a {self.kept} x {self.source} matrix need a row, a column and a weight each."
+                )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.weight.device
+
+    @cached_property
+    def selects(self) -> bool:
+        """Whether every row is one source token as it is, so that it can be copied bit by bit."""
+        rows = torch.arange(self.kept, device=self.device)
+        return len(self.row) == self.kept and bool((self.row == rows).all() and (self.weight == 1).all())
+
+    def apply(self, x: Tensor) -> Tensor:
+        """``W @ x``: x (source, ...) to (kept, ...), in x's dtype (float32 for integers and booleans)."""
+        if x.shape[0] == self.source and self.selects:
+            return (
+                x.index_select(0, self.col.to(x.device)) if x.is_floating_point() else x[self.col.to(x.device)].float()
+            )
+        return self._multiply(x, self.col, self.row, self.source, self.kept)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``W.T @ y``: y (kept, ...) to (source, ...)."""
+        return self._multiply(y, self.row, self.col, self.kept, self.source)
+
+    def _multiply(self, x: Tensor, taken: Tensor, given: Tensor, rows: int, out_rows: int) -> Tensor:
+        if x.shape[0] != rows:
+            raise InputError(
+                f"The token map takes {rows} rows and was given {x.shape[0]}; "
+                "apply it to a tensor aligned with the tokens it was made for."
+            )
+        dtype = x.dtype if x.is_floating_point() else torch.float32
+        flat = x.reshape(rows, -1)
+        exact = working_dtype(dtype)
+        out = torch.zeros(out_rows, flat.shape[1], dtype=exact, device=x.device)
+        parts = (part.to(x.device).split(ENTRIES) for part in (taken, given, self.weight))
+        for source, target, weight in zip(*parts, strict=True):
+            out.index_add_(0, target, flat[source].to(exact) * weight.to(exact)[:, None])
+        return out.to(dtype).reshape(out_rows, *x.shape[1:])
+
+    def coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row, column and value of every entry, as three (nnz,) tensors."""
+        return self.row, self.col, self.weight
+
+    @staticmethod
+    def concatenate(parts: Sequence[Sparse]) -> Sparse:
+        """The matrices side by side, block-diagonal."""
+        kept = source = 0
+        rows, cols = [], []
+        for part in parts:
+            rows.append(part.row + kept)
+            cols.append(part.col + source)
+            kept, source = kept + part.kept, source + part.source
+        return Sparse(torch.cat(rows), torch.cat(cols), torch.cat([part.weight for part in parts]), kept, source)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Rows multiplied: what a method emits beyond the mean that W is, stated beside it.
+
+    Args:
+        by: (K,) floating, 1 where a token is a mean.
+    """
+
+    by: Tensor
+
+    @property
+    def kept(self) -> int:
+        """Number of rows."""
+        return len(self.by)
+
+    @property
+    def source(self) -> int:
+        """Number of columns."""
+        return len(self.by)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.by.device
+
+    def apply(self, x: Tensor) -> Tensor:
+        """x (K, ...) with every row multiplied, in x's dtype (float32 for integers and booleans)."""
+        dtype = x.dtype if x.is_floating_point() else torch.float32
+        exact = working_dtype(dtype)
+        by = self.by.to(x.device, exact).reshape(-1, *[1] * (x.ndim - 1))
+        return (x.to(exact) * by).to(dtype)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """The same: the matrix is diagonal."""
+        return self.apply(y)
+
+    def coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row, column and value of every entry, as three (nnz,) tensors."""
+        index = torch.arange(self.kept)
+        return index, index, self.by
+
+    @staticmethod
+    def concatenate(parts: Sequence[Scale]) -> Scale:
+        """The rows of all parts, one after another."""
+        return Scale(torch.cat([part.by for part in parts]))
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Factors of runs of frames side by side, block-diagonal; what a streamed video leaves, without a copy of it.
+
+    Args:
+        parts: of the same kind, in order.
+    """
+
+    parts: tuple[Blocks, ...] | tuple[Picked, ...] | tuple[Sparse, ...] | tuple[Scale, ...]
+
+    @property
+    def kept(self) -> int:
+        """Number of rows."""
+        return sum(part.kept for part in self.parts)
+
+    @property
+    def source(self) -> int:
+        """Number of columns."""
+        return sum(part.source for part in self.parts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.parts[0].device
+
+    def apply(self, x: Tensor) -> Tensor:
+        """``W @ x``: x (source, ...) to (kept, ...), in x's dtype (float32 for integers and booleans)."""
+        runs = x.split([part.source for part in self.parts])
+        return torch.cat([part.apply(run) for part, run in zip(self.parts, runs, strict=True)])
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``W.T @ y``: y (kept, ...) to (source, ...)."""
+        runs = y.split([part.kept for part in self.parts])
+        return torch.cat([part.adjoint(run) for part, run in zip(self.parts, runs, strict=True)])
+
+    def coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row, column and value of every non-zero entry, as three (nnz,) tensors."""
+        return self.joined().coordinates()
+
+    def joined(self) -> Blocks | Picked | Sparse | Scale:
+        """The same as one factor of the parts' kind."""
+        return type(self.parts[0]).concatenate(self.parts)
+
+
+Factor = Blocks | Picked | Sparse | Scale | Stacked
+
+
+def pad(x: Tensor, counts: tuple[int, ...], size: int) -> Tensor:
+    """(sum(counts), D) to (B, size, D): ragged groups of rows side by side, zeros behind the short ones."""
+    if all(count == size for count in counts):
+        return x.reshape(len(counts), size, x.shape[-1])
+    valid = _valid(counts, size, x.device)
+    out = x.new_zeros(len(counts), size, x.shape[-1])
+    out[valid] = x
+    return out
+
+
+def unpad(x: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """(B, R, D) to (sum(counts), D): the first ``counts[b]`` rows of each group, one after another."""
+    if all(count == x.shape[1] for count in counts):
+        return x.reshape(-1, x.shape[-1])
+    return x[_valid(counts, x.shape[1], x.device)]
+
+
+def _valid(counts: tuple[int, ...], size: int, device: torch.device) -> Tensor:
+    return torch.arange(size, device=device) < torch.tensor(counts, device=device)[:, None]
+
+
+def _starts(counts: tuple[int, ...]) -> Tensor:
+    lengths = torch.tensor(counts)
+    return lengths.cumsum(0) - lengths

@@ -1,0 +1,138 @@
+"""How a video's tokens lie: the encoder's grid, the language grid, the pooling that joins them, the newlines."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a video's tokens lie: the encoder's grid, the language grid, the pooling between, the newlines.
+
+    The source tokens are, frame after frame, ``cells`` grid cells in raster order and then the frame's
+    ``newlines`` newline embeddings (only models that end every grid row with one have any).
+
+    Args:
+        frames: T.
+        grid: (H, W) of the encoder.
+        pooling: "bilinear" (to the ceiling of half, LLaVA-OneVision), "average" (2 x 2, remainder dropped,
+            LLaVA-Video) or "none".
+        newline: "none", "one_token" (one at the very end, added when answering) or "grid" (one per grid row).
+    """
+
+    frames: int
+    grid: tuple[int, int]
+    pooling: str = "bilinear"
+    newline: str = "one_token"
+
+    def __post_init__(self) -> None:
+        sides = self.frames, *self.grid
+        if min(sides) < 1 or self.pooling not in POOLINGS or self.newline not in ("none", "one_token", "grid"):
+            raise InputError(
+                f"Impossible token layout: {self.frames} frames of {self.grid}, pooling {self.pooling!r}, newline "
+                f"{self.newline!r}; sizes start at 1, pooling is one of {', '.join(POOLINGS)}, newline none, "
+                "one_token or grid."
+            )
+
+    @property
+    def cells(self) -> int:
+        """Encoder tokens a frame, N = H x W."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def language_grid(self) -> tuple[int, int]:
+        """(h, w) after pooling: the grid that retention is measured on."""
+        height, width = self.grid
+        if self.pooling == "bilinear":
+            return math.ceil(height / 2), math.ceil(width / 2)
+        return (height // 2, width // 2) if self.pooling == "average" else self.grid
+
+    @property
+    def language_cells(self) -> int:
+        """Language-grid tokens a frame."""
+        return self.language_grid[0] * self.language_grid[1]
+
+    @property
+    def newlines(self) -> int:
+        """Newline embeddings a frame."""
+        return self.language_grid[0] if self.newline == "grid" else 0
+
+    @property
+    def sources(self) -> int:
+        """Source tokens a frame: cells and newlines."""
+        return self.cells + self.newlines
+
+    def pooling_matrix(self) -> Tensor:
+        """(h w, H W) float64, row-stochastic: language-grid cells as means of encoder cells."""
+        height, width = (POOLINGS[self.pooling](side) for side in self.grid)
+        return torch.kron(height, width)
+
+    def pool(self, features: Tensor) -> Tensor:
+        """(T, N, D) to (T, L, D), bit by bit as the stock models pool; the pooling matrix says the same of W."""
+        height, width = self.grid
+        images = features.reshape(-1, height, width, features.shape[-1]).permute(0, 3, 1, 2)
+        if self.pooling == "bilinear":
+            images = functional.interpolate(images, size=self.language_grid, mode="bilinear")
+        elif self.pooling == "average":
+            images = functional.avg_pool2d(images, 2)
+        return images.permute(0, 2, 3, 1).flatten(1, 2)
+
+    def language_places(self) -> Tensor:
+        """(L, 2) long: y and x of a pooled frame's tokens in reading order; a newline stands at x = w."""
+        height, width = self.language_grid
+        columns = width + (1 if self.newlines else 0)
+        return torch.cartesian_prod(torch.arange(height), torch.arange(columns)).reshape(-1, 2)
+
+
+def _bilinear_axis(side: int) -> Tensor:
+    """(ceil(n/2), n): bilinear halving with half-pixel centres, clamped at the first and last cell."""
+    half = math.ceil(side / 2)
+    centre = ((torch.arange(half, dtype=torch.float64) + 0.5) * side / half - 0.5).clamp(min=0)
+    low = centre.floor().long()
+    high = (low + 1).clamp(max=side - 1)
+    fraction = (centre - low)[:, None]
+    matrix = torch.zeros(half, side, dtype=torch.float64)
+    matrix.scatter_add_(1, low[:, None], 1 - fraction)
+    matrix.scatter_add_(1, high[:, None], fraction)
+    return matrix
+
+
+def _average_axis(side: int) -> Tensor:
+    """(n // 2, n): means of neighbouring pairs; an odd last cell is dropped."""
+    half = side // 2
+    matrix = torch.zeros(half, side, dtype=torch.float64)
+    index = torch.arange(half)
+    matrix[index, 2 * index] = 0.5
+    matrix[index, 2 * index + 1] = 0.5
+    return matrix
+
+
+def _identity_axis(side: int) -> Tensor:
+    return torch.eye(side, dtype=torch.float64)
+
+
+POOLINGS = MappingProxyType({"bilinear": _bilinear_axis, "average": _average_axis, "none": _identity_axis})
+
+
+def pool_and_newlines(layout: Layout) -> Tensor:
+    """(h (w + 1), cells + newlines) float64: a frame's pooled tokens, each grid row ended by its newline.
+
+    Without newlines it is the plain pooling matrix.
+    """
+    pooling = layout.pooling_matrix()
+    if not layout.newlines:
+        return pooling
+    height, width = layout.language_grid
+    weights = torch.zeros(height, width + 1, layout.sources, dtype=torch.float64)
+    weights[:, :width, : layout.cells] = pooling.reshape(height, width, layout.cells)
+    row = torch.arange(height)
+    weights[row, width, layout.cells + row] = 1
+    return weights.reshape(height * (width + 1), layout.sources)

@@ -1,0 +1,378 @@
+"""A video's visual tokens on their way to the LLM, and the :class:`TokenMap` that leads back to the encoder.
+
+Whatever stages have run, where a token came from is read off W alone; no stage keeps its own bookkeeping.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .factors import Blocks, Factor, Scale
+from .layout import Layout, pool_and_newlines
+from .matmul import lengths, working_dtype
+from .token_map import TokenMap
+
+__all__ = ["Blocks", "Extra", "Layout", "Role", "StageRecord", "TokenMap", "VideoTokens", "weight_dtype"]
+
+
+ENCODE = "encode"
+"""The name under which an encoder stands in a video's history; all the others are stages."""
+
+
+class Role(IntEnum):
+    """What a token is, for counting and for pictures."""
+
+    KEPT = 0
+    KEYFRAME = 1
+    DISTINCT = 2
+    MERGED = 3
+    NEWLINE = 4
+
+
+class Extra:
+    """What an encoder may see beside features and AOT's two importances; methods that need one say what else will do.
+
+    LAST: (T, N) float32 attention received at the last block that reaches the LLM.
+    KEYS: (T, N, d) that block's keys, mean over heads.
+    HEAD: (T, N) float32 what the tower's own pooling head attends to; GLOBAL: (T, G) what it then says of a frame.
+    """
+
+    LAST: ClassVar[str] = "last"
+    KEYS: ClassVar[str] = "keys"
+    HEAD: ClassVar[str] = "head"
+    GLOBAL: ClassVar[str] = "global"
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One line of a video's history: what ran, with which settings, on how many tokens, for how long."""
+
+    name: str
+    settings: Mapping[str, Any]
+    tokens_in: int
+    tokens_out: int
+    milliseconds: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
+
+    @classmethod
+    def sum(cls, records: Sequence[StageRecord]) -> StageRecord:
+        """The record of one stage that ran part by part."""
+        first = records[0]
+        totals = {
+            name: sum(getattr(record, name) for record in records)
+            for name in ("tokens_in", "tokens_out", "milliseconds")
+        }
+        return dataclasses.replace(first, **totals)
+
+    def share(self, part: float) -> StageRecord:
+        """What a part of the frames had of it."""
+        tokens = {name: round(part * getattr(self, name)) for name in ("tokens_in", "tokens_out")}
+        return dataclasses.replace(self, milliseconds=part * self.milliseconds, **tokens)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON-ready types."""
+        names = (item.name for item in dataclasses.fields(self))
+        return {**{name: getattr(self, name) for name in names}, "settings": dict(self.settings)}
+
+
+@dataclass(frozen=True, repr=False)
+class VideoTokens:
+    """A video's visual tokens on their way to the LLM. Immutable: every stage returns a new one.
+
+    Args:
+        features: (K, D) floating, in the order the LLM will read (the encoder's order while ``pooled`` is
+            False and pooling is pending).
+        map: the W that leads from the K tokens back to the encoder's T x (cells + newlines) source tokens.
+        place: (K, 3) long: frame, y and x, on the encoder grid until ``pooled``, then on the language grid.
+        role: (K,) uint8 of :class:`Role`.
+        layout: the grids and how they join.
+        pooled: whether the tokens are on the language grid yet.
+        shallow, deep: (T, N) float32 attention received at the two layers, on the encoder grid.
+        timestamps: (T,) float64 seconds.
+        model: name of the model that encoded them.
+        history: one record a stage, the encoder's first.
+        levels: (K, D) each, features of further depths that the same W reduces (Qwen3-VL's deepstack).
+        extras: what else the encoder saw, by the names in :class:`Extra`, (T, ...) each; gone once tokens are reduced.
+    """
+
+    features: Tensor
+    map: TokenMap
+    place: Tensor
+    role: Tensor
+    layout: Layout
+    pooled: bool
+    shallow: Tensor
+    deep: Tensor
+    timestamps: Tensor
+    model: str = ""
+    history: tuple[StageRecord, ...] = field(default=())
+    levels: tuple[Tensor, ...] = field(default=())
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        layout, kept = self.layout, self.map.kept
+        wanted = {
+            "features": (self.features, (kept, self.features.shape[-1])),
+            "place": (self.place, (kept, 3)),
+            "role": (self.role, (kept,)),
+            "shallow": (self.shallow, (layout.frames, layout.cells)),
+            "deep": (self.deep, (layout.frames, layout.cells)),
+            "timestamps": (self.timestamps, (layout.frames,)),
+            **{f"level {i}": (level, (kept, level.shape[-1])) for i, level in enumerate(self.levels)},
+            **{name: (extra, (layout.frames, *extra.shape[1:])) for name, extra in self.extras.items()},
+        }
+        for name, (tensor, shape) in wanted.items():
+            if tuple(tensor.shape) != shape:
+                raise InputError(
+                    f"Video tokens whose {name} has shape {tuple(tensor.shape)} where {shape} is needed; "
+                    "the token map, the grid and the tensors must describe the same tokens."
+                )
+        if self.map.source != layout.frames * layout.sources:
+            raise InputError(
+                f"A token map over {self.map.source} source tokens does not fit {layout.frames} frames of "
+                f"{layout.sources}; use the map that was made for this video."
+            )
+
+    def __repr__(self) -> str:
+        done = " + ".join(record.name for record in self.history) or "no history"
+        return (
+            f"VideoTokens({self.tokens_kept} of {self.tokens_full} tokens of {self.layout.frames} frames, "
+            f"{self.features.shape[1]} wide, {str(self.features.dtype).removeprefix('torch.')}, "
+            f"{self.features.device}; {done})"
+        )
+
+    @classmethod
+    def encoded(
+        cls,
+        features: Tensor,
+        layout: Layout,
+        shallow: Tensor,
+        deep: Tensor,
+        timestamps: Tensor,
+        *,
+        newline: Tensor | None = None,
+        model: str = "",
+        history: tuple[StageRecord, ...] = (),
+        levels: tuple[Tensor, ...] = (),
+        extras: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> VideoTokens:
+        """Tokens fresh from an encoder, nothing reduced, pooling pending.
+
+        Args:
+            features: (T, N, D), projected to the LLM's width.
+            newline: (D,), needed where ``layout.newline`` is "grid".
+            levels: (T, N, D) each; only where there is neither pooling nor a newline a grid row.
+        """
+        frames, height, width = layout.frames, *layout.grid
+        cells = torch.cartesian_prod(torch.arange(height), torch.arange(width)).reshape(-1, 2)
+        role = torch.full((layout.sources,), int(Role.KEPT), dtype=torch.uint8)
+        if layout.newlines:
+            if newline is None:
+                raise InputError("A layout with a newline per grid row needs the newline embedding; pass newline=.")
+            ends = newline.to(features).expand(frames, layout.newlines, -1)
+            features = torch.cat((features, ends), 1)
+            rows = torch.arange(layout.newlines)
+            cells = torch.cat((cells, torch.stack((rows, torch.full_like(rows, width)), 1)))
+            role[layout.cells :] = int(Role.NEWLINE)
+        frame = torch.arange(frames).repeat_interleave(layout.sources)
+        return cls(
+            features=features.reshape(frames * layout.sources, -1),
+            map=TokenMap(frames * layout.sources),
+            place=torch.cat((frame[:, None], cells.repeat(frames, 1)), 1),
+            role=role.repeat(frames),
+            layout=layout,
+            pooled=False,
+            shallow=shallow,
+            deep=deep,
+            timestamps=timestamps,
+            model=model,
+            history=history,
+            levels=tuple(level.reshape(frames * layout.sources, -1) for level in levels),
+            extras=extras,
+        )
+
+    @property
+    def frame(self) -> Tensor:
+        """(K,) long: each token's frame."""
+        return self.place[:, 0]
+
+    @cached_property
+    def frame_counts(self) -> tuple[int, ...]:
+        """Tokens of each frame, newlines included."""
+        return tuple(torch.bincount(self.frame, minlength=self.layout.frames).tolist())
+
+    @property
+    def frames_shown(self) -> int:
+        """Frames of the video that were encoded: the layout's, or more where the encoder takes several as one."""
+        encoded = next((record for record in self.history if record.name == ENCODE), None)
+        return int(encoded.settings.get("frames", self.layout.frames)) if encoded else self.layout.frames
+
+    @property
+    def tokens_full(self) -> int:
+        """Language-grid tokens of the whole video, newlines not counted."""
+        return self.layout.frames * self.layout.language_cells
+
+    @cached_property
+    def tokens_kept(self) -> int:
+        """Tokens the LLM will read, newlines not counted."""
+        return int((self.role != int(Role.NEWLINE)).sum()) if self.pooled else self.tokens_full
+
+    @property
+    def retention(self) -> float:
+        """Kept tokens over language-grid tokens, newlines not counted."""
+        return self.tokens_kept / self.tokens_full
+
+    def to_language_grid(self) -> VideoTokens:
+        """These tokens with the pending pooling done; itself where it is done already."""
+        if self.pooled:
+            return self
+        layout = self.layout
+        weights = pool_and_newlines(layout)
+        frames = layout.frames
+        rows = (weights.shape[0],) * frames
+        weights = weights.to(self.features.device, weight_dtype(self.features))
+        factor = Blocks(weights[None], rows, (layout.sources,) * frames)
+        places = layout.language_places()
+        role = torch.where(places[:, 1] == layout.language_grid[1], int(Role.NEWLINE), int(Role.KEPT))
+        frame = torch.arange(frames).repeat_interleave(len(places))
+        place = torch.cat((frame[:, None], places.repeat(frames, 1)), 1)
+        features, *levels = (self._pool(values) for values in (self.features, *self.levels))
+        known = features, tuple(levels)
+        return self.reduced(factor, place, role.to(torch.uint8).repeat(frames), known=known)
+
+    def _pool(self, values: Tensor) -> Tensor:
+        """(K, D) of fresh tokens, or of their levels, pooled; each grid row ended by its newline."""
+        layout = self.layout
+        given = values.reshape(layout.frames, layout.sources, -1)
+        pooled = layout.pool(given[:, : layout.cells])
+        if layout.newlines:
+            rows_of = pooled.reshape(layout.frames, layout.newlines, -1, pooled.shape[-1])
+            pooled = torch.cat((rows_of, given[:, layout.cells :, None]), 2)
+        return pooled.reshape(-1, pooled.shape[-1])
+
+    def reduced(
+        self,
+        factor: Factor,
+        place: Tensor,
+        role: Tensor,
+        *,
+        scale: Tensor | None = None,
+        known: tuple[Tensor, tuple[Tensor, ...]] | None = None,
+    ) -> VideoTokens:
+        """The tokens ``factor`` makes of these, on the language grid.
+
+        Args:
+            scale: (K,), what the tokens are multiplied with beside W; None where they are means.
+            known: their features and levels, where they are known already: nothing but pooling happened, and what
+                the encoder saw beside stays with them.
+        """
+        extras = MappingProxyType({}) if known is None else self.extras
+        factors = (factor,) if scale is None else (factor, Scale(scale))
+        reduction = TokenMap(factor.source, factors)
+        if known is None:
+            known = reduction.apply(self.features), tuple(reduction.apply(level) for level in self.levels)
+        features, levels = known
+        return dataclasses.replace(
+            self,
+            features=features,
+            levels=levels,
+            map=self.map.then(reduction),
+            place=place,
+            role=role,
+            pooled=True,
+            extras=extras,
+        )
+
+    def cut(self, first: int, last: int) -> VideoTokens:
+        """Frames ``first`` up to ``last`` of tokens that nothing has reduced yet.
+
+        Raises:
+            InputError: they have been.
+        """
+        layout = self.layout
+        if self.map.factors:
+            raise InputError("Only tokens fresh from the encoder can be cut by frames; cut before the first stage.")
+        if (first, last) == (0, layout.frames):
+            return self
+        rows, frames = slice(first * layout.sources, last * layout.sources), slice(first, last)
+        share = (last - first) / layout.frames
+        return dataclasses.replace(
+            self,
+            features=self.features[rows],
+            levels=tuple(level[rows] for level in self.levels),
+            map=TokenMap((last - first) * layout.sources),
+            place=self.place[rows] - self.place.new_tensor([first, 0, 0]),
+            role=self.role[rows],
+            layout=dataclasses.replace(layout, frames=last - first),
+            shallow=self.shallow[frames],
+            deep=self.deep[frames],
+            extras={name: extra[frames] for name, extra in self.extras.items()},
+            timestamps=self.timestamps[frames],
+            history=tuple(record.share(share) for record in self.history),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[VideoTokens]) -> VideoTokens:
+        """Runs of frames that follow each other in one video, reduced by the same stages, as one.
+
+        Histories are merged line by line: tokens and milliseconds add up, settings are the first run's.
+        """
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        start, places = 0, []
+        for part in parts:
+            places.append(part.place + part.place.new_tensor([start, 0, 0]))
+            start += part.layout.frames
+        joined = ("features", "role", "shallow", "deep", "timestamps")
+        return dataclasses.replace(
+            first,
+            map=TokenMap.concatenate([part.map for part in parts]),
+            levels=tuple(torch.cat(level) for level in zip(*(part.levels for part in parts), strict=True)),
+            place=torch.cat(places),
+            layout=dataclasses.replace(first.layout, frames=start),
+            extras={name: torch.cat([part.extras[name] for part in parts]) for name in first.extras},
+            history=tuple(StageRecord.sum(lines) for lines in zip(*(part.history for part in parts), strict=True)),
+            **{name: torch.cat([getattr(part, name) for part in parts]) for name in joined},
+        )
+
+    @cached_property
+    def importance(self) -> Tensor:
+        """(K,) deep attention as W carries it to these tokens, in W's dtype; a newline counts as its frame's mean."""
+        layout = self.layout
+        deep = self.deep.to(self.features.device, weight_dtype(self.features))
+        newlines = deep.mean(1, keepdim=True).expand(-1, layout.newlines)
+        return self.map.means.apply(torch.cat((deep, newlines), 1).flatten())
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """(K,) Euclidean length of every token's features, in W's dtype; not finite where a feature is not."""
+        return lengths(self.features)
+
+    def require_finite(self) -> None:
+        """Refuse features that hold NaN or infinity: nothing downstream could make sense of them."""
+        if not bool(torch.isfinite(self.shallow).all() and torch.isfinite(self.deep).all()):
+            raise InputError("The attention received holds NaN or infinity; encode the video again, in float32.")
+        bad = int((~torch.isfinite(self.lengths)).sum())
+        if bad:
+            raise InputError(
+                f"{bad} of {len(self.features)} tokens hold NaN or infinite features; "
+                "encode the video again, in float32 or bfloat16 if it was float16."
+            )
+
+
+def weight_dtype(features: Tensor) -> torch.dtype:
+    """The dtype W is computed and kept in: float64 for float64 features, float32 for all others."""
+    return working_dtype(features.dtype)

@@ -1,0 +1,1 @@
+"""Optimal transport between two sets of tokens: costs, solvers, and Sinkhorn itself."""

@@ -1,0 +1,362 @@
+"""Entropic optimal transport between two sets of tokens, many problems at a time.
+
+A problem is a cost (B, M, N) and two marginals, u (B, M) over sources and v (B, N) over targets. A zero in
+a marginal marks padding, so ragged problems share a batch. The plan minimises
+
+    <P, C> + eps * sum P (log P - 1)   subject to   P 1 = u,  P' 1 = v
+
+and has the form ``P_ij = exp((f_i + g_j - C_ij) / eps)`` with the potentials f and g.
+
+Source: Cuturi, "Sinkhorn Distances", NeurIPS 2013; the stop rules on the change of the scaling are those AOT's
+authors released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+STOPS = ("batch", "each", "marginal")
+
+VANISHED = 1e-9
+"""Row masses of a plan below this count as this much."""
+
+APPLY_BYTES = 8 * 2**20
+"""Entries of a plan held at one time while it is applied without being built."""
+
+
+@dataclass(frozen=True)
+class Transport:
+    """A solved batch of problems.
+
+    Args:
+        iterations: (B,) long, iterations each problem ran.
+        marginal_error: (B,) L1 distance of the plan's marginals from u and v.
+        source_potential: (B, M) f, in units of cost; minus infinity in padding, NaN where the solver has none.
+        target_potential: (B, N) g.
+    """
+
+    iterations: Tensor
+    marginal_error: Tensor
+    source_potential: Tensor
+    target_potential: Tensor
+
+    def rows(self, part: slice) -> Tensor:
+        """(B, m, N): the plan's rows of some sources."""
+        raise NotImplementedError
+
+    @cached_property
+    def plan(self) -> Tensor:
+        """(B, M, N), zero in padding."""
+        return self.rows(slice(None))
+
+    def apply(self, y: Tensor) -> Tensor:
+        """``P @ y``, (B, N, D) to (B, M, D), without the whole plan in memory."""
+        return torch.cat([torch.bmm(self.rows(part), y) for part in self._parts()], 1)
+
+    def adjoint(self, x: Tensor) -> Tensor:
+        """``P' @ x``, (B, M, D) to (B, N, D), without the whole plan in memory."""
+        batch, targets = self.target_potential.shape
+        out = x.new_zeros(batch, targets, x.shape[2])
+        for part in self._parts():
+            out.baddbmm_(self.rows(part).mT, x[:, part])
+        return out
+
+    def _parts(self) -> Iterator[slice]:
+        batch, sources = self.source_potential.shape
+        entry = batch * self.target_potential.shape[1] * self.source_potential.element_size()
+        size = max(1, APPLY_BYTES // entry)
+        return (slice(first, first + size) for first in range(0, sources, size))
+
+
+@dataclass(frozen=True)
+class Scaled(Transport):
+    """A plan as Sinkhorn's scalings leave it: ``r_i K_ij c_j``.
+
+    Args:
+        kernel: (B, M, N) ``exp(-C / eps)``; r: (B, M); c: (B, N), zero in padding. All in the dtype they were found
+            in, which may be wider than the potentials' and the plan's.
+    """
+
+    kernel: Tensor
+    r: Tensor
+    c: Tensor
+
+    def rows(self, part: slice) -> Tensor:
+        """(B, m, N): the plan's rows of some sources."""
+        return (self.kernel[:, part] * self.r[:, part, None]).mul_(self.c[:, None, :]).to(self.source_potential)
+
+
+@dataclass(frozen=True)
+class Potential(Transport):
+    """A plan as its potentials give it: ``exp((f_i + g_j - C_ij) / eps)``.
+
+    Args:
+        cost: (B, M, N).
+        eps: in units of cost.
+    """
+
+    cost: Tensor
+    eps: float
+
+    def rows(self, part: slice) -> Tensor:
+        """(B, m, N): the plan's rows of some sources."""
+        exponent = self.source_potential[:, part, None] - self.cost[:, part]
+        return exponent.add_(self.target_potential[:, None, :]).div_(self.eps).exp_()
+
+
+@dataclass(frozen=True)
+class Explicit(Transport):
+    """A plan that the solver gave whole.
+
+    Args:
+        entries: (B, M, N), zero in padding.
+    """
+
+    entries: Tensor
+
+    def rows(self, part: slice) -> Tensor:
+        """(B, m, N): the plan's rows of some sources."""
+        return self.entries[:, part]
+
+
+def uniform_marginal(valid: Tensor) -> Tensor:
+    """(B, M) bool to (B, M) float64 of total mass 1 over the valid entries of each row, 0 elsewhere."""
+    return valid / valid.sum(1, keepdim=True).clamp(min=1).double()
+
+
+def weighted_marginal(importance: Tensor, valid: Tensor) -> Tensor:
+    """(B, M) float64 of total mass 1, proportional to importance over the valid entries, 0 elsewhere.
+
+    An importance under a millionth of the mean counts as that much, so that no token is left out.
+    """
+    mass = importance.double() * valid
+    mean = mass.sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp(min=1)
+    mass = torch.where(mean > 0, mass.maximum(1e-6 * mean), 1.0) * valid
+    return mass / mass.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+
+
+def sinkhorn(
+    cost: Tensor,
+    u: Tensor,
+    v: Tensor,
+    *,
+    eps: float = 0.1,
+    max_iterations: int = 100,
+    tolerance: float = 1e-2,
+    stop: str = "batch",
+    dtype: torch.dtype | None = None,
+) -> Scaled:
+    """Sinkhorn scaling: with K = exp(-C / eps) and r = c = 1, in turn ``r = u / (K c)`` and ``c = v / (K' r)``.
+
+    Problems that are done stay as they are, and stop costing once they are half of those at work.
+
+    Args:
+        cost: (B, M, N) floating.
+        u, v: (B, M), (B, N); zeros mark padding.
+        eps: entropic regularisation, above 0, in units of cost. Costs beyond some 80 eps vanish from a float32
+            kernel, beyond some 600 from a float64 one: :func:`log_sinkhorn` is for those.
+        max_iterations: at most this many, 1 or more.
+        stop: when a problem is done. "batch": the mean absolute change of r over the sources of all problems is
+            under ``tolerance`` (the released phase I; the iteration that falls below still counts). "each": the
+            mean over its own sources (the released phase II). "marginal": the L1 error of its source marginal is
+            under ``tolerance``; the target marginal is exact.
+        dtype: to iterate in, the cost's if left out; what is returned has the cost's.
+    """
+    kernel = torch.div(cost, -eps).to(dtype or cost.dtype).exp_()
+    u, v = u.to(kernel), v.to(kernel)
+    r, c, iterations = _iterate(_SCALING, kernel, u, v, max_iterations, stop, tolerance)
+    error = (r * _SCALING.reach(kernel, c) - u).abs().sum(1)
+    potentials = (eps * scaling.log() for scaling in (r, c))
+    return Scaled(iterations, *(each.to(cost) for each in (error, *potentials)), kernel, r, c)
+
+
+def log_sinkhorn(
+    cost: Tensor,
+    u: Tensor,
+    v: Tensor,
+    *,
+    eps: float = 0.1,
+    max_iterations: int = 100,
+    tolerance: float = 1e-6,
+    stop: str = "marginal",
+) -> Potential:
+    """:func:`sinkhorn` on the logarithms of its scalings: slower, and right for any eps."""
+    u, v = u.to(cost), v.to(cost)
+    kernel = cost / -eps
+    r, c, iterations = _iterate(_LOGARITHMIC, kernel, u, v, max_iterations, stop, tolerance)
+    error = (torch.exp(r + _LOGARITHMIC.reach(kernel, c)) - u).abs().sum(1)
+    return Potential(iterations, error, eps * r, eps * c, cost, eps)
+
+
+def unbalanced_sinkhorn(
+    cost: Tensor,
+    u: Tensor,
+    v: Tensor,
+    *,
+    eps: float = 0.1,
+    relaxation: float = 1.0,
+    max_iterations: int = 1000,
+    tolerance: float = 1e-6,
+) -> Potential:
+    """Transport whose marginals may miss u and v, on logarithms and in float64: right for any eps.
+
+    The plan minimises ``<P, C> + eps KL(P | u v') + relaxation (KL(P 1 | u) + KL(P' 1 | v))``.
+
+    Args:
+        cost: (B, M, N) floating.
+        u, v: (B, M), (B, N) marginals of mass 1; zeros mark padding.
+        eps: above 0, in units of cost.
+        relaxation: above 0, in units of cost; large is balanced.
+        max_iterations: at most.
+        tolerance: of the largest relative change of a problem's scalings from one iteration to the next.
+
+    Returns:
+        The plans; ``marginal_error`` is the L1 distance of both marginals from u and v, which stays above 0.
+
+    Source: Chizat, Peyre, Schmitzer, Vialard, "Scaling algorithms for unbalanced optimal transport problems",
+    Mathematics of Computation 2018; with POT's reference measure, u v'.
+    """
+    u, v, wide = u.double(), v.double(), cost.double()
+    logarithms = u.log(), v.log()
+    kernel = wide / -eps + logarithms[0][:, :, None] + logarithms[1][:, None, :]
+    softened = relaxation / (relaxation + eps)
+    r, c = _LOGARITHMIC.start(u), _LOGARITHMIC.start(v)
+    iterations = torch.zeros(len(u), dtype=torch.long, device=u.device)
+    running = torch.ones_like(iterations, dtype=torch.bool)
+    watch = _Watch()
+    for _ in range(max_iterations):
+        new_r = softened * _subtract(u, _LOGARITHMIC.reach(kernel, c))
+        new_c = softened * _subtract(v, _LOGARITHMIC.back(kernel, new_r))
+        change = torch.maximum(_largest_change(new_r, r), _largest_change(new_c, c))
+        r = torch.where(running[:, None], new_r, r)
+        c = torch.where(running[:, None], new_c, c)
+        iterations = iterations + running
+        running = running & (change >= tolerance)
+        if watch.running(running) == 0:
+            break
+    rows = torch.exp(r + _LOGARITHMIC.reach(kernel, c))
+    columns = torch.exp(c + _LOGARITHMIC.back(kernel, r))
+    error = (rows - u).abs().sum(1) + (columns - v).abs().sum(1)
+    potentials = (eps * (scaling + mass) for scaling, mass in zip((r, c), logarithms, strict=True))
+    return Potential(iterations, error.to(cost), *(each.to(cost) for each in potentials), cost, eps)
+
+
+def _largest_change(new: Tensor, old: Tensor) -> Tensor:
+    """(B,): of finite logarithms; padding does not change."""
+    return (new - old).nan_to_num(0.0).abs().amax(1)
+
+
+@dataclass(frozen=True)
+class _Domain:
+    """The arithmetic of Sinkhorn's two half steps, on scalings or on their logarithms.
+
+    ``reach`` is K c and ``back`` is K' r; ``divide`` is a marginal over either, nothing in padding; ``mass`` is the
+    product of r and reach.
+    """
+
+    start: Callable[[Tensor], Tensor]
+    reach: Callable[[Tensor, Tensor], Tensor]
+    back: Callable[[Tensor, Tensor], Tensor]
+    divide: Callable[[Tensor, Tensor], Tensor]
+    scaling: Callable[[Tensor], Tensor]
+    mass: Callable[[Tensor, Tensor], Tensor]
+
+
+def _divide(mass: Tensor, by: Tensor) -> Tensor:
+    """mass / by, 0 in padding; a vanished kernel sum counts as the smallest positive number."""
+    return torch.where(mass > 0, mass / by.clamp(min=torch.finfo(by.dtype).tiny), 0)
+
+
+def _subtract(mass: Tensor, by: Tensor) -> Tensor:
+    """log(mass / exp(by)), minus infinity in padding."""
+    return torch.where(mass > 0, mass.log() - by.clamp(min=torch.finfo(by.dtype).min / 4), -torch.inf)
+
+
+_SCALING = _Domain(
+    start=lambda mass: (mass > 0).to(mass),
+    reach=lambda kernel, c: torch.bmm(kernel, c[:, :, None])[:, :, 0],
+    back=lambda kernel, r: torch.bmm(r[:, None, :], kernel)[:, 0],
+    divide=_divide,
+    scaling=lambda r: r,
+    mass=torch.mul,
+)
+_LOGARITHMIC = _Domain(
+    start=lambda mass: (mass > 0).to(mass).log(),
+    reach=lambda kernel, c: torch.logsumexp(kernel + c[:, None, :], 2),
+    back=lambda kernel, r: torch.logsumexp(kernel + r[:, :, None], 1),
+    divide=_subtract,
+    scaling=torch.exp,
+    mass=lambda r, reach: torch.exp(r + reach),
+)
+
+
+def _iterate(
+    domain: _Domain, kernel: Tensor, u: Tensor, v: Tensor, max_iterations: int, stop: str, tolerance: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both scalings and the iterations each problem ran."""
+    if stop not in STOPS:
+        raise InputError(f"Sinkhorn cannot stop by {stop!r}; give one of {', '.join(STOPS)}.")
+    r, c = domain.start(u), domain.start(v)
+    iterations = torch.zeros(len(u), dtype=torch.long, device=u.device)
+    ended = r.clone(), c.clone(), iterations.clone()
+    index = torch.arange(len(u), device=u.device)
+    running = torch.ones_like(index, dtype=torch.bool)
+    sources = (u > 0).sum(1).clamp(min=1)
+    watch = _Watch()
+    for step in range(max_iterations):
+        reach = domain.reach(kernel, c)
+        if stop == "marginal" and step:
+            running = running & ((domain.mass(r, reach) - u).abs().sum(1) >= tolerance)
+        new_r = domain.divide(u, reach)
+        new_c = domain.divide(v, domain.back(kernel, new_r))
+        change = (domain.scaling(new_r) - domain.scaling(r)).abs().sum(1)
+        r = torch.where(running[:, None], new_r, r)
+        c = torch.where(running[:, None], new_c, c)
+        iterations = iterations + running
+        if stop == "each":
+            running = running & ~(change / sources < tolerance)
+        elif stop == "batch":
+            running = running & ~(change.sum() / sources.sum() < tolerance)
+        left = watch.running(running)
+        if left == 0:
+            break
+        if 2 * left <= len(index):
+            for whole, part in zip(ended, (r, c, iterations), strict=True):
+                whole[index] = part
+            index, kernel, u, v, r, c, iterations, sources = (
+                each[running] for each in (index, kernel, u, v, r, c, iterations, sources)
+            )
+            running = running[running]
+    for whole, part in zip(ended, (r, c, iterations), strict=True):
+        whole[index] = part
+    return ended
+
+
+class _Watch:
+    """How many problems still run, without waiting for a GPU: there the number comes some iterations late.
+
+    Until it comes all of them count as running, and the iterations in between change nothing of what is done.
+    """
+
+    def __init__(self) -> None:
+        self._number: Tensor | None = None
+        self._event: torch.cuda.Event | None = None
+
+    def running(self, running: Tensor) -> int:
+        if not running.is_cuda:
+            return int(running.sum())
+        if self._event is None:
+            self._number = running.sum().to("cpu", non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        if not self._event.query():
+            return len(running)
+        self._event = None
+        return len(running) if int(self._number) else 0

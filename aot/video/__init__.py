@@ -1,0 +1,1 @@
+"""Video files: which frames, their times, and the two decoders behind them."""

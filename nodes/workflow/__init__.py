@@ -1,0 +1,1 @@
+"""Workflow files: read, checked for what they need, and run without ComfyUI."""

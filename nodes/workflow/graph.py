@@ -1,0 +1,265 @@
+"""Reads a workflow file, in UI or API format, into the graph of nodes, links and values to execute.
+
+API format is that graph already. UI format, what the editor saves, is read as the editor reads it when it
+queues a prompt (frontend 1.27, graphToPrompt): bypassed, muted, reroute, primitive and note nodes vanish.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...aot.errors import InputError
+from ..comfy import io
+
+MUTED, BYPASSED = 2, 4
+NOTES = frozenset({"Note", "MarkdownNote"})
+SEEDS = frozenset({"seed", "noise_seed"})
+
+
+@dataclass(frozen=True)
+class Link:
+    """An input that takes output number `slot` of node `node`."""
+
+    node: str
+    slot: int
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An input whose link leads nowhere, and how."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node to execute; each of `inputs` is a :class:`Link`, a :class:`Broken` link or a constant.
+
+    `pack` is the registry name of the pack it is from, where the file says.
+    """
+
+    id: str
+    type: str
+    title: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    pack: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f'"{self.title}" (node {self.id})'
+
+    def links(self) -> list[Link]:
+        """The inputs that come from other nodes."""
+        return [value for value in self.inputs.values() if isinstance(value, Link)]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes by id, and the node classes by type."""
+
+    nodes: Mapping[str, Node]
+    classes: Mapping[str, type]
+
+
+def load_workflow(path: str | Path) -> dict[str, Any]:
+    """The workflow in a JSON file, in UI or API format. InputError where there is none."""
+    path = Path(path)
+    try:
+        workflow = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        reason = error.strerror or "it cannot be read"
+        raise InputError(f"Workflow {path}: {reason}; give the path of a .json file.") from None
+    except ValueError:
+        raise InputError(f"Workflow {path} is not JSON; export it from ComfyUI again.") from None
+    if isinstance(workflow, dict) and isinstance(workflow.get("prompt"), dict):
+        workflow = workflow["prompt"]
+    if not (_is_ui(workflow) or _is_api(workflow)):
+        raise InputError(f"Workflow {path} holds JSON but no nodes; export it from ComfyUI again.")
+    return workflow
+
+
+def _is_ui(workflow: Any) -> bool:
+    return isinstance(workflow, dict) and isinstance(workflow.get("nodes"), list)
+
+
+def _is_api(workflow: Any) -> bool:
+    nodes = workflow.values() if isinstance(workflow, dict) else ()
+    return bool(nodes) and all(isinstance(n, dict) and isinstance(n.get("class_type"), str) for n in nodes)
+
+
+def to_graph(workflow: Mapping[str, Any], node_classes: Mapping[str, type]) -> Graph:
+    """The graph to execute, with its faults still in it. InputError where a subgraph is used."""
+    read = _ui_nodes if _is_ui(workflow) else _api_nodes
+    return Graph(read(workflow, node_classes), node_classes)
+
+
+def sockets(classes: Mapping[str, type], node_type: str) -> list[Any]:
+    """The inputs of a node type in the editor's order, required ones first; none where it is unknown."""
+    inputs = classes[node_type].GET_SCHEMA().inputs if node_type in classes else ()
+    return sorted(inputs or (), key=lambda each: bool(each.optional))
+
+
+def is_widget(socket: Any) -> bool:
+    """Whether an input takes a value that is typed in, and not only a link."""
+    return isinstance(socket, io.WidgetInput) and not socket.force_input
+
+
+def fits(given: Any, wanted: Any) -> bool:
+    """Whether two socket types, each perhaps several joined by commas, have one in common."""
+    sides = [set(kind.split(",")) if isinstance(kind, str) else {"COMBO"} for kind in (given, wanted)]
+    return any(side & {"*", ""} for side in sides) or bool(sides[0] & sides[1])
+
+
+def _api_nodes(workflow: Mapping[str, Any], classes: Mapping[str, type]) -> dict[str, Node]:
+    nodes = {}
+    for key, raw in workflow.items():
+        kind = raw["class_type"]
+        title = raw.get("_meta", {}).get("title") or _title(kind, classes)
+        nodes[key] = Node(key, kind, title, {n: _api_value(v) for n, v in raw.get("inputs", {}).items()})
+    return nodes
+
+
+def _api_value(value: Any) -> Any:
+    match value:
+        case [str(node), int(slot)]:
+            return Link(node, slot)
+        case {"__value__": inner}:
+            return inner
+    return value
+
+
+def _title(node_type: str, classes: Mapping[str, type]) -> str:
+    return (classes[node_type].GET_SCHEMA().display_name if node_type in classes else None) or node_type
+
+
+def _ui_nodes(workflow: Mapping[str, Any], classes: Mapping[str, type]) -> dict[str, Node]:
+    return _Canvas(workflow, classes).nodes()
+
+
+class _Canvas:
+    """A workflow in UI format."""
+
+    def __init__(self, workflow: Mapping[str, Any], classes: Mapping[str, type]) -> None:
+        self.classes = classes
+        self.raw = {str(raw["id"]): raw for raw in workflow["nodes"]}
+        self.links = dict(_link(link) for link in workflow.get("links") or ())
+        subgraphs = {each["id"] for each in (workflow.get("definitions") or {}).get("subgraphs") or ()}
+        if used := [key for key, raw in self.raw.items() if raw["type"] in subgraphs]:
+            raise InputError(
+                f"Subgraphs run only in ComfyUI, and node {', '.join(used)} is one:"
+                " unpack it there and save again, or export the workflow in API format."
+            )
+
+    def nodes(self) -> dict[str, Node]:
+        """The nodes to execute."""
+        nodes = {}
+        for key, raw in self.raw.items():
+            if raw.get("mode") in (MUTED, BYPASSED) or raw["type"] in NOTES | {"Reroute", "PrimitiveNode"}:
+                continue
+            inputs = self._widget_values(raw)
+            for socket in raw.get("inputs") or ():
+                source = self._follow(socket, socket["type"], frozenset())
+                if source is not None:
+                    inputs[socket["name"]] = source
+            about = raw.get("properties") or {}
+            pack = str(about.get("cnr_id") or about.get("aux_id") or "")
+            title = raw.get("title") or _title(raw["type"], self.classes)
+            nodes[key] = Node(key, raw["type"], title, inputs, pack)
+        return self._without_muted(nodes)
+
+    def _widget_values(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Values by name. The file has them by position; what it lacks, as an older file may, is the default.
+
+        An upload button's value comes after all others, since its widget is made last, and is never reached.
+        """
+        widgets = [each for each in sockets(self.classes, raw["type"]) if is_widget(each)]
+        stored = raw.get("widgets_values") or ()
+        if isinstance(stored, Mapping):
+            return {each.id: stored.get(each.id, _default(each)) for each in widgets}
+        left, values = iter(stored), {}
+        for widget in widgets:
+            values[widget.id] = next(left, _default(widget))
+            for _ in range(_control_widgets(widget)):
+                next(left, None)
+        return values
+
+    def _follow(self, socket: Mapping[str, Any], wanted: str, seen: frozenset) -> Any:
+        """What feeds `socket`, through reroutes and bypassed nodes: a link or a value; None for nothing."""
+        number = socket.get("link")
+        if number is None:
+            return None
+        key, slot = self.links.get(number, ("", 0))
+        if key not in self.raw:
+            return Broken("is linked to a node that is not in the file: connect it again")
+        if number in seen:
+            return Broken("is fed by reroutes or bypassed nodes in a circle: cut one of their links")
+        raw, seen = self.raw[key], seen | {number}
+        if raw.get("mode") == BYPASSED:
+            through = self._passed_through(raw, slot, wanted)
+            return through and self._follow(through, through["type"], seen)
+        if raw["type"] == "Reroute":
+            return self._follow(raw["inputs"][0], wanted, seen)
+        if raw["type"] == "PrimitiveNode":
+            return next(iter(raw.get("widgets_values") or ()), None)
+        return Link(key, slot)
+
+    def _passed_through(self, raw: Mapping[str, Any], slot: int, wanted: str) -> Mapping[str, Any] | None:
+        """The input a bypassed node hands on as output `slot`: the opposite one, else the first that fits."""
+        inputs = self._sockets(raw)
+        opposite = inputs[slot : slot + 1]
+        if wanted in ("*", ""):
+            return next(iter(opposite or inputs), None)
+        given = raw["outputs"][slot]["type"]
+        fitting = [each for each in inputs if fits(each["type"], given) and fits(each["type"], wanted)]
+        exact = [each for each in inputs if each["type"] == wanted]
+        return next(iter([each for each in opposite if each in fitting] or exact or fitting), None)
+
+    def _sockets(self, raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """All inputs, those with a widget last, as in the editor: a file may leave out unlinked ones."""
+        saved = {socket["name"]: socket for socket in raw.get("inputs") or ()}
+        known = sorted(sockets(self.classes, raw["type"]), key=is_widget)
+        listed = [saved.pop(each.id, {"name": each.id, "type": str(each.get_io_type())}) for each in known]
+        return listed + list(saved.values())
+
+    def _without_muted(self, nodes: Mapping[str, Node]) -> dict[str, Node]:
+        """Without the inputs that muted nodes would feed and, from there on, the nodes that need those."""
+        kept = dict(nodes)
+
+        def cut(node: Node) -> set[str]:
+            return {n for n, each in node.inputs.items() if isinstance(each, Link) and each.node not in kept}
+
+        def optional(node: Node) -> set[str]:
+            return {each.id for each in sockets(self.classes, node.type) if each.optional}
+
+        while gone := [key for key, node in kept.items() if cut(node) - optional(node)]:
+            for key in gone:
+                del kept[key]
+        return {
+            key: replace(node, inputs={n: value for n, value in node.inputs.items() if n not in cut(node)})
+            for key, node in kept.items()
+        }
+
+
+def _link(link: list | Mapping[str, Any]) -> tuple[int, tuple[str, int]]:
+    """A link's id, and the node and output it comes from; schema 0.4 stores a list, schema 1 an object."""
+    keys: Iterable = (0, 1, 2) if isinstance(link, list) else ("id", "origin_id", "origin_slot")
+    number, node, slot = (link[key] for key in keys)
+    return number, (str(node), slot)
+
+
+def _control_widgets(widget: Any) -> int:
+    """How many values the editor stores after a widget's own: control after generate, a combo's filter."""
+    kind, control = str(widget.get_io_type()), getattr(widget, "control_after_generate", None)
+    if control is None:
+        control = kind == "INT" and widget.id in SEEDS
+    return (2 if kind == "COMBO" else 1) if control else 0
+
+
+def _default(widget: Any) -> Any:
+    if widget.default is not None:
+        return widget.default
+    first = next(iter(getattr(widget, "options", None) or ()), None)
+    return {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}.get(str(widget.get_io_type()), first)

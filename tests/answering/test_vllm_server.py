@@ -1,0 +1,102 @@
+"""The client of a vLLM server, as far as it goes without one; tests/serving has the rest."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from comfyui_aot.aot.answering import vllm_server as serving
+from comfyui_aot.aot.answering.vllm_server import Server, answers_from, export, read_key
+from comfyui_aot.aot.errors import InputError
+from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
+from comfyui_aot.nodes.serving import AOTServer
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(serving, "PAUSES", (0.0, 0.0))
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "file:///etc/passwd", "ftp://host"])
+def test_a_url_that_is_none_of_http_is_refused(url):
+    with pytest.raises(InputError, match="give one like http"):
+        Server(url)
+
+
+def test_the_key_is_not_shown():
+    assert "secret" not in repr(Server("http://host", key="secret"))
+    assert Server("http://host:1/v1/").url == "http://host:1"
+
+
+def test_nobody_there_is_one_line(impatient):
+    with pytest.raises(InputError, match=r"No server at http://127\.0\.0\.1:9 .* tried 3 times; start it"):
+        Server("http://127.0.0.1:9").served()
+
+
+def test_a_busy_server_is_asked_again(impatient):
+    seen = []
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append(self.headers["Authorization"])
+            content = b'{"data": [{"id": "small"}]}' if len(seen) > 2 else b"busy"
+            self.send_response(200 if len(seen) > 2 else 503)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Busy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        assert Server(f"http://127.0.0.1:{server.server_port}", key="k").served() == "small"
+    finally:
+        server.shutdown()
+    assert seen == ["Bearer k"] * 3
+
+
+def test_a_key_file_holds_a_key_and_nothing_else(tmp_path):
+    (tmp_path / "good").write_text("secret\n")
+    (tmp_path / "bad").write_text("two words")
+    assert read_key(tmp_path / "good") == "secret"
+    for name in ("bad", "gone"):
+        with pytest.raises(InputError, match=f"key file {name}"):
+            read_key(tmp_path / name)
+
+
+def test_a_model_with_positions_of_time_and_place_is_not_served(vllm, encoded, monkeypatch):
+    monkeypatch.setattr(type(vllm), "axes", 3)
+    with pytest.raises(InputError, match="positions of time, height and width"):
+        answers_from(Server("http://127.0.0.1:9"), vllm, encoded, ["What?"])
+
+
+@torch.no_grad()
+def test_the_llm_written_out_is_the_models_own(vllm, tmp_path):
+    export(vllm, tmp_path / "llm")
+    assert [path.name for path in tmp_path.iterdir()] == ["llm"]
+    assert "lm_head.weight" not in load_file(tmp_path / "llm" / "model.safetensors")  # tied, so kept once
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "llm", dtype=torch.float32)
+    ids = vllm.prompt("What is it?").after[None]
+    assert torch.equal(plain(ids).logits, vllm.model(input_ids=ids).logits)
+    with pytest.raises(InputError, match="exists already"):
+        export(vllm, tmp_path / "llm")
+
+
+@pytest.mark.skipif(HAS_COMFYUI, reason="the stand-in is not used where ComfyUI can be imported")
+def test_the_node_reads_the_key_from_comfyuis_user_folder_only(tmp_path):
+    keys = tmp_path / "user" / "aot_keys"
+    keys.mkdir(parents=True)
+    (keys / "mine").write_text("secret")
+    (tmp_path / "user" / "other").write_text("secret")
+    with directories(tmp_path):
+        (server,) = AOTServer.execute(url="http://host:1", model="", key_file="mine").args
+        assert server.key == "secret"
+        for name in ("../other", "gone", str(keys / "mine")):
+            assert "There is no key file" in AOTServer.validate_inputs(url="http://h:1", model="", key_file=name)
+        assert "give one like" in AOTServer.validate_inputs(url="host", model="", key_file="")
+        assert AOTServer.validate_inputs(url="http://h:1", model="", key_file="") is True

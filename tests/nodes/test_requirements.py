@@ -1,0 +1,90 @@
+"""What a shared workflow needs: told before it runs, and refused with the list of what is missing."""
+
+import json
+
+import pytest
+
+from comfyui_aot.aot.cli.run import command
+from comfyui_aot.aot.errors import InputError
+from comfyui_aot.nodes import NODES
+from comfyui_aot.nodes.comfy import directories
+from comfyui_aot.nodes.workflow.graph import to_graph
+from comfyui_aot.nodes.workflow.requirements import needs, require
+from comfyui_aot.nodes.workflow.runner import registry
+
+
+def graph(**nodes):
+    return to_graph(nodes, registry(NODES))
+
+
+def loader(clip):
+    return {"class_type": "AOTLoadVideo", "inputs": {"video": clip}}
+
+
+def model(name, **more):
+    return {"class_type": "AOTLoadVLLM", "inputs": {"model": name, **more}}
+
+
+@pytest.fixture
+def base(tmp_path):
+    """ComfyUI's folders with one clip."""
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / "here.mp4").write_bytes(b"-")
+    with directories(tmp_path):
+        yield tmp_path
+
+
+def test_clips_and_models_are_listed_once_each(base):
+    listed = needs(graph(a=loader("here.mp4"), b=loader("here.mp4"), c=model("embedded")))
+    assert [(need.kind, need.name, need.lacking) for need in listed] == [
+        ("clip", "here.mp4", ""),
+        ("model", "embedded", ""),
+    ]
+
+
+def test_every_missing_thing_is_named_at_once(base):
+    shared = {
+        "nodes": [
+            {"id": 1, "type": "AOTLoadVideo", "widgets_values": ["gone.mp4"]},
+            {"id": 2, "type": "VHS_LoadVideo", "properties": {"cnr_id": "comfyui-videohelpersuite"}},
+            {"id": 3, "type": "AOTLoadVLLM", "widgets_values": ["llava-hf/llava-onevision-qwen2-7b-ov-hf"]},
+        ]
+    }
+    with pytest.raises(InputError) as error:
+        require(to_graph(shared, registry(NODES)), "shared.json")
+    said = str(error.value)
+    assert said.startswith("shared.json needs what is not here: pack comfyui-videohelpersuite (for VHS_LoadVideo: run")
+    assert "clip gone.mp4 (" in said
+    assert "model llava-hf/llava-onevision-qwen2-7b-ov-hf (" in said
+    assert "\n" not in said
+
+
+def test_a_model_that_the_node_will_fetch_is_not_missing(base):
+    name = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
+    assert needs(graph(a=model(name)))[0].lacking
+    assert not needs(graph(a=model(name, download=True)))[0].lacking
+
+
+def test_tokens_whose_name_is_linked_are_not_looked_for(base):
+    loads = {"class_type": "AOTLoadTokens", "inputs": {"file": "old.aot.safetensors"}}
+    assert needs(graph(a=loads))[0].lacking
+    linked = {**loads, "inputs": {**loads["inputs"], "saved": ["b", 1]}}
+    assert not needs(graph(a=linked))[0].lacking
+
+
+def test_nothing_runs_and_nothing_is_written_where_something_is_missing(base, capsys):
+    workflow = base / "shared.json"
+    workflow.write_text(json.dumps({"1": loader("gone.mp4")}))
+    with pytest.raises(InputError, match=r"clip gone\.mp4"):
+        command(workflow, [], base)
+    assert capsys.readouterr().out == ""
+    assert not (base / "temp").exists()
+
+
+def test_what_is_needed_is_printed_before_the_run(base, capsys):
+    workflow = base / "shared.json"
+    shows = {"class_type": "AOTLoadVideo", "inputs": {"video": "here.mp4"}}
+    workflow.write_text(json.dumps({"1": shows}))
+    with pytest.raises(InputError):
+        command(workflow, [], base)
+    assert capsys.readouterr().out.startswith("needs clip here.mp4")

@@ -1,0 +1,49 @@
+"""Presets: those that settle what they keep, and our own, which keeps what retention asks for."""
+
+import pytest
+
+from comfyui_aot.aot.comparison.compare import at_each
+from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.stages.chain import OPEN_PRESETS, PLUS, PRESETS, is_fixed, parse
+
+
+def test_aot_plus_is_a_chain_at_any_retention():
+    first, second = at_each(PLUS, (0.1, 0.05))
+    assert (first.name, second.name) == (f"{PLUS} 0.1", f"{PLUS} 0.05")
+    assert first.stages == parse(OPEN_PRESETS[PLUS]).at_retention(0.1).stages
+    assert first.stages != parse("aot:retention=0.1").stages
+
+
+def test_the_papers_presets_settle_what_they_keep():
+    assert all(is_fixed(name) for name in PRESETS)
+    assert not any(is_fixed(name) for name in OPEN_PRESETS)
+
+
+@pytest.mark.parametrize("spec", [f"{PLUS}:eps=0.1", f"intra+{PLUS}"])
+def test_a_preset_stands_alone(spec):
+    with pytest.raises(InputError, match="stands alone"):
+        parse(spec)
+
+
+def test_an_unknown_stage_is_refused_with_all_there_are():
+    with pytest.raises(InputError, match=f"presets {PLUS}, paper"):
+        parse("magic")
+
+
+@pytest.mark.parametrize(
+    ("chain", "settled"),
+    [
+        ("inter", False),
+        ("intra:eps=0.2+inter:clip_length=2", False),
+        ("intra:budget=126+inter", False),
+        ("intra:budget=126+inter:keep_ratio=0.3", True),
+        ("intra:budget=126", True),
+        ("visionzip:tokens_per_frame=20", True),
+        ("evs:pruning_rate=0.9", True),
+        ("fastvid:retention_ratio=0.1", True),
+        ("uniform:keep_tokens=9", True),
+        ("visionzip-10", True),
+    ],
+)
+def test_a_chain_that_says_itself_what_it_keeps_is_given_no_retention(chain, settled):
+    assert is_fixed(chain) is settled
