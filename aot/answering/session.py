@@ -19,10 +19,10 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
+from ..devices import synchronise
 from ..errors import InputError
 from ..models.base import VideoLLM
 from ..models.prompt import Prefix, Prompt, Reading, Turn
-from ..stages.base import synchronise
 from ..tokens.video_tokens import VideoTokens
 
 PACK = 1024

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from ..devices import synchronise
 from ..memory import PeakMemory, give_back, in_use
-from ..stages.base import synchronise
 
 
 def medians(works: Mapping[str, Callable[[], object]], like: torch.Tensor, repeats: int) -> dict[str, float]:

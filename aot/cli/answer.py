@@ -10,6 +10,7 @@ from typing import Any
 
 from ..answering.presets import OWN, PRESETS, split, worded
 from ..errors import InputError
+from .command import Result
 from .options import (
     CHAIN,
     check_before_work,
@@ -20,39 +21,33 @@ from .options import (
     video_options,
 )
 
-Result = tuple[dict[str, Any], int]
 
-
-def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add ``answer`` to a command's parser.
-
-    Args:
-        verb: makes the parser of one command.
-    """
-    answer = verb(verbs, "answer", _answer, "answer a question about a video")
-    video_options(answer)
-    budget = answer.add_mutually_exclusive_group()
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the video, the question, the stages and who answers."""
+    video_options(parser)
+    budget = parser.add_mutually_exclusive_group()
     budget.add_argument(
         "--retention",
         type=float,
         help="share of the language grid to keep, above 0, at most 1; set on the last stage of a chain",
     )
     budget.add_argument("--tokens", type=int, help="tokens of the whole video to keep; likewise")
-    answer.add_argument(
+    parser.add_argument(
         "--stream",
         action="store_true",
         help="decode, encode and reduce run by run: the same tokens in little memory, for long videos",
     )
-    answer.add_argument("--stages", help=f"{CHAIN}; 'aot' where only a retention is given")
-    answer.add_argument("--system", default="", help="system prompt; the model's own where left out")
-    answer.add_argument("--preset", default=OWN, help=f"words around the question: {', '.join(PRESETS)}")
-    answer.add_argument("--a-line-each", action="store_true", help="every line of the question is one of its own")
-    answer.add_argument("--server", metavar="URL", help="a vLLM server that answers in place of the local LLM")
-    answer.add_argument("--server-model", default="", help="its name there; empty where it serves only one")
-    answer.add_argument("--key-file", type=Path, help="a text file that holds the server's API key")
+    parser.add_argument("--stages", help=f"{CHAIN}; 'aot' where only a retention is given")
+    parser.add_argument("--system", default="", help="system prompt; the model's own where left out")
+    parser.add_argument("--preset", default=OWN, help=f"words around the question: {', '.join(PRESETS)}")
+    parser.add_argument("--a-line-each", action="store_true", help="every line of the question is one of its own")
+    parser.add_argument("--server", metavar="URL", help="a vLLM server that answers in place of the local LLM")
+    parser.add_argument("--server-model", default="", help="its name there; empty where it serves only one")
+    parser.add_argument("--key-file", type=Path, help="a text file that holds the server's API key")
 
 
-def _answer(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+def run(options: argparse.Namespace) -> Result:
+    """Print the answers, and what they took."""
     from ..stages.budget import require_tokens
     from ..stages.chain import FULL, is_fixed, parse
 

@@ -10,46 +10,52 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..devices import check_device
 from ..errors import InputError
+from .command import Result, new_parser
+from .options import CHAIN
 
-Verb = Callable[..., argparse.ArgumentParser]
-Result = tuple[dict[str, Any], int]
 
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the measurements, each a command of its own."""
+    bench = parser.add_subparsers(dest="what", required=True)
 
-def add(verbs: Any, verb: Verb, chain: str) -> None:
-    """Add ``bench`` and its measurements to a command's parser.
+    def verb(name: str, measure: Callable[[argparse.Namespace], Result], about: str) -> argparse.ArgumentParser:
+        added = new_parser(bench, name, about, nested=True)
+        added.set_defaults(measure=measure)
+        return added
 
-    Args:
-        verb: makes the parser of one command.
-        chain: how a chain of stages is written, for the help.
-    """
-    bench = verbs.add_parser("bench", help="measure speed and memory").add_subparsers(dest="what", required=True)
-    reduce = verb(bench, "reduce", _reduce, "reduction time and its ratio to the limit, and memory")
+    reduce = verb("reduce", _reduce, "reduction time and its ratio to the limit, and memory")
     _size(reduce)
-    reduce.add_argument("--stages", nargs="+", default=["intra", "intra+inter"], help=chain)
+    reduce.add_argument("--stages", nargs="+", default=["intra", "intra+inter"], help=CHAIN)
 
-    growth = verb(bench, "growth", _growth, "reduction time against frames, grid and width, with fitted exponents")
-    growth.add_argument("--stages", default="intra+inter", help=chain)
+    growth = verb("growth", _growth, "reduction time against frames, grid and width, with fitted exponents")
+    growth.add_argument("--stages", default="intra+inter", help=CHAIN)
     growth.add_argument("--repeats", type=int, default=3, help="runs to take the median of")
     growth.add_argument("--plot", type=Path, default=None, metavar="PNG", help="draw the curves")
 
-    importance = verb(bench, "importance", _importance, "what capturing importance costs the encoder")
+    importance = verb("importance", _importance, "what capturing importance costs the encoder")
     importance.add_argument("--tower", default="embedded", help="embedded, or siglip (so400m's shape, random weights)")
     importance.add_argument("--frames", type=int, default=4, help="frames to encode")
     importance.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     importance.add_argument("--repeats", type=int, default=9, help="runs to take the median of")
 
-    stream = verb(bench, "stream", _stream, "time and peak memory of a streamed video by its length")
+    stream = verb("stream", _stream, "time and peak memory of a streamed video by its length")
     stream.add_argument("--frames", type=int, nargs="+", default=[64, 256, 1024], help="lengths of the video")
-    stream.add_argument("--stages", default="aot:retention=0.1", help=chain)
+    stream.add_argument("--stages", default="aot:retention=0.1", help=CHAIN)
     stream.add_argument("--model", default="embedded", help="'embedded' or a model folder")
 
-    prefill = verb(bench, "prefill", _prefill, "prefill time and memory by retention, beside what operations promise")
+    prefill = verb("prefill", _prefill, "prefill time and memory by retention, beside what operations promise")
     prefill.add_argument("--shape", default="small", help="7b (Qwen2-7B), or small; weights are random")
     prefill.add_argument("--tokens", type=int, default=6272, help="visual tokens of the whole video")
     prefill.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     prefill.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of weights and tokens")
     prefill.add_argument("--repeats", type=int, default=3, help="runs to take the median of")
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Measure what was chosen."""
+    return options.measure(options)
 
 
 def _size(parser: argparse.ArgumentParser) -> None:
@@ -165,13 +171,3 @@ def _watched(items: Any, label: str) -> Any:
 def _at_least_one(*numbers: int) -> None:
     if min(numbers) < 1:
         raise InputError("Frames, dim and repeats start at 1; give positive numbers.")
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that PyTorch cannot use here."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"Device {device!r} is not available here; leave --device out, or give cpu.") from error

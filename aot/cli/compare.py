@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import make_folder
+from .command import Result
 from .options import (
     check_before_work,
     encode,
@@ -25,16 +26,9 @@ from .options import (
 if TYPE_CHECKING:
     from ..comparison.compare import Row
 
-Result = tuple[dict[str, Any], int]
 
-
-def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add ``compare`` to a command's parser.
-
-    Args:
-        verb: makes the parser of one command.
-    """
-    parser = verb(verbs, "compare", _compare, "variants side by side, full tokens first")
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the video, the question, the variants and what is written."""
     parser.add_argument("--pictures", type=Path, help="folder to write a token map of every variant to")
     parser.add_argument("--out", type=Path, help="folder to write the table (Markdown, CSV, PNG) and the curve to")
     parser.add_argument(
@@ -44,7 +38,8 @@ def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
     variant_options(parser)
 
 
-def _compare(options: argparse.Namespace) -> Result:
+def run(options: argparse.Namespace) -> Result:
+    """Print the table, full tokens first; write pictures, table and curve where asked."""
     from ..comparison.compare import compare
     from ..comparison.sweep import cells, variants
     from ..comparison.table import terminal

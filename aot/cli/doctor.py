@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import Any
 
-DESCRIPTION = "what works here and what does not, and why: a page to put into a bug report"
+from .command import Result
 
 
-def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add ``doctor`` to a command's parser."""
-    verb(verbs, "doctor", _doctor, DESCRIPTION)
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add nothing: there is nothing to choose."""
 
 
-def _doctor(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+def run(options: argparse.Namespace) -> Result:
+    """Print the page; exit code 1 where the pack's main job would fail."""
     from .examination import as_dict, examine
 
     found = examine()

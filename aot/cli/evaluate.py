@@ -7,14 +7,15 @@ import datetime
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from ..errors import InputError
+from .command import Result
+from .options import load, model_options, variant_options
 
 if TYPE_CHECKING:
     from ..evaluation.encodings import Encodings
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
     from ..evaluation.runner import Variant
     from ..models.base import VideoLLM
 
-Load = Callable[[argparse.Namespace], Any]
-Result = tuple[dict[str, Any], int]
-
-DESCRIPTION = (
-    "ask a question set with all tokens and with reduced ones: accuracy, differences, time, as tables and a curve; "
-    "stopped, the same command goes on where it was"
-)
 _TOLD = (
     "data",
     "split",
@@ -47,14 +41,8 @@ _TOLD = (
 """The options that decide a result, as a report's command line tells them."""
 
 
-def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser], load: Load) -> argparse.ArgumentParser:
-    """Add ``eval`` to a command's parser; the options of model and variants are left to the caller.
-
-    Args:
-        verb: makes the parser of one command.
-        load: makes the model from the options.
-    """
-    parser = verb(verbs, "eval", partial(_eval, load), DESCRIPTION)
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the set, the variants, and where the results and the encodings go."""
     parser.add_argument("set", metavar="SET", help="shapes, mvbench, videomme, egoschema or longvideobench")
     set_options(parser)
     parser.add_argument("--against", metavar="NAME", help="variant to compare with; the first paper preset if left out")
@@ -62,8 +50,9 @@ def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser], load: Load) ->
     keep = parser.add_mutually_exclusive_group()
     keep.add_argument("--cache", type=Path, help="folder that keeps the encodings; OUT/encodings if left out")
     keep.add_argument("--no-cache", action="store_true", help="keep no encodings: stages added later encode again")
+    model_options(parser)
+    variant_options(parser)
     parser.epilog = "Full tokens are always asked; the stage 'blind' asks without any."
-    return parser
 
 
 def set_options(parser: argparse.ArgumentParser) -> None:
@@ -76,12 +65,14 @@ def set_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=16, help="of each clip, evenly spread")
 
 
-def _eval(load: Load, options: argparse.Namespace) -> Result:
-    from ..evaluation.encodings import Encodings, fingerprint
+def run(options: argparse.Namespace) -> Result:
+    """Ask what has not been asked yet, print the table, and write it with a curve."""
+    from ..evaluation.encodings import Encodings
     from ..evaluation.records import Records
     from ..evaluation.report import CSV, CURVE, JSON, TABLE, overview, tabulate, write_report
     from ..evaluation.runner import by_clip, settings
     from ..evaluation.summary import summarise
+    from ..models.fingerprint import fingerprint
 
     chosen = chosen_variants(options)
     names = [variant.name for variant in chosen]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ..answering.presets import OWN, split, worded
-from . import bench as commands
+from ..devices import check_device
 
 if TYPE_CHECKING:
     from ..answering.session import Generation
@@ -118,7 +118,7 @@ def _device(asked: str | None) -> str:
 
     if asked is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
-    commands.check_device(asked)
+    check_device(asked)
     return asked
 
 

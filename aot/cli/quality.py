@@ -6,15 +6,16 @@ import argparse
 import dataclasses
 import statistics
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from ..errors import InputError
-from .evaluate import Load, Result, questions_of, set_options
+from .command import Result
+from .evaluate import questions_of, set_options
+from .options import load, model_options, variant_options
 
 if TYPE_CHECKING:
     from ..models.base import VideoLLM
@@ -23,28 +24,18 @@ if TYPE_CHECKING:
 
 HEAD = ("variant", "tokens", "cells read", "mass over", "effective rank", "error", "frames a token")
 
-DESCRIPTION = (
-    "what stages keep of a video, or of a question set's clips in the mean: share of the cells that are in some token, "
-    "share that the mass kept is spread over, effective rank of the tokens, error of rebuilding the grid from them, "
-    "frames that a token speaks for"
-)
 
-
-def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser], load: Load) -> argparse.ArgumentParser:
-    """Add ``quality`` to a command's parser; the options of model and variants are left to the caller.
-
-    Args:
-        verb: makes the parser of one command.
-        load: makes the model from the options.
-    """
-    parser = verb(verbs, "quality", partial(_quality, load), DESCRIPTION)
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the video or the set, and the stages."""
     parser.add_argument("set", metavar="VIDEO|SET", help="any video file, or a question set as of aot eval")
     set_options(parser)
     parser.add_argument("--cache", type=Path, help="folder that keeps a set's encodings, as aot eval's; none otherwise")
-    return parser
+    model_options(parser)
+    variant_options(parser)
 
 
-def _quality(load: Load, options: argparse.Namespace) -> Result:
+def run(options: argparse.Namespace) -> Result:
+    """Print what each stage keeps, in the mean over the videos."""
     from ..comparison.sweep import variants
     from ..evaluation.report import tabulate
     from ..stages.chain import FULL
@@ -74,9 +65,10 @@ def _quality(load: Load, options: argparse.Namespace) -> Result:
 def _videos(vllm: VideoLLM, options: argparse.Namespace) -> Iterator[VideoTokens]:
     """The full tokens of every clip, with a bar."""
     from ..evaluation import SHAPES
-    from ..evaluation.encodings import Encodings, fingerprint
+    from ..evaluation.encodings import Encodings
     from ..evaluation.published import SETS
     from ..evaluation.runner import by_clip
+    from ..models.fingerprint import fingerprint
     from ..video.frames import Sampling, load_video
 
     if Path(options.set).is_file():

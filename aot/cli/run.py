@@ -1,7 +1,8 @@
-"""What `aot run` does: says what a workflow file needs, runs it, and reports what its nodes show."""
+"""``aot run``: says what a workflow file needs, runs it without ComfyUI, and reports what its nodes show."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,18 +15,38 @@ from ...nodes.comfy import directories
 from ...nodes.workflow import core
 from ...nodes.workflow.graph import load_workflow, to_graph
 from ...nodes.workflow.requirements import require
-from ...nodes.workflow.runner import Event, Result, override, registry, run
+from ...nodes.workflow.runner import Event, Result, override, registry
+from ...nodes.workflow.runner import run as run_graph
 from ..answering.answer import Answer
+from .command import Result as CommandResult
 
 
-def command(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]:
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the file, what to change in it, and where its videos are."""
+    parser.add_argument("workflow", type=Path, help="a .json file; the videos it names are looked for in BASE/input")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NODE.input=value",
+        help="change an input of the node of that type, title or id, AOTLoadVideo.video=mine.mp4 for instance",
+    )
+    parser.add_argument("--base", type=Path, default=Path(), help="folder that holds input/, output/ and temp/")
+
+
+def run(options: argparse.Namespace) -> CommandResult:
+    """Run the file and print what its nodes show."""
+    return run_file(options.workflow, options.set, options.base), 0
+
+
+def run_file(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]:
     """Run a file with this pack's nodes, print what it needs and what they show, and report it all.
 
     Args:
         base: holds the folders input, output and temp.
 
     Raises:
-        InputError: something the workflow needs is not there, or as :func:`run` does.
+        InputError: something the workflow needs is not there, or as the runner does.
     """
     with directories(base), tqdm(desc="run", file=sys.stderr, leave=False, disable=None) as bar:
 
@@ -39,7 +60,7 @@ def command(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]:
         needed = require(graph, path.name)
         for need in needed:
             print(f"needs {need.kind} {need.name}")
-        results = run(graph, (), on_event)
+        results = run_graph(graph, (), on_event)
     shown = [_report(result, graph.classes[result.node.type]) for result in results.values()]
     for entry in shown:
         lines = (*entry["text"], *entry["images"], *entry["files"])

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..comparison.text_table import aligned
 from ..errors import InputError
-from .evaluate import Load, Result, chosen_variants
+from .command import Result
+from .evaluate import chosen_variants
+from .options import load, model_options, variant_options
 
 if TYPE_CHECKING:
     from ..evaluation.records import Record
     from ..evaluation.shapes_set import ShapesSet
 
-DESCRIPTION = "one clip of Shapes: its questions, the truth, and with --ask what the model says, full and reduced"
 
-
-def add(verbs: Any, verb: Callable[..., argparse.ArgumentParser], load: Load) -> argparse.ArgumentParser:
-    """Add ``shapes`` to a command's parser; the options of model and variants are left to the caller."""
-    parser = verb(verbs, "shapes", partial(_shapes, load), DESCRIPTION)
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add which clip, whether it is written, and who is asked."""
     parser.add_argument("seed", type=int, help="any; those of the test split begin at 2000000")
     parser.add_argument("--frames", type=int, default=16, help="that the clip has, 4 or more")
     parser.add_argument("--mp4", type=Path, metavar="FILE", help="write the clip here")
     parser.add_argument("--ask", action="store_true", help="ask the model, full tokens first")
-    return parser
+    model_options(parser)
+    variant_options(parser)
 
 
-def _shapes(load: Load, options: argparse.Namespace) -> Result:
+def run(options: argparse.Namespace) -> Result:
+    """Print the questions with their answers, and what the model says."""
     from ..evaluation.clip_file import write_mp4
     from ..evaluation.shapes_set import shapes_set
 
@@ -37,7 +36,7 @@ def _shapes(load: Load, options: argparse.Namespace) -> Result:
         raise InputError(f"Seed {options.seed}; seeds begin at 0.")
     clip = shapes_set("any", clips=1, seed=options.seed, frames=options.frames)
     rows = [{"family": q.family, "question": q.text, "truth": q.answer} for q in clip.questions]
-    records = _ask(load, options, clip) if options.ask else []
+    records = _ask(options, clip) if options.ask else []
     if options.mp4:
         write_mp4(clip.scene(str(options.seed)).frames(), options.mp4)
     for record in records:
@@ -55,7 +54,7 @@ def _shapes(load: Load, options: argparse.Namespace) -> Result:
     return {"seed": options.seed, "frames": options.frames, "rows": rows}, 0
 
 
-def _ask(load: Load, options: argparse.Namespace, clip: ShapesSet) -> list[Record]:
+def _ask(options: argparse.Namespace, clip: ShapesSet) -> list[Record]:
     from ..evaluation.runner import ask
 
     chosen = chosen_variants(options)

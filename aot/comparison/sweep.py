@@ -24,9 +24,9 @@ from ..answering.answer import Answer, Generation
 from ..answering.fidelity import Fidelity, Reference
 from ..answering.session import ignore_count
 from ..errors import InputError
-from ..evaluation.encodings import digest, fingerprint
 from ..files import make_folder, whole
 from ..models.base import VideoLLM
+from ..models.fingerprint import digest, fingerprint
 from ..pictures.curve import Line, Panel, curves
 from ..stages.budget import require_retention
 from ..stages.chain import FULL, Pipeline, parse

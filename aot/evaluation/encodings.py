@@ -7,26 +7,19 @@ is named by all that decides its content, so that tokens of another model, set o
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..errors import InputError
 from ..files import make_folder
 from ..models.base import Progress, VideoLLM, ignore_progress
+from ..models.fingerprint import digest
 from ..tokens import storage
 from ..tokens.video_tokens import VideoTokens
-from ..video.frames import Frames
 from .questions import QuestionSet
-
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""By bytes of an element: what a tensor's bits are read as, to be summed exactly, in any order, on any device."""
 
 
 class Encodings:
@@ -100,36 +93,6 @@ class Encodings:
             return None
         name = digest({**self._identity, "clip": clip})
         return self.folder / f"{name}.safetensors"
-
-
-def fingerprint(vllm: VideoLLM) -> str:
-    """A digest of what decides a model's tokens and answers: weights, hidden layer, grids, pixels and prompt.
-
-    It does not depend on the folder, the device, or the version of transformers, which names weights in its own way.
-    """
-    grey = Frames(torch.full((1, 64, 64, 3), 100, dtype=torch.uint8), torch.zeros(1, dtype=torch.float64), "grey")
-    pixels = vllm.preprocess(grey)
-    prompt = vllm.prompt("?")
-    return digest(
-        {
-            "weights": sorted(_sum_of_bits(tensor) for tensor in vllm.model.state_dict().values()),
-            "layer": getattr(vllm.model.config, "vision_feature_layer", None),
-            "layout": dataclasses.asdict(vllm.layout(grey)),
-            "pixels": [list(pixels.shape), [round(value, 4) for value in pixels.flatten(2).mean((0, 2)).tolist()]],
-            "prompt": [*(ids.tolist() for ids in prompt.before), prompt.after.tolist()],
-        }
-    )
-
-
-def digest(content: Any) -> str:
-    """Sixteen hexadecimal digits that stand for JSON-ready content."""
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _sum_of_bits(tensor: Tensor) -> list[Any]:
-    words = tensor.detach().contiguous().view(_WORDS[tensor.element_size()])
-    return [list(tensor.shape), str(tensor.dtype), int(words.sum(dtype=torch.int64))]
 
 
 def _to(tokens: VideoTokens, device: torch.device) -> VideoTokens:

@@ -15,9 +15,10 @@ from ..answering.session import answer_all
 from ..comparison.compare import at_each
 from ..errors import InputError
 from ..models.base import VideoLLM
+from ..models.fingerprint import digest
 from ..stages.chain import FULL, Pipeline, parse
 from ..tokens.video_tokens import VideoTokens
-from .encodings import Encodings, digest
+from .encodings import Encodings
 from .questions import Question, QuestionSet
 from .records import Record, Records
 

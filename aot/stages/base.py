@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
+from ..devices import synchronise
 from ..errors import InputError
 from ..tokens.factors import Factor
 from ..tokens.video_tokens import Layout, StageRecord, VideoTokens
@@ -204,9 +204,3 @@ def check_option(title: str, item: dataclasses.Field[Any], value: Any) -> None:
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         bounds = f"from {low:g} to {high:g}" if high is not None else f"of {low:g} or more"
         raise InputError(f"{title}: {item.name} is {value:g}; give a value {bounds}.")
-
-
-def synchronise(tensor: Tensor) -> None:
-    """Wait until the work queued on the tensor's device is done, so that a clock read next is honest."""
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)

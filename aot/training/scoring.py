@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..evaluation.encodings import Encodings, fingerprint
+from ..evaluation.encodings import Encodings
 from ..evaluation.records import Records
 from ..evaluation.runner import BLIND, evaluate, settings, variants
 from ..evaluation.shapes_set import shapes_set
 from ..evaluation.summary import summarise
 from ..models.base import VideoLLM
+from ..models.fingerprint import fingerprint
 
 FRAMES = (16, 8, 32)
 EACH = 3

@@ -1,0 +1,54 @@
+"""What a command is: a file of this folder with `add` and `run`, and a line in the table of `main`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Protocol
+
+Result = tuple[dict[str, Any], int]
+"""What ``--json`` prints, and the exit code."""
+
+
+class Command(Protocol):
+    """A command; the modules of this folder are some."""
+
+    @staticmethod
+    def add(parser: argparse.ArgumentParser) -> None:
+        """Add the command's options to its parser."""
+        ...
+
+    @staticmethod
+    def run(options: argparse.Namespace) -> Result:
+        """Do the work and print it. Raises InputError for a user's mistake."""
+        ...
+
+
+def new_parser(verbs: Any, name: str, about: str, *, nested: bool = False) -> argparse.ArgumentParser:
+    """The parser of a command: its help tells defaults, and ``--json`` is there.
+
+    Args:
+        verbs: what ``add_subparsers`` gave.
+        name: the word that chooses the command.
+        about: what the command does, for its help and for that of the commands together.
+        nested: a command of a command: ``--json`` may stand before it as well.
+    """
+    parser = verbs.add_parser(name, help=about, description=about, formatter_class=_Help)
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        default=argparse.SUPPRESS if nested else False,
+        help="print one JSON object as the last line",
+    )
+    return parser
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells the defaults that say something, as they would be typed."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, "") or action.default is False:
+            return action.help
+        if isinstance(action.default, (tuple, list)):
+            join = "," if isinstance(action.default, tuple) else " "
+            return f"{action.help} (default: {join.join(map(str, action.default))})"
+        return super()._get_help_string(action)

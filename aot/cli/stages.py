@@ -1,0 +1,55 @@
+"""``aot stages``: the reduction stages, their settings and the presets."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import textwrap
+from typing import Any
+
+from ..errors import InputError
+from .command import Result
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add which stage."""
+    parser.add_argument("name", nargs="?", help="only this stage")
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Print every stage with its settings, or the one that is named."""
+    from ..stages import stages
+    from ..stages.chain import OPEN_PRESETS, published
+
+    if options.name not in (None, *stages()):
+        raise InputError(f"No stage is called {options.name!r}; there are {', '.join(stages())}.")
+    chosen = {options.name: stages()[options.name]} if options.name else stages()
+    presets = chosen[options.name].presets if options.name else {**OPEN_PRESETS, **published()}
+    listed = []
+    for name, kind in chosen.items():
+        settings = [
+            {"name": item.name, "default": item.default, **{k: v for k, v in item.metadata.items() if v is not None}}
+            for item in dataclasses.fields(kind)
+        ]
+        listed.append(
+            {"name": name, "title": kind.title, "node": kind.node_id, "source": kind.source, "settings": settings}
+        )
+        summary = (kind.__doc__ or "").splitlines()[0]
+        print(f"{name}: {kind.title} ({kind.source})\n    {summary}")
+        for setting in settings:
+            lines = textwrap.wrap(setting["help"], 90, initial_indent=" " * 8, subsequent_indent=" " * 8)
+            print(f"    {setting['name']}={setting['default']}{_allowed(setting)}", *lines, sep="\n")
+    if presets:
+        print("Presets:")
+    for name, chain in presets.items():
+        print(f"    {name}: {chain}")
+    return {"stages": listed, "presets": dict(presets)}, 0
+
+
+def _allowed(setting: dict[str, Any]) -> str:
+    """What a setting may be, in brackets."""
+    if setting["choices"]:
+        return f"  ({', '.join(setting['choices'])})"
+    if "low" in setting:
+        return f"  ({setting['low']:g} to {setting['high']:g})"
+    return "  (true, false)" if isinstance(setting["default"], bool) else ""

@@ -1,0 +1,29 @@
+"""Devices: whether one can be used, and waiting for it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that PyTorch cannot use here.
+
+    Args:
+        device: as PyTorch names it: cpu, cuda, cuda:1, mps.
+
+    Raises:
+        InputError: it is not there.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"Device {device!r} is not available here; leave --device out, or give cpu.") from error
+
+
+def synchronise(tensor: Tensor) -> None:
+    """Wait until the work queued on the tensor's device is done, so that a clock read next is honest."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
