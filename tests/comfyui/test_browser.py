@@ -1,73 +1,8 @@
 """The pack in ComfyUI's own page, as somebody sees it who opens the bundled template and presses Run."""
 
 import json
-import time
-from pathlib import Path
 
-SCREENSHOTS = Path(__file__).parent / "screenshots"
-PACK = "comfyui-aot"
-TEMPLATE = "aot_full_pipeline"
-RUN = '[data-testid="queue-button"]:is(button), [data-testid="queue-button"] button'
-
-
-def open_template(page):
-    """Opens the bundled workflow through the template browser."""
-    page.evaluate("void app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    dialog = page.locator('[role="dialog"]')
-    card = dialog.get_by_text(TEMPLATE).or_(dialog.get_by_text(TEMPLATE.replace("_", " "))).first
-    deadline = time.monotonic() + 60
-    while not card.is_visible() and time.monotonic() < deadline:
-        # The page goes back to its first category when the list of templates arrives after the click.
-        dialog.get_by_text(PACK, exact=True).first.click()
-        page.wait_for_timeout(1000)
-    card.click()
-    page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTAnswer')")
-    page.wait_for_timeout(1000)
-
-
-def run(page, timeout=200_000):
-    """Presses Run and waits for the end."""
-    page.evaluate(
-        "for (const end of ['execution_success', 'execution_error', 'execution_interrupted'])"
-        " app.api.addEventListener(end, () => { window.ended = end })"
-    )
-    page.click(RUN)
-    page.wait_for_function("window.ended", timeout=timeout)
-    assert page.evaluate("window.ended") == "execution_success"
-    page.wait_for_timeout(1500)
-
-
-def of(page, kind, expression):
-    """The value of a JavaScript expression about `node`, the only node of a kind."""
-    return page.evaluate(
-        f"(kind) => {{ const node = app.graph._nodes.find((each) => each.type === kind); return {expression} }}", kind
-    )
-
-
-def look_at(page, kind):
-    """Brings the only node of a kind into view, at full size: far away, newer frontends draw no text."""
-    of(
-        page,
-        kind,
-        "(() => { const { ds, canvas } = app.canvas; ds.scale = 1;"
-        " ds.offset = [canvas.clientWidth / 2 - node.pos[0] - node.size[0] / 2, 120 - node.pos[1]];"
-        " app.canvas.setDirty(true, true) })()",
-    )
-    page.wait_for_timeout(500)
-
-
-def point(page, kind, widget):
-    """Where on the page the middle of a widget is."""
-    return page.evaluate(
-        """([kind, name]) => {
-            const node = app.graph._nodes.find((each) => each.type === kind);
-            const widget = node.widgets.find((each) => each.name === name);
-            const [x, y] = [node.pos[0] + node.size[0] / 2, node.pos[1] + widget.y + 10];
-            const { scale, offset } = app.canvas.ds, box = app.canvas.canvas.getBoundingClientRect();
-            return [box.left + (x + offset[0]) * scale, box.top + (y + offset[1]) * scale];
-        }""",
-        [kind, widget],
-    )
+from comfyui_aot.tests.support.browser import SCREENSHOTS, TEMPLATE, look_at, of, open_template, point, run
 
 
 def test_the_template_opens_runs_and_shows_its_answer_and_its_picture(page, server):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_aot.tests.comfyui.test_browser import SCREENSHOTS, of, run
+from comfyui_aot.tests.support.browser import SCREENSHOTS, of, run
 
 
 def graph(clip):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from comfyui_aot.aot.tokens.storage import load
-from comfyui_aot.tests.comfyui.test_browser import RUN
+from comfyui_aot.tests.support.browser import RUN
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 VUE_NODES = "Comfy.VueNodes.Enabled"

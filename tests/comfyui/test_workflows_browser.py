@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_aot.tests.comfyui.test_browser import run
+from comfyui_aot.tests.support.browser import run
 
 CHECKOUT = Path(__file__).parents[2]
 WORKFLOWS = sorted((CHECKOUT / "workflows").glob("*.json"))

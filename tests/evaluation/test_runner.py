@@ -10,9 +10,10 @@ import torch
 
 from comfyui_aot.aot.answering.answer import Generation, answer
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.evaluation.encodings import Encodings, fingerprint
+from comfyui_aot.aot.evaluation.encodings import Encodings
 from comfyui_aot.aot.evaluation.records import RECORDS, SETTINGS, Record, Records
 from comfyui_aot.aot.evaluation.runner import evaluate, settings, variants
+from comfyui_aot.aot.models.fingerprint import fingerprint
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.tokens import storage
 from comfyui_aot.tests.support.tiny import QUESTIONS, TinySet, tiny_model

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 import torch
 import transformers
@@ -19,11 +17,9 @@ from comfyui_aot.aot.stages import stages
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.streaming import stream
 from comfyui_aot.aot.tokens.video_tokens import Blocks, Role
-from comfyui_aot.aot.video.frames import Frames
 from comfyui_aot.tests.support.small_models import BUILDERS, save
+from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames, stock_inputs
 
-QUESTION = "What is it?"
-FRAMES = 6
 CHAINS = (
     "intra:retention=0.3",
     "inter:retention=0.3,clip_length=2",
@@ -32,16 +28,6 @@ CHAINS = (
 )
 OTHERS = tuple(f"{name}:retention=0.8" for name in stages() if name not in ("aot", "inter", "intra"))
 """Every other method, at a share that even those can meet which keep some frames whole."""
-
-
-def random_frames(count=FRAMES, height=120, width=180):
-    """A noisy picture that changes a little from frame to frame, 2 frames a second."""
-    generator = torch.Generator().manual_seed(5)
-    still = torch.randint(0, 256, (1, height // 4, width // 4, 3), generator=generator).repeat_interleave(4, 1)
-    still = still.repeat_interleave(4, 2)
-    noise = torch.randint(-40, 40, (count, height, width, 3), generator=generator)
-    pixels = (still + noise).clamp(0, 255).to(torch.uint8)
-    return Frames(pixels, torch.arange(count, dtype=torch.float64) / 2, "noise")
 
 
 @pytest.fixture(scope="module")
@@ -63,37 +49,6 @@ def tokens(small, clip):
 
 def test_every_family_is_tried():
     assert [adapter.family for adapter in FAMILIES] == list(BUILDERS)
-
-
-@torch.no_grad()
-def stock_inputs(small, tokens, clip, question=QUESTION):
-    """What the stock model is given for the whole video: its own placeholders and pixels."""
-    prompt = small.prompt(question, tokens)
-    model, layout = small.model, tokens.layout
-    text = [*prompt.before, prompt.after]
-    if small.family.startswith("llava"):
-        slot, count = model.config.video_token_id, tokens.tokens_full + 1
-        given = {"pixel_values_videos": small.preprocess(clip)[None]}
-    elif small.family == "internvl":
-        slot, count = model.config.image_token_id, layout.cells
-        given = {"pixel_values": small.preprocess(clip)}
-    else:
-        slot, count = model.config.video_token_id, layout.cells * layout.frames // len(prompt.before)
-        merge = model.config.vision_config.spatial_merge_size
-        grid = [layout.frames, layout.grid[0] * merge, layout.grid[1] * merge]
-        given = {
-            "pixel_values_videos": small.patches(small.preprocess(clip)),
-            "video_grid_thw": torch.tensor([grid]),
-        }
-        if small.family == "qwen2_5_vl":
-            given["second_per_grid_ts"] = torch.tensor([1.0])
-    pieces = [text[0]]
-    for piece in text[1:]:
-        pieces += [torch.full((count,), slot), piece]
-    ids = torch.cat(pieces)[None]
-    if "mm_token_type_ids" in inspect.signature(model.forward).parameters:
-        given["mm_token_type_ids"] = 2 * (ids == slot).int()
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **given}
 
 
 def ours(small, reading):

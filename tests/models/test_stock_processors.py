@@ -12,8 +12,8 @@ import torch
 import transformers
 
 from comfyui_aot.aot.models import load
-from comfyui_aot.tests.models.test_families import QUESTION, random_frames, stock_inputs
 from comfyui_aot.tests.support.small_models import save
+from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames, stock_inputs
 
 TORCHVISION = Path(sys.prefix) / "torchvision"
 FAMILIES = ("llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl")

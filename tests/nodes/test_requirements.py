@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from comfyui_aot.aot.cli.run import command
+from comfyui_aot.aot.cli.run import run_file
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.comfy import directories
@@ -76,7 +76,7 @@ def test_nothing_runs_and_nothing_is_written_where_something_is_missing(base, ca
     workflow = base / "shared.json"
     workflow.write_text(json.dumps({"1": loader("gone.mp4")}))
     with pytest.raises(InputError, match=r"clip gone\.mp4"):
-        command(workflow, [], base)
+        run_file(workflow, [], base)
     assert capsys.readouterr().out == ""
     assert not (base / "temp").exists()
 
@@ -86,5 +86,5 @@ def test_what_is_needed_is_printed_before_the_run(base, capsys):
     shows = {"class_type": "AOTLoadVideo", "inputs": {"video": "here.mp4"}}
     workflow.write_text(json.dumps({"1": shows}))
     with pytest.raises(InputError):
-        command(workflow, [], base)
+        run_file(workflow, [], base)
     assert capsys.readouterr().out.startswith("needs clip here.mp4")

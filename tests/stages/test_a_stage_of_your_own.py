@@ -15,7 +15,7 @@ from comfyui_aot.aot.stages.base import Part
 from comfyui_aot.aot.stages.chain import parse, published
 from comfyui_aot.aot.tokens.video_tokens import VideoTokens
 from comfyui_aot.nodes.stages import stage_node
-from comfyui_aot.tests.stages.test_every_stage import LAYOUTS, budgets, check_map, check_places, video
+from comfyui_aot.tests.support.stages import LAYOUTS, budgets, check_map, check_places, video
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -8,7 +8,7 @@ import torch
 
 from comfyui_aot.aot.stages.base import Part
 from comfyui_aot.aot.stages.chain import parse
-from comfyui_aot.tests.stages.test_against_oracle import video
+from comfyui_aot.tests.support.scenes import video
 
 SETTINGS = "intra:{},solver=early,choice=random,random_seed={}"
 

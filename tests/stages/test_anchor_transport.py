@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.tokens.video_tokens import Role
-from comfyui_aot.tests.stages.test_every_stage import video
 from comfyui_aot.tests.support.searches import examples
+from comfyui_aot.tests.support.stages import video
 
 OPTIONS = (
     "solver=sinkhorn",

@@ -11,8 +11,8 @@ from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.stages.methods.controls.uniform import even_cells
 from comfyui_aot.aot.streaming import stream
 from comfyui_aot.aot.tokens.video_tokens import Layout, Role, VideoTokens
-from comfyui_aot.tests.stages.test_every_stage import video
-from comfyui_aot.tests.test_streaming import FakeTower
+from comfyui_aot.tests.support.fake_tower import FakeTower
+from comfyui_aot.tests.support.stages import video
 
 
 def clip(features, attention, newline="none"):

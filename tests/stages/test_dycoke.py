@@ -9,7 +9,7 @@ from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages.base import Part
 from comfyui_aot.aot.stages.methods.dycoke import DyCoke, references_of
 from comfyui_aot.aot.tokens.video_tokens import Layout, Role, VideoTokens
-from comfyui_aot.tests.stages.test_every_stage import video
+from comfyui_aot.tests.support.stages import video
 
 
 def turned(*degrees):

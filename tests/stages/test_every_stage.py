@@ -12,40 +12,14 @@ from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages import stages
 from comfyui_aot.aot.stages.base import Part
 from comfyui_aot.aot.stages.chain import parse
-from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, Role, VideoTokens
+from comfyui_aot.aot.tokens.video_tokens import VideoTokens
 from comfyui_aot.tests.support.searches import examples
+from comfyui_aot.tests.support.stages import LAYOUTS, attempted, budgets, check_map, check_places, video
 
 CHECKS = settings(
     deadline=None, phases=(Phase.explicit, Phase.generate), suppress_health_check=[HealthCheck.differing_executors]
 )
 """Without shrinking: what is drawn is small already, and a failure is told in seconds."""
-
-
-def video(
-    frames=8, grid=(18, 18), dim=6, seed=0, dtype=torch.float32, pooling="bilinear", newline="one_token", extras=False
-):
-    """A random scene with noise; ``extras``: with everything that an encoder may see beside."""
-    generator = torch.Generator().manual_seed(seed)
-    layout = Layout(frames, grid, pooling, newline)
-    base = torch.randn(1, layout.cells, dim, generator=generator, dtype=torch.float64)
-    noise = torch.randn(frames, layout.cells, dim, generator=generator, dtype=torch.float64)
-    shallow, deep = torch.rand(2, frames, layout.cells, generator=generator)
-    last, head = torch.rand(2, frames, layout.cells, generator=generator)
-    beside = {
-        Extra.LAST: last,
-        Extra.HEAD: head,
-        Extra.KEYS: torch.randn(frames, layout.cells, 4, generator=generator),
-        Extra.GLOBAL: torch.randn(frames, 5, generator=generator),
-    }
-    return VideoTokens.encoded(
-        (base + 0.5 * noise).to(dtype),
-        layout,
-        shallow,
-        deep,
-        torch.arange(frames, dtype=torch.float64),
-        newline=torch.ones(dim, dtype=dtype),
-        extras=beside if extras else {},
-    )
 
 
 CHAINS = (
@@ -64,7 +38,6 @@ OTHERS = tuple(name for name in stages() if name not in ("aot", "inter", "intra"
 EVERY = (*CHAINS, *OTHERS, *(f"{name}:retention=0.5" for name in OTHERS))
 """Those, and every other stage as it is and on a budget."""
 
-LAYOUTS = (("bilinear", "one_token"), ("average", "grid"), ("bilinear", "grid"), ("none", "none"))
 
 every = pytest.mark.parametrize("chain", EVERY)
 every_stage = pytest.mark.parametrize("name", list(stages()))
@@ -79,43 +52,9 @@ def possible(chain, tokens):
     return "inter:clip_length=3,retention" not in chain or tokens.layout.frames >= 3
 
 
-def attempted(stage, tokens):
-    """The reduced tokens, or None and why there are none."""
-    try:
-        return stage(tokens), ""
-    except InputError as error:
-        return None, str(error)
-
-
-def budgets(stage, tokens):
-    """The fewest and the most tokens the stage can keep of a video, as it says when asked for fewer and for more."""
-    said = [attempted(stage.at_tokens(asked), tokens)[1] for asked in (1, 100_000_000)]
-    few, many = (re.search(r"give (\d+) to (\d+) tokens", refused) for refused in said)
-    return int(few.group(1)) if few else 1, int(many.group(2))
-
-
 def snapshot(tokens):
     tensors = {f.name: getattr(tokens, f.name) for f in dataclasses.fields(tokens)} | dict(tokens.extras)
     return {name: value.clone() for name, value in tensors.items() if isinstance(value, torch.Tensor)}
-
-
-def check_map(tokens, reduced):
-    """W is a matrix of means, and the features are what it makes of the source, times what is stated beside it."""
-    means = reduced.map.means
-    assert all(float(factor.coordinates()[2].min()) >= 0 for factor in means.factors if factor.kept)
-    torch.testing.assert_close(means.row_mass(), torch.ones(means.kept, dtype=torch.float64))
-    assert float(means.column_mass().sum()) == pytest.approx(means.kept)
-    torch.testing.assert_close(reduced.map.apply(tokens.features), reduced.features)
-
-
-def check_places(reduced):
-    """Every token stands on a cell of the language grid, a newline behind its row."""
-    height, width = reduced.layout.language_grid
-    newline = (reduced.role == Role.NEWLINE).long()
-    ends = torch.stack((torch.full_like(newline, reduced.layout.frames), height + 0 * newline, width + newline), 1)
-    assert bool(((reduced.place >= 0) & (reduced.place < ends)).all())
-    assert bool((reduced.place[newline.bool(), 2] == width).all())
-    assert set(reduced.role.tolist()) <= set(Role)
 
 
 @pytest.mark.parametrize("chain", CHAINS)

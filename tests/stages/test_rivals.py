@@ -15,8 +15,8 @@ from comfyui_aot.aot.stages.base import Part
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.tokens.video_tokens import VideoTokens
 from comfyui_aot.aot.verification import OWN, methods, verify
-from comfyui_aot.tests.stages.test_every_stage import attempted, video
 from comfyui_aot.tests.support.searches import examples
+from comfyui_aot.tests.support.stages import attempted, video
 
 RIVALS = [name for name in methods() if name != OWN]
 SHIPPED = Path(__file__).parents[1] / "recorded" / "variants"

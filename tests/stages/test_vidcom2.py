@@ -15,7 +15,7 @@ from comfyui_aot.aot.stages.methods.vidcom2 import (
     similarities,
 )
 from comfyui_aot.aot.tokens.video_tokens import Role
-from comfyui_aot.tests.stages.test_every_stage import video
+from comfyui_aot.tests.support.stages import video
 
 
 def test_similarity_sums_five_gaussians_of_the_distance_to_the_two_means():

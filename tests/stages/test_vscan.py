@@ -5,7 +5,7 @@ import torch
 
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.stages.methods.vscan import scan
-from comfyui_aot.tests.stages.test_every_stage import video
+from comfyui_aot.tests.support.stages import video
 
 
 def chosen(shallow, deep, count, ratio=0.5, window=2):

@@ -7,7 +7,7 @@ import pytest
 from comfyui_aot.aot.models.embedded.weights import read
 from comfyui_aot.aot.training import trainer
 from comfyui_aot.aot.training.__main__ import main
-from comfyui_aot.tests.training.test_trainer import TINY
+from comfyui_aot.tests.support.training import TINY
 
 
 @pytest.fixture(scope="module")
