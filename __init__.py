@@ -1,6 +1,148 @@
-"""ComfyUI-AOT: anchor optimal transport for video LLMs, as nodes."""
+"""ComfyUI-AOT: anchor optimal transport for video LLMs, as nodes and as a library.
+
+    from comfyui_aot import AnchorOT, ask, load_model, load_video
+
+    model = load_model("embedded")
+    tokens = model.encode(load_video("clip.mp4"))
+    print(ask(model, AnchorOT(retention=0.25)(tokens), "What happens?").text)
+
+Every name below is imported when it is first asked for, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .aot.answering.answer import Answer, answers
+    from .aot.answering.answer import answer as ask
+    from .aot.answering.session import Generation, Session
+    from .aot.errors import InputError
+    from .aot.models import load as load_model
+    from .aot.models.base import VideoLLM
+    from .aot.stages.base import Reduction, Stage
+    from .aot.stages.chain import Chain, parse
+    from .aot.stages.methods.anchor_ot.both_phases import AnchorOT
+    from .aot.stages.methods.anchor_ot.inter import InterFrame
+    from .aot.stages.methods.anchor_ot.intra import IntraFrame
+    from .aot.stages.methods.controls.cosine import CosineMerge
+    from .aot.stages.methods.controls.random_choice import RandomTokens
+    from .aot.stages.methods.controls.top_importance import TopImportance
+    from .aot.stages.methods.controls.uniform import UniformGrid
+    from .aot.stages.methods.dycoke import DyCoke
+    from .aot.stages.methods.evs import EVS
+    from .aot.stages.methods.fastvid import FastVID
+    from .aot.stages.methods.flashvid import FlashVID
+    from .aot.stages.methods.holitom import HoliTom
+    from .aot.stages.methods.prunevid import PruneVid
+    from .aot.stages.methods.tome import TokenMerging
+    from .aot.stages.methods.vidcom2 import VidCom2
+    from .aot.stages.methods.visionzip import VisionZip
+    from .aot.stages.methods.vscan import VScan
+    from .aot.streaming import stream
+    from .aot.tokens.storage import load as load_tokens
+    from .aot.tokens.storage import save as save_tokens
+    from .aot.tokens.token_map import TokenMap
+    from .aot.tokens.video_tokens import VideoTokens
+    from .aot.video.frames import Frames, Sampling, load_video, open_video
+
+__all__ = [
+    "EVS",
+    "AnchorOT",
+    "Answer",
+    "Chain",
+    "CosineMerge",
+    "DyCoke",
+    "FastVID",
+    "FlashVID",
+    "Frames",
+    "Generation",
+    "HoliTom",
+    "InputError",
+    "InterFrame",
+    "IntraFrame",
+    "PruneVid",
+    "RandomTokens",
+    "Reduction",
+    "Sampling",
+    "Session",
+    "Stage",
+    "TokenMap",
+    "TokenMerging",
+    "TopImportance",
+    "UniformGrid",
+    "VScan",
+    "VidCom2",
+    "VideoLLM",
+    "VideoTokens",
+    "VisionZip",
+    "answers",
+    "ask",
+    "load_model",
+    "load_tokens",
+    "load_video",
+    "open_video",
+    "parse",
+    "save_tokens",
+    "stream",
+]
 
 WEB_DIRECTORY = "./web"
+
+_METHODS = "aot.stages.methods"
+_PUBLIC = {
+    "Answer": "aot.answering.answer",
+    "AnchorOT": f"{_METHODS}.anchor_ot.both_phases",
+    "Chain": "aot.stages.chain",
+    "CosineMerge": f"{_METHODS}.controls.cosine",
+    "DyCoke": f"{_METHODS}.dycoke",
+    "EVS": f"{_METHODS}.evs",
+    "FastVID": f"{_METHODS}.fastvid",
+    "FlashVID": f"{_METHODS}.flashvid",
+    "Frames": "aot.video.frames",
+    "Generation": "aot.answering.session",
+    "HoliTom": f"{_METHODS}.holitom",
+    "InputError": "aot.errors",
+    "InterFrame": f"{_METHODS}.anchor_ot.inter",
+    "IntraFrame": f"{_METHODS}.anchor_ot.intra",
+    "PruneVid": f"{_METHODS}.prunevid",
+    "RandomTokens": f"{_METHODS}.controls.random_choice",
+    "Reduction": "aot.stages.base",
+    "Sampling": "aot.video.frames",
+    "Session": "aot.answering.session",
+    "Stage": "aot.stages.base",
+    "TokenMap": "aot.tokens.token_map",
+    "TokenMerging": f"{_METHODS}.tome",
+    "TopImportance": f"{_METHODS}.controls.top_importance",
+    "UniformGrid": f"{_METHODS}.controls.uniform",
+    "VScan": f"{_METHODS}.vscan",
+    "VidCom2": f"{_METHODS}.vidcom2",
+    "VideoLLM": "aot.models.base",
+    "VideoTokens": "aot.tokens.video_tokens",
+    "VisionZip": f"{_METHODS}.visionzip",
+    "answers": "aot.answering.answer",
+    "ask": "aot.answering.answer:answer",
+    "load_model": "aot.models:load",
+    "load_tokens": "aot.tokens.storage:load",
+    "load_video": "aot.video.frames",
+    "open_video": "aot.video.frames",
+    "parse": "aot.stages.chain",
+    "save_tokens": "aot.tokens.storage:save",
+    "stream": "aot.streaming",
+}
+"""Where each name is, and what it is called there where that is something else."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, called = _PUBLIC[name].partition(":")
+    return getattr(import_module(f".{module}", __name__), called or name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})
 
 
 async def comfy_entrypoint():

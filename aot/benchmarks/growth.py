@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..files import whole
-from ..stages.chain import Pipeline
+from ..stages.chain import Chain
 from .measuring import medians
 from .reduction import random_tokens
 
@@ -27,7 +27,7 @@ AXES = MappingProxyType(
 
 
 def bench_growth(
-    pipeline: Pipeline,
+    pipeline: Chain,
     axis: str,
     values: Sequence[int] | None = None,
     *,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..stages.chain import Pipeline
+from ..stages.chain import Chain
 from ..tokens.matmul import is_native
 from ..tokens.video_tokens import Layout, VideoTokens
 from .measuring import extra_bytes, medians
@@ -36,7 +36,7 @@ def random_tokens(
 
 
 def bench_reduce(
-    pipeline: Pipeline,
+    pipeline: Chain,
     frames: int,
     dim: int,
     *,

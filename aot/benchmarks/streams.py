@@ -14,7 +14,7 @@ import numpy as np
 
 from ..memory import PeakMemory
 from ..models import load
-from ..stages.chain import Pipeline
+from ..stages.chain import Chain
 from ..streaming import stream
 from ..video.frames import Sampling, open_video
 from .growth import exponent
@@ -23,7 +23,7 @@ SIDE = 378
 """Pixels of a frame's side: the embedded tower's own."""
 
 
-def bench_stream(pipeline: Pipeline, lengths: Sequence[int], *, model: str = "embedded") -> dict[str, Any]:
+def bench_stream(pipeline: Chain, lengths: Sequence[int], *, model: str = "embedded") -> dict[str, Any]:
     """Decode, encode and reduce videos of several lengths, shortest first, after a short one that is not measured.
 
     Returns:

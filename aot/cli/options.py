@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..answering.session import Generation
     from ..models import VideoLLM
     from ..stages import Stage
-    from ..stages.chain import Pipeline
+    from ..stages.chain import Chain
     from ..tokens.video_tokens import VideoTokens
     from ..video.frames import Frames, Sampling
 
@@ -62,7 +62,7 @@ def _ratios(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers; write 0.25,0.1") from error
 
 
-def encode(options: argparse.Namespace, *pipelines: Pipeline) -> tuple[VideoLLM, Frames, VideoTokens]:
+def encode(options: argparse.Namespace, *pipelines: Chain) -> tuple[VideoLLM, Frames, VideoTokens]:
     """The model, the frames and their tokens, with a bar for each piece of long work.
 
     What the pipelines can refuse by the size of the video alone, they refuse before it is encoded.

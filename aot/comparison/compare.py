@@ -16,7 +16,7 @@ from ..answering.fidelity import Fidelity, Reference, fidelity, judged, of_itsel
 from ..answering.session import Session, ignore_count
 from ..errors import InputError
 from ..models.base import VideoLLM
-from ..stages.chain import FULL, Pipeline, is_fixed, parse
+from ..stages.chain import FULL, Chain, is_fixed, parse
 from ..tokens.video_tokens import VideoTokens
 
 
@@ -82,14 +82,14 @@ class Measured:
 class Kept(Protocol):
     """Where what was measured is kept, so that it need not be measured again."""
 
-    def get(self, pipeline: Pipeline, against: Pipeline) -> Measured | None:
+    def get(self, pipeline: Chain, against: Chain) -> Measured | None:
         """What was measured of a pipeline held against another; None where it was not."""
 
-    def put(self, pipeline: Pipeline, against: Pipeline, measured: Measured) -> None:
+    def put(self, pipeline: Chain, against: Chain, measured: Measured) -> None:
         """Keep it."""
 
 
-def at_each(chain: str, retentions: Sequence[float]) -> list[Pipeline]:
+def at_each(chain: str, retentions: Sequence[float]) -> list[Chain]:
     """A chain at each of ``retentions``; once and as it is where it settles what it keeps.
 
     Raises:
@@ -107,7 +107,7 @@ def compare(
     vllm: VideoLLM,
     tokens: VideoTokens,
     question: str,
-    pipelines: Sequence[Pipeline],
+    pipelines: Sequence[Chain],
     generation: Generation | None = None,
     *,
     on_row: Callable[[str], None] = lambda name: None,
@@ -153,7 +153,7 @@ def ignore_refusal(said: str) -> None:
     """The callback of whoever passes over pipelines that refuse."""
 
 
-def _tried(pipeline: Pipeline, tokens: VideoTokens, on_refused: Callable[[str], None] | None) -> VideoTokens | None:
+def _tried(pipeline: Chain, tokens: VideoTokens, on_refused: Callable[[str], None] | None) -> VideoTokens | None:
     """What a pipeline makes of tokens; None where it refuses and somebody is told."""
     try:
         return pipeline(tokens)

@@ -29,7 +29,7 @@ from ..models.base import VideoLLM
 from ..models.fingerprint import digest, fingerprint
 from ..pictures.curve import Line, Panel, curves
 from ..stages.budget import require_retention
-from ..stages.chain import FULL, Pipeline, parse
+from ..stages.chain import FULL, Chain, parse
 from ..tokens.video_tokens import ENCODE, VideoTokens
 from .compare import Measured, Row, at_each, compare
 from .table import picture as table_picture
@@ -70,7 +70,7 @@ def retentions_in(text: str) -> tuple[float, ...]:
     return retentions
 
 
-def variants(chains: Sequence[str], retentions: Sequence[float]) -> list[Pipeline]:
+def variants(chains: Sequence[str], retentions: Sequence[float]) -> list[Chain]:
     """Full tokens first, then every chain at every retention, each once.
 
     Args:
@@ -98,7 +98,7 @@ def sweep(
     vllm: VideoLLM,
     tokens: VideoTokens,
     question: str,
-    pipelines: Sequence[Pipeline],
+    pipelines: Sequence[Chain],
     generation: Generation,
     folder: Path,
     *,
@@ -219,7 +219,7 @@ class Cells:
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self.folder, self._about = folder, about
 
-    def get(self, pipeline: Pipeline, against: Pipeline) -> Measured | None:
+    def get(self, pipeline: Chain, against: Chain) -> Measured | None:
         """What was measured of a pipeline held against another; None where it was not, or its file is damaged."""
         path = self.path(pipeline, against)
         try:
@@ -235,7 +235,7 @@ class Cells:
             return None
         return Measured(answer, fidelity, reference)
 
-    def put(self, pipeline: Pipeline, against: Pipeline, measured: Measured) -> None:
+    def put(self, pipeline: Chain, against: Chain, measured: Measured) -> None:
         """Keep it, whole or not at all.
 
         Raises:
@@ -253,13 +253,13 @@ class Cells:
                 save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, temporary)
         _write_json(path, {"answer": answer, "fidelity": dataclasses.asdict(measured.fidelity)})
 
-    def path(self, pipeline: Pipeline, against: Pipeline) -> Path:
+    def path(self, pipeline: Chain, against: Chain) -> Path:
         """The file of a pipeline held against another."""
         readable = re.sub(r"[^A-Za-z0-9.]+", "-", pipeline.name)[:60].strip("-.")
         return self.folder / f"{readable}-{digest([_settings(pipeline), _settings(against)])}.json"
 
 
-def _settings(pipeline: Pipeline) -> list[Any]:
+def _settings(pipeline: Chain) -> list[Any]:
     return [[stage.name, stage.settings()] for stage in pipeline.stages]
 
 

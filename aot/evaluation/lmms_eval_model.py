@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ..answering.answer import Generation, answer
 from ..errors import InputError
 from ..models import EMBEDDED, load
-from ..stages.chain import FULL, Pipeline, is_fixed, parse
+from ..stages.chain import FULL, Chain, is_fixed, parse
 from ..tokens.video_tokens import VideoTokens
 from .published.frames import clip_frames
 
@@ -116,7 +116,7 @@ class AOT(lmms):
         return self._reduced[1]
 
 
-def _pipeline(stages: str | None, retention: float | None) -> Pipeline:
+def _pipeline(stages: str | None, retention: float | None) -> Chain:
     spec = stages.strip("'\"") if stages else ("aot" if retention is not None else FULL)
     pipeline = parse(spec)
     if retention is None:

@@ -16,7 +16,7 @@ from ..comparison.compare import at_each
 from ..errors import InputError
 from ..models.base import VideoLLM
 from ..models.fingerprint import digest
-from ..stages.chain import FULL, Pipeline, parse
+from ..stages.chain import FULL, Chain, parse
 from ..tokens.video_tokens import VideoTokens
 from .encodings import Encodings
 from .questions import Question, QuestionSet
@@ -38,7 +38,7 @@ class Variant:
 
     name: str
     chain: str
-    pipeline: Pipeline | None
+    pipeline: Chain | None
 
 
 def variants(chains: Sequence[str], retentions: Sequence[float]) -> list[Variant]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -54,11 +54,21 @@ def published() -> Mapping[str, str]:
 
 
 @dataclass(frozen=True)
-class Pipeline:
-    """Stages that run one after another, under one name."""
+class Chain:
+    """Stages that run one after another: ``Chain([IntraFrame(retention=0.2), InterFrame(retention=0.1)])``.
 
-    name: str
-    stages: tuple[Stage, ...] = ()
+    Args:
+        stages: any number of them; without any, tokens pass as they are.
+        name: what the chain is called in tables; as :func:`parse` would read it, where left out.
+    """
+
+    stages: Sequence[Stage] = ()
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
+        if not self.name:
+            object.__setattr__(self, "name", "+".join(map(_text, self.stages)) or FULL)
 
     def __call__(self, tokens: VideoTokens) -> VideoTokens:
         """Run every stage; without any, the tokens pass as they are."""
@@ -66,7 +76,7 @@ class Pipeline:
             tokens = stage(tokens)
         return tokens
 
-    def at_retention(self, retention: float) -> Pipeline:
+    def at_retention(self, retention: float) -> Chain:
         """This pipeline with its last stage set to keep ``retention``; itself where it has no stage.
 
         Raises:
@@ -74,7 +84,7 @@ class Pipeline:
         """
         return self._with_last(lambda stage: stage.at_retention(retention))
 
-    def at_tokens(self, tokens: int) -> Pipeline:
+    def at_tokens(self, tokens: int) -> Chain:
         """This pipeline with its last stage set to keep so many tokens; itself where it has no stage.
 
         Raises:
@@ -82,14 +92,14 @@ class Pipeline:
         """
         return self._with_last(lambda stage: stage.at_tokens(tokens))
 
-    def _with_last(self, change: Callable[[Stage], Stage]) -> Pipeline:
+    def _with_last(self, change: Callable[[Stage], Stage]) -> Chain:
         if not self.stages:
             return self
         *earlier, last = self.stages
         return dataclasses.replace(self, stages=(*earlier, change(last)))
 
 
-def parse(spec: str) -> Pipeline:
+def parse(spec: str) -> Chain:
     """A pipeline from its name or specification.
 
     Args:
@@ -99,9 +109,9 @@ def parse(spec: str) -> Pipeline:
         InputError: an unknown stage or setting, or a value it does not allow.
     """
     if spec == FULL:
-        return Pipeline(FULL)
+        return Chain()
     chain = {**published(), **OPEN_PRESETS}.get(spec, spec)
-    return Pipeline(spec, tuple(_stage(part.strip()) for part in chain.split("+")))
+    return Chain([_stage(part.strip()) for part in chain.split("+")], spec)
 
 
 def is_fixed(spec: str) -> bool:
@@ -117,6 +127,13 @@ def is_fixed(spec: str) -> bool:
 
 def _keys(settings: str) -> list[str]:
     return [pair.partition("=")[0].strip() for pair in settings.split(",")]
+
+
+def _text(stage: Stage) -> str:
+    """A stage as it would be written: its name, and the settings that are not its defaults."""
+    defaults = {item.name: item.default for item in dataclasses.fields(stage)}
+    given = {name: value for name, value in stage.settings().items() if value != defaults[name]}
+    return stage.name + (":" if given else "") + ",".join(f"{name}={value}" for name, value in given.items())
 
 
 def _stage(part: str) -> Stage:

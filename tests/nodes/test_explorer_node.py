@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from comfyui_aot.aot.stages.methods.anchor_ot.both_phases import AnchorTransport
+from comfyui_aot.aot.stages.methods.anchor_ot.both_phases import AnchorOT
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
 from comfyui_aot.nodes.explorer import AOTTransportExplorer
 
@@ -20,7 +20,7 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def output(base, encoded, frames):
     with directories(base):
-        yield AOTTransportExplorer.execute(tokens=AnchorTransport(retention=0.2)(encoded), frames=frames)
+        yield AOTTransportExplorer.execute(tokens=AnchorOT(retention=0.2)(encoded), frames=frames)
 
 
 def test_its_image_is_also_its_preview(output):

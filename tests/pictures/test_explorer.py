@@ -15,7 +15,7 @@ from PIL import Image
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.pictures.explorer import LARGEST_SIDE, Transport, packed, save_frames
 from comfyui_aot.aot.pictures.transport_picture import REACHES, SHADE, STANDS_FOR, describe, telling, transport_picture
-from comfyui_aot.aot.stages.methods.anchor_ot.both_phases import AnchorTransport
+from comfyui_aot.aot.stages.methods.anchor_ot.both_phases import AnchorOT
 from comfyui_aot.aot.tokens.factors import Sparse
 from comfyui_aot.aot.tokens.video_tokens import Layout, Role, StageRecord, VideoTokens
 from comfyui_aot.aot.video.frames import Frames
@@ -67,7 +67,7 @@ def sent_matrix(sent: dict, sources: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def reduced() -> VideoTokens:
-    return AnchorTransport(retention=0.3)(encoded(Layout(8, (12, 12))))
+    return AnchorOT(retention=0.3)(encoded(Layout(8, (12, 12))))
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ TEMPORAL = (
 
 
 @dataclass(frozen=True)
-class AnchorTransport(ClipStage):
+class AnchorOT(ClipStage):
     """Both phases of AOT at one retention: keyframes take a share of the budget, distinct tokens the rest."""
 
     name = "aot"
