@@ -1,5 +1,6 @@
 # make demo: everything it needs, then full tokens against AOT: on a drawn clip whose answers are known, and on a real one.
 # make test: everything it needs, then the tests.
+# make test-fast: the tests that need neither a model nor a browser, in a minute.
 # make comfyui COMFYUI=CHECKOUT: the ComfyUI and the browser that some tests drive, into .venv/comfyui.
 # make test-versions: what tries other versions: make test-floors, test-transformers4, test-frontends, test-long.
 # make lock: pin anew what all of these install (LOCK=--upgrade for the newest).
@@ -17,7 +18,7 @@ MODELS := tests/models tests/answering/test_answer.py tests/answering/test_sessi
 PYTEST := -m pytest --numprocesses 2 --no-loadscope-reorder
 FRONTEND := 1.58.1
 
-.PHONY: demo test test-versions test-floors test-transformers4 test-frontends test-long comfyui serving-env test-serving lint lock \
+.PHONY: demo test test-fast test-versions test-floors test-transformers4 test-frontends test-long comfyui serving-env test-serving lint lock \
 	embedded-model clean
 
 demo: $(CLIP)
@@ -29,6 +30,11 @@ demo: $(CLIP)
 test: .venv/test
 	$(BIN)/python $(PYTEST)
 
+# No model, no browser: for every change.
+FAST := -m "not model and not comfyui" --ignore tests/comfyui --ignore tests/models --ignore tests/training --ignore tests/serving
+test-fast: .venv/test
+	$(BIN)/python $(PYTEST) $(FAST)
+
 test-versions: test-floors test-transformers4 test-frontends test-long
 
 # The searches of the tests, ten times as long.
@@ -37,8 +43,7 @@ test-long: .venv/test
 
 # The lowest versions that requirements.txt allows, and the tests that need no model.
 test-floors: .venv/floors/done
-	.venv/floors/bin/python $(PYTEST) -m "not model and not comfyui" --ignore tests/comfyui --ignore tests/models \
-		--ignore tests/training --ignore tests/serving
+	.venv/floors/bin/python $(PYTEST) $(FAST)
 
 test-transformers4: .venv/test .venv/transformers4
 	PYTHONPATH=.venv/transformers4 $(BIN)/python -m pytest $(MODELS)

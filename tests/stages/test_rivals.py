@@ -20,7 +20,6 @@ from comfyui_aot.tests.support.stages import attempted, video
 
 RIVALS = [name for name in methods() if name != OWN]
 SHIPPED = Path(__file__).parents[1] / "recorded" / "variants"
-VARIANTS = Path(__file__).resolve().parents[3] / "shared" / "variants"
 LAYOUTS = [("bilinear", "one_token"), ("bilinear", "grid"), ("average", "grid"), ("average", "none"), ("none", "none")]
 
 LEAST_A_FRAME = {"holitom": 0, "prunevid": 2}
@@ -36,22 +35,12 @@ def failed(folder):
     return [result for result in results if not result.passed], len(results)
 
 
-@rivals
-def test_every_recorded_case_passes_in_both_precisions(name):
-    folder = VARIANTS / name / "golden"
-    if not folder.is_dir():
-        pytest.skip(f"the recorded cases (../shared/variants/{name}/golden) are not beside this checkout")
-    wrong, cases = failed(folder)
-    assert wrong == []
-    assert cases == 2 * len(list(folder.glob("*.safetensors")))
-
-
 @pytest.mark.parametrize("name", sorted(folder.name for folder in SHIPPED.iterdir()))
-def test_the_recorded_case_shipped_here_passes(name):
+def test_every_recorded_case_passes_in_both_precisions(name):
     assert name in RIVALS
     wrong, cases = failed(SHIPPED / name)
     assert wrong == []
-    assert cases >= 2
+    assert cases == 2 * len(list((SHIPPED / name).glob("*.safetensors"))) > 2
 
 
 @rivals

