@@ -1,4 +1,4 @@
-"""README's stage of your own, put beside the others: it is found, listed, a node, and keeps what all stages promise."""
+"""The stage of docs/adding-a-stage.md, put beside the others: found, listed, a node, and as good as its word."""
 
 import json
 import re
@@ -17,12 +17,12 @@ from comfyui_aot.aot.tokens.video_tokens import VideoTokens
 from comfyui_aot.nodes.stages import stage_node
 from comfyui_aot.tests.support.stages import LAYOUTS, budgets, check_map, check_places, video
 
-README = Path(__file__).parents[2] / "README.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def source():
-    """The file that README says to save, and where."""
-    section = README.read_text().split("### A stage of your own\n")[1]
+    """The file that the page says to save, and where."""
+    section = (DOCS / "adding-a-stage.md").read_text(encoding="utf-8")
     name = re.search(r"Save this as `aot/stages/methods/(\w+)\.py`", section).group(1)
     return name, re.search(r"```python\n(.*?)```", section, re.DOTALL).group(1)
 
@@ -50,8 +50,8 @@ def test_it_is_short():
     assert len(source()[1].splitlines()) < 40
 
 
-def test_readme_names_every_stage_there_is():
-    text = README.read_text()
+def test_the_docs_name_every_stage_there_is():
+    text = (DOCS / "how-it-works.md").read_text(encoding="utf-8")
     assert [name for name in package.stages() if f"`{name}`" not in text] == []
 
 
