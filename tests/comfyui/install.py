@@ -19,6 +19,8 @@ CHECKOUT = Path(__file__).parents[2]
 PINS = (CHECKOUT / "constraints.txt", Path(__file__).with_name("constraints.txt"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FRONT_END = "comfyui-frontend-package"
+_KEPT_BACK = (".git", ".venv", "venv", "custom_nodes", "input", "models", "output", "temp", "user")
+"""What lies at the top of a checkout in use and is its owner's."""
 
 
 def main() -> None:
@@ -33,11 +35,11 @@ def main() -> None:
     options = parser.parse_args()
     into = options.into.resolve()
     if options.comfyui:
-        _sources(options.comfyui, options.revision, into / "ComfyUI", "main.py")
+        sources(options.comfyui, options.revision, into / "ComfyUI", "main.py")
         _packages(into / "ComfyUI")
     if options.suite:
         suite = into / "ComfyUI-VideoHelperSuite"
-        _sources(options.suite, "HEAD", suite, "__init__.py")
+        sources(options.suite, "HEAD", suite, "__init__.py")
         _pip(into / "ComfyUI", *_pinned(), "--requirement", str(suite / "requirements.txt"))
     if options.frontend:
         _front_end(options.frontend, into / "frontends" / options.frontend)
@@ -45,7 +47,8 @@ def main() -> None:
         _browser()
 
 
-def _sources(origin: str, revision: str, into: Path, landmark: str) -> None:
+def sources(origin: str, revision: str, into: Path, landmark: str) -> None:
+    """Put the files of a checkout, a repository or a URL into a folder, unless its `landmark` is there already."""
     if (into / landmark).is_file():
         return
     repository = Path(origin).expanduser()
@@ -56,7 +59,7 @@ def _sources(origin: str, revision: str, into: Path, landmark: str) -> None:
     elif _is_repository(repository):
         _extract(repository, revision, into)
     elif (repository / landmark).is_file():
-        shutil.copytree(repository, into, ignore=shutil.ignore_patterns(".git", "__pycache__", "models", "output"))
+        shutil.copytree(repository, into, ignore=lambda folder, names: _KEPT_BACK if folder == str(repository) else ())
     else:
         sys.exit(f"{origin} is neither a checkout nor a repository; give a folder that holds {landmark}, or a URL.")
     if not (into / landmark).is_file():
