@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,7 +23,8 @@ from ..aot.files import make_folder
 
 HAS_COMFYUI = find_spec("comfy_api") is not None or find_spec("folder_paths") is not None
 
-if HAS_COMFYUI:
+# Types are checked against the stand-in: ComfyUI need not be installed for it.
+if HAS_COMFYUI and not TYPE_CHECKING:
     import folder_paths
     from comfy import model_management
     from comfy.model_patcher import ModelPatcher
@@ -123,8 +125,9 @@ def resolve_file(name: str) -> Path:
 
     InputError where, symbolic links followed, it is not a file inside ComfyUI's input, output or temp folder.
     """
-    bare, kind = re.fullmatch(r"(.*?)(?: ?\[(input|output|temp)\])?", name, re.DOTALL).groups()
-    kind = kind or "input"
+    found = re.fullmatch(r"(.*?)(?: ?\[(input|output|temp)\])?", name, re.DOTALL)
+    assert found is not None  # Any text matches.
+    bare, kind = found[1], found[2] or "input"
     folder = {"input": input_directory, "output": output_directory, "temp": temp_directory}[kind]().resolve()
     # Windows' rules know both separators and drive letters: a workflow file may come from either system.
     parts = PureWindowsPath(bare)

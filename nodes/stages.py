@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from ..aot.stages import Stage, stages
 from ..aot.stages.toolkit.language_grid import SubstituteWarning
@@ -54,13 +54,14 @@ def summary(before: VideoTokens, after: VideoTokens, warned: Sequence[warnings.W
 
 
 def stage_node(kind: type[Stage]) -> type[io.ComfyNode]:
-    """The node of one stage."""
+    """The node of one stage, which names it."""
+    node_id = cast(str, kind.node_id)
 
     class StageNode(io.ComfyNode):
         @classmethod
         def define_schema(cls) -> io.Schema:
             return io.Schema(
-                node_id=kind.node_id,
+                node_id=node_id,
                 display_name=kind.title,
                 category=CATEGORY,
                 description=f"{(kind.__doc__ or '').splitlines()[0]} Source: {kind.source}.",
@@ -82,7 +83,7 @@ def stage_node(kind: type[Stage]) -> type[io.ComfyNode]:
                 reduced = stage(tokens)
             return io.NodeOutput(reduced, ui={"text": (summary(tokens, reduced, warned),)})
 
-    StageNode.__name__ = StageNode.__qualname__ = kind.node_id
+    StageNode.__name__ = StageNode.__qualname__ = node_id
     StageNode.__doc__ = kind.__doc__
     return StageNode
 

@@ -13,8 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 import psutil
 import torch
@@ -69,6 +68,10 @@ class folder_paths(metaclass=_Folders):
     def get_folder_paths(category: str) -> list[str]:
         return [_folder("models", category)]
 
+    @staticmethod
+    def add_model_folder_path(category: str, path: str) -> None:
+        """Nothing: the folders above are all there are."""
+
 
 class ModelPatcher:
     """A module, the device it computes on and the one it rests on."""
@@ -99,10 +102,10 @@ class model_management:
         for patcher in models:
             patcher.model.to(patcher.load_device)
 
-    current_loaded_models: ClassVar[tuple[ModelPatcher, ...]] = ()
+    current_loaded_models: ClassVar[tuple[Any, ...]] = ()
 
     @staticmethod
-    def free_memory(memory_required: int, device: torch.device, keep_loaded: Sequence[ModelPatcher]) -> None:
+    def free_memory(memory_required: int, device: torch.device, keep_loaded: Sequence[Any]) -> None:
         """Nothing: there is nobody to make room for."""
 
     @staticmethod
@@ -242,13 +245,25 @@ class Output:
         return self.io_type
 
 
-def _type(io_type: str, input_class: type[Input]) -> type:
+_Output = Output  # SocketType has an Output of its own.
+_Kind = TypeVar("_Kind", bound=Input)
+
+
+class SocketType(Protocol[_Kind]):
+    """A type of socket, as the classes of its inputs and outputs."""
+
+    io_type: str
+    Input: type[_Kind]
+    Output: type[_Output]
+
+
+def _type(io_type: str, input_class: type[_Kind]) -> SocketType[_Kind]:
     bound = {"io_type": io_type, "__module__": __name__}
     sockets = {"Input": type("Input", (input_class,), bound), "Output": type("Output", (Output,), bound)}
-    return type(io_type, (), bound | sockets)
+    return cast("SocketType[_Kind]", type(io_type, (), bound | sockets))
 
 
-def Custom(io_type: str) -> type:
+def Custom(io_type: str) -> SocketType[Input]:
     """A socket type of that name, with its `Input` and `Output` classes."""
     return _type(io_type, Input)
 
@@ -304,7 +319,8 @@ class _Locked(type):
 class ComfyNode:
     """Base of a node: a class that is never instantiated, with `define_schema` and `execute`."""
 
-    hidden: ClassVar[HiddenHolder | None] = None
+    hidden: ClassVar[Any] = None
+    """A HiddenHolder while the node executes, None before."""
 
     @classmethod
     def define_schema(cls) -> Schema:
@@ -389,12 +405,32 @@ class ComfyExtension:
         raise NotImplementedError
 
 
-io = SimpleNamespace(
-    Schema=Schema, ComfyNode=ComfyNode, NodeOutput=NodeOutput, Custom=Custom, Hidden=Hidden,
-    Input=Input, WidgetInput=WidgetInput, Output=Output,
-    UploadType=UploadType, FolderType=FolderType, NumberDisplay=NumberDisplay,
-    Int=_type("INT", _IntInput), Float=_type("FLOAT", _FloatInput), Boolean=_type("BOOLEAN", _BooleanInput),
-    String=_type("STRING", _StringInput), Combo=_type("COMBO", _ComboInput),
-    Image=Custom("IMAGE"), Video=Custom("VIDEO"), AnyType=Custom("*"),
-)  # fmt: skip
-ui = SimpleNamespace(PreviewImage=PreviewImage, PreviewText=PreviewText)
+class io:
+    """The schema language, as ComfyUI's module of that name has it."""
+
+    Schema = Schema
+    ComfyNode = ComfyNode
+    NodeOutput = NodeOutput
+    Custom = staticmethod(Custom)
+    Hidden = Hidden
+    Input = Input
+    WidgetInput = WidgetInput
+    Output = Output
+    UploadType = UploadType
+    FolderType = FolderType
+    NumberDisplay = NumberDisplay
+    Int = _type("INT", _IntInput)
+    Float = _type("FLOAT", _FloatInput)
+    Boolean = _type("BOOLEAN", _BooleanInput)
+    String = _type("STRING", _StringInput)
+    Combo = _type("COMBO", _ComboInput)
+    Image = _type("IMAGE", Input)
+    Video = _type("VIDEO", Input)
+    AnyType = _type("*", Input)
+
+
+class ui:
+    """What a node can show."""
+
+    PreviewImage = PreviewImage
+    PreviewText = PreviewText

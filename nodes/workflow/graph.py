@@ -7,7 +7,7 @@ queues a prompt (frontend 1.27, graphToPrompt): bypassed, muted, reroute, primit
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -245,8 +245,10 @@ class _Canvas:
 
 def _link(link: list | Mapping[str, Any]) -> tuple[int, tuple[str, int]]:
     """A link's id, and the node and output it comes from; schema 0.4 stores a list, schema 1 an object."""
-    keys: Iterable = (0, 1, 2) if isinstance(link, list) else ("id", "origin_id", "origin_slot")
-    number, node, slot = (link[key] for key in keys)
+    if isinstance(link, list):
+        number, node, slot = link[0], link[1], link[2]
+    else:
+        number, node, slot = link["id"], link["origin_id"], link["origin_slot"]
     return number, (str(node), slot)
 
 
