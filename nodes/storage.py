@@ -73,7 +73,7 @@ class AOTSaveTokens(io.ComfyNode):
 class AOTLoadTokens(io.ComfyNode):
     """A file's tokens."""
 
-    NEEDS = MappingProxyType({"file": Kind("tokens", lambda name, inputs: "saved" in inputs or resolve_file(name))})
+    NEEDS = MappingProxyType({"file": Kind("tokens", lambda name, inputs: inputs.get("saved") or resolve_file(name))})
 
     @classmethod
     def define_schema(cls) -> io.Schema:

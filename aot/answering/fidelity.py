@@ -81,11 +81,13 @@ def judged(full: Answer, said: Answer) -> Fidelity:
     together = next((i for i, (a, b) in enumerate(zip(full.ids, said.ids, strict=False)) if a != b), None)
     if together is None:
         together = min(len(full.ids), len(said.ids))
-    known = full.first is not None and said.first is not None and full.first.shape == said.first.shape
+    kl_first = None
+    if full.first is not None and said.first is not None and full.first.shape == said.first.shape:
+        kl_first = divergence(full.first, said.first).item()
     return Fidelity(
         same=said.text == full.text,
         alike=together / max(len(full.ids), len(said.ids)),
-        kl_first=divergence(full.first, said.first).item() if known else None,
+        kl_first=kl_first,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,8 +72,8 @@ def bench_importance(
     if frames < 1:
         raise InputError(f"frames is {frames}; give at least 1.")
     encoder = load(EMBEDDED).model.model.vision_tower if tower == EMBEDDED else siglip_so400m()
-    encoder = encoder.eval().to(device, dtype)
-    side = encoder.config.image_size
+    encoder = encoder.eval().to(device, dtype)  # pyright: ignore[reportArgumentType] - its decorator hides self
+    side = cast(int, encoder.config.image_size)
     pixels = torch.randn(frames, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     layers = depths(encoder.config.num_hidden_layers - 1)
     memory = _memory(encoder)  # first: what earlier work leaves with the allocator would hide it

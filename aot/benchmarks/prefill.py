@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -24,7 +24,7 @@ from ..models.llm_cost import LanguageShape
 from ..models.prompt import Reading
 from .measuring import extra_bytes, medians
 
-SHAPES = MappingProxyType(
+SHAPES: Mapping[str, dict[str, Any]] = MappingProxyType(
     {
         "7b": {
             "hidden_size": 3584,

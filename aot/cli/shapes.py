@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> Result:
     if options.seed < 0:
         raise InputError(f"Seed {options.seed}; seeds begin at 0.")
     clip = shapes_set("any", clips=1, seed=options.seed, frames=options.frames)
-    rows = [{"family": q.family, "question": q.text, "truth": q.answer} for q in clip.questions]
+    rows: list[dict[str, Any]] = [{"family": q.family, "question": q.text, "truth": q.answer} for q in clip.questions]
     records = _ask(options, clip) if options.ask else []
     if options.mp4:
         write_mp4(clip.scene(str(options.seed)).frames(), options.mp4)

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -204,7 +204,7 @@ def digest_of(tokens: VideoTokens) -> str:
     extras = [tokens.extras[name] for name in sorted(tokens.extras)]
     for tensor in (tokens.features, tokens.shallow, tokens.deep, tokens.timestamps, *tokens.levels, *extras):
         found.update(str(tuple(tensor.shape)).encode())
-        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        found.update(cast(Any, tensor.detach().cpu().contiguous().view(torch.uint8).numpy()))
     return found.hexdigest()[:16]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 
@@ -54,7 +54,7 @@ def open_set(
     return _published(name, folder, split, limit)
 
 
-def _shapes(frames: int, **chosen: str | int | None) -> QuestionSet:
+def _shapes(frames: int, **chosen: Any) -> QuestionSet:
     from .shapes_set import shapes_set
 
     return shapes_set(frames=frames, **{name: value for name, value in chosen.items() if value is not None})

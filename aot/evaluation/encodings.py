@@ -67,7 +67,7 @@ class Encodings:
         """Refuse clips whose encodings the disk cannot take, before any work is done."""
         if self.folder is None:
             return
-        missing = [clip for clip in clips if not self._path(clip).exists()]
+        missing = [clip for clip in clips if (path := self._path(clip)) is None or not path.exists()]
         if not missing:
             return
         try:
@@ -85,7 +85,7 @@ class Encodings:
 
     def size(self, clips: Sequence[str]) -> int:
         """Bytes that the clips' encodings take on disk."""
-        paths = () if self.folder is None else map(self._path, clips)
+        paths = filter(None, map(self._path, clips))
         return sum(path.stat().st_size for path in paths if path.exists())
 
     def _path(self, clip: str) -> Path | None:

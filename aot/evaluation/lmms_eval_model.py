@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -84,7 +84,7 @@ class AOT(lmms):
         """
         said = []
         for request in tqdm(requests, desc="aot", disable=self.rank != 0):
-            question, settings, visuals_of, doc, task, split = request.args
+            question, settings, visuals_of, doc, task, split = cast("tuple[Any, ...]", request.args)
             tokens = self._tokens(visuals_of(self.task_dict[task][split][doc]), task)
             text = answer(self._vllm, tokens, question, _generation(settings, task)).text
             said.append(_until(text, settings.get("until")))

@@ -89,7 +89,8 @@ class Actor:
     def at(self, time: float) -> tuple[float, float]:
         """Its centre at a time, before the camera pans."""
         part = (time - self.first) / (self.last - self.first)
-        return tuple(a + (b - a) * part for a, b in zip(self.start, self.end, strict=True))
+        (x, y), (to_x, to_y) = self.start, self.end
+        return x + (to_x - x) * part, y + (to_y - y) * part
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Scene:
     def pictures(self) -> Iterator[np.ndarray]:
         """Every frame in order, uint8 (size, size, 3) RGB."""
         size, reach = self.settings.size, _texture_reach(self.settings)
-        texture, showing = None, None
+        texture, showing = np.empty(0), -1
         for frame, time in enumerate(self.times):
             shot = self.shot(time)
             if shot != showing:
@@ -226,7 +227,7 @@ def _cast(rng: np.random.Generator, settings: SceneSettings, shots: tuple[tuple[
         where[alike : alike + 2] = rng.permutation(2)
     late = len(kinds_of) - 1 if len(shots) == 1 else None
     for i, (colour, kind) in enumerate(zip(colours, kinds_of, strict=False)):
-        first, last = _visit(rng, shots[where[i]], late=i == late)
+        first, last = _visit(rng, shots[int(where[i])], late=i == late)
         direction = str(rng.choice(list(DIRECTIONS))) if rng.random() < settings.moving else ""
         yield _actor(rng, settings, colour, kind, first, last, direction)
     if rng.random() < settings.flash:

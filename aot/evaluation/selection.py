@@ -42,9 +42,13 @@ class Selection:
         """The whole set's."""
         return self.whole.max_new_tokens
 
-    @cached_property
+    @property
     def questions(self) -> Sequence[Question]:
         """Those that were selected."""
+        return self._questions
+
+    @cached_property
+    def _questions(self) -> tuple[Question, ...]:
         families: dict[str, list[int]] = {}
         for i, question in enumerate(self.whole.questions):
             families.setdefault(question.family, []).append(i)

@@ -191,9 +191,13 @@ class ShapesSet:
         """The settings; a clip's name is its seed."""
         return {"set": self.name, "version": VERSION, **asdict(self.settings)}
 
-    @cached_property
+    @property
     def questions(self) -> Sequence[Question]:
         """In the order of the clips, a family's questions one after another."""
+        return self._questions
+
+    @cached_property
+    def _questions(self) -> tuple[Question, ...]:
         made = []
         for clip in self._clips():
             numbers: Counter[str] = Counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -152,20 +153,21 @@ def _scores(records: Mapping[str, Record], questions: Sequence[Question]) -> lis
 
 def _known(scores: np.ndarray) -> np.ndarray:
     """(questions,) bool: those with a truth."""
-    return np.isfinite(scores).all(0)
+    return np.all(np.isfinite(scores), axis=0)
 
 
 def _judge(
     names: Sequence[str], scores: np.ndarray, questions: Sequence[Question], references: Sequence[str]
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Accuracies and differences of every variant, from scores (variants, questions)."""
     known = np.flatnonzero(_known(scores))
     if not len(known):
         nothing = {"accuracy": None, "family_mean": None, "families": {}, "differences": ()}
         return [dict(nothing) for _ in names]
     scores = scores[:, known]
-    families, family = _numbered([questions[i].family for i in known])
-    clips, clip = _numbered([questions[i].clip for i in known])
+    asked = [questions[i] for i in known.tolist()]
+    families, family = _numbered([question.family for question in asked])
+    clips, clip = _numbered([question.clip for question in asked])
     member = np.stack([np.ones(len(known)), *(family == i for i in range(len(families)))], 1)
     in_clip = (clip == np.arange(len(clips))[:, None]).astype(float)
     counts = in_clip @ member
@@ -175,7 +177,7 @@ def _judge(
     draws = draws.reshape(-1, len(names), 1 + len(families))
     family_draws = np.nanmean(draws[:, :, 1:], 2)
 
-    def judge(i: int) -> dict[str, object]:
+    def judge(i: int) -> dict[str, Any]:
         return {
             "accuracy": _interval(means[i, 0], draws[:, i, 0], len(clips)),
             "family_mean": _interval(means[i, 1:].mean(), family_draws[:, i], len(clips)),
@@ -210,7 +212,7 @@ def _most_frequent(questions: Sequence[Question], family: str) -> int:
     return Counter(question.answer for question in questions if question.family == family).most_common(1)[0][1]
 
 
-def _costs(records: Iterable[Record]) -> dict[str, float]:
+def _costs(records: Iterable[Record]) -> dict[str, Any]:
     records = list(records)
     seconds = ("encode_s", "reduce_s", "prefill_s", "questions_s")
     return {

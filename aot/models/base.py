@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import AutoTokenizer, DynamicCache, GenerationConfig, PreTrainedModel
 
@@ -47,25 +47,31 @@ class FrameSource(Protocol):
     """Frames, decoded (:class:`~..video.Frames`) or in a file (:class:`~..video.VideoSource`)."""
 
     @property
+    @abstractmethod
     def count(self) -> int:
         """T."""
 
     @property
+    @abstractmethod
     def height(self) -> int:
         """H, pixels."""
 
     @property
+    @abstractmethod
     def width(self) -> int:
         """W, pixels."""
 
     @property
+    @abstractmethod
     def timestamps(self) -> Tensor:
         """(T,) float64 seconds."""
 
     @property
+    @abstractmethod
     def source(self) -> str:
         """The file's name, without its folder."""
 
+    @abstractmethod
     def parts(self, size: int) -> Iterator[Frames]:
         """The frames in order, ``size`` at a time."""
 
@@ -180,9 +186,11 @@ class VideoLLM(ABC):
             )
         except ImportError as error:
             raise InputError(missing_package(name, attention, error)) from error
-        use_general_products(model)
+        use_general_products(model.eval())
+        if not quantized:
+            model = model.to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self
         return cls(
-            model.eval() if quantized else model.eval().to(device),
+            model,
             AutoTokenizer.from_pretrained(folder, local_files_only=True),
             name,
             preprocessor=first_json(folder, "video_preprocessor_config.json", "preprocessor_config.json"),
@@ -205,7 +213,7 @@ class VideoLLM(ABC):
         return "flash" not in str(self.language_model.config._attn_implementation)
 
     @property
-    def language_model(self) -> nn.Module:
+    def language_model(self) -> PreTrainedModel:
         """The LLM without its head."""
         return self.model.model.language_model
 

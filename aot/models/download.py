@@ -73,6 +73,8 @@ def download(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         found = HfApi(endpoint=endpoint).model_info(repository, files_metadata=True)
+        if found.siblings is None:
+            raise InputError(f"{repository} lists no files; check its name, and that it is a model.")
         files = [each for each in found.siblings if any(fnmatch(each.rfilename, wanted) for wanted in _WANTED)]
         total = sum(each.size or 0 for each in files)
         here = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
@@ -85,7 +87,7 @@ def download(
         done = 0
         for file in files:
             on_progress(done, total)
-            bar = {"tqdm_class": _bar(done, total, on_progress)} if _TAKES_BAR else {}
+            bar: dict[str, Any] = {"tqdm_class": _bar(done, total, on_progress)} if _TAKES_BAR else {}
             hf_hub_download(repository, file.rfilename, revision=found.sha, local_dir=part, endpoint=endpoint, **bar)
             done += file.size or 0
         on_progress(total, total)

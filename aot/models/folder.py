@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -35,7 +35,7 @@ def quantizing(quantization: str, dtype: torch.dtype, device: torch.device | str
             f"quantization {quantization} needs bitsandbytes and accelerate, which are not installed; run: pip install "
             "bitsandbytes accelerate, or choose none."
         )
-    settings = {"llm_int8_skip_modules": [*KEPT_WHOLE, *(f"model.{name}" for name in KEPT_WHOLE)]}
+    settings: dict[str, Any] = {"llm_int8_skip_modules": [*KEPT_WHOLE, *(f"model.{name}" for name in KEPT_WHOLE)]}
     if quantization == "8-bit":
         config = BitsAndBytesConfig(load_in_8bit=True, **settings)
     else:
@@ -56,7 +56,7 @@ def use_general_products(model: nn.Module) -> None:
         if state is not None and hasattr(layer, "support_avx512bf16_for_cpu"):
             outputs, inputs = state.shape
             if outputs % 32 or inputs % state.blocksize:
-                layer.support_avx512bf16_for_cpu = False
+                cast(Any, layer).support_avx512bf16_for_cpu = False
 
 
 def require_safetensors(folder: Path, name: str) -> None:

@@ -7,7 +7,7 @@ pending in the tokens; one newline embedding ends the video.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -53,11 +53,12 @@ class LlavaOnevision(VideoLLM):
         chosen = states[hidden_layer]
         attention = [received.sums[layer][:, special:] for layer in (shallow, deep, last)]
         extras = {Extra.LAST: attention[2], Extra.KEYS: received.keys[:, special:], **self._head(chosen)}
-        return Encoded(self.model.model.multi_modal_projector(chosen[:, special:]), *attention[:2], extras=extras)
+        features = self.model.model.multi_modal_projector(chosen[:, special:])
+        return Encoded(features, attention[0], attention[1], extras=extras)
 
     def _head(self, states: Tensor) -> dict[str, Tensor]:
         """What the tower's own pooling head attends to and says of each frame; nothing where it has none."""
-        tower = getattr(self.tower, "vision_model", self.tower)
+        tower = cast(Any, getattr(self.tower, "vision_model", self.tower))
         head = getattr(tower, "head", None)
         if head is None:
             return {}

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
@@ -29,7 +29,7 @@ from .base import VideoLLM
 from .folder import missing_package, require_safetensors
 from .llava_onevision import LlavaOnevision
 
-SIGLIP = {
+SIGLIP: dict[str, Any] = {
     "hidden_size": 1152,
     "intermediate_size": 4304,
     "num_hidden_layers": 27,
@@ -92,15 +92,18 @@ class LlavaOnevisionOriginal(LlavaOnevision):
         if quantization != "none":
             raise InputError(f"{name} is in lmms-lab's layout, which is not quantized; choose quantization none.")
         config = stock_config(folder, name)
-        tensors = renamed(folder, name, config.vision_config.num_hidden_layers)
+        tensors = renamed(folder, name, cast(Any, config.vision_config).num_hidden_layers)
         try:
-            model, report = LlavaOnevisionForConditionalGeneration.from_pretrained(
-                None,
-                config=config,
-                state_dict=tensors,
-                dtype=dtype,
-                attn_implementation=attention,
-                output_loading_info=True,
+            model, report = cast(
+                tuple[LlavaOnevisionForConditionalGeneration, dict[str, Any]],
+                LlavaOnevisionForConditionalGeneration.from_pretrained(
+                    None,
+                    config=config,
+                    state_dict=tensors,
+                    dtype=dtype,
+                    attn_implementation=attention,
+                    output_loading_info=True,
+                ),
             )
         except ImportError as error:
             raise InputError(missing_package(name, attention, error)) from error
@@ -112,7 +115,8 @@ class LlavaOnevisionOriginal(LlavaOnevision):
         own = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         model.generation_config.eos_token_id = own.get("eos_token_id", tokenizer.eos_token_id)
         tokenizer.chat_template = CHATML
-        return cls(model.eval().to(device), tokenizer, name, preprocessor={"image_mean": HALF, "image_std": HALF})
+        model = model.eval().to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self
+        return cls(model, tokenizer, name, preprocessor={"image_mean": HALF, "image_std": HALF})
 
 
 def is_lmms_lab(config: Mapping[str, Any]) -> bool:

@@ -30,6 +30,9 @@ VERMILION = (213, 94, 0)
 PURPLE = (204, 121, 167)
 """Colours that colour-blind readers tell apart, by Okabe and Ito; shape, texture or a word always says the same."""
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+"""What Pillow may load; the latter where it is built without FreeType."""
+
 LEAST_WIDTH, MOST_WIDTH = 320, 2400
 """Pixels a picture may be wide."""
 
@@ -93,7 +96,7 @@ def legend_row(samples: Sequence[tuple[np.ndarray, str, str]], width: int) -> Im
     return picture
 
 
-def wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def wrap(text: str, font: Font, width: int) -> list[str]:
     """The text in lines no wider than ``width`` pixels; a word that is wider still is shortened."""
     lines: list[str] = []
     for word in text.split():
@@ -105,7 +108,7 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     return [shorten(line, font, width) for line in lines]
 
 
-def shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def shorten(text: str, font: Font, width: int) -> str:
     """The text, ended by three dots where it is wider than ``width`` pixels."""
     if font.getlength(text) <= width:
         return text

@@ -57,7 +57,7 @@ def _draw_gone(picture: np.ndarray, at: np.ndarray, inside: tuple[np.ndarray, np
     """Grey, hatched or dark where no token stands, into the picture given, (H, W, 3) float32."""
     grey = picture @ np.array(LUMA, dtype=np.float32)
     share = np.full_like(grey, DIMMED)
-    y, x = np.indices(at.shape, sparse=True)
+    y, x = np.indices((at.shape[0], at.shape[1]), sparse=True)
     period = max(3, round(cell / 3))
     hatched = (y + x) % period < max(1, period // 4)
     share[hatched & (at == int(Fate.ELSEWHERE))] = HATCH
@@ -75,7 +75,8 @@ def _draw_outlines(picture: np.ndarray, at: np.ndarray, line: int) -> None:
     """Outlines of the cells that survive, neighbours of one fate inside one, into the picture given."""
     survives = at & int(SURVIVES)
     border, thick = _border(survives, line), _border(survives, line + max(1, line // 2))
-    dash = np.add(*np.indices(at.shape, sparse=True)) // (line + 1) % 3 > 0
+    y, x = np.indices((at.shape[0], at.shape[1]), sparse=True)
+    dash = (y + x) // (line + 1) % 3 > 0
     undrawn = survives > 0
     for owner in OUTLINES:
         own = undrawn & (at & int(owner) > 0)

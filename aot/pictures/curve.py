@@ -147,8 +147,9 @@ def _draw(axes: Any, line: Line, number: int) -> None:
     )
 
 
-def _colour(levels: tuple[int, int, int]) -> tuple[float, ...]:
-    return tuple(level / 255 for level in levels)
+def _colour(levels: tuple[int, int, int]) -> tuple[float, float, float]:
+    red, green, blue = levels
+    return red / 255, green / 255, blue / 255
 
 
 def _plain(text: str) -> str:

@@ -17,6 +17,7 @@ from .canvas import (
     RAISED,
     RULE,
     TEXT,
+    Font,
     as_image,
     check_width,
     text_lines,
@@ -136,7 +137,7 @@ def _check(head: Sequence[str], rows: Sequence[Sequence[str]], marks: Mapping[in
         raise InputError(f"A mark on row {absent[0]} of a table of {len(rows)} rows; rows are counted from 0.")
 
 
-def _longest(cell: str, font: ImageFont.FreeTypeFont) -> int:
+def _longest(cell: str, font: Font) -> int:
     """Pixels that the longest line of a cell takes."""
     return max((int(font.getlength(line)) + 1 for line in cell.split("\n")), default=1)
 
@@ -156,12 +157,12 @@ def _narrowed(natural: Sequence[int], room: int, width: int) -> list[int]:
     return [min(size, most) for size in natural]
 
 
-def _broken(cell: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def _broken(cell: str, font: Font, width: int) -> list[str]:
     """A cell's lines, one at least."""
     return [line for part in cell.split("\n") for line in (wrap(_split(part, font, width), font, width) or [""])]
 
 
-def _split(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _split(text: str, font: Font, width: int) -> str:
     """The text with room in words that are wider than ``width``: behind a mark in them, a comma or a plus say."""
     words = []
     for word in text.split():

@@ -182,10 +182,11 @@ def explanation(tokens: VideoTokens, full: VideoTokens | None, first: Sequence[i
         InputError: the full tokens are not those that ``tokens`` were made of.
     """
     steps = list(replay(full, tokens)) if full is not None else []
-    phase = next((step for step in steps if isinstance(step.stage, InterFrame)), None)
-    if phase is not None:
+    found = next(((step, step.stage) for step in steps if isinstance(step.stage, InterFrame)), None)
+    if found is not None:
+        phase, stage = found
         given = phase.given.to_language_grid()
-        q = phase.stage.explained(given).cpu()
+        q = stage.explained(given).cpu()
         asked = torch.isfinite(q) & (given.role != int(Role.NEWLINE))
         distinct = phase.reduced.place[phase.reduced.role == int(Role.DISTINCT)]
         stayed = torch.isin(_cell(given.place, given), _cell(distinct, given))
@@ -334,7 +335,7 @@ def _fill(pixels: np.ndarray, box: tuple[int, int, int, int], role: Role) -> Non
     ruled."""
     left, top, right, bottom = box
     area = pixels[top:bottom, left:right]
-    y, x = np.indices(area.shape[:2], sparse=True)
+    y, x = np.indices((area.shape[0], area.shape[1]), sparse=True)
     y, x = y + top, x + left
     dark = {
         Role.MERGED: (y % 5 < 2) & (x % 5 < 2),

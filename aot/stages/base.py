@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -77,6 +77,21 @@ class Reduction:
     place: Tensor
     role: Tensor
     scale: Tensor | None = None
+
+
+class Budgeted(Protocol):
+    """What a stage that meets budgets has beside what all stages have."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def retention(self) -> float: ...
+
+    @property
+    def keep_tokens(self) -> int: ...
+
+    def shares(self, layout: Layout, part: Part, least: int = 1) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -152,7 +167,7 @@ class Stage:
         """
         return self._with("keep_tokens", tokens)
 
-    def counts(self, layout: Layout, part: Part, least: int = 1) -> tuple[int, ...] | None:
+    def counts(self: Budgeted, layout: Layout, part: Part, least: int = 1) -> tuple[int, ...] | None:
         """Tokens to keep of every frame of ``part`` so that the whole video's budget is met; None where none is set.
 
         Frames of a video get the same number, or one more.
@@ -165,7 +180,7 @@ class Stage:
         """
         return self.shares(layout, part, least) if self.retention or self.keep_tokens else None
 
-    def shares(self, layout: Layout, part: Part, least: int = 1) -> tuple[int, ...]:
+    def shares(self: Budgeted, layout: Layout, part: Part, least: int = 1) -> tuple[int, ...]:
         """As :meth:`counts`, of a stage that always has a budget.
 
         Raises:

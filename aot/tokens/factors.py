@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, cast
 
 import scipy.sparse
 import torch
@@ -172,6 +173,7 @@ class Picked:
         row, col, value = (part.cpu().numpy() for part in self.merged.coordinates())
         merged = scipy.sparse.csr_array((value, (row, col)), shape=(self.merged.kept, self.source))
         every = scipy.sparse.vstack((scipy.sparse.eye_array(self.source), merged), format="csr")
+        every = cast(scipy.sparse.csr_array, every)
         picked = every[self.index.cpu().numpy()].tocoo()
         row, col = (torch.from_numpy(axis).long() for axis in picked.coords)
         return row, col, torch.from_numpy(picked.data)
@@ -322,7 +324,7 @@ class Stacked:
         parts: of the same kind, in order.
     """
 
-    parts: tuple[Blocks, ...] | tuple[Picked, ...] | tuple[Sparse, ...] | tuple[Scale, ...]
+    parts: tuple[Blocks | Picked | Sparse | Scale, ...]
 
     @property
     def kept(self) -> int:
@@ -355,7 +357,7 @@ class Stacked:
 
     def joined(self) -> Blocks | Picked | Sparse | Scale:
         """The same as one factor of the parts' kind."""
-        return type(self.parts[0]).concatenate(self.parts)
+        return cast(Any, type(self.parts[0])).concatenate(self.parts)
 
 
 Factor = Blocks | Picked | Sparse | Scale | Stacked

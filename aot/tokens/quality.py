@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import scipy.sparse
@@ -136,7 +137,7 @@ def language_weights(tokens: VideoTokens) -> scipy.sparse.csr_array:
     carry = scipy.sparse.csr_array(
         (np.ones(len(source)), (source, every[source].numpy())), shape=(len(every), tokens.tokens_full)
     )
-    return (matrix @ carry).tocsr()
+    return cast(scipy.sparse.csr_array, matrix @ carry).tocsr()
 
 
 def mass_kept(tokens: VideoTokens) -> Tensor:
@@ -156,7 +157,7 @@ def frames_spoken_for(tokens: VideoTokens) -> Tensor:
     of_frame = scipy.sparse.csr_array(
         (np.ones(len(frames)), (np.arange(len(frames)), frames)), shape=(len(frames), tokens.layout.frames)
     )
-    shares = torch.from_numpy((weights @ of_frame).toarray())
+    shares = torch.from_numpy(cast(scipy.sparse.csr_array, weights @ of_frame).toarray())
     total = shares.sum(1, keepdim=True)
     shares = shares / total.clamp(min=LEAST_MASS)
     return torch.special.entr(shares).sum(1).exp() * (total[:, 0] > 0)

@@ -34,13 +34,13 @@ def save(tokens: VideoTokens, path: Path) -> None:
     tensors |= {f"levels.{i}": level.detach().cpu().contiguous().clone() for i, level in enumerate(tokens.levels)}
     tensors |= {f"extras.{name}": extra.detach().cpu().contiguous().clone() for name, extra in tokens.extras.items()}
     for i, factor in enumerate(tokens.map.factors):
-        factor = blocks = factor.joined() if isinstance(factor, Stacked) else factor
+        factor = factor.joined() if isinstance(factor, Stacked) else factor
         if isinstance(factor, (Sparse, Scale)):
             tensors |= {f"map.{i}.{name}": tensor.cpu().contiguous().clone() for name, tensor in _parts(factor).items()}
             continue
+        blocks = factor.merged if isinstance(factor, Picked) else factor
         if isinstance(factor, Picked):
             tensors[f"map.{i}.index"] = factor.index.cpu().contiguous().clone()
-            blocks = factor.merged
         tensors[f"map.{i}.weights"] = blocks.weights.detach().cpu().contiguous().clone()
         tensors[f"map.{i}.rows"] = torch.tensor(blocks.rows)
         tensors[f"map.{i}.cols"] = torch.tensor(blocks.cols)
@@ -119,7 +119,8 @@ def _factor(tensors: dict[str, Tensor], prefix: str) -> Factor:
         return Scale(tensors[prefix + "scale"])
     if prefix + "shape" in tensors:
         kept, source = tensors[prefix + "shape"].tolist()
-        return Sparse(*(tensors[prefix + name] for name in ("row", "col", "weight")), kept, source)
+        row, col, weight = (tensors[prefix + name] for name in ("row", "col", "weight"))
+        return Sparse(row, col, weight, kept, source)
     rows, cols = (tuple(tensors[prefix + name].tolist()) for name in ("rows", "cols"))
     blocks = Blocks(tensors[prefix + "weights"], rows, cols)
     index = tensors.get(prefix + "index")

@@ -80,6 +80,7 @@ class Cost:
         cost = self.features(sources, targets)
         if not self.spatial_weight:
             return cost
+        assert sources.places is not None and targets.places is not None
         return cost.add_(distances(sources.places, targets.places).to(cost), alpha=self.spatial_weight)
 
 
@@ -101,7 +102,7 @@ def unit_places(cells: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def _mean_square(*points: Points) -> Tensor:
     """(B,) mean squared length over all valid points."""
-    total, count = 0, 0
+    total = count = points[0].lengths.new_zeros(())
     for group in points:
         valid = torch.ones_like(group.lengths) if group.valid is None else group.valid.to(group.lengths)
         total = total + (group.lengths.square() * valid).sum(1)

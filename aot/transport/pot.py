@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -36,9 +36,10 @@ def log_sinkhorn(
     import ot
 
     def solve(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-        plan, log = ot.sinkhorn(
+        solved = ot.sinkhorn(
             a, b, c, eps, method="sinkhorn_log", numItermax=max_iterations, stopThr=tolerance, warn=False, log=True
         )
+        plan, log = cast("tuple[np.ndarray, dict[str, Any]]", solved)
         return plan, {"u": eps * log["log_u"], "v": eps * log["log_v"], "niter": log["niter"]}
 
     return _each(cost, u, v, max_iterations, solve)
@@ -50,7 +51,7 @@ def partial(cost: Tensor, u: Tensor, v: Tensor, *, mass: float = 0.9, max_iterat
 
     def solve(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
         most = min(mass, a.sum(), b.sum())  # 1 can be more than there is by rounding
-        return ot.partial.partial_wasserstein(a, b, c, m=most, numItermax=max_iterations), {}
+        return cast(np.ndarray, ot.partial.partial_wasserstein(a, b, c, m=most, numItermax=max_iterations)), {}
 
     return _each(cost, u, v, max_iterations, solve)
 

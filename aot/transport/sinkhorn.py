@@ -173,8 +173,8 @@ def sinkhorn(
     u, v = u.to(kernel), v.to(kernel)
     r, c, iterations = _iterate(_SCALING, kernel, u, v, max_iterations, stop, tolerance)
     error = (r * _SCALING.reach(kernel, c) - u).abs().sum(1)
-    potentials = (eps * scaling.log() for scaling in (r, c))
-    return Scaled(iterations, *(each.to(cost) for each in (error, *potentials)), kernel, r, c)
+    error, f, g = (each.to(cost) for each in (error, eps * r.log(), eps * c.log()))
+    return Scaled(iterations, error, f, g, kernel, r, c)
 
 
 def log_sinkhorn(
@@ -244,8 +244,8 @@ def unbalanced_sinkhorn(
     rows = torch.exp(r + _LOGARITHMIC.reach(kernel, c))
     columns = torch.exp(c + _LOGARITHMIC.back(kernel, r))
     error = (rows - u).abs().sum(1) + (columns - v).abs().sum(1)
-    potentials = (eps * (scaling + mass) for scaling, mass in zip((r, c), logarithms, strict=True))
-    return Potential(iterations, error.to(cost), *(each.to(cost) for each in potentials), cost, eps)
+    f, g = ((eps * (scaling + mass)).to(cost) for scaling, mass in zip((r, c), logarithms, strict=True))
+    return Potential(iterations, error.to(cost), f, g, cost, eps)
 
 
 def _largest_change(new: Tensor, old: Tensor) -> Tensor:
@@ -346,17 +346,16 @@ class _Watch:
     """
 
     def __init__(self) -> None:
-        self._number: Tensor | None = None
-        self._event: torch.cuda.Event | None = None
+        self._coming: tuple[Tensor, torch.cuda.Event] | None = None
 
     def running(self, running: Tensor) -> int:
         if not running.is_cuda:
             return int(running.sum())
-        if self._event is None:
-            self._number = running.sum().to("cpu", non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
-        if not self._event.query():
+        if self._coming is None:
+            self._coming = running.sum().to("cpu", non_blocking=True), torch.cuda.Event()
+            self._coming[1].record()
+        number, event = self._coming
+        if not event.query():
             return len(running)
-        self._event = None
-        return len(running) if int(self._number) else 0
+        self._coming = None
+        return len(running) if int(number) else 0

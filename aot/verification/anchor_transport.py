@@ -90,6 +90,7 @@ def _inter_step(case: Case, params: dict[str, Any], dtype: torch.dtype, findings
         for tokens in (case["anchors"], case["sources"])
     )
     solver = Solver("early", params["eps"], params["max_iter"])
+    assert sources.valid is not None and anchors.valid is not None
     u, v = uniform_marginal(sources.valid), uniform_marginal(anchors.valid)
     factor = time_factor(params["frame_offset"], params["sigma_t"])
     plan = frame_plan(sources, anchors, u, v, Cost(limit=COSINE_LIMIT), solver, factor).plan

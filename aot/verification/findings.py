@@ -77,7 +77,8 @@ def fresh(
         extras: what else the encoder saw.
     """
     frames, cells = features.shape[:2]
-    layout = Layout(frames, (math.isqrt(cells),) * 2, pooling, "none" if newline is None else "grid")
+    side = math.isqrt(cells)
+    layout = Layout(frames, (side, side), pooling, "none" if newline is None else "grid")
     given = torch.ones(frames, cells) if attention is None else attention
     times = torch.arange(frames).double()
     return VideoTokens.encoded(features, layout, given, given, times, newline=newline, extras=extras)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,7 @@ class Index:
 
 def read_index(path: str | os.PathLike[str]) -> Index:
     """The index of the file at `path`. Raises InputError where it is no readable video."""
-    import av
+    import av.error
 
     file = Path(path).absolute()
     if not file.exists():
@@ -99,8 +99,9 @@ def _index_of(container: Any, file: Path) -> Index:
         if not packet.size:
             continue
         packets += 1
-        if _time_of(packet) is not None and not getattr(packet, "is_discard", False):
-            found[_time_of(packet)] = packet.is_keyframe, packet.duration or 0
+        at = _time_of(packet)
+        if at is not None and not getattr(packet, "is_discard", False):
+            found[at] = packet.is_keyframe, packet.duration or 0
         if rotation is None:
             rotation = next((getattr(frame, "rotation", 0) for frame in _decode_packet(packet)), None)
     if not found:
@@ -140,7 +141,7 @@ def _time_of(packet_or_frame: Any) -> int | None:
 
 
 def _decode_packet(packet: Any) -> list[Any]:
-    import av
+    import av.error
 
     try:
         return packet.decode()
@@ -178,7 +179,9 @@ def open_decord(index: Index, height: int, width: int) -> Any:
     return reader
 
 
-def decode(index: Index, chosen: list[int], height: int, width: int, backend: str, size: int) -> Iterator[Tensor]:
+def decode(
+    index: Index, chosen: list[int], height: int, width: int, backend: str, size: int
+) -> Generator[Tensor, None, None]:
     """The frames `chosen` (indices, increasing), `size` at a time: uint8 (size, height, width, 3), the last shorter.
 
     backend: "auto" (decord, and from the first part it fails in PyAV), "decord" or "pyav". Nothing is opened before
@@ -205,7 +208,9 @@ def _stack(pictures: Iterator[np.ndarray], count: int, height: int, width: int) 
     return pixels
 
 
-def _read_decord(index: Index, chosen: list[int], first: int, height: int, width: int) -> Iterator[np.ndarray]:
+def _read_decord(
+    index: Index, chosen: list[int], first: int, height: int, width: int
+) -> Generator[np.ndarray, None, None]:
     """The frames `chosen[first:]`, uint8 (height, width, 3). Raises DecordUnfit."""
     reader = open_decord(index, height, width)
     import decord
@@ -233,15 +238,17 @@ def _unpadded(picture: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(picture.reshape(height, -1)[:, : 3 * width]).reshape(height, width, 3)
 
 
-def _read_pyav(index: Index, chosen: list[int], first: int, height: int, width: int) -> Iterator[np.ndarray]:
+def _read_pyav(
+    index: Index, chosen: list[int], first: int, height: int, width: int
+) -> Generator[np.ndarray, None, None]:
     """The frames `chosen[first:]`, uint8 (height, width, 3). Raises InputError where one is lost."""
-    import av
+    import av.error
 
     row = first
     # Seeking is inexact in some containers: once it misses a frame, all from there on is decoded from the start. Before
     # PyAV 17 a damaged last frame takes those with it that other threads have decoded: then once more with one thread.
     for seek, threads in ((True, "AUTO"), (False, "AUTO"), (False, "NONE")):
-        missing = {index.pts[frame]: at for at, frame in enumerate(chosen[row:], row)}
+        missing: dict[int | None, int] = {index.pts[frame]: at for at, frame in enumerate(chosen[row:], row)}
         early: dict[int, Any] = {}
         with suppress(av.error.FFmpegError), closing(_shown(index, chosen[row:], seek, threads)) as shown:
             for frame in shown:
@@ -272,7 +279,7 @@ def _picture(frame: Any, quarter_turns: int, height: int, width: int) -> np.ndar
     return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), quarter_turns))
 
 
-def _shown(index: Index, chosen: list[int], seek: bool, threads: str) -> Iterator[Any]:
+def _shown(index: Index, chosen: list[int], seek: bool, threads: str) -> Generator[Any, None, None]:
     """Frames as PyAV decodes them, all those `chosen` among them; with `seek`, skipping what none of them needs."""
     with _open_av(index.path) as container:
         stream = container.streams.video[0]
@@ -283,7 +290,8 @@ def _shown(index: Index, chosen: list[int], seek: bool, threads: str) -> Iterato
             for packet in container.demux(stream):
                 frames = _decode_packet(packet)
                 yield from frames
-                if frames and _time_of(frames[-1]) >= index.pts[last]:
+                at = _time_of(frames[-1]) if frames else None
+                if at is not None and at >= index.pts[last]:
                     break
 
 

@@ -70,7 +70,9 @@ def as_far_as(told, known):
         return [as_far_as(*pair) for pair in zip(told, known, strict=True)]
     if isinstance(told, dict) and isinstance(known, dict):
         both = {key: as_far_as(value, known[key]) for key, value in told.items() if key in known}
-        return both | {key: value for key, value in told.items() if key not in known and isinstance(value, (list, dict))}
+        return both | {
+            key: value for key, value in told.items() if key not in known and isinstance(value, (list, dict))
+        }
     return told
 
 

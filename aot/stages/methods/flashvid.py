@@ -168,9 +168,9 @@ class FlashVID(Stage):
             lengths: of the segments.
             once: whether no cell may be chosen again; released, attn_div_v2 allows it.
         """
-        attention = grid.attention(Extra.LAST) if "attn" in self.selection else None
         if self.selection == "attn":
-            return top(attention, count)
+            return top(grid.attention(Extra.LAST), count)
+        attention = grid.attention(Extra.LAST) if "attn" in self.selection else None
         weight = torch.ones_like(directions[:, :, 0]) if attention is None else attention
         if self.selection == "attn_div_v2":
             means = torch.cat([run.mean(0).expand_as(run) for run in grid.features.mean(1).split(lengths)])

@@ -148,7 +148,8 @@ class HoliTom(Stage):
         some = (counts > 0).nonzero()[:, 0]
         which, place = windows.still[some].nonzero(as_tuple=True)
         if not len(some):
-            return Clusters(*torch.empty(5, 0, dtype=torch.long), torch.empty(0, dtype=features.dtype))
+            none = torch.empty(0, dtype=torch.long)
+            return Clusters(none, none, none, none, none, torch.empty(0, dtype=features.dtype))
         runs = features.split(windows.lengths)
         means = torch.stack([runs[at].mean(0) for at in some.tolist()])
         sizes, clusters = windows.still[some].sum(1), tuple(counts[some].tolist())

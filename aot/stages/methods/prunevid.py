@@ -221,6 +221,7 @@ def contiguous(labels: Sequence[int]) -> list[int]:
         if label is None:
             after, right = pieces[at + 1] if at + 1 < len(pieces) else (None, 0)
             label = after if not done or right > done[-1][1] else done[-1][0]
+            assert label is not None  # pieces without one never touch, and not all are without
         if done and done[-1][0] == label:
             done[-1][1] += length
         else:

@@ -13,7 +13,7 @@ from ...errors import InputError
 from ...tokens.factors import Sparse, pad
 from ...tokens.matmul import working_dtype
 from ...tokens.video_tokens import Role, VideoTokens
-from ..base import Part, Reduction, Stage
+from ..base import Budgeted, Part, Reduction
 from ..budget import fill_levels, split_evenly, wanted
 from .language_grid import nearest, top_of_each, unit
 
@@ -56,7 +56,7 @@ class Held:
         out[valid] = values[token[valid]].to(out)
         return out
 
-    def total(self, stage: Stage, part: Part) -> int:
+    def total(self, stage: Budgeted, part: Part) -> int:
         """The tokens of the whole video that the stage is to keep, at least one of each frame that has any.
 
         Raises:
@@ -66,7 +66,7 @@ class Held:
         least = sum(count > 0 for count in self.counts)
         return wanted(stage.title, stage.retention, stage.keep_tokens, video, least, sum(self.counts))
 
-    def shares(self, stage: Stage, part: Part) -> tuple[int, ...]:
+    def shares(self, stage: Budgeted, part: Part) -> tuple[int, ...]:
         """Tokens to keep of every frame so that the whole video's budget is met.
 
         Frames get the same number, or one more. Where some hold too few for that the others give more, as evenly as

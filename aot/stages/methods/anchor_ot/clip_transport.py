@@ -222,6 +222,7 @@ def frame_plan(
         sources, anchors: S and A points of C clips, their ``valid`` given.
         u: (C, S); v: (C, A).
     """
+    assert sources.valid is not None and anchors.valid is not None
     apart = cost.between(sources, anchors)
     padding = ~(sources.valid[:, :, None] & anchors.valid[:, None, :])
     least = apart.masked_fill(padding, torch.inf).amin((1, 2), keepdim=True)

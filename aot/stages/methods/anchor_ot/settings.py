@@ -137,6 +137,16 @@ def shared(name: str, **changes: Any) -> Any:
 class TransportStage(Stage):
     """A stage with the settings of a transport."""
 
+    solver: str
+    eps: float
+    max_iterations: int
+    tolerance: float
+    relaxation: float
+    mass: float
+    metric: str
+    spatial_weight: float
+    marginals: str
+
     @property
     def transport(self) -> Solver:
         """The solver its settings describe."""
@@ -153,6 +163,12 @@ class TransportStage(Stage):
 
 class ClipStage(Stage):
     """A stage with the settings of a segmentation."""
+
+    clips: str
+    clip_length: int
+    cut_times: str
+    cut_similarity: float
+    cut_lowest: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
