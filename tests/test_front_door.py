@@ -49,3 +49,8 @@ def test_a_chain_of_objects_is_the_chain_of_its_text():
     assert chain.name == "intra:retention=0.2+inter:retention=0.1"
     assert parse(chain.name) == chain
     assert comfyui_aot.Chain() == parse("full")
+
+
+def test_a_chain_of_something_else_is_refused_in_a_line():
+    with pytest.raises(comfyui_aot.InputError, match="made of stages, not of 3"):
+        comfyui_aot.Chain([3])

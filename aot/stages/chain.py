@@ -67,6 +67,9 @@ class Chain:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
+        for stage in self.stages:
+            if not isinstance(stage, Stage):
+                raise InputError(f"A chain is made of stages, not of {stage!r}; AnchorOT(retention=0.1) is one.")
         if not self.name:
             object.__setattr__(self, "name", "+".join(map(_text, self.stages)) or FULL)
 

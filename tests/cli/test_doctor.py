@@ -75,3 +75,12 @@ def test_a_comfyui_around_the_pack_is_found(missing, monkeypatch, tmp_path):
     (tmp_path / "comfyui_version.py").write_text('__version__ = "0.3.64"\n')
     assert doctor._comfyui()["version"] == "0.3.64"
     assert doctor._comfyui()["this pack"] == "in its custom_nodes"
+
+
+def test_a_cache_that_cannot_be_written_is_told_where_the_model_is_not_there_yet(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/nothing")
+    # Of a user who is root, everything can be.
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
+    found = doctor._embedded()
+    assert isinstance(found, doctor.Unmet)
+    assert "XDG_CACHE_HOME" in found.text

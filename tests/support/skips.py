@@ -32,7 +32,7 @@ WANTS = (
 )
 """Words in a reason to skip; what is missing; how to get it."""
 
-BY_DESIGN = "nothing: not for the case at hand"
+BY_DESIGN = "nothing"
 
 
 def needs_of(item: pytest.Item) -> Iterator[str]:
@@ -51,4 +51,4 @@ def table(reasons: Iterable[str]) -> list[str]:
 
 def _want(reason: str) -> tuple[str, str]:
     found = ((want, how) for words, want, how in WANTS if words in reason)
-    return next(found, (BY_DESIGN, ""))
+    return next(found, (BY_DESIGN, "does not apply to the stage, family or file it would be asked of"))
