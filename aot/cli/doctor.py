@@ -26,5 +26,6 @@ def run(options: argparse.Namespace) -> Result:
     for check in found.checks:
         mark = "yes" if check.works else "NO " if check.needed else "no "
         print(f"  {mark}  {check.name:{width}}  {check.text}")
-    print("All that the main job needs works; what is marked no is optional." if found.healthy else "What is marked NO has to be mended first.")
+    works = "All that the main job needs works; what is marked no is optional."
+    print(works if found.healthy else "What is marked NO has to be mended first.")
     return as_dict(found), 0 if found.healthy else 1
