@@ -44,7 +44,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class FrameSource(Protocol):
-    """Frames, decoded (:class:`~..video.Frames`) or in a file (:class:`~..video.VideoSource`)."""
+    """Frames, decoded (:class:`~..video.frames.Frames`) or in a file (:class:`~..video.frames.VideoSource`)."""
 
     @property
     @abstractmethod
@@ -88,7 +88,7 @@ class Encoded:
         features: (T, N, D), projected to the LLM's width.
         shallow, deep: (T, N) float32 attention received at the two layers.
         levels: (T, N, D) each, features of further depths.
-        extras: what else it sees, by the names in :class:`~..tokens.Extra`.
+        extras: what else it sees, by the names in :class:`~..tokens.video_tokens.Extra`.
     """
 
     features: Tensor

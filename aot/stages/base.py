@@ -69,7 +69,7 @@ class Reduction:
     Args:
         factor: (kept x tokens given), the stage's W.
         place: (kept, 3) long, frame, y and x on the language grid.
-        role: (kept,) uint8 of :class:`~..tokens.Role`.
+        role: (kept,) uint8 of :class:`~comfyui_aot.aot.tokens.video_tokens.Role`.
         scale: (kept,) what a method multiplies the means with, stated beside W; None where it emits means.
     """
 
