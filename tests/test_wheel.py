@@ -35,7 +35,13 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_it_holds_what_runs_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    for needed in ("__init__.py", "aot/models/embedded/embedded.safetensors", "web/js/aot.js", "nodes/__init__.py"):
+    for needed in (
+        "__init__.py",
+        "py.typed",
+        "aot/models/embedded/embedded.safetensors",
+        "web/js/aot.js",
+        "nodes/__init__.py",
+    ):
         assert f"comfyui_aot/{needed}" in names
     python = {str(path.relative_to(CHECKOUT)) for room in ("aot", "nodes") for path in (CHECKOUT / room).rglob("*.py")}
     shipped = {name.removeprefix("comfyui_aot/") for name in names}
