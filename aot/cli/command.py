@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 Result = tuple[dict[str, Any], int]
 """What ``--json`` prints, and the exit code."""
@@ -21,6 +21,14 @@ class Command(Protocol):
     def run(options: argparse.Namespace) -> Result:
         """Do the work and print it. Raises InputError for a user's mistake."""
         ...
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose refusals are one line, as those of the commands are; those of its commands are of its kind."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2 and a line: what was wrong, and where to read what is allowed."""
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}; '{self.prog} --help' says what it takes.\n")
 
 
 def new_parser(verbs: Any, name: str, about: str, *, nested: bool = False) -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from ..errors import InputError
-from .command import Command, new_parser
+from .command import Command, Parser, new_parser
 
 COMMANDS = MappingProxyType(
     {
@@ -96,7 +96,7 @@ def _warnings_in_a_line(verb: str) -> Iterator[None]:
 
 def _parser(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, Command | None]:
     """The parser, with the options of the command that was chosen, and that command."""
-    parser = argparse.ArgumentParser(prog="aot", description="Token reduction for video LLMs by optimal transport.")
+    parser = Parser(prog="aot", description="Token reduction for video LLMs by optimal transport.")
     parser.add_argument("--version", nargs=0, action=_Version, help="show the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND")
     chosen = next((word for word in arguments if not word.startswith("-")), None)

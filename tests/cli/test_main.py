@@ -152,6 +152,26 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, bunny, embedded_folder, a
     assert re.search(says, lines[0])
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["answer", "clip.mp4", "What?", "--retention", "ten"], "--retention: invalid float value: 'ten'"),
+        (["answer", "clip.mp4"], "required: question"),
+        (["shapes", "abc"], "invalid int value: 'abc'"),
+        (["answr", "clip.mp4", "What?"], "invalid choice: 'answr'"),
+        (["bench", "foo"], "invalid choice: 'foo'"),
+        (["stages", "--colour"], "unrecognized arguments: --colour"),
+    ],
+)
+def test_what_cannot_be_parsed_is_one_line_too(capsys, words, says):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert says in line
+    assert "--help' says what it takes." in line
+
+
 def test_a_reader_that_has_enough_is_no_error():
     command = [sys.executable, "-m", "comfyui_aot", "stages"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
