@@ -66,7 +66,7 @@ test-serving: .venv/test .venv/serving/done
 lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --project pyproject.toml
 
 # For every Python and system that is supported, except where one is named.
 LOCKED := $(BIN)/uv pip compile --no-python-downloads --no-emit-index-url --no-annotate --quiet \
