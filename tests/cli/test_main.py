@@ -172,6 +172,13 @@ def test_what_cannot_be_parsed_is_one_line_too(capsys, words, says):
     assert "--help' says what it takes." in line
 
 
+@pytest.mark.parametrize("words", [["--help"], ["answer", "--help"], ["bench", "--help"], ["eval", "--help"]])
+def test_help_does_not_wait_for_torch(words):
+    code = "import sys; from comfyui_aot.aot.cli.main import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    code += "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL, check=True)
+
+
 def test_a_reader_that_has_enough_is_no_error():
     command = [sys.executable, "-m", "comfyui_aot", "stages"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

