@@ -25,18 +25,18 @@ class Stream:
     """A video's tokens to be, worked out when they are asked for, and then kept.
 
     Args:
-        vllm: gives the model that encodes.
+        model: gives the model that encodes.
         frames: decoded, or a file still to be decoded.
         stages: run on the way.
     """
 
-    def __init__(self, vllm: Callable[[], VideoLLM], frames: FrameSource, stages: Sequence[Stage] = ()) -> None:
-        self._vllm, self.frames, self.stages = vllm, frames, tuple(stages)
+    def __init__(self, model: Callable[[], VideoLLM], frames: FrameSource, stages: Sequence[Stage] = ()) -> None:
+        self._model, self.frames, self.stages = model, frames, tuple(stages)
         self._tokens: VideoTokens | None = None
 
     def then(self, *stages: Stage) -> Stream:
         """This stream with more stages behind it; nothing is worked out."""
-        return Stream(self._vllm, self.frames, (*self.stages, *stages))
+        return Stream(self._model, self.frames, (*self.stages, *stages))
 
     def tokens(self, on_progress: Progress = ignore_progress) -> VideoTokens:
         """The tokens the stages leave: those of the eager run.
@@ -45,12 +45,12 @@ class Stream:
             InputError: as decoding and the stages do.
         """
         if self._tokens is None:
-            self._tokens = stream(self._vllm(), self.frames, self.stages, on_progress)
+            self._tokens = stream(self._model(), self.frames, self.stages, on_progress)
         return self._tokens
 
 
 def stream(
-    vllm: VideoLLM, frames: FrameSource, stages: Sequence[Stage], on_progress: Progress = ignore_progress
+    model: VideoLLM, frames: FrameSource, stages: Sequence[Stage], on_progress: Progress = ignore_progress
 ) -> VideoTokens:
     """Encode and reduce a video run by run.
 
@@ -59,12 +59,12 @@ def stream(
         stages: in order.
 
     Returns:
-        The same tokens as ``vllm.encode`` and the stages in turn; its history adds up what the runs took.
+        The same tokens as ``model.encode`` and the stages in turn; its history adds up what the runs took.
     """
-    layout, timestamps = vllm.layout(frames), vllm.timestamps(frames)
+    layout, timestamps = model.layout(frames), model.timestamps(frames)
     steps = [step for stage in stages for step in stage.steps(layout, timestamps)]
     runs = _common_runs([step.runs(layout, timestamps) for step in steps], layout.frames)
-    parts: Iterator[VideoTokens] = regroup(vllm.encode_parts(frames, on_progress=on_progress), runs)
+    parts: Iterator[VideoTokens] = regroup(model.encode_parts(frames, on_progress=on_progress), runs)
     for step in steps:
         parts = _reduced(step, parts, layout, timestamps)
     return VideoTokens.concatenate(list(parts))

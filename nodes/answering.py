@@ -170,9 +170,9 @@ class AOTAnswer(io.ComfyNode):
         turns = earlier.conversation if earlier is not None else ()
         watch = {"turns": turns, "on_text": on_text, "on_token": on_token}
         if server is not None:
-            said = answers_from(server, vllm.vllm, tokens, questions, generation, system=system, **watch)
+            said = answers_from(server, vllm.model, tokens, questions, generation, system=system, **watch)
         else:
-            said = answers(vllm.vllm, tokens, vllm.session(tokens, system), questions, generation, **watch)
+            said = answers(vllm.model, tokens, vllm.session(tokens, system), questions, generation, **watch)
         if unload:
             vllm.unload()
         texts = [each.text for each in said]

@@ -57,24 +57,24 @@ class Loaded:
         kept: the video that was asked about last, by its system prompt: one at most.
     """
 
-    vllm: VideoLLM
+    model: VideoLLM
     patcher: Any
     kept: dict[str, tuple[VideoTokens, Session]] = field(default_factory=dict)
 
     def ready(self) -> VideoLLM:
         """The model, moved to its device if ComfyUI had unloaded it."""
         load_models([self.patcher])
-        return self.vllm
+        return self.model
 
     def session(self, tokens: VideoTokens, system: str) -> Session:
         """Where a question about these tokens is asked: the last one's where it was about them too."""
-        vllm = self.ready()
+        model = self.ready()
         before, session = self.kept.get(system, (None, None))
         if session is not None and before is tokens:
             return session
         self.kept.clear()
-        session = Session(vllm, tokens, system=system)
-        if vllm.language.kv_cache_bytes(tokens.tokens_kept, vllm.dtype.itemsize) <= KEPT_BYTES:
+        session = Session(model, tokens, system=system)
+        if model.language.kv_cache_bytes(tokens.tokens_kept, model.dtype.itemsize) <= KEPT_BYTES:
             self.kept[system] = tokens, session
         return session
 
@@ -144,9 +144,9 @@ def not_offered(name: str, value: str, offered: Iterable[str]) -> str:
 
 def summary(loaded: Loaded) -> str:
     """One line about a model, for the node."""
-    parameters = sum(each.numel() for each in loaded.vllm.model.parameters())
-    dtype = str(loaded.vllm.dtype).removeprefix("torch.")
-    return f"{loaded.vllm.name}: {parameters / 1e6:.0f} million parameters, {dtype}, on {loaded.patcher.load_device}"
+    parameters = sum(each.numel() for each in loaded.model.hf_model.parameters())
+    dtype = str(loaded.model.dtype).removeprefix("torch.")
+    return f"{loaded.model.name}: {parameters / 1e6:.0f} million parameters, {dtype}, on {loaded.patcher.load_device}"
 
 
 def ready(tokens: VideoTokens | Stream) -> VideoTokens:
@@ -232,7 +232,7 @@ class AOTLoadVLLM(io.ComfyNode):
             target = torch_device() if device == "auto" else torch.device(device)
             # Quantized weights do not move between devices.
             rest = offload_device() if device == "auto" and quantization == "none" else target
-            vllm = load(
+            video_llm = load(
                 located(model, download) or EMBEDDED,
                 name=model,
                 dtype=dtype,
@@ -243,7 +243,7 @@ class AOTLoadVLLM(io.ComfyNode):
                 room=room_for_weights,
                 on_progress=watch(1),
             )
-            loaded = _LOADED.setdefault(key, Loaded(vllm, model_patcher(vllm.model, target, rest)))
+            loaded = _LOADED.setdefault(key, Loaded(video_llm, model_patcher(video_llm.hf_model, target, rest)))
         return io.NodeOutput(loaded, ui={"text": (summary(loaded),)})
 
     @classmethod

@@ -94,7 +94,7 @@ def embedded_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def vllm(embedded_folder: Path) -> VideoLLM:
+def model(embedded_folder: Path) -> VideoLLM:
     """The embedded model, loaded."""
     return load()
 
@@ -114,7 +114,7 @@ def model_folder(embedded_folder: Path, tmp_path_factory: pytest.TempPathFactory
     """A tiny model as a user's would lie on disk."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny = tiny_model(embedded_folder, cells=27)
-    tiny.model.save_pretrained(folder)
+    tiny.hf_model.save_pretrained(folder)
     tiny._tokenizer.save_pretrained(folder)
     return folder
 
@@ -126,9 +126,9 @@ def frames(bunny: Path) -> Frames:
 
 
 @pytest.fixture(scope="session")
-def encoded(vllm: VideoLLM, frames: Frames) -> VideoTokens:
+def encoded(model: VideoLLM, frames: Frames) -> VideoTokens:
     """Their tokens, nothing reduced."""
-    return vllm.encode(frames)
+    return model.encode(frames)
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ class Answer:
 
 
 def answer(
-    vllm: VideoLLM,
+    model: VideoLLM,
     tokens: VideoTokens,
     question: str,
     generation: Generation | None = None,
@@ -85,7 +85,7 @@ def answer(
     """Answer ``question`` about a video.
 
     Args:
-        vllm: the model; the one that encoded the tokens, or one of the same width.
+        model: the model; the one that encoded the tokens, or one of the same width.
         tokens: any stage's, or the encoder's own.
         on_text: called with the text so far whenever it has grown.
         on_token: called with the number of tokens so far, with 0 before the first; raising stops the generation.
@@ -95,12 +95,12 @@ def answer(
             model's context.
     """
     watch = {"on_text": lambda _question, text: on_text(text), "on_token": on_token}
-    (said,) = answers(vllm, tokens, Session(vllm, tokens), [question], generation, **watch)
+    (said,) = answers(model, tokens, Session(model, tokens), [question], generation, **watch)
     return said
 
 
 def answers(
-    vllm: VideoLLM,
+    model: VideoLLM,
     tokens: VideoTokens,
     session: Session,
     questions: Sequence[str],
@@ -119,14 +119,14 @@ def answers(
     Raises:
         InputError: as the session's, and where memory runs out.
     """
-    with PeakMemory(vllm.device) as memory, explaining(vllm, tokens):
+    with PeakMemory(model.device) as memory, explaining(model, tokens):
         replies = session.ask(questions, generation, turns=turns, on_text=on_text, on_token=on_token)
-    bytes_each = vllm.dtype.itemsize
+    bytes_each = model.dtype.itemsize
     return [
         Answer(
             question=question,
             text=text,
-            model=vllm.name,
+            model=model.name,
             stages=tuple(record.name for record in tokens.history if record.name != ENCODE),
             tokens_full=tokens.tokens_full,
             tokens_kept=tokens.tokens_kept,
@@ -137,8 +137,8 @@ def answers(
             reduce_s=reduce_seconds(tokens),
             prefill_s=replies.prefill_s + replies.first_s,
             decode_s=replies.rest_s,
-            prefill_flops=vllm.language.prefill_flops(tokens.tokens_kept),
-            kv_cache_bytes=vllm.language.kv_cache_bytes(read + len(ids), bytes_each),
+            prefill_flops=model.language.prefill_flops(tokens.tokens_kept),
+            kv_cache_bytes=model.language.kv_cache_bytes(read + len(ids), bytes_each),
             peak_memory_bytes=memory.bytes,
             turns=tuple(turns),
             ids=ids,

@@ -99,13 +99,13 @@ def divergence(full: Tensor, reduced: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def reference(vllm: VideoLLM, session: Session, full: Answer) -> Reference:
+def reference(model: VideoLLM, session: Session, full: Answer) -> Reference:
     """How likely every token of the full answer was.
 
     Args:
         session: of all the tokens; the video is not read again where the answer came from it.
     """
-    rows = [part.cpu() for part in forced(vllm, session, full.question, full.ids, full.turns)]
+    rows = [part.cpu() for part in forced(model, session, full.question, full.ids, full.turns)]
     return Reference(full.ids, torch.cat(rows))
 
 
@@ -116,7 +116,7 @@ def of_itself(full: Answer, known: Reference) -> Fidelity:
 
 
 @torch.no_grad()
-def fidelity(vllm: VideoLLM, session: Session, full: Answer, known: Reference, said: Answer) -> Fidelity:
+def fidelity(model: VideoLLM, session: Session, full: Answer, known: Reference, said: Answer) -> Fidelity:
     """An answer about reduced tokens against the full answer, in one pass over the full answer.
 
     Args:
@@ -125,7 +125,7 @@ def fidelity(vllm: VideoLLM, session: Session, full: Answer, known: Reference, s
     """
     kl = total = 0.0
     same = start = 0
-    for part in forced(vllm, session, full.question, known.ids, full.turns):
+    for part in forced(model, session, full.question, known.ids, full.turns):
         end = start + len(part)
         before = known.log_probabilities[start:end].to(part.device)
         kl += divergence(before, part).sum().item()
@@ -139,7 +139,7 @@ def fidelity(vllm: VideoLLM, session: Session, full: Answer, known: Reference, s
 
 
 def forced(
-    vllm: VideoLLM, session: Session, question: str, ids: Sequence[int], turns: Sequence[Turn] = ()
+    model: VideoLLM, session: Session, question: str, ids: Sequence[int], turns: Sequence[Turn] = ()
 ) -> Iterator[Tensor]:
     """Log-probabilities of every token of a given answer, each after those before it, whoever wrote them.
 
@@ -153,14 +153,14 @@ def forced(
     with session.opened(question, turns=turns) as (prefix, after, cache):
         asked = len(after)
         begins = prefix.begins(asked)
-        answer = vllm.words(torch.tensor(ids[:-1], dtype=torch.long), torch.arange(begins, begins + len(ids) - 1))
-        reading = vllm.words(after, torch.arange(prefix.text, prefix.text + asked)).then(answer)
+        answer = model.words(torch.tensor(ids[:-1], dtype=torch.long), torch.arange(begins, begins + len(ids) - 1))
+        reading = model.words(after, torch.arange(prefix.text, prefix.text + asked)).then(answer)
         if asked > 1:
-            vllm.read(reading.part(0, asked - 1), cache)
+            model.read(reading.part(0, asked - 1), cache)
         # The last token of the question tells of the answer's first one.
         for start in range(asked - 1, len(reading), AT_ONCE):
             part = reading.part(start, min(start + AT_ONCE, len(reading)))
-            yield vllm.read(part, cache, keep=slice(None)).float().log_softmax(-1)
+            yield model.read(part, cache, keep=slice(None)).float().log_softmax(-1)
 
 
 def _of_answer(log_probabilities: Tensor, ids: Sequence[int]) -> float:

@@ -17,19 +17,19 @@ MARGIN = 0.9
 """Share of the free memory that is counted on."""
 
 
-def bytes_to_read(vllm: VideoLLM, tokens: int) -> int:
+def bytes_to_read(model: VideoLLM, tokens: int) -> int:
     """Bytes that reading so many tokens takes beside the weights: their keys and values, and a chunk's activations."""
-    shape, each = vllm.language, vllm.dtype.itemsize
+    shape, each = model.language, model.dtype.itemsize
     activations = min(tokens, CHUNK) * (3 * shape.mlp + 6 * shape.hidden) * each
     return shape.kv_cache_bytes(tokens, each) + activations
 
 
-def tokens_that_fit(vllm: VideoLLM, free: int, at_most: int) -> int:
+def tokens_that_fit(model: VideoLLM, free: int, at_most: int) -> int:
     """The most tokens, up to ``at_most``, that can be read in ``free`` bytes."""
     low, high = 0, at_most
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if bytes_to_read(vllm, middle) <= free else (low, middle - 1)
+        low, high = (middle, high) if bytes_to_read(model, middle) <= free else (low, middle - 1)
     return low
 
 
@@ -49,7 +49,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def explaining(vllm: VideoLLM, tokens: VideoTokens) -> Iterator[None]:
+def explaining(model: VideoLLM, tokens: VideoTokens) -> Iterator[None]:
     """Turn running out of memory while a video is answered into one line that says what would fit.
 
     Raises:
@@ -60,25 +60,25 @@ def explaining(vllm: VideoLLM, tokens: VideoTokens) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        line = what_fits(vllm, tokens, int(MARGIN * free_bytes(vllm.device)))
+        line = what_fits(model, tokens, int(MARGIN * free_bytes(model.device)))
         raise InputError(line) from error
 
 
-def what_fits(vllm: VideoLLM, tokens: VideoTokens, free: int) -> str:
+def what_fits(model: VideoLLM, tokens: VideoTokens, free: int) -> str:
     """The line for tokens that could not be read in ``free`` bytes."""
     kept, full, frames = tokens.tokens_kept, tokens.tokens_full, tokens.frames_shown
-    need = bytes_to_read(vllm, kept)
+    need = bytes_to_read(model, kept)
     # It did not fit, whatever the estimate says.
-    fits = min(tokens_that_fit(vllm, free, kept), kept // 2)
+    fits = min(tokens_that_fit(model, free, kept), kept // 2)
     if not fits:
         return (
-            f"{vllm.device} has run out of memory: {free / 2**30:.1f} GiB are free beside {vllm.name}, too little for "
-            f"any video; load it in a smaller dtype than {_name(vllm.dtype)} or with a quantization."
+            f"{model.device} has run out of memory: {free / 2**30:.1f} GiB are free beside {model.name}, too little "
+            f"for any video; load it in a smaller dtype than {_name(model.dtype)} or with a quantization."
         )
-    smaller = "" if vllm.dtype.itemsize < 4 else ", or load the model in bfloat16"
+    smaller = "" if model.dtype.itemsize < 4 else ", or load the model in bfloat16"
     return (
-        f"{vllm.device} has run out of memory: {kept} tokens take about {need / 2**30:.1f} GiB beside {vllm.name} and "
-        f"{free / 2**30:.1f} GiB are free; keep at most {fits} tokens (retention {fits / full:.3f}), or "
+        f"{model.device} has run out of memory: {kept} tokens take about {need / 2**30:.1f} GiB beside {model.name} "
+        f"and {free / 2**30:.1f} GiB are free; keep at most {fits} tokens (retention {fits / full:.3f}), or "
         f"{max(1, fits * frames // kept)} of the {frames} frames{smaller}."
     )
 

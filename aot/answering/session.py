@@ -112,10 +112,10 @@ class Session:
         InputError: tokens of another width, or NaN features.
     """
 
-    def __init__(self, vllm: VideoLLM, tokens: VideoTokens | None, *, system: str = "") -> None:
+    def __init__(self, model: VideoLLM, tokens: VideoTokens | None, *, system: str = "") -> None:
         if tokens is not None:
             tokens.require_finite()
-        self._vllm, self._tokens, self._system = vllm, tokens, system
+        self._model, self._tokens, self._system = model, tokens, system
         self._before: tuple[Tensor, ...] | None = None
         self._prefix: Prefix | None = None
         self._cache = DynamicCache()
@@ -150,25 +150,25 @@ class Session:
         generation = generation or Generation()
         if not questions:
             raise InputError("0 questions; give at least 1.")
-        prompts = [self._vllm.prompt(each, self._tokens, system=self._system, turns=turns) for each in questions]
+        prompts = [self._model.prompt(each, self._tokens, system=self._system, turns=turns) for each in questions]
         start = time.perf_counter()
         prefix = self._begin(prompts)
         read = [len(prefix.reading) + len(prompt.after) for prompt in prompts]
-        require_context(self._vllm, self._tokens, max(read), generation.max_new_tokens)
+        require_context(self._model, self._tokens, max(read), generation.max_new_tokens)
         on_token(0)
-        packs = list(_packs([prompt.after for prompt in prompts], PACK if self._vllm.takes_masks else 1))
+        packs = list(_packs([prompt.after for prompt in prompts], PACK if self._model.takes_masks else 1))
         alone = len(packs[0]) == 1
         try:
             fresh = self.held < len(prefix.reading)
             if fresh:
                 # A single question is read in the same pass as what is left of its video.
-                read_in_chunks(self._vllm, prefix.reading, self._cache, on_token, leave=alone)
+                read_in_chunks(self._model, prefix.reading, self._cache, on_token, leave=alone)
             read_at = time.perf_counter()
             first_at = 0.0
             written: list[list[int]] = []
             logits: list[Tensor] = []
             for pack in packs:
-                run = _Run(self._vllm, self._cache, prefix, pack, generation, len(written), on_text, on_token)
+                run = _Run(self._model, self._cache, prefix, pack, generation, len(written), on_text, on_token)
                 ids, first = run.answers()
                 first_at = first_at or run.first_at
                 written += ids
@@ -181,7 +181,7 @@ class Session:
         if fresh and alone:
             read_at = first_at
         return Replies(
-            texts=tuple(finished_text(self._vllm, ids).strip() for ids in written),
+            texts=tuple(finished_text(self._model, ids).strip() for ids in written),
             ids=tuple(map(tuple, written)),
             read=tuple(read),
             first_logits=torch.cat(logits),
@@ -196,11 +196,11 @@ class Session:
 
         The cache holds the video when the block begins, and is cut back to it when the block ends.
         """
-        prompt = self._vllm.prompt(question, self._tokens, system=self._system, turns=turns)
+        prompt = self._model.prompt(question, self._tokens, system=self._system, turns=turns)
         prefix = self._begin([prompt])
         try:
             if self.held < len(prefix.reading):
-                read_in_chunks(self._vllm, prefix.reading, self._cache)
+                read_in_chunks(self._model, prefix.reading, self._cache)
             yield prefix, prompt.after, self._cache
         finally:
             self._cut(prefix)
@@ -210,10 +210,10 @@ class Session:
         self._before = self._before if self._before is not None else prompts[0].before
         if any(not _equal(prompt.before, self._before) for prompt in prompts):
             raise ValueError(
-                f"{self._vllm.name} is told of the question before the video, so questions cannot share a video"
+                f"{self._model.name} is told of the question before the video, so questions cannot share a video"
             )
         if self._prefix is None:
-            self._prefix = self._vllm.prefix(self._tokens, prompts[0])
+            self._prefix = self._model.prefix(self._tokens, prompts[0])
         return self._prefix
 
     def _cut(self, prefix: Prefix) -> None:
@@ -224,7 +224,7 @@ class Session:
 
 
 def read_in_chunks(
-    vllm: VideoLLM,
+    model: VideoLLM,
     reading: Reading,
     cache: DynamicCache,
     on_token: Callable[[int], None] = ignore_count,
@@ -234,12 +234,12 @@ def read_in_chunks(
     """Prefill what the cache does not hold of ``reading`` yet, a chunk at a time; ``leave`` leaves the last one out."""
     ends = [*range(cache.get_seq_length() + CHUNK, len(reading), CHUNK), len(reading)]
     for end in ends[: -1 if leave else None]:
-        vllm.read(reading.part(cache.get_seq_length(), end), cache)
+        model.read(reading.part(cache.get_seq_length(), end), cache)
         on_token(0)
     synchronise(reading.embeddings)
 
 
-def answer_all(vllm: VideoLLM, tokens: VideoTokens | None, questions: Sequence[str], max_new_tokens: int) -> Replies:
+def answer_all(model: VideoLLM, tokens: VideoTokens | None, questions: Sequence[str], max_new_tokens: int) -> Replies:
     """Answer ``questions`` about one video together, greedily: a :class:`Session` that ends with its answers.
 
     Args:
@@ -250,7 +250,7 @@ def answer_all(vllm: VideoLLM, tokens: VideoTokens | None, questions: Sequence[s
     Raises:
         InputError: as a session's.
     """
-    return Session(vllm, tokens).ask(questions, Generation(max_new_tokens))
+    return Session(model, tokens).ask(questions, Generation(max_new_tokens))
 
 
 class _Run:
@@ -261,7 +261,7 @@ class _Run:
 
     def __init__(
         self,
-        vllm: VideoLLM,
+        model: VideoLLM,
         cache: DynamicCache,
         prefix: Prefix,
         questions: Sequence[Tensor],
@@ -270,24 +270,24 @@ class _Run:
         on_text: Callable[[int, str], None],
         on_token: Callable[[int], None],
     ) -> None:
-        self._vllm, self._cache, self._prefix, self._questions = vllm, cache, prefix, questions
+        self._model, self._cache, self._prefix, self._questions = model, cache, prefix, questions
         self._generation, self._number, self._on_text, self._on_token = generation, number, on_text, on_token
-        self._sample = _sampler(generation, len(questions), vllm.device)
+        self._sample = _sampler(generation, len(questions), model.device)
         self._texts = [""] * len(questions)
         self._written: list[list[int]] = [[] for _ in questions]
         self.first_at = 0.0
 
     def answers(self) -> tuple[list[list[int]], Tensor]:
         """The ids of every answer, its end included, and the logits of their first tokens, (questions, V) float32."""
-        vllm, prefix, device = self._vllm, self._prefix, self._vllm.device
+        model, prefix, device = self._model, self._prefix, self._model.device
         video = len(prefix.reading)
         lengths = torch.tensor([len(question) for question in self._questions], device=device)
-        ends = torch.tensor(end_ids(vllm), dtype=torch.long, device=device)
+        ends = torch.tensor(end_ids(model), dtype=torch.long, device=device)
         begins = torch.tensor([prefix.begins(len(question)) for question in self._questions], device=device)
         going = torch.arange(len(self._questions), device=device)
         rows = going.repeat_interleave(lengths)
         places = torch.cat([torch.arange(prefix.text, prefix.text + len(question)) for question in self._questions])
-        reading = vllm.words(torch.cat(list(self._questions)), places)
+        reading = model.words(torch.cat(list(self._questions)), places)
         held = self._cache.get_seq_length()
         if held < video:
             reading = prefix.reading.part(held, video).then(reading)
@@ -296,7 +296,7 @@ class _Run:
         first_logits = torch.empty(0)
         for count in range(self._generation.max_new_tokens):
             owners = torch.cat((owners, rows))
-            logits = vllm.read(reading, self._cache, mask=self._mask(owners, len(rows)), keep=asked).float()
+            logits = model.read(reading, self._cache, mask=self._mask(owners, len(rows)), keep=asked).float()
             chosen = self._sample(logits, going)
             if count == 0:
                 first_logits = logits.cpu()
@@ -306,20 +306,20 @@ class _Run:
                 break
             going, chosen = going[unended], chosen[unended]
             rows = going
-            reading = vllm.words(chosen, begins[going] + count)
+            reading = model.words(chosen, begins[going] + count)
             asked = torch.arange(len(going), device=device)
         return self._written, first_logits
 
     def _mask(self, owners: Tensor, rows: int) -> Tensor | None:
         """None where a question is alone: what it sees is all that stands before it."""
-        return None if len(self._questions) == 1 else _block_mask(owners, rows, self._vllm.dtype)
+        return None if len(self._questions) == 1 else _block_mask(owners, rows, self._model.dtype)
 
     def _note(self, questions: Sequence[int], tokens: Sequence[int]) -> None:
         self.first_at = self.first_at or time.perf_counter()
         for question, token in zip(questions, tokens, strict=True):
             self._written[question].append(token)
             if self._on_text is not ignore_text:
-                text = finished_text(self._vllm, self._written[question])
+                text = finished_text(self._model, self._written[question])
                 if text != self._texts[question]:
                     self._texts[question] = text
                     self._on_text(self._number + question, text)
@@ -342,30 +342,30 @@ def _sampler(generation: Generation, questions: int, device: torch.device) -> Ca
     return sample
 
 
-def finished_text(vllm: VideoLLM, ids: Sequence[int]) -> str:
+def finished_text(model: VideoLLM, ids: Sequence[int]) -> str:
     """What the ids say, up to the last of them that ends a character."""
-    texts = (vllm.decode(list(ids[:end])) for end in range(len(ids), 0, -1))
+    texts = (model.decode(list(ids[:end])) for end in range(len(ids), 0, -1))
     return next((text for text in texts if not text.endswith(UNFINISHED)), "")
 
 
-def end_ids(vllm: VideoLLM) -> list[int]:
+def end_ids(model: VideoLLM) -> list[int]:
     """The token ids that end an answer."""
-    ends = vllm.model.generation_config.eos_token_id
+    ends = model.hf_model.generation_config.eos_token_id
     return list(ends) if isinstance(ends, list) else [] if ends is None else [ends]
 
 
-def require_context(vllm: VideoLLM, tokens: VideoTokens | None, read: int, new: int) -> None:
+def require_context(model: VideoLLM, tokens: VideoTokens | None, read: int, new: int) -> None:
     """Refuse a prompt of ``read`` tokens and an answer of ``new`` that are longer than the model's context.
 
     Args:
         tokens: the video's in that prompt, None where there is none.
     """
-    context = vllm.language.context
+    context = model.language.context
     if read + new <= context:
         return
     if tokens is None:
         raise InputError(
-            f"{read} tokens of question and {new} of answer are above the {context} that {vllm.name} reads; "
+            f"{read} tokens of question and {new} of answer are above the {context} that {model.name} reads; "
             "ask a shorter question, or for a shorter answer."
         )
     frames = tokens.frames_shown
@@ -373,7 +373,7 @@ def require_context(vllm: VideoLLM, tokens: VideoTokens | None, read: int, new: 
     fits = max(0, context - text)
     raise InputError(
         f"{tokens.tokens_kept} video tokens of {frames} frames and {text} of text are above the {context} that "
-        f"{vllm.name} reads; keep at most {fits} (retention {fits / tokens.tokens_full:.3f}), or encode at most "
+        f"{model.name} reads; keep at most {fits} (retention {fits / tokens.tokens_full:.3f}), or encode at most "
         f"{fits * frames // tokens.tokens_kept} frames."
     )
 

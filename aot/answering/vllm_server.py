@@ -184,7 +184,7 @@ def read_key(path: Path) -> str:
 
 def answers_from(
     server: Server,
-    vllm: VideoLLM,
+    model: VideoLLM,
     tokens: VideoTokens,
     questions: Sequence[str],
     generation: Generation | None = None,
@@ -197,7 +197,7 @@ def answers_from(
     """Have a server answer several questions about one video, all under way at once.
 
     Args:
-        vllm: the model that encoded the tokens; its LLM does not run here.
+        model: the model that encoded the tokens; its LLM does not run here.
         on_text, on_token: as a session's; they are called between pieces of answers, and may raise to stop.
 
     Raises:
@@ -205,20 +205,20 @@ def answers_from(
     """
     generation = generation or Generation()
     tokens.require_finite()
-    if vllm.axes > 1:
+    if model.axes > 1:
         raise InputError(
-            f"{vllm.name} gives tokens positions of time, height and width, which prompt embeddings cannot carry; "
+            f"{model.name} gives tokens positions of time, height and width, which prompt embeddings cannot carry; "
             "leave the server out and answer with the model itself."
         )
-    model = server.served()
+    served = server.served()
     with torch.no_grad():
-        prompts = [vllm.whole(tokens, each, system=system, turns=turns).embeddings for each in questions]
-    require_context(vllm, tokens, max(map(len, prompts)), generation.max_new_tokens)
+        prompts = [model.whole(tokens, each, system=system, turns=turns).embeddings for each in questions]
+    require_context(model, tokens, max(map(len, prompts)), generation.max_new_tokens)
     on_token(0)
     said = [_Said(len(prompt)) for prompt in prompts]
 
     def ask(number: int) -> None:
-        for piece in server.complete(prompts[number], model, generation):
+        for piece in server.complete(prompts[number], served, generation):
             said[number].add(piece)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -242,7 +242,7 @@ def answers_from(
             raise
         for each in waiting:
             each.result()
-    return [each.answer(vllm, tokens, question, tuple(turns)) for each, question in zip(said, questions, strict=True)]
+    return [each.answer(model, tokens, question, tuple(turns)) for each, question in zip(said, questions, strict=True)]
 
 
 class _Said:
@@ -261,11 +261,11 @@ class _Said:
         self.pieces += 1
         self.text += piece
 
-    def answer(self, vllm: VideoLLM, tokens: VideoTokens, question: str, turns: tuple[Turn, ...]) -> Answer:
+    def answer(self, model: VideoLLM, tokens: VideoTokens, question: str, turns: tuple[Turn, ...]) -> Answer:
         return Answer(
             question=question,
             text=self.text.strip(),
-            model=vllm.name,
+            model=model.name,
             stages=tuple(record.name for record in tokens.history if record.name != ENCODE),
             tokens_full=tokens.tokens_full,
             tokens_kept=tokens.tokens_kept,
@@ -276,14 +276,14 @@ class _Said:
             reduce_s=reduce_seconds(tokens),
             prefill_s=self.first - self.start,
             decode_s=self.last - self.first,
-            prefill_flops=vllm.language.prefill_flops(tokens.tokens_kept),
-            kv_cache_bytes=vllm.language.kv_cache_bytes(self.read + self.pieces, vllm.dtype.itemsize),
+            prefill_flops=model.language.prefill_flops(tokens.tokens_kept),
+            kv_cache_bytes=model.language.kv_cache_bytes(self.read + self.pieces, model.dtype.itemsize),
             peak_memory_bytes=0,
             turns=turns,
         )
 
 
-def export(vllm: VideoLLM, folder: Path) -> None:
+def export(model: VideoLLM, folder: Path) -> None:
     """Write a video LLM's LLM as a model of its own, for a server: safetensors, config and tokenizer.
 
     Args:
@@ -294,7 +294,7 @@ def export(vllm: VideoLLM, folder: Path) -> None:
     """
     if folder.exists():
         raise InputError(f"{folder} exists already; give the name of a folder to be made.")
-    if getattr(vllm.model, "is_quantized", False):
+    if getattr(model.hf_model, "is_quantized", False):
         raise InputError("A quantized LLM is not written out; export it with quantization none.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -302,16 +302,16 @@ def export(vllm: VideoLLM, folder: Path) -> None:
     except OSError as error:
         raise InputError(f"{folder.parent} cannot be written ({error.strerror}); give another folder.") from error
     try:
-        config = vllm.model.config.get_text_config()
+        config = model.hf_model.config.get_text_config()
         with torch.device("meta"):
             plain = AutoModelForCausalLM.from_config(config)
-        tensors = {f"model.{name}": tensor for name, tensor in vllm.language_model.state_dict().items()}
-        tensors["lm_head.weight"] = vllm.model.lm_head.weight
+        tensors = {f"model.{name}": tensor for name, tensor in model.language_model.state_dict().items()}
+        tensors["lm_head.weight"] = model.hf_model.lm_head.weight
         plain.load_state_dict(tensors, assign=True)
         plain.tie_weights()
-        plain.generation_config = vllm.model.generation_config
+        plain.generation_config = model.hf_model.generation_config
         plain.save_pretrained(part)
-        vllm.save_tokenizer(part)
+        model.save_tokenizer(part)
         os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -71,7 +71,7 @@ def bench_importance(
         raise InputError(f"tower is {tower!r}; give one of {', '.join(TOWERS)}.")
     if frames < 1:
         raise InputError(f"frames is {frames}; give at least 1.")
-    encoder = load(EMBEDDED).model.model.vision_tower if tower == EMBEDDED else siglip_so400m()
+    encoder = load(EMBEDDED).hf_model.model.vision_tower if tower == EMBEDDED else siglip_so400m()
     encoder = encoder.eval().to(device, dtype)  # pyright: ignore[reportArgumentType] - its decorator hides self
     side = cast(int, encoder.config.image_size)
     pixels = torch.randn(frames, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device, dtype)

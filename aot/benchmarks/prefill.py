@@ -100,18 +100,18 @@ def bench_prefill(
     """
     if shape not in SHAPES:
         raise InputError(f"shape is {shape!r}; give one of {', '.join(SHAPES)}.")
-    vllm = random_llm(shape, device=device, dtype=dtype)
+    model = random_llm(shape, device=device, dtype=dtype)
     counts = [round(retention * tokens) for retention in retentions]
     generator = torch.Generator().manual_seed(0)
-    shown = torch.randn(max(counts), vllm.language.hidden, generator=generator).to(device, dtype)
-    works = {str(count): partial(_read, vllm, shown[:count]) for count in counts}
+    shown = torch.randn(max(counts), model.language.hidden, generator=generator).to(device, dtype)
+    works = {str(count): partial(_read, model, shown[:count]) for count in counts}
     memory = {name: extra_bytes(work, device) for name, work in reversed(works.items())}
     seconds = medians(works, shown, repeats)
     heads = SHAPES[shape]["num_attention_heads"]
     rows = []
     for count in counts:
         speedup = seconds[str(counts[0])] / seconds[str(count)]
-        ideal = operations(vllm.language, heads, counts[0]) / operations(vllm.language, heads, count)
+        ideal = operations(model.language, heads, counts[0]) / operations(model.language, heads, count)
         rows.append(
             {
                 "shape": shape,
@@ -121,7 +121,7 @@ def bench_prefill(
                 "seconds": seconds[str(count)],
                 "speedup": speedup,
                 "ideal": ideal,
-                "paper": vllm.language.prefill_flops(counts[0]) / vllm.language.prefill_flops(count),
+                "paper": model.language.prefill_flops(counts[0]) / model.language.prefill_flops(count),
                 "reached": speedup / ideal,
                 "extra_bytes": memory[str(count)],
             }
@@ -129,7 +129,7 @@ def bench_prefill(
     return rows
 
 
-def _read(vllm: VideoLLM, shown: torch.Tensor) -> None:
+def _read(model: VideoLLM, shown: torch.Tensor) -> None:
     positions = torch.arange(len(shown), device=shown.device)[None]
     visual = torch.ones(len(shown), dtype=torch.bool, device=shown.device)
-    read_in_chunks(vllm, Reading(shown, positions, visual), DynamicCache())
+    read_in_chunks(model, Reading(shown, positions, visual), DynamicCache())

@@ -23,24 +23,24 @@ SIDE = 378
 """Pixels of a frame's side: the embedded tower's own."""
 
 
-def bench_stream(pipeline: Chain, lengths: Sequence[int], *, model: str = "embedded") -> dict[str, Any]:
+def bench_stream(pipeline: Chain, lengths: Sequence[int], *, name: str = "embedded") -> dict[str, Any]:
     """Decode, encode and reduce videos of several lengths, shortest first, after a short one that is not measured.
 
     Returns:
         ``rows``, each with ``frames``, ``seconds``, ``peak_bytes`` (of the process, the model included),
         ``peak_ratio`` (to the shortest), ``tokens_kept``, ``tokens_full``; ``exponent`` of seconds in frames.
     """
-    vllm = load(model)
+    model = load(name)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         write_clip(clip, max(lengths))
-        stream(vllm, open_video(clip, Sampling(frames=min(8, max(lengths)))), pipeline.stages)
+        stream(model, open_video(clip, Sampling(frames=min(8, max(lengths)))), pipeline.stages)
         for frames in sorted(lengths):
             source = open_video(clip, Sampling(frames=frames))
             start = time.perf_counter()
-            with PeakMemory(vllm.device) as memory:
-                tokens = stream(vllm, source, pipeline.stages)
+            with PeakMemory(model.device) as memory:
+                tokens = stream(model, source, pipeline.stages)
             seconds = time.perf_counter() - start
             rows.append(
                 {
@@ -54,7 +54,7 @@ def bench_stream(pipeline: Chain, lengths: Sequence[int], *, model: str = "embed
             )
             del tokens
     slope = exponent([row["frames"] for row in rows], [row["seconds"] for row in rows]) if len(rows) > 1 else 1.0
-    return {"stages": pipeline.name, "model": vllm.name, "rows": rows, "exponent": slope}
+    return {"stages": pipeline.name, "model": model.name, "rows": rows, "exponent": slope}
 
 
 def write_clip(path: Path, frames: int) -> None:

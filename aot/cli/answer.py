@@ -65,22 +65,22 @@ def run(options: argparse.Namespace) -> Result:
         require_tokens(options.tokens)
         pipeline = pipeline.at_tokens(options.tokens)
     if options.stream:
-        vllm, source, reduced = stream(options, pipeline.stages)
+        model, source, reduced = stream(options, pipeline.stages)
     else:
-        vllm, frames, tokens = encode(options, pipeline)
+        model, frames, tokens = encode(options, pipeline)
         source, reduced = frames.source, pipeline(tokens)
     questions = split(options.question, options.a_line_each)
     asked = [worded(options.preset, each, reduced.timestamps.tolist()) for each in questions]
     if len(asked) == 1:
         shown = _Shown(sys.stdout)
-        (said,) = ask(vllm, reduced, asked, settings, on_text=lambda _, text: shown(text))
+        (said,) = ask(model, reduced, asked, settings, on_text=lambda _, text: shown(text))
         print(shown.rest(said.text) or ("" if said.text else "(empty answer)"))
         all_said = [said]
     else:
-        said, *_ = all_said = ask(vllm, reduced, asked, settings)
+        said, *_ = all_said = ask(model, reduced, asked, settings)
         for question, each in zip(questions, all_said, strict=True):
             print(f"{question} {each.text or '(empty answer)'}")
-    tell_of_shapes(vllm.name)
+    tell_of_shapes(model.name)
     result = {"clip": source, "pipeline": pipeline.name, **said.to_dict()}
     if len(asked) > 1:
         result["answers"] = [each.to_dict() for each in all_said]
@@ -99,8 +99,8 @@ def _asker(options: argparse.Namespace) -> Callable[..., list[Any]]:
     from ..answering.vllm_server import Server, answers_from, read_key
 
     if not options.server:
-        return lambda vllm, tokens, *asked, **watch: answers(
-            vllm, tokens, Session(vllm, tokens, system=options.system), *asked, **watch
+        return lambda model, tokens, *asked, **watch: answers(
+            model, tokens, Session(model, tokens, system=options.system), *asked, **watch
         )
     key = read_key(options.key_file) if options.key_file else ""
     server = Server(options.server, options.server_model, key)

@@ -131,7 +131,7 @@ def _stream(options: argparse.Namespace) -> Result:
 
     logging.disable_progress_bar()
     _at_least_one(*options.frames)
-    result = bench_stream(parse(options.stages), options.frames, model=options.model)
+    result = bench_stream(parse(options.stages), options.frames, name=options.model)
     for row in result["rows"]:
         print(
             f"{row['frames']} frames: {row['seconds']:.1f} s, peak {row['peak_bytes'] / 2**20:.0f} MiB, "

@@ -53,15 +53,15 @@ def run(options: argparse.Namespace) -> Result:
     for folder in (options.pictures, options.out):
         if folder:
             make_folder(folder)
-    vllm, frames, tokens = encode(options, *pipelines)
-    kept = cells(vllm, tokens, options.question, settings, options.cache) if options.cache else None
+    model, frames, tokens = encode(options, *pipelines)
+    kept = cells(model, tokens, options.question, settings, options.cache) if options.cache else None
     rows: list[Row] = []
     refused: list[str] = []
     told: list[dict[str, Any]] = []
     with tqdm(total=len(pipelines), desc="compare", file=sys.stderr, leave=False, disable=None) as bar:
         watch = {"on_row": bar.set_postfix_str, "on_refused": refused.append}
         by_name = {pipeline.name: pipeline for pipeline in pipelines}
-        for row in compare(vllm, tokens, options.question, pipelines, settings, **watch, kept=kept):
+        for row in compare(model, tokens, options.question, pipelines, settings, **watch, kept=kept):
             bar.update()
             rows.append(row)
             told.append(row.to_dict())
@@ -83,8 +83,8 @@ def run(options: argparse.Namespace) -> Result:
         print(f"Token maps in {options.pictures}: {', '.join(each['picture'] for each in told)}")
     if options.out:
         print(f"Tables and curve in {options.out}: {', '.join(_write(rows, refused, options.stages, options.out))}")
-    tell_of_shapes(vllm.name)
-    result = {"clip": frames.source, "question": options.question, "model": vllm.name, "rows": told}
+    tell_of_shapes(model.name)
+    result = {"clip": frames.source, "question": options.question, "model": model.name, "rows": told}
     return {**result, "frames": frames.count}, 0
 
 

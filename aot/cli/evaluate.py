@@ -79,15 +79,15 @@ def run(options: argparse.Namespace) -> Result:
     questions = questions_of(options)
     clips = tuple(by_clip(questions.questions))
     out = options.out or Path(f"eval-{options.set}")
-    vllm = load(options)
-    model = fingerprint(vllm)
-    about = settings(vllm, questions, options.frames, model)
+    model = load(options)
+    weights = fingerprint(model)
+    about = settings(model, questions, options.frames, weights)
     records = Records(out, about)
     if options.against and options.against not in {*names, *(record.variant for record in records)}:
         raise InputError(f"--against {options.against!r} is no variant of this run; there are {', '.join(names)}.")
     cache = None if options.no_cache else options.cache or out / "encodings"
-    encodings = Encodings(vllm, questions, options.frames, cache, model=model)
-    _evaluate(vllm, questions, chosen, records, encodings)
+    encodings = Encodings(model, questions, options.frames, cache, weights=weights)
+    _evaluate(model, questions, chosen, records, encodings)
     summary = summarise(questions.questions, records, first=names, against=options.against)
     size = encodings.size(clips)
     told = {"set": questions.name, "command": _command(options), "date": datetime.date.today().isoformat()}
@@ -131,7 +131,7 @@ def questions_of(options: argparse.Namespace) -> QuestionSet:
 
 
 def _evaluate(
-    vllm: VideoLLM, questions: QuestionSet, chosen: Sequence[Variant], records: Records, encodings: Encodings
+    model: VideoLLM, questions: QuestionSet, chosen: Sequence[Variant], records: Records, encodings: Encodings
 ) -> None:
     """Evaluate with a bar on standard error; whoever stops it is told how to go on."""
     from ..evaluation.runner import by_clip, evaluate
@@ -145,7 +145,7 @@ def _evaluate(
             bar.update()
 
         try:
-            evaluate(vllm, questions, chosen, records, encodings, on_record=on_record)
+            evaluate(model, questions, chosen, records, encodings, on_record=on_record)
         except KeyboardInterrupt:
             print(f"What was answered is in {records.folder}; the same command goes on from there.", file=sys.stderr)
             raise

@@ -19,10 +19,10 @@ def run(options: argparse.Namespace) -> Result:
     """Write the folder, and say how it is served."""
     from ..answering.vllm_server import export
 
-    vllm = load(options)
-    export(vllm, options.folder)
+    model = load(options)
+    export(model, options.folder)
     print(
-        f"The LLM of {vllm.name} is in {options.folder}. Serve it, in an environment that has vLLM:\n"
-        f"    vllm serve {options.folder} --enable-prompt-embeds --dtype {str(vllm.dtype).removeprefix('torch.')}"
+        f"The LLM of {model.name} is in {options.folder}. Serve it, in an environment that has vLLM:\n"
+        f"    vllm serve {options.folder} --enable-prompt-embeds --dtype {str(model.dtype).removeprefix('torch.')}"
     )
-    return {"model": vllm.name, "folder": str(options.folder)}, 0
+    return {"model": model.name, "folder": str(options.folder)}, 0

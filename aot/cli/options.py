@@ -70,12 +70,12 @@ def encode(options: argparse.Namespace, *pipelines: Chain) -> tuple[VideoLLM, Fr
     from ..video.frames import load_video
 
     frames = load_video(options.video, _sampling(options))
-    vllm = load(options)
+    model = load(options)
     for pipeline in pipelines:
         for stage in pipeline.stages:
-            stage.steps(vllm.layout(frames), vllm.timestamps(frames))
+            stage.steps(model.layout(frames), model.timestamps(frames))
     with Bar("encode") as bar:
-        return vllm, frames, vllm.encode(frames, on_progress=bar)
+        return model, frames, model.encode(frames, on_progress=bar)
 
 
 def stream(options: argparse.Namespace, stages: Sequence[Stage]) -> tuple[VideoLLM, str, VideoTokens]:
@@ -84,9 +84,9 @@ def stream(options: argparse.Namespace, stages: Sequence[Stage]) -> tuple[VideoL
     from ..video.frames import open_video
 
     frames = open_video(options.video, _sampling(options))
-    vllm = load(options)
+    model = load(options)
     with Bar("stream") as bar:
-        return vllm, frames.source, streamed(vllm, frames, stages, bar)
+        return model, frames.source, streamed(model, frames, stages, bar)
 
 
 def _sampling(options: argparse.Namespace) -> Sampling:

@@ -42,11 +42,11 @@ def run(options: argparse.Namespace) -> Result:
     from ..tokens.quality import figures
 
     pipelines = variants([spec for spec in options.stages if spec != FULL], options.retention)
-    vllm = load(options)
+    model = load(options)
     found: dict[str, list[Figures]] = {pipeline.name: [] for pipeline in pipelines}
     refused: dict[str, str] = {}
     clips = 0
-    for tokens in _videos(vllm, options):
+    for tokens in _videos(model, options):
         clips += 1
         for pipeline in pipelines:
             try:
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> Result:
     return {"of": str(options.set), "clips": clips, "rows": rows, "refused": refused}, 0
 
 
-def _videos(vllm: VideoLLM, options: argparse.Namespace) -> Iterator[VideoTokens]:
+def _videos(model: VideoLLM, options: argparse.Namespace) -> Iterator[VideoTokens]:
     """The full tokens of every clip, with a bar."""
     from ..evaluation import SHAPES
     from ..evaluation.encodings import Encodings
@@ -72,14 +72,14 @@ def _videos(vllm: VideoLLM, options: argparse.Namespace) -> Iterator[VideoTokens
     from ..video.frames import Sampling, load_video
 
     if Path(options.set).is_file():
-        yield vllm.encode(load_video(Path(options.set), Sampling(frames=options.frames)))
+        yield model.encode(load_video(Path(options.set), Sampling(frames=options.frames)))
         return
     sets = SHAPES, *SETS
     if options.set not in sets:
         known = ", ".join(sets)
         raise InputError(f"there is no file {options.set}: check its name and folder, or give a set: {known}.")
     questions = questions_of(options)
-    encodings = Encodings(vllm, questions, options.frames, options.cache, model=fingerprint(vllm))
+    encodings = Encodings(model, questions, options.frames, options.cache, weights=fingerprint(model))
     clips = by_clip(questions.questions)
     for clip in tqdm(clips, desc="quality", file=sys.stderr, leave=False, disable=None):
         yield encodings.of(clip)

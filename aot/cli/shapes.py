@@ -58,9 +58,9 @@ def _ask(options: argparse.Namespace, clip: ShapesSet) -> list[Record]:
     from ..evaluation.runner import ask
 
     chosen = chosen_variants(options)
-    vllm = load(options)
-    tokens = vllm.encode(clip.frames(str(options.seed), options.frames))
-    return [ask(vllm, clip, clip.questions, variant, tokens) for variant in chosen]
+    model = load(options)
+    tokens = model.encode(clip.frames(str(options.seed), options.frames))
+    return [ask(model, clip, clip.questions, variant, tokens) for variant in chosen]
 
 
 def _cell(reply: dict[str, Any]) -> str:

@@ -104,7 +104,7 @@ def at_each(chain: str, retentions: Sequence[float]) -> list[Chain]:
 
 
 def compare(
-    vllm: VideoLLM,
+    model: VideoLLM,
     tokens: VideoTokens,
     question: str,
     pipelines: Sequence[Chain],
@@ -132,7 +132,7 @@ def compare(
     missing = [pipeline for pipeline in pipelines if found[pipeline.name] is None]
     if missing:
         awake = next(filter(None, (_tried(pipeline, tokens, ignore_refusal) for pipeline in reversed(missing))), tokens)
-        answer(vllm, awake, question, Generation(max_new_tokens=1), on_token=on_token)
+        answer(model, awake, question, Generation(max_new_tokens=1), on_token=on_token)
     full: Measured | None = None
     for pipeline in pipelines:
         on_row(pipeline.name)
@@ -141,7 +141,7 @@ def compare(
             reduced = _tried(pipeline, tokens, on_refused)
             if reduced is None:
                 continue
-            measured = measure(vllm, reduced, question, generation, full, on_token=on_token)
+            measured = measure(model, reduced, question, generation, full, on_token=on_token)
             if kept:
                 kept.put(pipeline, against, measured)
         full = full or measured
@@ -165,7 +165,7 @@ def _tried(pipeline: Chain, tokens: VideoTokens, on_refused: Callable[[str], Non
 
 
 def measure(
-    vllm: VideoLLM,
+    model: VideoLLM,
     tokens: VideoTokens,
     question: str,
     generation: Generation | None,
@@ -178,12 +178,12 @@ def measure(
     Args:
         full: what was measured of all of them, its reference with it; None where these are all.
     """
-    session = Session(vllm, tokens)
-    (said,) = answers(vllm, tokens, session, [question], generation, on_token=on_token)
+    session = Session(model, tokens)
+    (said,) = answers(model, tokens, session, [question], generation, on_token=on_token)
     if full is None or full.reference is None:
-        known = reference(vllm, session, said)
+        known = reference(model, session, said)
         return Measured(said, of_itself(said, known), known)
-    return Measured(said, fidelity(vllm, session, full.answer, full.reference, said))
+    return Measured(said, fidelity(model, session, full.answer, full.reference, said))
 
 
 def side_by_side(given: Sequence[Answer]) -> list[Row]:

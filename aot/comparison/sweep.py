@@ -95,7 +95,7 @@ def _named(chain: str) -> tuple[str, str]:
 
 
 def sweep(
-    vllm: VideoLLM,
+    model: VideoLLM,
     tokens: VideoTokens,
     question: str,
     pipelines: Sequence[Chain],
@@ -122,9 +122,9 @@ def sweep(
     if on_refused is None:
         for stage in (stage for pipeline in pipelines for stage in pipeline.stages):
             stage.steps(tokens.layout, tokens.timestamps)
-    kept = cells(vllm, tokens, question, generation, folder)
+    kept = cells(model, tokens, question, generation, folder)
     watch = {"on_row": on_row, "on_token": on_token, "on_refused": on_refused}
-    yield from compare(vllm, tokens, question, pipelines, generation, **watch, kept=kept)
+    yield from compare(model, tokens, question, pipelines, generation, **watch, kept=kept)
 
 
 def require_encoded(tokens: VideoTokens) -> None:
@@ -178,7 +178,7 @@ def _lines(rows: Sequence[Row], chains: Sequence[str]) -> dict[str, list[Row]]:
     return {name: [row for row in rows if name in (row.name, row.name.rpartition(" ")[0])] for name in names}
 
 
-def cells(vllm: VideoLLM, tokens: VideoTokens, question: str, generation: Generation, folder: Path) -> Cells:
+def cells(model: VideoLLM, tokens: VideoTokens, question: str, generation: Generation, folder: Path) -> Cells:
     """Where the cells of one sweep are kept, in ``folder``.
 
     Raises:
@@ -186,11 +186,11 @@ def cells(vllm: VideoLLM, tokens: VideoTokens, question: str, generation: Genera
     """
     about = {
         "version": VERSION,
-        "model": vllm.name,
-        "weights": fingerprint(vllm),
-        "dtype": str(vllm.dtype).removeprefix("torch."),
-        "device": vllm.device.type,
-        "attention": str(vllm.language_model.config._attn_implementation),
+        "model": model.name,
+        "weights": fingerprint(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "attention": str(model.language_model.config._attn_implementation),
         "tokens": digest_of(tokens),
         "question": question,
         "generation": dataclasses.asdict(generation),

@@ -28,20 +28,22 @@ class Encodings:
     Args:
         frames: of each clip.
         folder: where they are kept, bit by bit as they were encoded; None keeps nothing.
-        model: the model's :func:`fingerprint`.
+        weights: the model's :func:`fingerprint`.
 
     Raises:
         InputError: the folder cannot be made.
     """
 
-    def __init__(self, vllm: VideoLLM, questions: QuestionSet, frames: int, folder: Path | None, *, model: str) -> None:
-        self._vllm, self._questions, self._frames, self.folder = vllm, questions, frames, folder
+    def __init__(
+        self, model: VideoLLM, questions: QuestionSet, frames: int, folder: Path | None, *, weights: str
+    ) -> None:
+        self._model, self._questions, self._frames, self.folder = model, questions, frames, folder
         self._identity = {
             "footage": dict(questions.footage),
             "frames": frames,
-            "model": model,
-            "dtype": str(vllm.dtype),
-            "device": vllm.device.type,
+            "model": weights,
+            "dtype": str(model.dtype),
+            "device": model.device.type,
         }
         if folder is not None:
             make_folder(folder)
@@ -55,10 +57,10 @@ class Encodings:
         path = self._path(clip)
         if path is not None and path.exists():
             try:
-                return _to(storage.load(path), self._vllm.device)
+                return _to(storage.load(path), self._model.device)
             except InputError:
                 path.unlink()
-        tokens = self._vllm.encode(self._questions.frames(clip, self._frames), on_progress=on_progress)
+        tokens = self._model.encode(self._questions.frames(clip, self._frames), on_progress=on_progress)
         if path is not None:
             storage.save(tokens, path)
         return tokens
@@ -71,10 +73,10 @@ class Encodings:
         if not missing:
             return
         try:
-            layout = self._vllm.layout(self._questions.frames(missing[0], self._frames))
+            layout = self._model.layout(self._questions.frames(missing[0], self._frames))
         except InputError:
             return  # what is wrong with a clip is told when its turn comes
-        one = layout.frames * layout.sources * self._vllm.language.hidden * self._vllm.dtype.itemsize
+        one = layout.frames * layout.sources * self._model.language.hidden * self._model.dtype.itemsize
         free = shutil.disk_usage(self.folder).free
         if len(missing) * one > free:
             raise InputError(

@@ -68,7 +68,7 @@ class AOT(lmms):
         self._pipeline = _pipeline(stages, retention)
         self._frames = frames
         self._device = torch.device(device or (Accelerator().device if torch.cuda.is_available() else "cpu"))
-        self._vllm = load(pretrained, dtype=dtype, device=self._device)
+        self._model = load(pretrained, dtype=dtype, device=self._device)
         self._reduced: tuple[str, VideoTokens] | None = None
 
     @property
@@ -86,7 +86,7 @@ class AOT(lmms):
         for request in tqdm(requests, desc="aot", disable=self.rank != 0):
             question, settings, visuals_of, doc, task, split = cast("tuple[Any, ...]", request.args)
             tokens = self._tokens(visuals_of(self.task_dict[task][split][doc]), task)
-            text = answer(self._vllm, tokens, question, _generation(settings, task)).text
+            text = answer(self._model, tokens, question, _generation(settings, task)).text
             said.append(_until(text, settings.get("until")))
         return said
 
@@ -111,7 +111,7 @@ class AOT(lmms):
         path = str(visuals[0])
         if self._reduced is None or self._reduced[0] != path:
             self._reduced = None
-            encoded = self._vllm.encode(clip_frames(Path(path), self._frames))
+            encoded = self._model.encode(clip_frames(Path(path), self._frames))
             self._reduced = (path, self._pipeline(encoded))
         return self._reduced[1]
 

@@ -61,11 +61,11 @@ def variants(chains: Sequence[str], retentions: Sequence[float]) -> list[Variant
     return list(made.values())
 
 
-def settings(vllm: VideoLLM, questions: QuestionSet, frames: int, model: str) -> dict[str, Any]:
+def settings(model: VideoLLM, questions: QuestionSet, frames: int, weights: str) -> dict[str, Any]:
     """All that must be the same for two results to stand in one table, JSON-ready.
 
     Args:
-        model: the model's :func:`~.encodings.fingerprint`.
+        weights: the model's :func:`~.encodings.fingerprint`.
     """
     asked = [[item.id, item.clip, item.family, item.text, item.answer] for item in questions.questions]
     return {
@@ -73,10 +73,10 @@ def settings(vllm: VideoLLM, questions: QuestionSet, frames: int, model: str) ->
         "questions_digest": digest(asked),
         "max_new_tokens": questions.max_new_tokens,
         "frames": frames,
-        "model": vllm.name,
-        "model_digest": model,
-        "dtype": str(vllm.dtype).removeprefix("torch."),
-        "device": vllm.device.type,
+        "model": model.name,
+        "model_digest": weights,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
     }
 
 
@@ -89,7 +89,7 @@ def by_clip(questions: Sequence[Question]) -> dict[str, list[Question]]:
 
 
 def evaluate(
-    vllm: VideoLLM,
+    model: VideoLLM,
     questions: QuestionSet,
     chosen: Sequence[Variant],
     records: Records,
@@ -117,23 +117,23 @@ def evaluate(
     if not missing:
         return
     encodings.require_room(tuple(missing))
-    answer_all(vllm, None, [questions.questions[0].text], 1)
+    answer_all(model, None, [questions.questions[0].text], 1)
     for clip, left in missing.items():
         try:
             tokens = encodings.of(clip)
             for variant in left:
-                records.add(ask(vllm, questions, clips[clip], variant, tokens))
+                records.add(ask(model, questions, clips[clip], variant, tokens))
                 on_record(variant.name)
         except InputError as error:
             raise InputError(f"Clip {clip}: {error}") from error
 
 
 def ask(
-    vllm: VideoLLM, questions: QuestionSet, asked: Sequence[Question], variant: Variant, tokens: VideoTokens
+    model: VideoLLM, questions: QuestionSet, asked: Sequence[Question], variant: Variant, tokens: VideoTokens
 ) -> Record:
     """What a variant says to questions about one clip, from the encoder's own tokens."""
     shown = None if variant.pipeline is None else variant.pipeline(tokens)
-    replies = answer_all(vllm, shown, [question.text for question in asked], questions.max_new_tokens)
+    replies = answer_all(model, shown, [question.text for question in asked], questions.max_new_tokens)
     said: Mapping[str, str] = {question.id: text for question, text in zip(asked, replies.texts, strict=True)}
     return Record(
         clip=asked[0].clip,

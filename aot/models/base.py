@@ -102,7 +102,7 @@ class VideoLLM(ABC):
     """An adapter around a stock transformers model. With nothing reduced its logits are the stock model's.
 
     Args:
-        model: with a ``model.language_model`` and an ``lm_head``.
+        hf_model: with a ``model.language_model`` and an ``lm_head``.
         preprocessor: the settings of the folder's video processor.
         chat_template: the processor's own, which takes structured content; the tokenizer's where left out.
     """
@@ -123,17 +123,17 @@ class VideoLLM(ABC):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        hf_model: PreTrainedModel,
         tokenizer: Any,
         name: str,
         *,
         preprocessor: Mapping[str, Any] | None = None,
         chat_template: str | None = None,
     ) -> None:
-        self.model, self.name = model, name
-        own = model.generation_config
+        self.hf_model, self.name = hf_model, name
+        own = hf_model.generation_config
         # A checkpoint's sampling defaults would be filled in wherever a greedy answer leaves something unsaid.
-        model.generation_config = GenerationConfig(
+        hf_model.generation_config = GenerationConfig(
             bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
         )
         self._tokenizer = tokenizer
@@ -142,7 +142,7 @@ class VideoLLM(ABC):
         self._mean = tuple(self._preprocessor.get("image_mean", self.mean))
         self._std = tuple(self._preprocessor.get("image_std", self.std))
         self.tower.set_attn_implementation(ATTENTION)
-        text = model.config.get_text_config()
+        text = hf_model.config.get_text_config()
         self.language = LanguageShape(
             layers=text.num_hidden_layers,
             hidden=text.hidden_size,
@@ -200,12 +200,12 @@ class VideoLLM(ABC):
     @property
     def device(self) -> torch.device:
         """Where the model is now."""
-        return next(self.model.parameters()).device
+        return next(self.hf_model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The model's floating dtype."""
-        return next(self.model.parameters()).dtype
+        return next(self.hf_model.parameters()).dtype
 
     @property
     def takes_masks(self) -> bool:
@@ -215,12 +215,12 @@ class VideoLLM(ABC):
     @property
     def language_model(self) -> PreTrainedModel:
         """The LLM without its head."""
-        return self.model.model.language_model
+        return self.hf_model.model.language_model
 
     @property
     def tower(self) -> PreTrainedModel:
         """The vision encoder."""
-        return self.model.model.vision_tower
+        return self.hf_model.model.vision_tower
 
     @abstractmethod
     def frame_size(self, frames: FrameSource) -> tuple[int, int]:
@@ -271,7 +271,7 @@ class VideoLLM(ABC):
                 found.shallow,
                 found.deep,
                 self.timestamps(part),
-                newline=self.model.model.image_newline if layout.newlines else None,
+                newline=self.hf_model.model.image_newline if layout.newlines else None,
                 model=self.name,
                 history=(StageRecord(ENCODE, settings, tokens, tokens, milliseconds),),
                 levels=found.levels,
@@ -346,7 +346,7 @@ class VideoLLM(ABC):
         Raises:
             InputError: tokens of another model's width.
         """
-        embed = self.model.get_input_embeddings()
+        embed = self.hf_model.get_input_embeddings()
         words = [embed(ids.to(self.device)) for ids in prompt.before]
         shown = [words[0][:0]] * len(words)
         order: list[Tensor] = []
@@ -382,7 +382,7 @@ class VideoLLM(ABC):
 
     def words(self, ids: Tensor, positions: Tensor) -> Reading:
         """Text to read: (n,) ids at (n,) positions."""
-        embeddings = self.model.get_input_embeddings()(ids.to(self.device))
+        embeddings = self.hf_model.get_input_embeddings()(ids.to(self.device))
         axes = positions.to(self.device)[None].expand(self.axes, -1)
         return Reading(embeddings, axes, torch.zeros(len(ids), dtype=torch.bool, device=self.device))
 
@@ -413,7 +413,7 @@ class VideoLLM(ABC):
             use_cache=True,
             **self._extras(reading),
         ).last_hidden_state[0]
-        return self.model.lm_head(states[keep])
+        return self.hf_model.lm_head(states[keep])
 
     def _position_ids(self, reading: Reading, behind: int) -> Tensor:
         """As the stock LLM takes them, for tokens that stand behind so many others."""

@@ -17,19 +17,19 @@ _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """By bytes of an element: what a tensor's bits are read as, to be summed exactly, in any order, on any device."""
 
 
-def fingerprint(vllm: VideoLLM) -> str:
+def fingerprint(model: VideoLLM) -> str:
     """A digest of what decides a model's tokens and answers: weights, hidden layer, grids, pixels and prompt.
 
     It does not depend on the folder, the device, or the version of transformers, which names weights in its own way.
     """
     grey = Frames(torch.full((1, 64, 64, 3), 100, dtype=torch.uint8), torch.zeros(1, dtype=torch.float64), "grey")
-    pixels = vllm.preprocess(grey)
-    prompt = vllm.prompt("?")
+    pixels = model.preprocess(grey)
+    prompt = model.prompt("?")
     return digest(
         {
-            "weights": sorted(_sum_of_bits(tensor) for tensor in vllm.model.state_dict().values()),
-            "layer": getattr(vllm.model.config, "vision_feature_layer", None),
-            "layout": dataclasses.asdict(vllm.layout(grey)),
+            "weights": sorted(_sum_of_bits(tensor) for tensor in model.hf_model.state_dict().values()),
+            "layer": getattr(model.hf_model.config, "vision_feature_layer", None),
+            "layout": dataclasses.asdict(model.layout(grey)),
             "pixels": [list(pixels.shape), [round(value, 4) for value in pixels.flatten(2).mean((0, 2)).tolist()]],
             "prompt": [*(ids.tolist() for ids in prompt.before), prompt.after.tolist()],
         }

@@ -27,40 +27,40 @@ class InternVL(VideoLLM):
 
     def frame_size(self, frames: FrameSource) -> tuple[int, int]:
         """The tower's tile."""
-        height, width = self.model.config.vision_config.image_size
+        height, width = self.hf_model.config.vision_config.image_size
         return height, width
 
     def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
         """The grid that pixel shuffle leaves; nothing is left to pool."""
         height, width = self._patch_grid
-        ratio = self.model.config.downsample_ratio
+        ratio = self.hf_model.config.downsample_ratio
         return Layout(frames, (int(height * ratio), int(width * ratio)), "none", "none")
 
     @property
     def _patch_grid(self) -> tuple[int, int]:
-        vision = self.model.config.vision_config
+        vision = self.hf_model.config.vision_config
         (height, width), (tall, wide) = vision.image_size, vision.patch_size
         return height // tall, width // wide
 
     def encoded(self, pixels: Tensor, layout: Layout) -> Encoded:
         """Tower, pixel shuffle, projector and importance."""
-        config = self.model.config
+        config = self.hf_model.config
         hidden_layer, blocks = config.vision_feature_layer, config.vision_config.num_hidden_layers
         layers = depths(hidden_layer if hidden_layer >= 0 else blocks + 1 + hidden_layer)
         with capture(*layers, keys_of=layers[-1]) as received:
-            found = self.model.model.get_image_features(
+            found = self.hf_model.model.get_image_features(
                 pixels.to(self.device, self.dtype),
                 vision_feature_layer=hidden_layer,
                 vision_feature_select_strategy=config.vision_feature_select_strategy,
             )
         features = found if isinstance(found, Tensor) else found.pooler_output
-        patches = (1 / self.model.config.downsample_ratio) ** 2
+        patches = (1 / self.hf_model.config.downsample_ratio) ** 2
         shallow, deep, last = (patches * self._pooled(received.sums[layer][:, :, None])[:, :, 0] for layer in layers)
         return Encoded(features, shallow, deep, extras={Extra.LAST: last, Extra.KEYS: self._pooled(received.keys)})
 
     def _pooled(self, values: Tensor) -> Tensor:
         """(T, 1 + patches, d), the class token first, to the means of each token's patches, (T, N, d)."""
-        ratio = round(1 / self.model.config.downsample_ratio)
+        ratio = round(1 / self.hf_model.config.downsample_ratio)
         images = values[:, 1:].mT.unflatten(2, self._patch_grid)
         return functional.avg_pool2d(images, ratio).flatten(2).mT
 

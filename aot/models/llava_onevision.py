@@ -30,7 +30,7 @@ class LlavaOnevision(VideoLLM):
     @property
     def side(self) -> int:
         """Pixels of a square frame's side as the tower takes it."""
-        return self.model.config.vision_config.image_size
+        return self.hf_model.config.vision_config.image_size
 
     def frame_size(self, frames: FrameSource) -> tuple[int, int]:
         """The tower's square."""
@@ -38,12 +38,12 @@ class LlavaOnevision(VideoLLM):
 
     def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
         """The tower's grid, to be pooled."""
-        side = self.side // self.model.config.vision_config.patch_size
+        side = self.side // self.hf_model.config.vision_config.patch_size
         return Layout(frames, (side, side), self.pooling, self.newline)
 
     def encoded(self, pixels: Tensor, layout: Layout) -> Encoded:
         """Tower, projector and importance."""
-        config = self.model.config
+        config = self.hf_model.config
         hidden_layer = config.vision_feature_layer
         blocks = config.vision_config.num_hidden_layers
         shallow, deep, last = depths(hidden_layer if hidden_layer >= 0 else blocks + 1 + hidden_layer)
@@ -53,7 +53,7 @@ class LlavaOnevision(VideoLLM):
         chosen = states[hidden_layer]
         attention = [received.sums[layer][:, special:] for layer in (shallow, deep, last)]
         extras = {Extra.LAST: attention[2], Extra.KEYS: received.keys[:, special:], **self._head(chosen)}
-        features = self.model.model.multi_modal_projector(chosen[:, special:])
+        features = self.hf_model.model.multi_modal_projector(chosen[:, special:])
         return Encoded(features, attention[0], attention[1], extras=extras)
 
     def _head(self, states: Tensor) -> dict[str, Tensor]:
@@ -82,4 +82,4 @@ class LlavaOnevision(VideoLLM):
         features = super()._shown(tokens, group)
         if self.newline != "one_token":
             return features
-        return torch.cat((features, self.model.model.image_newline[None].to(features)))
+        return torch.cat((features, self.hf_model.model.image_newline[None].to(features)))

@@ -39,7 +39,7 @@ class QwenVL(VideoLLM):
 
     @property
     def _vision(self) -> Any:
-        return self.model.config.vision_config
+        return self.hf_model.config.vision_config
 
     @property
     def factor(self) -> int:
@@ -60,7 +60,7 @@ class QwenVL(VideoLLM):
     @property
     def tower(self) -> PreTrainedModel:
         """The vision encoder."""
-        return self.model.model.visual
+        return self.hf_model.model.visual
 
     def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
         """Pairs of frames on the grid of tokens; nothing is left to pool."""
@@ -115,7 +115,7 @@ class QwenVL(VideoLLM):
         """Those the stock model gives the whole video, of the text and of the tokens that are kept."""
         if tokens is None:
             return torch.arange(length).expand(3, -1), length, length
-        layout, config = tokens.layout, self.model.config
+        layout, config = tokens.layout, self.hf_model.config
         cells = layout.cells * layout.frames // len(prompt.before)
         ids, kept, start = [], [], 0
         index = (tokens.place * torch.tensor([layout.cells, layout.grid[1], 1])).sum(1)
@@ -129,7 +129,7 @@ class QwenVL(VideoLLM):
         merge = self._vision.spatial_merge_size
         grid = torch.tensor([[layout.frames, layout.grid[0] * merge, layout.grid[1] * merge]])
         given: dict[str, Any] = {"input_ids": whole, "video_grid_thw": grid, **self._spacing(tokens)}
-        rope = self.model.model.get_rope_index
+        rope = self.hf_model.model.get_rope_index
         if "mm_token_type_ids" in inspect.signature(rope).parameters:
             given["mm_token_type_ids"] = 2 * (whole == config.video_token_id).int()
         positions = rope(**given)[0][:, 0]

@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None, plan: Settings = PLAN, frames: 
     if not found.is_file():
         _train(plan, options.folder, options.device).save(found)
     convert(options.folder / EMBEDDED, trained=found)
-    vllm = load(str(options.folder / EMBEDDED), device=options.device)
-    scores = score(vllm, options.clips, options.folder / "scores", frames)
+    model = load(str(options.folder / EMBEDDED), device=options.device)
+    scores = score(model, options.clips, options.folder / "scores", frames)
     trained = read(found)
     dataclasses.replace(trained, info={**trained.info, "scores": scores, "clips": options.clips}).save(options.out)
     for name, families in scores.items():

@@ -19,7 +19,7 @@ EACH = 3
 
 
 def score(
-    vllm: VideoLLM, clips: int, folder: Path, frames: Sequence[int] = FRAMES
+    model: VideoLLM, clips: int, folder: Path, frames: Sequence[int] = FRAMES
 ) -> Mapping[str, Mapping[str, float]]:
     """Accuracy on the test split, greedily and with all tokens: of each family, and "all".
 
@@ -33,13 +33,13 @@ def score(
         frequent answer.
     """
     found: dict[str, Mapping[str, float]] = {}
-    model = fingerprint(vllm)
+    weights = fingerprint(model)
     for number in frames:
         asked = shapes_set("test", clips, frames=number, each=EACH)
-        records = Records(folder / str(number), settings(vllm, asked, number, model))
-        encodings = Encodings(vllm, asked, number, None, model=model)
+        records = Records(folder / str(number), settings(model, asked, number, weights))
+        encodings = Encodings(model, asked, number, None, weights=weights)
         blind = [BLIND] if number == frames[0] else []
-        evaluate(vllm, asked, variants(blind, ()), records, encodings)
+        evaluate(model, asked, variants(blind, ()), records, encodings)
         summary = summarise(asked.questions, records)
         for row in summary.rows:
             name = f"{number} frames" + (f", {BLIND}" if row.name == BLIND else "")

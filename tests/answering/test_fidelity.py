@@ -26,10 +26,10 @@ def reduced(full):
     return parse("aot:retention=0.1,clip_length=2")(full)
 
 
-def asked(vllm, tokens, **settings):
+def asked(model, tokens, **settings):
     """A session and what was said in it."""
-    session = Session(vllm, tokens)
-    (said,) = answers(vllm, tokens, session, [QUESTION], Generation(NEW, **settings))
+    session = Session(model, tokens)
+    (said,) = answers(model, tokens, session, [QUESTION], Generation(NEW, **settings))
     return session, said
 
 
@@ -48,11 +48,11 @@ def measured(talkative, reduced, whole):
 
 
 @torch.no_grad()
-def stock(vllm, tokens, ids):
+def stock(model, tokens, ids):
     """(n, vocabulary) log-probabilities of an answer's tokens, prompt and answer in one pass of the stock model."""
-    prompt = vllm.whole(tokens, QUESTION).embeddings
-    words = vllm.model.get_input_embeddings()(torch.tensor(ids))
-    logits = vllm.model(inputs_embeds=torch.cat((prompt, words))[None]).logits[0]
+    prompt = model.whole(tokens, QUESTION).embeddings
+    words = model.hf_model.get_input_embeddings()(torch.tensor(ids))
+    logits = model.hf_model(inputs_embeds=torch.cat((prompt, words))[None]).logits[0]
     return logits[len(prompt) - 1 : -1].float().log_softmax(-1)
 
 

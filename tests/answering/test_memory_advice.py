@@ -30,13 +30,13 @@ def test_the_most_tokens_that_fit_are_found(gib):
     assert fits == 6272 or bytes_to_read(Qwen2(), fits + 1) > free
 
 
-def test_running_out_while_the_video_is_read_is_one_line_with_what_fits(vllm, encoded, monkeypatch):
+def test_running_out_while_the_video_is_read_is_one_line_with_what_fits(model, encoded, monkeypatch):
     def read(*args, **kwargs):
         torch.empty(2**50)
 
-    monkeypatch.setattr(vllm, "read", read)
+    monkeypatch.setattr(model, "read", read)
     with pytest.raises(InputError, match=r"cpu has run out of memory: 784 tokens take about .* keep at most") as raised:
-        answer(vllm, encoded, "What is it?", Generation(max_new_tokens=2))
+        answer(model, encoded, "What is it?", Generation(max_new_tokens=2))
     said = str(raised.value)
     fits, frames = (
         int(re.search(f"{pattern}", said)[1]) for pattern in (r"at most (\d+) tokens", r"or (\d+) of the 4")
@@ -46,12 +46,12 @@ def test_running_out_while_the_video_is_read_is_one_line_with_what_fits(vllm, en
     assert said.endswith("or load the model in bfloat16.")
 
 
-def test_the_next_question_is_answered(vllm, encoded):
-    assert answer(vllm, encoded, "What is it?", Generation(max_new_tokens=2)).new_tokens
+def test_the_next_question_is_answered(model, encoded):
+    assert answer(model, encoded, "What is it?", Generation(max_new_tokens=2)).new_tokens
 
 
-def test_a_full_device_asks_for_a_smaller_model(vllm, encoded):
-    assert "too little for any video; load it in a smaller dtype than float32" in what_fits(vllm, encoded, 10)
+def test_a_full_device_asks_for_a_smaller_model(model, encoded):
+    assert "too little for any video; load it in a smaller dtype than float32" in what_fits(model, encoded, 10)
 
 
 def test_other_errors_are_not_taken_for_it():

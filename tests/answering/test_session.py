@@ -30,12 +30,12 @@ def tokens(request, encoded, reduced):
     return encoded.cut(0, 2) if request.param == "full" else reduced
 
 
-def one_by_one(vllm, tokens, questions=QUESTIONS):
-    return tuple(answer(vllm, tokens, question, Generation(max_new_tokens=NEW)).text for question in questions)
+def one_by_one(model, tokens, questions=QUESTIONS):
+    return tuple(answer(model, tokens, question, Generation(max_new_tokens=NEW)).text for question in questions)
 
 
-def test_texts_are_those_of_one_question_at_a_time(vllm, tokens):
-    assert answer_all(vllm, tokens, QUESTIONS, NEW).texts == one_by_one(vllm, tokens)
+def test_texts_are_those_of_one_question_at_a_time(model, tokens):
+    assert answer_all(model, tokens, QUESTIONS, NEW).texts == one_by_one(model, tokens)
 
 
 def test_texts_of_many_tokens_are_those_of_one_question_at_a_time(talkative, tokens):
@@ -47,20 +47,22 @@ def test_texts_of_many_tokens_are_those_of_one_question_at_a_time(talkative, tok
 
 def test_answers_that_end_sooner_leave_the_others_alone(talkative, reduced):
     logits = answer_all(talkative, reduced, QUESTIONS, 1).first_logits
-    talkative.model.generation_config.eos_token_id = [int(logits[1].argmax()), 0]
+    talkative.hf_model.generation_config.eos_token_id = [int(logits[1].argmax()), 0]
     try:
         texts = answer_all(talkative, reduced, QUESTIONS, NEW).texts
         assert texts == one_by_one(talkative, reduced)
         assert len({len(talkative._tokenizer(text).input_ids) for text in texts}) > 1
     finally:
-        talkative.model.generation_config.eos_token_id = None
+        talkative.hf_model.generation_config.eos_token_id = None
 
 
 @torch.no_grad()
-def test_first_logits_are_those_of_the_whole_prompt(vllm, tokens):
-    logits = answer_all(vllm, tokens, QUESTIONS, 1).first_logits
+def test_first_logits_are_those_of_the_whole_prompt(model, tokens):
+    logits = answer_all(model, tokens, QUESTIONS, 1).first_logits
     for found, question in zip(logits, QUESTIONS, strict=True):
-        alone = vllm.model(inputs_embeds=vllm.whole(tokens, question).embeddings[None], logits_to_keep=1).logits[0, -1]
+        alone = model.hf_model(inputs_embeds=model.whole(tokens, question).embeddings[None], logits_to_keep=1).logits[
+            0, -1
+        ]
         torch.testing.assert_close(found, alone, atol=1e-4, rtol=0)
 
 
@@ -102,61 +104,61 @@ def test_the_mask_shows_the_video_and_the_own_question_only():
 
 
 @torch.no_grad()
-def test_blind_questions_are_asked_without_any_visual_token(vllm):
-    logits = answer_all(vllm, None, QUESTIONS, 1).first_logits
+def test_blind_questions_are_asked_without_any_visual_token(model):
+    logits = answer_all(model, None, QUESTIONS, 1).first_logits
     for found, question in zip(logits, QUESTIONS, strict=True):
-        prompt = vllm.prompt(question)
+        prompt = model.prompt(question)
         ids = torch.cat((*prompt.before, prompt.after))[None]
-        torch.testing.assert_close(found, vllm.model(input_ids=ids).logits[0, -1], atol=1e-4, rtol=0)
+        torch.testing.assert_close(found, model.hf_model(input_ids=ids).logits[0, -1], atol=1e-4, rtol=0)
 
 
-def test_a_prompt_that_begins_with_the_question_can_be_asked_blind(vllm, monkeypatch):
-    whole = vllm.prompt
+def test_a_prompt_that_begins_with_the_question_can_be_asked_blind(model, monkeypatch):
+    whole = model.prompt
 
     def headless(question, tokens, **others):
         (before,), after = (prompt := whole(question)).before, prompt.after
         return dataclasses.replace(prompt, before=(before[:0],), after=torch.cat((before, after)))
 
-    expected = answer_all(vllm, None, QUESTIONS, 1).first_logits
-    monkeypatch.setattr(vllm, "prompt", headless)
-    found = answer_all(vllm, None, QUESTIONS, 1).first_logits
+    expected = answer_all(model, None, QUESTIONS, 1).first_logits
+    monkeypatch.setattr(model, "prompt", headless)
+    found = answer_all(model, None, QUESTIONS, 1).first_logits
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
-def test_seconds_are_of_the_video_and_of_the_questions(vllm, tokens):
-    replies = answer_all(vllm, tokens, QUESTIONS, 2)
+def test_seconds_are_of_the_video_and_of_the_questions(model, tokens):
+    replies = answer_all(model, tokens, QUESTIONS, 2)
     assert min(replies.prefill_s, replies.questions_s) > 0
 
 
-def test_a_video_longer_than_the_context_is_refused_as_for_one_question(vllm, encoded):
+def test_a_video_longer_than_the_context_is_refused_as_for_one_question(model, encoded):
     with pytest.raises(InputError) as alone:
-        answer(vllm, encoded, QUESTIONS[2], Generation(max_new_tokens=8000))
+        answer(model, encoded, QUESTIONS[2], Generation(max_new_tokens=8000))
     with pytest.raises(InputError) as together:
-        answer_all(vllm, encoded, QUESTIONS, 8000)
+        answer_all(model, encoded, QUESTIONS, 8000)
     assert str(together.value) == str(alone.value)
 
 
-def test_a_blind_question_longer_than_the_context_is_refused(vllm):
+def test_a_blind_question_longer_than_the_context_is_refused(model):
     with pytest.raises(InputError, match=r"above the 8192 .* ask a shorter question"):
-        answer_all(vllm, None, QUESTIONS, 8190)
+        answer_all(model, None, QUESTIONS, 8190)
 
 
 @pytest.mark.parametrize(("questions", "new"), [((), 4), (QUESTIONS, 0)])
-def test_no_question_and_no_answer_are_refused(vllm, questions, new):
+def test_no_question_and_no_answer_are_refused(model, questions, new):
     with pytest.raises(InputError, match=r"at least 1|tokens start at 1"):
-        answer_all(vllm, None, questions, new)
+        answer_all(model, None, questions, new)
 
 
-def test_an_empty_question_is_refused(vllm, encoded):
+def test_an_empty_question_is_refused(model, encoded):
     with pytest.raises(InputError, match="question is empty"):
-        answer_all(vllm, encoded, ("What?", " "), 2)
+        answer_all(model, encoded, ("What?", " "), 2)
 
 
-def test_nan_features_are_refused_before_the_model_runs(vllm, encoded):
+def test_nan_features_are_refused_before_the_model_runs(model, encoded):
     features = encoded.features.clone()
     features[7] = torch.nan
     with pytest.raises(InputError, match="NaN"):
-        answer_all(vllm, dataclasses.replace(encoded, features=features), QUESTIONS, 2)
+        answer_all(model, dataclasses.replace(encoded, features=features), QUESTIONS, 2)
 
 
 def test_what_was_asked_before_does_not_matter(talkative, reduced):
@@ -166,17 +168,19 @@ def test_what_was_asked_before_does_not_matter(talkative, reduced):
     assert torch.equal(reduced.features, before)
 
 
-def test_a_model_that_reads_the_question_before_the_video_is_not_asked_together(vllm, monkeypatch):
-    usual = vllm.prompt
+def test_a_model_that_reads_the_question_before_the_video_is_not_asked_together(model, monkeypatch):
+    usual = model.prompt
     monkeypatch.setattr(
-        vllm, "prompt", lambda question, *_, **__: dataclasses.replace(usual(question), before=(usual(question).after,))
+        model,
+        "prompt",
+        lambda question, *_, **__: dataclasses.replace(usual(question), before=(usual(question).after,)),
     )
     with pytest.raises(ValueError, match="before the video"):
-        answer_all(vllm, None, QUESTIONS, 1)
+        answer_all(model, None, QUESTIONS, 1)
 
 
-def test_a_text_ends_before_a_character_that_is_not_finished(vllm):
-    ids = vllm._tokenizer("yes \N{SLIGHTLY SMILING FACE}", add_special_tokens=False).input_ids
-    assert finished_text(vllm, ids) == "yes \N{SLIGHTLY SMILING FACE}"
-    assert finished_text(vllm, ids[:-1]).strip() == "yes"
-    assert finished_text(vllm, []) == ""
+def test_a_text_ends_before_a_character_that_is_not_finished(model):
+    ids = model._tokenizer("yes \N{SLIGHTLY SMILING FACE}", add_special_tokens=False).input_ids
+    assert finished_text(model, ids) == "yes \N{SLIGHTLY SMILING FACE}"
+    assert finished_text(model, ids[:-1]).strip() == "yes"
+    assert finished_text(model, []) == ""

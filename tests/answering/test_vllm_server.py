@@ -69,22 +69,22 @@ def test_a_key_file_holds_a_key_and_nothing_else(tmp_path):
             read_key(tmp_path / name)
 
 
-def test_a_model_with_positions_of_time_and_place_is_not_served(vllm, encoded, monkeypatch):
-    monkeypatch.setattr(type(vllm), "axes", 3)
+def test_a_model_with_positions_of_time_and_place_is_not_served(model, encoded, monkeypatch):
+    monkeypatch.setattr(type(model), "axes", 3)
     with pytest.raises(InputError, match="positions of time, height and width"):
-        answers_from(Server("http://127.0.0.1:9"), vllm, encoded, ["What?"])
+        answers_from(Server("http://127.0.0.1:9"), model, encoded, ["What?"])
 
 
 @torch.no_grad()
-def test_the_llm_written_out_is_the_models_own(vllm, tmp_path):
-    export(vllm, tmp_path / "llm")
+def test_the_llm_written_out_is_the_models_own(model, tmp_path):
+    export(model, tmp_path / "llm")
     assert [path.name for path in tmp_path.iterdir()] == ["llm"]
     assert "lm_head.weight" not in load_file(tmp_path / "llm" / "model.safetensors")  # tied, so kept once
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "llm", dtype=torch.float32)
-    ids = vllm.prompt("What is it?").after[None]
-    assert torch.equal(plain(ids).logits, vllm.model(input_ids=ids).logits)
+    ids = model.prompt("What is it?").after[None]
+    assert torch.equal(plain(ids).logits, model.hf_model(input_ids=ids).logits)
     with pytest.raises(InputError, match="exists already"):
-        export(vllm, tmp_path / "llm")
+        export(model, tmp_path / "llm")
 
 
 @pytest.mark.skipif(HAS_COMFYUI, reason="the stand-in is not used where ComfyUI can be imported")

@@ -82,11 +82,11 @@ def test_prefill_is_set_beside_its_operations(monkeypatch):
 
 
 def test_operations_are_those_that_pytorch_counts():
-    vllm = prefill.random_llm("small")
-    vllm.model.set_attn_implementation("eager")  # whose products are counted, all n x n of them
-    shown = torch.randn(1, 300, vllm.language.hidden)
+    model = prefill.random_llm("small")
+    model.hf_model.set_attn_implementation("eager")  # whose products are counted, all n x n of them
+    shown = torch.randn(1, 300, model.language.hidden)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        vllm.language_model(inputs_embeds=shown)
-    above_the_diagonal = 2 * 300**2 * 14 * vllm.language.head_dim * vllm.language.layers
-    expected = prefill.operations(vllm.language, 14, 300) + above_the_diagonal
+        model.language_model(inputs_embeds=shown)
+    above_the_diagonal = 2 * 300**2 * 14 * model.language.head_dim * model.language.layers
+    expected = prefill.operations(model.language, 14, 300) + above_the_diagonal
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.001)

@@ -30,9 +30,9 @@ def test_a_sets_figures_are_the_means_over_its_clips(quality, model_folder, tmp_
     result = json.loads(out.splitlines()[-1])
     assert (code, result["clips"]) == (0, 2)
     assert list(result["rows"]) == ["full", "intra 0.5", "intra 0.25", "evs 0.5", "evs 0.25"]
-    vllm, questions = load(str(model_folder)), open_set("shapes", limit=2, frames=4)
+    model, questions = load(str(model_folder)), open_set("shapes", limit=2, frames=4)
     clips = dict.fromkeys(question.clip for question in questions.questions)
-    encoded = [vllm.encode(questions.frames(clip, 4)) for clip in clips]
+    encoded = [model.encode(questions.frames(clip, 4)) for clip in clips]
     expected = [figures(parse("evs:retention=0.25")(tokens), tokens) for tokens in encoded]
     for name, value in result["rows"]["evs 0.25"].items():
         assert value == pytest.approx(statistics.fmean(getattr(each, name) for each in expected), rel=1e-5)

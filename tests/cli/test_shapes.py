@@ -41,10 +41,10 @@ def test_what_is_said_stands_beside_the_truth_and_what_is_wrong_is_marked(aot, m
     code, out, _ = aot(SEED, "--frames", FRAMES, "--ask", "--model", model_folder, "--retention", "0.5", "--json")
     assert code == 0
     rows = json.loads(out.splitlines()[-1])["rows"]
-    vllm, asked = load(str(model_folder)), shapes_set("test", 1, 3, FRAMES)
-    tokens = vllm.encode(asked.frames(str(SEED), FRAMES))
+    model, asked = load(str(model_folder)), shapes_set("test", 1, 3, FRAMES)
+    tokens = model.encode(asked.frames(str(SEED), FRAMES))
     for name, shown in (("full", tokens), ("aot 0.5", parse("aot:retention=0.5")(tokens))):
-        said = answer_all(vllm, shown, [q.text for q in asked.questions], 4).texts
+        said = answer_all(model, shown, [q.text for q in asked.questions], 4).texts
         assert [row[name]["said"] for row in rows] == list(said)
         right = [first_answer(q.family, text) == q.answer for q, text in zip(asked.questions, said, strict=True)]
         assert [row[name]["right"] for row in rows] == right

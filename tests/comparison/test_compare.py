@@ -18,9 +18,9 @@ QUESTION = "What colour is the square?"
 
 
 @pytest.fixture(scope="module")
-def rows(vllm, encoded):
+def rows(model, encoded):
     pipelines = [parse("full"), *at_each("aot", (0.5, 0.1))]
-    return list(compare(vllm, encoded.cut(0, 2), QUESTION, pipelines, Generation(4)))
+    return list(compare(model, encoded.cut(0, 2), QUESTION, pipelines, Generation(4)))
 
 
 def made(text, **changed):

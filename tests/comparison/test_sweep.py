@@ -61,9 +61,9 @@ def test_what_cannot_be_read_is_refused_in_a_line(read, text, says):
         read(text)
 
 
-def test_a_stopped_sweep_goes_on_and_another_point_costs_only_itself(vllm, tokens, tmp_path):
+def test_a_stopped_sweep_goes_on_and_another_point_costs_only_itself(model, tokens, tmp_path):
     def swept(retentions, on_row=lambda name: None):
-        return list(sweep(vllm, tokens, QUESTION, variants(["aot"], retentions), SHORT, tmp_path, on_row=on_row))
+        return list(sweep(model, tokens, QUESTION, variants(["aot"], retentions), SHORT, tmp_path, on_row=on_row))
 
     def stop(name):
         if name == "aot 0.25":
@@ -85,7 +85,7 @@ def test_a_stopped_sweep_goes_on_and_another_point_costs_only_itself(vllm, token
     assert all(row.tokens is None for row in again)
 
     pipelines = variants(["aot"], (0.3,))
-    fresh = list(compare(vllm, tokens, QUESTION, pipelines, SHORT))[1]
+    fresh = list(compare(model, tokens, QUESTION, pipelines, SHORT))[1]
     known = next(row for row in more if row.name == "aot 0.3")
     assert known.answer.text == fresh.answer.text
     assert known.fidelity.kl == pytest.approx(fresh.fidelity.kl, abs=1e-5)
@@ -103,7 +103,7 @@ def test_a_stopped_sweep_goes_on_and_another_point_costs_only_itself(vllm, token
     assert not image.equal(curve(healed[:2], ["aot"]))
 
 
-def test_a_sweep_is_stopped_inside_a_cell_too_and_leaves_no_half_of_it(vllm, tokens, tmp_path):
+def test_a_sweep_is_stopped_inside_a_cell_too_and_leaves_no_half_of_it(model, tokens, tmp_path):
     seen = []
 
     def on_token(count):
@@ -112,15 +112,15 @@ def test_a_sweep_is_stopped_inside_a_cell_too_and_leaves_no_half_of_it(vllm, tok
             raise Stop
 
     with pytest.raises(Stop):
-        list(sweep(vllm, tokens, QUESTION, variants(["aot"], (0.2,)), SHORT, tmp_path, on_token=on_token))
+        list(sweep(model, tokens, QUESTION, variants(["aot"], (0.2,)), SHORT, tmp_path, on_token=on_token))
     assert cell_files(tmp_path) == {}
 
 
-def test_whatever_decides_a_figure_decides_where_it_is_kept(vllm, tokens, tmp_path):
+def test_whatever_decides_a_figure_decides_where_it_is_kept(model, tokens, tmp_path):
     from comfyui_aot.aot.comparison.sweep import cells
 
     def place(tokens=tokens, question=QUESTION, generation=SHORT, chain="aot:retention=0.5", against="full"):
-        return cells(vllm, tokens, question, generation, tmp_path).path(parse(chain), parse(against))
+        return cells(model, tokens, question, generation, tmp_path).path(parse(chain), parse(against))
 
     changed = tokens.features.clone()
     changed[3, 5] += 1
@@ -141,12 +141,12 @@ def vars_of(tokens):
     return {field.name: getattr(tokens, field.name) for field in fields(tokens)}
 
 
-def test_reduced_tokens_and_impossible_budgets_are_refused_before_anything_is_measured(vllm, tokens, tmp_path):
+def test_reduced_tokens_and_impossible_budgets_are_refused_before_anything_is_measured(model, tokens, tmp_path):
     reduced = parse("intra:budget=126")(tokens)
     with pytest.raises(InputError, match="reduced already, by intra"):
-        list(sweep(vllm, reduced, QUESTION, variants(["aot"], (0.5,)), SHORT, tmp_path))
+        list(sweep(model, reduced, QUESTION, variants(["aot"], (0.5,)), SHORT, tmp_path))
     with pytest.raises(InputError, match=r"0\.001"):
-        list(sweep(vllm, tokens, QUESTION, variants(["aot"], (0.001,)), SHORT, tmp_path))
+        list(sweep(model, tokens, QUESTION, variants(["aot"], (0.001,)), SHORT, tmp_path))
     assert cell_files(tmp_path) == {}
 
 
@@ -170,22 +170,22 @@ def test_the_command_keeps_its_cells_and_writes_tables_and_a_curve(capsys, bunny
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {row["picture"] for row in rows}
 
 
-def test_a_cell_that_cannot_be_met_is_left_out_and_said(vllm, encoded, tmp_path):
+def test_a_cell_that_cannot_be_met_is_left_out_and_said(model, encoded, tmp_path):
     refused = []
     pipelines = variants(["evs", "uniform"], (0.1, 0.5))
-    rows = list(sweep(vllm, encoded, "What is it?", pipelines, Generation(2), tmp_path, on_refused=refused.append))
+    rows = list(sweep(model, encoded, "What is it?", pipelines, Generation(2), tmp_path, on_refused=refused.append))
     assert [row.name for row in rows] == ["full", "evs 0.5", "uniform 0.1", "uniform 0.5"]
     assert len(refused) == 1
     assert refused[0].startswith("EVS: retention 0.1")
     with_note, without = curve(rows, ["evs", "uniform"], refused), curve(rows, ["evs", "uniform"])
     assert with_note.shape[1] > without.shape[1]
     with pytest.raises(InputError, match=r"EVS: retention 0\.1"):
-        list(sweep(vllm, encoded, "What is it?", pipelines, Generation(2), tmp_path / "new"))
+        list(sweep(model, encoded, "What is it?", pipelines, Generation(2), tmp_path / "new"))
 
 
-def test_a_single_retention_gives_the_table_and_several_the_curves(vllm, encoded, tmp_path):
+def test_a_single_retention_gives_the_table_and_several_the_curves(model, encoded, tmp_path):
     one, two = (
-        list(sweep(vllm, encoded, "What is it?", variants(["uniform", "random"], each), Generation(2), tmp_path))
+        list(sweep(model, encoded, "What is it?", variants(["uniform", "random"], each), Generation(2), tmp_path))
         for each in ((0.1,), (0.1, 0.2))
     )
     assert torch.equal(picture(one, ["uniform", "random"]), table_picture(one))

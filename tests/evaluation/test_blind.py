@@ -15,11 +15,11 @@ SIGMAS = 3.5
 
 
 @pytest.fixture(scope="module")
-def right(vllm) -> dict[str, list[bool]]:
+def right(model) -> dict[str, list[bool]]:
     asked = shapes_set("test", CLIPS)
     scored: dict[str, list[bool]] = {family: [] for family in FAMILIES}
     for questions in by_clip(asked.questions).values():
-        said = answer_all(vllm, None, [question.text for question in questions], asked.max_new_tokens).texts
+        said = answer_all(model, None, [question.text for question in questions], asked.max_new_tokens).texts
         for question, text in zip(questions, said, strict=True):
             scored[question.family].append(bool(asked.score(question, text)))
     return scored

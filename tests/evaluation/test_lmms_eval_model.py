@@ -98,12 +98,12 @@ def ask(model, visuals, question="What is on the left?", **settings):
     return SimpleNamespace(args=(question, settings, lambda row: row, len(rows) - 1, "aot_tiny", "test"))
 
 
-def expected(vllm, clips, stages):
-    tokens = [parse(stages)(vllm.encode(clip_frames(clip, 4))) for clip in clips]
-    return [answer(vllm, kept, question, Generation(4)).text for kept in tokens for question in QUESTIONS]
+def expected(model, clips, stages):
+    tokens = [parse(stages)(model.encode(clip_frames(clip, 4))) for clip in clips]
+    return [answer(model, kept, question, Generation(4)).text for kept in tokens for question in QUESTIONS]
 
 
-def test_lmms_evals_evaluator_runs_it_and_gets_our_answers(model_module, vllm, embedded_folder, two_clips, tmp_path):
+def test_lmms_evals_evaluator_runs_it_and_gets_our_answers(model_module, model, embedded_folder, two_clips, tmp_path):
     if not any(point.name == "aot" for point in entry_points(group="lmms_eval.models")):
         pytest.skip("this pack was installed before it had lmms-eval's entry point: install it again")
     pytest.importorskip("datasets")
@@ -123,7 +123,7 @@ def test_lmms_evals_evaluator_runs_it_and_gets_our_answers(model_module, vllm, e
     )
     assert ran.returncode == 0, ran.stderr
     assert "Failed to load" not in ran.stderr
-    said = expected(vllm, two_clips, stages)
+    said = expected(model, two_clips, stages)
     assert json.loads(ran.stdout.splitlines()[-1]) == {"said": said, "spoke": sum(map(bool, said)) / len(said)}
 
 
@@ -137,8 +137,8 @@ def test_the_manifest_is_read_before_anything_else_of_lmms_eval(model_module):
 def test_questions_in_a_row_about_one_video_share_its_encoding(aot, two_clips, monkeypatch):
     model = aot()
     encoded = []
-    encode = model._vllm.encode
-    monkeypatch.setattr(model._vllm, "encode", lambda frames: encoded.append(frames.source) or encode(frames))
+    encode = model._model.encode
+    monkeypatch.setattr(model._model, "encode", lambda frames: encoded.append(frames.source) or encode(frames))
     one, two = map(str, two_clips)
     model.generate_until([ask(model, [clip]) for clip in (one, one, two, one)])
     assert encoded == ["one.mp4", "two.mp4", "one.mp4"]

@@ -23,24 +23,24 @@ CHAINS = ("aot:clip_length=2", "blind")
 
 
 @pytest.fixture(scope="module")
-def vllm(embedded_folder):
+def model(embedded_folder):
     return tiny_model(embedded_folder)
 
 
 @pytest.fixture(scope="module")
-def model(vllm):
-    return fingerprint(vllm)
+def weights(model):
+    return fingerprint(model)
 
 
 @pytest.fixture
-def run(vllm, model, tmp_path):
+def run(model, weights, tmp_path):
     """Evaluate into one folder; gives the records."""
 
     def run(questions=None, chains=CHAINS, retentions=(0.5,), cache=tmp_path / "encodings", **watch):
         questions = questions or TinySet()
-        records = Records(tmp_path / "out", settings(vllm, questions, FRAMES, model))
-        encodings = Encodings(vllm, questions, FRAMES, cache, model=model)
-        evaluate(vllm, questions, variants(chains, retentions), records, encodings, **watch)
+        records = Records(tmp_path / "out", settings(model, questions, FRAMES, weights))
+        encodings = Encodings(model, questions, FRAMES, cache, weights=weights)
+        evaluate(model, questions, variants(chains, retentions), records, encodings, **watch)
         return records
 
     return run
@@ -64,7 +64,7 @@ def test_a_chain_that_does_not_exist_is_refused():
         variants(("nonsense",), (0.1,))
 
 
-def test_each_clip_and_variant_has_a_record_of_what_it_said_and_took(run, vllm):
+def test_each_clip_and_variant_has_a_record_of_what_it_said_and_took(run, model):
     records = list(run())
     assert [(record.clip, record.variant) for record in records] == [
         (clip, variant) for clip in "rgb" for variant in ("full", "aot:clip_length=2 0.5", "blind")
@@ -77,13 +77,13 @@ def test_each_clip_and_variant_has_a_record_of_what_it_said_and_took(run, vllm):
     assert set(full.said) == set(full.scores) == {"r-colour", "r-place"}
 
 
-def test_what_is_said_is_what_the_model_answers_one_question_at_a_time(run, vllm):
+def test_what_is_said_is_what_the_model_answers_one_question_at_a_time(run, model):
     said = {record.variant: record.said for record in run() if record.clip == "r"}
-    tokens = vllm.encode(TinySet().frames("r", FRAMES))
+    tokens = model.encode(TinySet().frames("r", FRAMES))
     reduced = parse("aot:clip_length=2").at_retention(0.5)(tokens)
     for variant, shown in (("full", tokens), ("aot:clip_length=2 0.5", reduced)):
         for question in QUESTIONS[:2]:
-            alone = answer(vllm, shown, question.text, Generation(max_new_tokens=3)).text
+            alone = answer(model, shown, question.text, Generation(max_new_tokens=3)).text
             assert said[variant][question.id] == alone
 
 
@@ -140,10 +140,10 @@ def test_stages_added_later_are_computed_alone_and_from_kept_encodings(run):
     assert len(list(records)) == 9
 
 
-def test_other_questions_about_the_same_clips_read_what_was_encoded_and_other_clips_do_not(vllm, model, tmp_path):
+def test_other_questions_about_the_same_clips_read_what_was_encoded_and_other_clips_do_not(model, weights, tmp_path):
     first, same, other = TinySet(), TinySet(version=2), TinySet(tint=90)
     for questions in (first, same, other):
-        Encodings(vllm, questions, FRAMES, tmp_path / "encodings", model=model).of("r")
+        Encodings(model, questions, FRAMES, tmp_path / "encodings", weights=weights).of("r")
     assert [questions.shown for questions in (first, same, other)] == [["r"], [], ["r"]]
 
 
@@ -196,20 +196,20 @@ def test_what_cannot_be_reduced_names_its_clip(run):
         run(Broken())
 
 
-def test_a_kept_encoding_is_the_encoding_itself(vllm, model, tmp_path):
-    fresh, kept = (Encodings(vllm, TinySet(), FRAMES, tmp_path, model=model).of("g") for _ in range(2))
+def test_a_kept_encoding_is_the_encoding_itself(model, weights, tmp_path):
+    fresh, kept = (Encodings(model, TinySet(), FRAMES, tmp_path, weights=weights).of("g") for _ in range(2))
     for name in ("features", "shallow", "deep", "place", "role", "timestamps"):
         assert torch.equal(getattr(fresh, name), getattr(kept, name))
     assert kept.history == fresh.history
 
 
 @pytest.mark.parametrize(
-    "change", [{"frames": 3}, {"model": "another"}, {"questions": TinySet(tint=90)}, {"clip": "b"}]
+    "change", [{"frames": 3}, {"weights": "another"}, {"questions": TinySet(tint=90)}, {"clip": "b"}]
 )
-def test_encodings_of_something_else_are_never_read(vllm, model, tmp_path, change):
-    def encode(frames=FRAMES, model=model, questions=None, clip="g"):
+def test_encodings_of_something_else_are_never_read(model, weights, tmp_path, change):
+    def encode(frames=FRAMES, weights=weights, questions=None, clip="g"):
         questions = questions or TinySet()
-        Encodings(vllm, questions, frames, tmp_path, model=model).of(clip)
+        Encodings(model, questions, frames, tmp_path, weights=weights).of(clip)
         return questions.shown
 
     assert encode() == ["g"]
@@ -217,26 +217,26 @@ def test_encodings_of_something_else_are_never_read(vllm, model, tmp_path, chang
     assert encode(**change) != []
 
 
-def test_a_damaged_encoding_is_made_again(vllm, model, tmp_path):
-    whole = Encodings(vllm, TinySet(), FRAMES, tmp_path, model=model).of("g")
+def test_a_damaged_encoding_is_made_again(model, weights, tmp_path):
+    whole = Encodings(model, TinySet(), FRAMES, tmp_path, weights=weights).of("g")
     path = next(tmp_path.glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:1000])
-    again = Encodings(vllm, TinySet(), FRAMES, tmp_path, model=model).of("g")
+    again = Encodings(model, TinySet(), FRAMES, tmp_path, weights=weights).of("g")
     assert torch.equal(again.features, whole.features)
     assert torch.equal(storage.load(path).features, whole.features)
 
 
-def test_the_size_of_what_is_kept_is_known(vllm, model, tmp_path):
-    encodings = Encodings(vllm, TinySet(), FRAMES, tmp_path, model=model)
+def test_the_size_of_what_is_kept_is_known(model, weights, tmp_path):
+    encodings = Encodings(model, TinySet(), FRAMES, tmp_path, weights=weights)
     assert encodings.size("rgb") == 0
     encodings.of("g")
     assert encodings.size("rgb") == next(tmp_path.glob("*.safetensors")).stat().st_size
 
 
-def test_encodings_that_the_disk_cannot_take_are_refused_before_work(vllm, model, tmp_path, monkeypatch):
+def test_encodings_that_the_disk_cannot_take_are_refused_before_work(model, weights, tmp_path, monkeypatch):
     one = FRAMES * 36 * 48 * 4
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2 * one))
-    encodings = Encodings(vllm, TinySet(), FRAMES, tmp_path, model=model)
+    encodings = Encodings(model, TinySet(), FRAMES, tmp_path, weights=weights)
     encodings.require_room("rg")
     with pytest.raises(InputError, match="--no-cache"):
         encodings.require_room("rgb")
@@ -244,12 +244,12 @@ def test_encodings_that_the_disk_cannot_take_are_refused_before_work(vllm, model
     encodings.require_room("rgb")
 
 
-def test_a_model_is_told_from_another_by_a_single_weight(vllm, model):
-    weight = vllm.model.model.multi_modal_projector.linear_1.bias
+def test_a_model_is_told_from_another_by_a_single_weight(model, weights):
+    weight = model.hf_model.model.multi_modal_projector.linear_1.bias
     before = weight[0].item()
     try:
         weight.data[0] += 1e-3
-        assert fingerprint(vllm) != model
+        assert fingerprint(model) != weights
     finally:
         weight.data[0] = before
-    assert fingerprint(vllm) == model
+    assert fingerprint(model) == weights

@@ -145,13 +145,13 @@ def test_the_saved_preprocessor_is_the_one_it_was_trained_with(embedded_folder, 
     assert settings["size"] == dict.fromkeys(("height", "width"), model.config.vision_config.image_size)
 
 
-def test_it_answers_questions_about_clips_it_has_not_seen_and_only_from_the_video(vllm):
+def test_it_answers_questions_about_clips_it_has_not_seen_and_only_from_the_video(model):
     asked = shapes_set("dev", clips=5, frames=8, each=3)
     right = {name: [] for name in ("full", "blind")}
     for clip, questions in by_clip(asked.questions).items():
-        tokens = vllm.encode(asked.frames(clip, 8))
+        tokens = model.encode(asked.frames(clip, 8))
         for variant in variants(["blind"], ()):
-            right[variant.name] += ask(vllm, asked, questions, variant, tokens).scores.values()
+            right[variant.name] += ask(model, asked, questions, variant, tokens).scores.values()
     assert len(right["full"]) > 80
     assert np.mean(right["full"]) > 0.7
     assert np.mean(right["blind"]) < 0.5

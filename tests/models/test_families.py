@@ -65,14 +65,14 @@ def test_unreduced_logits_are_the_stock_models_own(small, tokens, clip):
         given = stock_inputs(small, tokens, clip)
         if small.placeholder == "<image>":  # the stock class' own placeholder is none of lmms-lab's vocabulary
             given = by_embeddings(small, given, clip)
-        expected = small.model(**given).logits[0]
+        expected = small.hf_model(**given).logits[0]
     assert float(expected.std()) > 0.05
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 def by_embeddings(small, given, clip):
     """lmms-lab's checkpoint: words where they stand, the stock model's own video features between them."""
-    model = small.model
+    model = small.hf_model
     features = model.model.get_video_features(
         given["pixel_values_videos"],
         vision_feature_layer=model.config.vision_feature_layer,
@@ -91,15 +91,15 @@ def by_embeddings(small, given, clip):
 
 def llava_video_by_hand(small, tokens, clip):
     """LLaVA-Video's own layout: 2 x 2 means, a newline behind every grid row, then the words."""
-    model = small.model.model
+    model = small.hf_model.model
     states = model.vision_tower(small.preprocess(clip), output_hidden_states=True).hidden_states[-1]
     grid = model.multi_modal_projector(states).reshape(clip.count, 9, 9, -1).permute(0, 3, 1, 2)
     pooled = functional.avg_pool2d(grid, 2).permute(0, 2, 3, 1)
     newline = model.image_newline.expand(clip.count, 4, 1, -1)
     video = torch.cat((pooled, newline), 2).reshape(-1, pooled.shape[-1])
     prompt = small.prompt(QUESTION, tokens)
-    before, after = (small.model.get_input_embeddings()(ids) for ids in (prompt.before[0], prompt.after))
-    return small.model(inputs_embeds=torch.cat((before, video, after))[None]).logits[0]
+    before, after = (small.hf_model.get_input_embeddings()(ids) for ids in (prompt.before[0], prompt.after))
+    return small.hf_model(inputs_embeds=torch.cat((before, video, after))[None]).logits[0]
 
 
 @torch.no_grad()
@@ -107,10 +107,10 @@ def test_greedy_answers_are_the_stock_models_own(small, tokens, clip):
     said = Session(small, tokens).ask([QUESTION], Generation(max_new_tokens=6))
     if "lmms-lab" in small.family:
         reading = small.whole(tokens, QUESTION)
-        stock = small.model.generate(inputs_embeds=reading.embeddings[None], max_new_tokens=6, do_sample=False)[0]
+        stock = small.hf_model.generate(inputs_embeds=reading.embeddings[None], max_new_tokens=6, do_sample=False)[0]
     else:
         given = stock_inputs(small, tokens, clip)
-        stock = small.model.generate(**given, max_new_tokens=6, do_sample=False)[0, given["input_ids"].shape[1] :]
+        stock = small.hf_model.generate(**given, max_new_tokens=6, do_sample=False)[0, given["input_ids"].shape[1] :]
     assert list(said.ids[0]) == stock.tolist()
 
 
@@ -142,7 +142,7 @@ def test_kept_tokens_are_read_as_the_stock_llm_reads_them_at_their_own_places(sm
         position_ids=positions[:, None] if small.axes == 3 else positions,
         **extras,
     ).last_hidden_state[0]
-    torch.testing.assert_close(found, small.model.lm_head(states), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found, small.hf_model.lm_head(states), atol=1e-4, rtol=0)
 
 
 def by_hand(small, full, question):
@@ -179,12 +179,12 @@ LAYERS = (("shallow", 1), ("deep", 4), ("last", 5))
 def test_keys_are_the_last_blocks_projections_averaged_over_heads(small, tokens, clip):
     if not small.family.startswith("llava"):
         pytest.skip("its keys are those of several patches, or turned by their places")
-    tower, seen = small.model.model.vision_tower, []
+    tower, seen = small.hf_model.model.vision_tower, []
     projections = [module for name, module in tower.named_modules() if name.endswith("k_proj")]
     hook = projections[5].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     tower(small.preprocess(clip))
     hook.remove()
-    heads = small.model.config.vision_config.num_attention_heads
+    heads = small.hf_model.config.vision_config.num_attention_heads
     torch.testing.assert_close(tokens.extras["keys"], seen[0].unflatten(2, (heads, -1)).mean(2))
 
 
@@ -192,11 +192,11 @@ def test_keys_are_the_last_blocks_projections_averaged_over_heads(small, tokens,
 def test_importance_is_the_column_sums_of_eager_attention(small, tokens, clip):
     layout = tokens.layout
     if small.family.startswith("llava"):
-        tower = small.model.model.vision_tower
+        tower = small.hf_model.model.vision_tower
         attentions = eager(tower, lambda: tower(small.preprocess(clip), output_attentions=True).attentions)
         expected = {name: attentions[layer].sum(2).mean(1) for name, layer in LAYERS}
     elif small.family == "internvl":
-        tower, seen = small.model.model.vision_tower, []
+        tower, seen = small.hf_model.model.vision_tower, []
         hooks = [
             layer.attention.register_forward_hook(lambda _module, _inputs, output: seen.append(output[1]))
             for layer in tower.encoder.layer
@@ -223,7 +223,7 @@ def eager(tower, run):
 
 def qwen_importance(small, clip, layout):
     """Column sums of softmax(q k') of a frame's patches at two blocks, a hook away from the tower."""
-    visual = small.model.model.visual
+    visual = small.hf_model.model.visual
     layers = small.importance_layers()
     blocks = {name: visual.blocks[layer].attn for name, layer in zip(("shallow", "deep", "last"), layers, strict=True)}
     seen = {}
@@ -235,7 +235,7 @@ def qwen_importance(small, clip, layout):
         return hook
 
     hooks = [module.register_forward_pre_hook(note(name), with_kwargs=True) for name, module in blocks.items()]
-    merge = small.model.config.vision_config.spatial_merge_size
+    merge = small.hf_model.config.vision_config.spatial_merge_size
     grid = torch.tensor([[layout.frames, layout.grid[0] * merge, layout.grid[1] * merge]])
     visual(small.patches(small.preprocess(clip)), grid_thw=grid)
     for hook in hooks:

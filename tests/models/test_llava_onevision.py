@@ -70,17 +70,17 @@ def small(folder):
 def test_unreduced_logits_are_the_stock_models_own(small, frames):
     tokens = small.encode(frames)
     prompt = small.prompt(QUESTION)
-    placeholders = torch.full((tokens.tokens_full + 1,), small.model.config.video_token_id)
+    placeholders = torch.full((tokens.tokens_full + 1,), small.hf_model.config.video_token_id)
     ids = torch.cat((prompt.before[0], placeholders, prompt.after))[None]
-    stock = small.model(input_ids=ids, pixel_values_videos=small.preprocess(frames)[None]).logits
-    ours = small.model(inputs_embeds=small.whole(tokens, QUESTION).embeddings[None]).logits
+    stock = small.hf_model(input_ids=ids, pixel_values_videos=small.preprocess(frames)[None]).logits
+    ours = small.hf_model(inputs_embeds=small.whole(tokens, QUESTION).embeddings[None]).logits
     torch.testing.assert_close(ours, stock, atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
 def test_importance_is_read_at_the_fraction_of_the_tower_that_reaches_the_llm(small, frames):
     tokens = small.encode(frames)
-    tower = small.model.model.vision_tower
+    tower = small.hf_model.model.vision_tower
     tower.set_attn_implementation("eager")
     attentions = tower(small.preprocess(frames), output_attentions=True).attentions
     tower.set_attn_implementation("aot_received")
@@ -99,7 +99,7 @@ def test_the_node_offers_it_by_its_name_under_models_vllm(folder):
     with directories(folder):
         assert "maker/small" in AOTLoadVLLM.define_schema().inputs[0].options
         (loaded,) = AOTLoadVLLM.execute(model="maker/small", dtype="auto", device="cpu", attention="sdpa").args
-    assert loaded.vllm.name == "maker/small"
+    assert loaded.model.name == "maker/small"
 
 
 def test_a_folder_without_safetensors_is_refused(tmp_path):

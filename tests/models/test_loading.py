@@ -161,7 +161,7 @@ def test_a_published_model_that_is_there_is_found_in_any_of_the_folders(tmp_path
             assert f"maker/{folder_name(REPOSITORY)}" in choices()
             settings = {"dtype": "auto", "device": "cpu", "attention": "sdpa"}
             (loaded,) = AOTLoadVLLM.execute(model=REPOSITORY, **settings).args
-        assert loaded.vllm.family == "qwen3_vl"
+        assert loaded.model.family == "qwen3_vl"
 
 
 def test_a_model_larger_than_memory_is_refused_with_the_figures(published):
@@ -172,7 +172,7 @@ def test_a_model_larger_than_memory_is_refused_with_the_figures(published):
 
 
 def test_the_bytes_counted_are_those_loaded(published):
-    model = load(published).model
+    model = load(published).hf_model
     assert weight_bytes(published, torch.float32) == 4 * sum(each.numel() for each in model.parameters())
     assert weight_bytes(published, torch.bfloat16) * 2 == weight_bytes(published, torch.float32)
     four, eight = (weight_bytes(published, torch.bfloat16, bits) for bits in ("4-bit", "8-bit"))

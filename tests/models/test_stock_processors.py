@@ -39,7 +39,7 @@ def test_prompt_and_pixels_are_the_stock_processors_own(family, tmp_path, embedd
         ours = stock_inputs(small, small.encode(clip), clip)
         if family == "qwen3_vl" and transformers.__version__.startswith("5"):
             # 5 leaves the template's own pair of markers around the video, which the model was not trained with.
-            config = small.model.config
+            config = small.hf_model.config
             found["input_ids"] = without_outer_markers(found["input_ids"], config)
         assert torch.equal(found["input_ids"], ours["input_ids"])
         for name in ours.keys() & found.keys() & {"pixel_values", "pixel_values_videos", "video_grid_thw"}:

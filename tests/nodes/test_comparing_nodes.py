@@ -31,8 +31,8 @@ def base(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def loaded(vllm):
-    return Loaded(vllm, model_patcher(vllm.model, vllm.device, vllm.device))
+def loaded(model):
+    return Loaded(model, model_patcher(model.hf_model, model.device, model.device))
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,9 @@ def tokens(encoded):
 
 
 @pytest.fixture(scope="module")
-def said(vllm, tokens):
+def said(model, tokens):
     """The full answer and a reduced one."""
-    return [answer(vllm, each, QUESTION, Generation(2)) for each in (tokens, parse("aot:retention=0.2")(tokens))]
+    return [answer(model, each, QUESTION, Generation(2)) for each in (tokens, parse("aot:retention=0.2")(tokens))]
 
 
 def put_side_by_side(*lists, **more):
@@ -107,7 +107,7 @@ class Given(io.ComfyNode):
 
 def test_answers_of_a_graph_have_the_figures_of_the_comparison(base, loaded, tokens, said):
     pipelines = [parse("full"), *at_each("aot", (0.2,))]
-    rows = list(compare(loaded.vllm, tokens, QUESTION, pipelines, Generation(2)))
+    rows = list(compare(loaded.model, tokens, QUESTION, pipelines, Generation(2)))
     Given.values = (loaded, tokens, pipelines[1](tokens))
     asked = {"question": f"{QUESTION}\nIs it day?", "max_new_tokens": 2, "temperature": 0.0, "top_p": 1.0, "seed": 0}
     graph = {
@@ -143,7 +143,7 @@ def test_a_sweep_that_is_cancelled_goes_on_where_it_was(base, loaded, tokens, mo
 
     def sweep(retentions):
         node = AOTSweep.PREPARE_CLASS_CLONE({})
-        return node.execute(vllm=loaded, tokens=tokens, retentions=retentions, **SWEEP)
+        return node.execute(model=loaded, tokens=tokens, retentions=retentions, **SWEEP)
 
     def cells():
         return {path.name: path.stat().st_mtime_ns for path in (base / "output" / "aot_sweeps").rglob("*-*.json")}
@@ -189,5 +189,5 @@ def test_what_comes_over_a_link_is_not_looked_at_before_the_run():
 def test_reduced_tokens_are_not_swept(base, loaded, tokens):
     with pytest.raises(InputError, match="reduced already"):
         AOTSweep.PREPARE_CLASS_CLONE({}).execute(
-            vllm=loaded, tokens=parse("intra:budget=126")(tokens), retentions="0.5", **SWEEP
+            model=loaded, tokens=parse("intra:budget=126")(tokens), retentions="0.5", **SWEEP
         )

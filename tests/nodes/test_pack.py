@@ -173,4 +173,4 @@ def test_two_loaders_with_equal_settings_share_one_model(embedded_folder):
         AOTLoadVLLM.execute(*each).args[0] for each in (settings, settings, (*settings[:3], "eager"))
     )
     assert first is second
-    assert other.vllm.model is not first.vllm.model
+    assert other.model.hf_model is not first.model.hf_model

@@ -72,9 +72,9 @@ def wait_until_up(port: int, process: subprocess.Popen, log: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def llm(vllm, tmp_path_factory):
+def llm(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served") / "llm"
-    export(vllm, folder)
+    export(model, folder)
     return folder
 
 
@@ -92,24 +92,24 @@ def asked():
 
 
 @pytest.mark.parametrize("chain", ["full", "aot:retention=0.1"])
-def test_answers_are_those_of_the_local_path(vllm, url, asked, chain):
+def test_answers_are_those_of_the_local_path(model, url, asked, chain):
     frames, questions = asked
-    tokens = parse(chain)(vllm.encode(frames))
+    tokens = parse(chain)(model.encode(frames))
     settings = Generation(max_new_tokens=6)
-    served = answers_from(Server(url, key=KEY), vllm, tokens, questions, settings)
-    local = [answer(vllm, tokens, each, settings) for each in questions]
+    served = answers_from(Server(url, key=KEY), model, tokens, questions, settings)
+    local = [answer(model, tokens, each, settings) for each in questions]
     assert [each.text for each in served] == [each.text for each in local]
     assert [each.prompt_tokens for each in served] == [each.prompt_tokens for each in local]
     assert min(each.prefill_s for each in served) > 0
 
 
-def test_eight_at_once_are_all_answered_each_its_own(vllm, url, asked):
+def test_eight_at_once_are_all_answered_each_its_own(model, url, asked):
     frames, questions = asked
     assert len(set(questions)) == 8
-    tokens = parse("aot:retention=0.1")(vllm.encode(frames))
+    tokens = parse("aot:retention=0.1")(model.encode(frames))
     server, settings, seen = Server(url, "small", KEY), Generation(max_new_tokens=6), {}
-    together = answers_from(server, vllm, tokens, questions, settings, on_text=seen.__setitem__)
-    alone = [answers_from(server, vllm, tokens, [each], settings)[0] for each in questions]
+    together = answers_from(server, model, tokens, questions, settings, on_text=seen.__setitem__)
+    alone = [answers_from(server, model, tokens, [each], settings)[0] for each in questions]
     assert [each.text for each in together] == [each.text for each in alone]
     assert [each.question for each in together] == questions
     assert {number: text.strip() for number, text in seen.items()} == dict(enumerate(each.text for each in together))
@@ -125,14 +125,14 @@ def test_the_command_hands_the_tokens_over(url, bunny, tmp_path, capsys):
     assert said[0] == said[1] != ""
 
 
-def test_what_the_server_refuses_is_one_line_that_says_what_to_do(vllm, url, encoded):
+def test_what_the_server_refuses_is_one_line_that_says_what_to_do(model, url, encoded):
     settings = Generation(max_new_tokens=2)
     for server, says in (
         (Server(url, key="wrong"), "refuses the key"),
         (Server(url, "large", KEY), "serves no 'large'; name one of small"),
     ):
         with pytest.raises(InputError, match=says):
-            answers_from(server, vllm, encoded, ["What?"], settings)
+            answers_from(server, model, encoded, ["What?"], settings)
     with pytest.raises(InputError, match=r"another LLM .*hidden_size 100 .* serve the one that aot export wrote"):
         list(Server(url, key=KEY).complete(torch.zeros(4, 100), "small", settings))
     with pytest.raises(InputError, match=r"refuses the prompt \(HTTP 400: .*maximum context length"):
@@ -143,13 +143,13 @@ class Stop(Exception):
     pass
 
 
-def test_a_run_that_is_stopped_leaves_the_server_to_others(vllm, url, encoded):
+def test_a_run_that_is_stopped_leaves_the_server_to_others(model, url, encoded):
     def stop(count):
         raise Stop
 
     with pytest.raises(Stop):
-        answers_from(Server(url, key=KEY), vllm, encoded, ["What?"], on_token=stop)
-    assert answers_from(Server(url, key=KEY), vllm, encoded, ["What?"], Generation(max_new_tokens=2))
+        answers_from(Server(url, key=KEY), model, encoded, ["What?"], on_token=stop)
+    assert answers_from(Server(url, key=KEY), model, encoded, ["What?"], Generation(max_new_tokens=2))
 
 
 def test_a_server_killed_in_the_middle_is_one_clear_error(llm, monkeypatch):

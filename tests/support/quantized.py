@@ -39,13 +39,15 @@ def main(folder: Path, quantization: str) -> None:
     tokens = whole.encode(clip)
     rounded = load(folder)
     if quantization == "4-bit":
-        rounded.model.load_state_dict(dequantized(whole.model, small.model).state_dict())
+        rounded.hf_model.load_state_dict(dequantized(whole.hf_model, small.hf_model).state_dict())
     answers = [
         Session(each, tokens).ask(["What is it?"], Generation(max_new_tokens=3)) for each in (whole, rounded, small)
     ]
     first, expected, second = (each.first_logits[0] for each in answers)
     layers = {
-        name: type(module).__name__ for name, module in small.model.named_modules() if "inear" in type(module).__name__
+        name: type(module).__name__
+        for name, module in small.hf_model.named_modules()
+        if "inear" in type(module).__name__
     }
     found = {
         "encoded": float((tokens.features - small.encode(clip).features).abs().max()),

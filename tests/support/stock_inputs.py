@@ -28,7 +28,7 @@ def random_frames(count=FRAMES, height=120, width=180):
 def stock_inputs(small, tokens, clip, question=QUESTION):
     """What the stock model is given for the whole video: its own placeholders and pixels."""
     prompt = small.prompt(question, tokens)
-    model, layout = small.model, tokens.layout
+    model, layout = small.hf_model, tokens.layout
     text = [*prompt.before, prompt.after]
     if small.family.startswith("llava"):
         slot, count = model.config.video_token_id, tokens.tokens_full + 1
