@@ -152,15 +152,17 @@ def forced(
     """
     with session.opened(question, turns=turns) as (prefix, after, cache):
         asked = len(after)
-        begins = prefix.begins(asked)
-        answer = model.words(torch.tensor(ids[:-1], dtype=torch.long), torch.arange(begins, begins + len(ids) - 1))
-        reading = model.words(after, torch.arange(prefix.text, prefix.text + asked)).then(answer)
+        begins = prefix.answer_position(asked)
+        answer = model.text_inputs(
+            torch.tensor(ids[:-1], dtype=torch.long), torch.arange(begins, begins + len(ids) - 1)
+        )
+        inputs = model.text_inputs(after, torch.arange(prefix.next_position, prefix.next_position + asked)).then(answer)
         if asked > 1:
-            model.read(reading.part(0, asked - 1), cache)
+            model.forward(inputs.part(0, asked - 1), cache)
         # The last token of the question tells of the answer's first one.
-        for start in range(asked - 1, len(reading), AT_ONCE):
-            part = reading.part(start, min(start + AT_ONCE, len(reading)))
-            yield model.read(part, cache, keep=slice(None)).float().log_softmax(-1)
+        for start in range(asked - 1, len(inputs), AT_ONCE):
+            part = inputs.part(start, min(start + AT_ONCE, len(inputs)))
+            yield model.forward(part, cache, keep=slice(None)).float().log_softmax(-1)
 
 
 def _of_answer(log_probabilities: Tensor, ids: Sequence[int]) -> float:

@@ -22,7 +22,7 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopP
 from ..devices import synchronise
 from ..errors import InputError
 from ..models.base import VideoLLM
-from ..models.prompt import Prefix, Prompt, Reading, Turn
+from ..models.prompt import Inputs, Prefix, Prompt, Turn
 from ..tokens.video_tokens import VideoTokens
 
 PACK = 1024
@@ -153,16 +153,16 @@ class Session:
         prompts = [self._model.prompt(each, self._tokens, system=self._system, turns=turns) for each in questions]
         start = time.perf_counter()
         prefix = self._begin(prompts)
-        read = [len(prefix.reading) + len(prompt.after) for prompt in prompts]
+        read = [len(prefix.inputs) + len(prompt.after) for prompt in prompts]
         require_context(self._model, self._tokens, max(read), generation.max_new_tokens)
         on_token(0)
         packs = list(_packs([prompt.after for prompt in prompts], PACK if self._model.takes_masks else 1))
         alone = len(packs[0]) == 1
         try:
-            fresh = self.held < len(prefix.reading)
+            fresh = self.held < len(prefix.inputs)
             if fresh:
                 # A single question is read in the same pass as what is left of its video.
-                read_in_chunks(self._model, prefix.reading, self._cache, on_token, leave=alone)
+                read_in_chunks(self._model, prefix.inputs, self._cache, on_token, leave=alone)
             read_at = time.perf_counter()
             first_at = 0.0
             written: list[list[int]] = []
@@ -199,8 +199,8 @@ class Session:
         prompt = self._model.prompt(question, self._tokens, system=self._system, turns=turns)
         prefix = self._begin([prompt])
         try:
-            if self.held < len(prefix.reading):
-                read_in_chunks(self._model, prefix.reading, self._cache)
+            if self.held < len(prefix.inputs):
+                read_in_chunks(self._model, prefix.inputs, self._cache)
             yield prefix, prompt.after, self._cache
         finally:
             self._cut(prefix)
@@ -218,25 +218,25 @@ class Session:
 
     def _cut(self, prefix: Prefix) -> None:
         """Back to the video, or to what has been read of it."""
-        beyond = self.held - len(prefix.reading)
+        beyond = self.held - len(prefix.inputs)
         if beyond > 0:
             self._cache.crop(-beyond)
 
 
 def read_in_chunks(
     model: VideoLLM,
-    reading: Reading,
+    inputs: Inputs,
     cache: DynamicCache,
     on_token: Callable[[int], None] = ignore_count,
     *,
     leave: bool = False,
 ) -> None:
-    """Prefill what the cache does not hold of ``reading`` yet, a chunk at a time; ``leave`` leaves the last one out."""
-    ends = [*range(cache.get_seq_length() + CHUNK, len(reading), CHUNK), len(reading)]
+    """Prefill what the cache does not hold of ``inputs`` yet, a chunk at a time; ``leave`` leaves the last one out."""
+    ends = [*range(cache.get_seq_length() + CHUNK, len(inputs), CHUNK), len(inputs)]
     for end in ends[: -1 if leave else None]:
-        model.read(reading.part(cache.get_seq_length(), end), cache)
+        model.forward(inputs.part(cache.get_seq_length(), end), cache)
         on_token(0)
-    synchronise(reading.embeddings)
+    synchronise(inputs.inputs_embeds)
 
 
 def answer_all(model: VideoLLM, tokens: VideoTokens | None, questions: Sequence[str], max_new_tokens: int) -> Replies:
@@ -280,23 +280,25 @@ class _Run:
     def answers(self) -> tuple[list[list[int]], Tensor]:
         """The ids of every answer, its end included, and the logits of their first tokens, (questions, V) float32."""
         model, prefix, device = self._model, self._prefix, self._model.device
-        video = len(prefix.reading)
+        video = len(prefix.inputs)
         lengths = torch.tensor([len(question) for question in self._questions], device=device)
         ends = torch.tensor(end_ids(model), dtype=torch.long, device=device)
-        begins = torch.tensor([prefix.begins(len(question)) for question in self._questions], device=device)
+        begins = torch.tensor([prefix.answer_position(len(question)) for question in self._questions], device=device)
         going = torch.arange(len(self._questions), device=device)
         rows = going.repeat_interleave(lengths)
-        places = torch.cat([torch.arange(prefix.text, prefix.text + len(question)) for question in self._questions])
-        reading = model.words(torch.cat(list(self._questions)), places)
+        places = torch.cat(
+            [torch.arange(prefix.next_position, prefix.next_position + len(question)) for question in self._questions]
+        )
+        inputs = model.text_inputs(torch.cat(list(self._questions)), places)
         held = self._cache.get_seq_length()
         if held < video:
-            reading = prefix.reading.part(held, video).then(reading)
-        asked = lengths.cumsum(0) - 1 + (len(reading) - len(rows))
+            inputs = prefix.inputs.part(held, video).then(inputs)
+        asked = lengths.cumsum(0) - 1 + (len(inputs) - len(rows))
         owners = torch.full((video,), _VIDEO, device=device)
         first_logits = torch.empty(0)
         for count in range(self._generation.max_new_tokens):
             owners = torch.cat((owners, rows))
-            logits = model.read(reading, self._cache, mask=self._mask(owners, len(rows)), keep=asked).float()
+            logits = model.forward(inputs, self._cache, mask=self._mask(owners, len(rows)), keep=asked).float()
             chosen = self._sample(logits, going)
             if count == 0:
                 first_logits = logits.cpu()
@@ -306,7 +308,7 @@ class _Run:
                 break
             going, chosen = going[unended], chosen[unended]
             rows = going
-            reading = model.words(chosen, begins[going] + count)
+            inputs = model.text_inputs(chosen, begins[going] + count)
             asked = torch.arange(len(going), device=device)
         return self._written, first_logits
 

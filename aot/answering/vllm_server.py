@@ -212,7 +212,7 @@ def answers_from(
         )
     served = server.served()
     with torch.no_grad():
-        prompts = [model.whole(tokens, each, system=system, turns=turns).embeddings for each in questions]
+        prompts = [model.prompt_inputs(tokens, each, system=system, turns=turns).inputs_embeds for each in questions]
     require_context(model, tokens, max(map(len, prompts)), generation.max_new_tokens)
     on_token(0)
     said = [_Said(len(prompt)) for prompt in prompts]

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..models.base import VideoLLM
 from ..models.llava_onevision import LlavaOnevision
 from ..models.llm_cost import LanguageShape
-from ..models.prompt import Reading
+from ..models.prompt import Inputs
 from .measuring import extra_bytes, medians
 
 SHAPES: Mapping[str, dict[str, Any]] = MappingProxyType(
@@ -132,4 +132,4 @@ def bench_prefill(
 def _read(model: VideoLLM, shown: torch.Tensor) -> None:
     positions = torch.arange(len(shown), device=shown.device)[None]
     visual = torch.ones(len(shown), dtype=torch.bool, device=shown.device)
-    read_in_chunks(model, Reading(shown, positions, visual), DynamicCache())
+    read_in_chunks(model, Inputs(shown, positions, visual), DynamicCache())

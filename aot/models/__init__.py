@@ -103,7 +103,7 @@ def family_of(folder: Path, name: str | None = None) -> type[VideoLLM]:
             f"folder in Hugging Face's layout, or {EMBEDDED!r}."
         ) from error
     for adapter in FAMILIES:
-        if adapter.reads(config):
+        if adapter.matches(config):
             return adapter
     known = ", ".join(adapter.family for adapter in FAMILIES)
     raise InputError(

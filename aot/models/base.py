@@ -31,7 +31,7 @@ from .folder import (
 )
 from .importance import ATTENTION
 from .llm_cost import LanguageShape
-from .prompt import Prefix, Prompt, Reading, Turn
+from .prompt import Inputs, Prefix, Prompt, Turn
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) as long work goes on; may raise to stop it."""
@@ -81,7 +81,7 @@ def ignore_progress(done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class TowerOutput:
     """What a vision tower makes of a few frames.
 
     Args:
@@ -153,7 +153,7 @@ class VideoLLM(ABC):
         )
 
     @classmethod
-    def reads(cls, config: Mapping[str, Any]) -> bool:
+    def matches(cls, config: Mapping[str, Any]) -> bool:
         """Whether a folder with this config.json is of this family."""
         return config.get("model_type") == cls.family
 
@@ -249,7 +249,7 @@ class VideoLLM(ABC):
         return frames.timestamps
 
     @abstractmethod
-    def encoded(self, pixels: Tensor, layout: Layout) -> Encoded:
+    def run_tower(self, pixels: Tensor, layout: Layout) -> TowerOutput:
         """What the tower makes of preprocessed pixels, (T, 3, h, w), whose tokens lie like this."""
 
     @torch.no_grad()
@@ -262,7 +262,7 @@ class VideoLLM(ABC):
             on_progress(done, frames.count)
             start = time.perf_counter()
             layout = self.layout_of(part.count, size)
-            found = self.encoded(self.preprocess(part, size), layout)
+            found = self.run_tower(self.preprocess(part, size), layout)
             tokens = layout.frames * layout.language_cells
             milliseconds = (time.perf_counter() - start) * 1e3
             yield VideoTokens.encoded(
@@ -360,8 +360,8 @@ class VideoLLM(ABC):
         pieces = [piece for pair in zip(words, shown, strict=True) for piece in pair]
         visual = torch.cat([torch.full((len(piece),), bool(i % 2)) for i, piece in enumerate(pieces)])
         positions, text, answer = self._positions(tokens, prompt, order, len(visual))
-        reading = Reading(torch.cat(pieces), positions.to(self.device), visual.to(self.device), levels)
-        return Prefix(reading, text, answer)
+        inputs = Inputs(torch.cat(pieces), positions.to(self.device), visual.to(self.device), levels)
+        return Prefix(inputs, text, answer)
 
     def _groups(self, tokens: VideoTokens) -> list[Tensor]:
         """Which tokens stand in each place of the prompt, in their order: all, or a frame's each."""
@@ -380,23 +380,23 @@ class VideoLLM(ABC):
         """Positions (A, length) of a prefix, that of the token behind, and the first an answer can have."""
         return torch.arange(length)[None], length, length
 
-    def words(self, ids: Tensor, positions: Tensor) -> Reading:
+    def text_inputs(self, ids: Tensor, positions: Tensor) -> Inputs:
         """Text to read: (n,) ids at (n,) positions."""
         embeddings = self.hf_model.get_input_embeddings()(ids.to(self.device))
         axes = positions.to(self.device)[None].expand(self.axes, -1)
-        return Reading(embeddings, axes, torch.zeros(len(ids), dtype=torch.bool, device=self.device))
+        return Inputs(embeddings, axes, torch.zeros(len(ids), dtype=torch.bool, device=self.device))
 
-    def whole(
+    def prompt_inputs(
         self, tokens: VideoTokens | None, question: str, *, system: str = "", turns: Sequence[Turn] = ()
-    ) -> Reading:
+    ) -> Inputs:
         """A whole prompt, the video's tokens in their places."""
         prompt = self.prompt(question, tokens, system=system, turns=turns)
         prefix = self.prefix(tokens, prompt)
-        behind = torch.arange(prefix.text, prefix.text + len(prompt.after))
-        return prefix.reading.then(self.words(prompt.after, behind))
+        behind = torch.arange(prefix.next_position, prefix.next_position + len(prompt.after))
+        return prefix.inputs.then(self.text_inputs(prompt.after, behind))
 
-    def read(self, reading: Reading, cache: DynamicCache, *, mask: Tensor | None = None, keep: Any = -1) -> Tensor:
-        """Run the LLM over ``reading`` behind what ``cache`` holds, which grows.
+    def forward(self, inputs: Inputs, cache: DynamicCache, *, mask: Tensor | None = None, keep: Any = -1) -> Tensor:
+        """Run the LLM over ``inputs`` behind what ``cache`` holds, which grows.
 
         Args:
             mask: (1, 1, n, n behind and before) to add to the scores; causal where left out.
@@ -406,20 +406,20 @@ class VideoLLM(ABC):
             (kept, vocabulary), logits in the model's dtype; (vocabulary,) for a single index.
         """
         states = self.language_model(
-            inputs_embeds=reading.embeddings[None],
-            position_ids=self._position_ids(reading, cache.get_seq_length()),
+            inputs_embeds=inputs.inputs_embeds[None],
+            position_ids=self._position_ids(inputs, cache.get_seq_length()),
             attention_mask=mask,
             past_key_values=cache,
             use_cache=True,
-            **self._extras(reading),
+            **self._extras(inputs),
         ).last_hidden_state[0]
         return self.hf_model.lm_head(states[keep])
 
-    def _position_ids(self, reading: Reading, behind: int) -> Tensor:
+    def _position_ids(self, inputs: Inputs, behind: int) -> Tensor:
         """As the stock LLM takes them, for tokens that stand behind so many others."""
-        return reading.positions
+        return inputs.position_ids
 
-    def _extras(self, reading: Reading) -> dict[str, Any]:
+    def _extras(self, inputs: Inputs) -> dict[str, Any]:
         """What the stock LLM takes beside embeddings and positions."""
         return {}
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers import InternVLForConditionalGeneration
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
-from .base import Encoded, FrameSource, VideoLLM
+from .base import FrameSource, TowerOutput, VideoLLM
 from .importance import capture, depths
 
 _SLOT, _START, _END = "<IMG_CONTEXT>", "<img>", "</img>"
@@ -42,7 +42,7 @@ class InternVL(VideoLLM):
         (height, width), (tall, wide) = vision.image_size, vision.patch_size
         return height // tall, width // wide
 
-    def encoded(self, pixels: Tensor, layout: Layout) -> Encoded:
+    def run_tower(self, pixels: Tensor, layout: Layout) -> TowerOutput:
         """Tower, pixel shuffle, projector and importance."""
         config = self.hf_model.config
         hidden_layer, blocks = config.vision_feature_layer, config.vision_config.num_hidden_layers
@@ -56,7 +56,7 @@ class InternVL(VideoLLM):
         features = found if isinstance(found, Tensor) else found.pooler_output
         patches = (1 / self.hf_model.config.downsample_ratio) ** 2
         shallow, deep, last = (patches * self._pooled(received.sums[layer][:, :, None])[:, :, 0] for layer in layers)
-        return Encoded(features, shallow, deep, extras={Extra.LAST: last, Extra.KEYS: self._pooled(received.keys)})
+        return TowerOutput(features, shallow, deep, extras={Extra.LAST: last, Extra.KEYS: self._pooled(received.keys)})
 
     def _pooled(self, values: Tensor) -> Tensor:
         """(T, 1 + patches, d), the class token first, to the means of each token's patches, (T, N, d)."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
-from .base import Encoded, FrameSource, VideoLLM, first_question
+from .base import FrameSource, TowerOutput, VideoLLM, first_question
 from .importance import capture, depths
 
 
@@ -41,7 +41,7 @@ class LlavaOnevision(VideoLLM):
         side = self.side // self.hf_model.config.vision_config.patch_size
         return Layout(frames, (side, side), self.pooling, self.newline)
 
-    def encoded(self, pixels: Tensor, layout: Layout) -> Encoded:
+    def run_tower(self, pixels: Tensor, layout: Layout) -> TowerOutput:
         """Tower, projector and importance."""
         config = self.hf_model.config
         hidden_layer = config.vision_feature_layer
@@ -54,7 +54,7 @@ class LlavaOnevision(VideoLLM):
         attention = [received.sums[layer][:, special:] for layer in (shallow, deep, last)]
         extras = {Extra.LAST: attention[2], Extra.KEYS: received.keys[:, special:], **self._head(chosen)}
         features = self.hf_model.model.multi_modal_projector(chosen[:, special:])
-        return Encoded(features, attention[0], attention[1], extras=extras)
+        return TowerOutput(features, attention[0], attention[1], extras=extras)
 
     def _head(self, states: Tensor) -> dict[str, Tensor]:
         """What the tower's own pooling head attends to and says of each frame; nothing where it has none."""

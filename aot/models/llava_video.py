@@ -21,7 +21,7 @@ class LlavaVideo(LlavaOnevisionOriginal):
     newline = "grid"
 
     @classmethod
-    def reads(cls, config: Mapping[str, Any]) -> bool:
+    def matches(cls, config: Mapping[str, Any]) -> bool:
         """A checkpoint of LLaVA's own code, with a newline a grid row."""
         return is_lmms_lab(config) and config.get("mm_newline_position") == "grid"
 

@@ -67,7 +67,7 @@ class LlavaOnevisionOriginal(LlavaOnevision):
     placeholder = "<image>"
 
     @classmethod
-    def reads(cls, config: Mapping[str, Any]) -> bool:
+    def matches(cls, config: Mapping[str, Any]) -> bool:
         """A checkpoint of LLaVA's own code, with one newline a video."""
         return is_lmms_lab(config) and config.get("mm_newline_position", "one_token") == "one_token"
 

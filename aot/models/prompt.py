@@ -30,40 +30,40 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Inputs:
     """Tokens as the LLM reads them.
 
     Args:
-        embeddings: (n, D).
-        positions: (A, n) long, rotary positions; A is 1, or 3 where time, height and width have their own.
+        inputs_embeds: (n, D).
+        position_ids: (A, n) long, rotary positions; A is 1, or 3 where time, height and width have their own.
         visual: (n,) bool: which of them are visual.
         levels: (v, D) each, added to the v visual tokens' hidden states behind the LLM's first layers.
     """
 
-    embeddings: Tensor
-    positions: Tensor
+    inputs_embeds: Tensor
+    position_ids: Tensor
     visual: Tensor
     levels: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
         """n."""
-        return len(self.embeddings)
+        return len(self.inputs_embeds)
 
-    def part(self, first: int, last: int) -> Reading:
+    def part(self, first: int, last: int) -> Inputs:
         """Tokens ``first`` up to ``last``."""
         seen, within = (int(self.visual[:end].sum()) for end in (first, last))
-        return Reading(
-            self.embeddings[first:last],
-            self.positions[:, first:last],
+        return Inputs(
+            self.inputs_embeds[first:last],
+            self.position_ids[:, first:last],
             self.visual[first:last],
             tuple(level[seen:within] for level in self.levels),
         )
 
-    def then(self, other: Reading) -> Reading:
+    def then(self, other: Inputs) -> Inputs:
         """These tokens and ``other``'s behind them; only these may have levels."""
-        return Reading(
-            torch.cat((self.embeddings, other.embeddings)),
-            torch.cat((self.positions, other.positions), 1),
+        return Inputs(
+            torch.cat((self.inputs_embeds, other.inputs_embeds)),
+            torch.cat((self.position_ids, other.position_ids), 1),
             torch.cat((self.visual, other.visual)),
             self.levels,
         )
@@ -74,15 +74,15 @@ class Prefix:
     """A prompt up to the end of its video.
 
     Args:
-        reading: its tokens.
-        text: position of the first token behind it.
-        answer: no answer's first token stands before this position.
+        inputs: its tokens.
+        next_position: rotary position of the first token after it.
+        least_answer_position: no answer starts before this rotary position.
     """
 
-    reading: Reading
-    text: int
-    answer: int
+    inputs: Inputs
+    next_position: int
+    least_answer_position: int
 
-    def begins(self, asked: int) -> int:
-        """Position of an answer's first token, behind ``asked`` tokens of question."""
-        return max(self.answer, self.text + asked)
+    def answer_position(self, question_tokens: int) -> int:
+        """Rotary position of an answer's first token, after that many tokens of question."""
+        return max(self.least_answer_position, self.next_position + question_tokens)

@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
-from .base import Encoded, FrameSource, VideoLLM
+from .base import FrameSource, TowerOutput, VideoLLM
 from .importance import capture
-from .prompt import Prompt, Reading
+from .prompt import Inputs, Prompt
 
 
 class QwenVL(VideoLLM):
@@ -76,7 +76,7 @@ class QwenVL(VideoLLM):
         pairs = times.reshape(-1, pair)
         return (pairs[:, 0] + pairs[:, -1]) / 2
 
-    def encoded(self, pixels: Tensor, layout: Layout) -> Encoded:
+    def run_tower(self, pixels: Tensor, layout: Layout) -> TowerOutput:
         """Tower, merger and importance: every pair is encoded for itself."""
         layers = self.importance_layers()
         merge = self._vision.spatial_merge_size
@@ -88,7 +88,7 @@ class QwenVL(VideoLLM):
         shallow, deep, last = (self._merged(received.sums[layer][0, :, None], layout)[:, :, 0] for layer in layers)
         patches_a_token = merge**2
         keys = self._merged(received.keys[0], layout) / patches_a_token
-        return Encoded(
+        return TowerOutput(
             features.reshape(per_frame),
             shallow,
             deep,
@@ -139,10 +139,10 @@ class QwenVL(VideoLLM):
         """What the stock model wants to know of the time between pairs."""
         return {}
 
-    def _position_ids(self, reading: Reading, behind: int) -> Tensor:
+    def _position_ids(self, inputs: Inputs, behind: int) -> Tensor:
         """(4, 1, n): the count of tokens, by which a mask is made, then time, height and width."""
-        count = torch.arange(behind, behind + len(reading), device=reading.positions.device)
-        return torch.cat((count[None], reading.positions))[:, None]
+        count = torch.arange(behind, behind + len(inputs), device=inputs.position_ids.device)
+        return torch.cat((count[None], inputs.position_ids))[:, None]
 
 
 def _found(output: Any) -> tuple[Tensor, Sequence[Tensor]]:

@@ -14,7 +14,7 @@ from transformers import Qwen3VLForConditionalGeneration
 from ..tokens.video_tokens import VideoTokens
 from .base import FrameSource
 from .importance import depths
-from .prompt import Reading
+from .prompt import Inputs
 from .qwen import QwenVL
 
 _START, _END = "<|vision_start|>", "<|vision_end|>"
@@ -49,10 +49,10 @@ class Qwen3VL(QwenVL):
     def _around_video(self, text: str, video: str) -> str:
         return text.replace(f"{_START}{self.placeholder}{_END}", video)
 
-    def _extras(self, reading: Reading) -> dict[str, Any]:
-        if not reading.levels or not len(reading.levels[0]):
+    def _extras(self, inputs: Inputs) -> dict[str, Any]:
+        if not inputs.levels or not len(inputs.levels[0]):
             return {}
-        return {"visual_pos_masks": reading.visual[None], "deepstack_visual_embeds": list(reading.levels)}
+        return {"visual_pos_masks": inputs.visual[None], "deepstack_visual_embeds": list(inputs.levels)}
 
 
 def fit_video(frames: int, height: int, width: int, pair: int, factor: int, least: int, most: int) -> tuple[int, int]:

@@ -20,7 +20,7 @@ def test_unreduced_logits_are_the_stock_models_own(model, frames, encoded):
     count = encoded.tokens_full + 1
     ids = torch.cat((prompt.before[0], torch.full((count,), model.hf_model.config.video_token_id), prompt.after))[None]
     stock = model.hf_model(input_ids=ids, pixel_values_videos=model.preprocess(frames)[None]).logits
-    ours = model.hf_model(inputs_embeds=model.whole(encoded, QUESTION).embeddings[None]).logits
+    ours = model.hf_model(inputs_embeds=model.prompt_inputs(encoded, QUESTION).inputs_embeds[None]).logits
     torch.testing.assert_close(ours, stock, atol=1e-4, rtol=0)
 
 
@@ -45,7 +45,7 @@ def test_the_answer_reports_what_it_took(model, encoded):
     said = answer(model, reduced, QUESTION, Generation(max_new_tokens=5))
     assert (said.tokens_full, said.tokens_kept, said.retention) == (784, 196, 0.25)
     assert said.stages == ("intra", "inter")
-    assert said.prompt_tokens == len(model.whole(reduced, QUESTION))
+    assert said.prompt_tokens == len(model.prompt_inputs(reduced, QUESTION))
     assert 1 <= said.new_tokens <= 5
     assert min(said.encode_s, said.reduce_s, said.prefill_s) > 0
     assert said.prefill_flops == model.language.prefill_flops(196)

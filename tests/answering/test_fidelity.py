@@ -50,7 +50,7 @@ def measured(talkative, reduced, whole):
 @torch.no_grad()
 def stock(model, tokens, ids):
     """(n, vocabulary) log-probabilities of an answer's tokens, prompt and answer in one pass of the stock model."""
-    prompt = model.whole(tokens, QUESTION).embeddings
+    prompt = model.prompt_inputs(tokens, QUESTION).inputs_embeds
     words = model.hf_model.get_input_embeddings()(torch.tensor(ids))
     logits = model.hf_model(inputs_embeds=torch.cat((prompt, words))[None]).logits[0]
     return logits[len(prompt) - 1 : -1].float().log_softmax(-1)
@@ -95,9 +95,11 @@ def test_a_long_answer_is_scored_a_few_tokens_at_a_time(talkative, reduced, whol
 def test_the_video_is_not_read_again_and_the_session_answers_on_as_before(talkative, reduced, whole, monkeypatch):
     said, known = whole
     session, other = asked(talkative, reduced)
-    held, read, lengths = session.held, talkative.read, []
+    held, forward, lengths = session.held, talkative.forward, []
     monkeypatch.setattr(
-        talkative, "read", lambda reading, *rest, **more: lengths.append(len(reading)) or read(reading, *rest, **more)
+        talkative,
+        "forward",
+        lambda inputs, *rest, **more: lengths.append(len(inputs)) or forward(inputs, *rest, **more),
     )
     fidelity.fidelity(talkative, session, said, known, other)
     assert sum(lengths) == len(talkative.prompt(QUESTION).after) + NEW - 1

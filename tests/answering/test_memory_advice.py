@@ -31,10 +31,10 @@ def test_the_most_tokens_that_fit_are_found(gib):
 
 
 def test_running_out_while_the_video_is_read_is_one_line_with_what_fits(model, encoded, monkeypatch):
-    def read(*args, **kwargs):
+    def forward(*args, **kwargs):
         torch.empty(2**50)
 
-    monkeypatch.setattr(model, "read", read)
+    monkeypatch.setattr(model, "forward", forward)
     with pytest.raises(InputError, match=r"cpu has run out of memory: 784 tokens take about .* keep at most") as raised:
         answer(model, encoded, "What is it?", Generation(max_new_tokens=2))
     said = str(raised.value)

@@ -60,9 +60,9 @@ def test_answers_that_end_sooner_leave_the_others_alone(talkative, reduced):
 def test_first_logits_are_those_of_the_whole_prompt(model, tokens):
     logits = answer_all(model, tokens, QUESTIONS, 1).first_logits
     for found, question in zip(logits, QUESTIONS, strict=True):
-        alone = model.hf_model(inputs_embeds=model.whole(tokens, question).embeddings[None], logits_to_keep=1).logits[
-            0, -1
-        ]
+        alone = model.hf_model(
+            inputs_embeds=model.prompt_inputs(tokens, question).inputs_embeds[None], logits_to_keep=1
+        ).logits[0, -1]
         torch.testing.assert_close(found, alone, atol=1e-4, rtol=0)
 
 

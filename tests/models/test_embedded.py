@@ -41,7 +41,7 @@ def onnx_file() -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(embedded_folder: Path) -> LlavaOnevisionForConditionalGeneration:
+def hf_model(embedded_folder: Path) -> LlavaOnevisionForConditionalGeneration:
     return LlavaOnevisionForConditionalGeneration.from_pretrained(embedded_folder).eval()
 
 
@@ -68,7 +68,7 @@ def test_stock_classes_load_it_with_no_weight_missing_or_left_over(embedded_fold
     assert model.lm_head.weight is model.get_input_embeddings().weight
 
 
-def test_what_the_llm_reads_of_a_picture_is_the_onnx_graphs_own_hidden_state(model, pixels, onnx_file):
+def test_what_the_llm_reads_of_a_picture_is_the_onnx_graphs_own_hidden_state(hf_model, pixels, onnx_file):
     proto = onnx.load(onnx_file)
     for dimension in proto.graph.input[0].type.tensor_type.shape.dim[2:]:
         dimension.dim_param = f"any_{dimension.dim_value}"
@@ -76,12 +76,12 @@ def test_what_the_llm_reads_of_a_picture_is_the_onnx_graphs_own_hidden_state(mod
     proto.graph.output.append(onnx.helper.make_tensor_value_info(last_used, onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     (expected,) = session.run([last_used], {"input_image": pixels.numpy()})
-    found = _hidden_states(model.model.vision_tower, pixels)[model.config.vision_feature_layer]
+    found = _hidden_states(hf_model.model.vision_tower, pixels)[hf_model.config.vision_feature_layer]
     assert expected.shape == found.shape == (2, 1 + 27 * 27, 384)
     assert np.abs(found.numpy() - expected).max() < 1e-4
 
 
-def test_a_stock_dinov2_of_518_pixels_fed_378_gives_the_same_states(model, pixels, onnx_file):
+def test_a_stock_dinov2_of_518_pixels_fed_378_gives_the_same_states(hf_model, pixels, onnx_file):
     config = Dinov2Config(
         hidden_size=384,
         num_hidden_layers=12,
@@ -94,7 +94,7 @@ def test_a_stock_dinov2_of_518_pixels_fed_378_gives_the_same_states(model, pixel
     }
     full, report = Dinov2Model.from_pretrained(None, config=config, state_dict=weights, output_loading_info=True)
     assert not any(names for kind, names in report.items() if kind.endswith("_keys"))
-    expected, found = _hidden_states(full.eval(), pixels), _hidden_states(model.model.vision_tower, pixels)
+    expected, found = _hidden_states(full.eval(), pixels), _hidden_states(hf_model.model.vision_tower, pixels)
     for layer in range(11):
         # Positions are interpolated in one and taken as they are in the other: without AVX in another order of sums.
         assert torch.allclose(found[layer], expected[layer], atol=1e-5, rtol=0)
@@ -122,15 +122,15 @@ def test_before_training_it_answers_a_plain_question():
     assert answer[-1] == tokenizer.eos_token_id
 
 
-def test_each_placeholder_is_one_token_and_the_one_the_config_names(model, tokenizer):
+def test_each_placeholder_is_one_token_and_the_one_the_config_names(hf_model, tokenizer):
     ids = tokenizer("a<image>b<video>").input_ids
-    assert [i for i in ids if i >= 49152] == [model.config.image_token_id, model.config.video_token_id]
-    assert len(tokenizer) == model.config.text_config.vocab_size == model.get_input_embeddings().num_embeddings
+    assert [i for i in ids if i >= 49152] == [hf_model.config.image_token_id, hf_model.config.video_token_id]
+    assert len(tokenizer) == hf_model.config.text_config.vocab_size == hf_model.get_input_embeddings().num_embeddings
 
 
-def test_a_video_ends_with_the_embedding_of_a_line_break(model, tokenizer):
+def test_a_video_ends_with_the_embedding_of_a_line_break(hf_model, tokenizer):
     (newline,) = tokenizer("\n").input_ids
-    assert torch.equal(model.model.image_newline, model.get_input_embeddings().weight[newline])
+    assert torch.equal(hf_model.model.image_newline, hf_model.get_input_embeddings().weight[newline])
 
 
 def test_the_rotary_base_is_saved_under_the_names_of_transformers_4_and_5(embedded_folder):
@@ -138,11 +138,11 @@ def test_the_rotary_base_is_saved_under_the_names_of_transformers_4_and_5(embedd
     assert text["rope_theta"] == text["rope_parameters"]["rope_theta"] == 100_000
 
 
-def test_the_saved_preprocessor_is_the_one_it_was_trained_with(embedded_folder, model):
+def test_the_saved_preprocessor_is_the_one_it_was_trained_with(embedded_folder, hf_model):
     settings = json.loads((embedded_folder / "video_preprocessor_config.json").read_text())
     assert tuple(settings["image_mean"]) == embedded.IMAGE_MEAN
     assert tuple(settings["image_std"]) == embedded.IMAGE_STD
-    assert settings["size"] == dict.fromkeys(("height", "width"), model.config.vision_config.image_size)
+    assert settings["size"] == dict.fromkeys(("height", "width"), hf_model.config.vision_config.image_size)
 
 
 def test_it_answers_questions_about_clips_it_has_not_seen_and_only_from_the_video(model):

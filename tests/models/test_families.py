@@ -51,14 +51,14 @@ def test_every_family_is_tried():
     assert [adapter.family for adapter in FAMILIES] == list(BUILDERS)
 
 
-def ours(small, reading):
+def ours(small, inputs):
     """Logits of a whole prompt."""
-    return small.read(reading, DynamicCache(), keep=slice(None))
+    return small.forward(inputs, DynamicCache(), keep=slice(None))
 
 
 @torch.no_grad()
 def test_unreduced_logits_are_the_stock_models_own(small, tokens, clip):
-    found = ours(small, small.whole(tokens, QUESTION))
+    found = ours(small, small.prompt_inputs(tokens, QUESTION))
     if small.family == "llava_video (lmms-lab)":
         expected = llava_video_by_hand(small, tokens, clip)
     else:
@@ -106,8 +106,8 @@ def llava_video_by_hand(small, tokens, clip):
 def test_greedy_answers_are_the_stock_models_own(small, tokens, clip):
     said = Session(small, tokens).ask([QUESTION], Generation(max_new_tokens=6))
     if "lmms-lab" in small.family:
-        reading = small.whole(tokens, QUESTION)
-        stock = small.hf_model.generate(inputs_embeds=reading.embeddings[None], max_new_tokens=6, do_sample=False)[0]
+        inputs = small.prompt_inputs(tokens, QUESTION)
+        stock = small.hf_model.generate(inputs_embeds=inputs.inputs_embeds[None], max_new_tokens=6, do_sample=False)[0]
     else:
         given = stock_inputs(small, tokens, clip)
         stock = small.hf_model.generate(**given, max_new_tokens=6, do_sample=False)[0, given["input_ids"].shape[1] :]
@@ -126,7 +126,7 @@ def test_kept_tokens_are_read_as_the_stock_llm_reads_them_at_their_own_places(sm
     kept = full.reduced(Blocks(weights, (len(chosen),), (len(frame),)), full.place[chosen], full.role[chosen])
     torch.testing.assert_close(kept.features, full.features[chosen])
     assert len(kept.levels) == len(levels)
-    whole, found = small.whole(full, QUESTION), ours(small, small.whole(kept, QUESTION))
+    whole, found = small.prompt_inputs(full, QUESTION), ours(small, small.prompt_inputs(kept, QUESTION))
     # Which rows of the whole prompt are kept: all text, and the chosen of the visual tokens.
     row = torch.ones(len(whole), dtype=torch.bool)
     visual = whole.visual.nonzero().flatten()[: len(frame)]
@@ -138,7 +138,7 @@ def test_kept_tokens_are_read_as_the_stock_llm_reads_them_at_their_own_places(sm
     if levels:
         extras = {"visual_pos_masks": whole.visual[row][None], "deepstack_visual_embeds": list(levels)}
     states = small.language_model(
-        inputs_embeds=whole.embeddings[row][None],
+        inputs_embeds=whole.inputs_embeds[row][None],
         position_ids=positions[:, None] if small.axes == 3 else positions,
         **extras,
     ).last_hidden_state[0]
@@ -283,7 +283,7 @@ def test_every_stage_runs_on_its_grid_and_keeps_exactly_what_it_is_told(small, t
     kept = [int(((reduced.frame == t) & (reduced.role != Role.NEWLINE)).sum()) for t in range(reduced.layout.frames)]
     assert sum(kept) == reduced.tokens_kept == round(float(chain.partition("=")[2].split(",")[0]) * tokens.tokens_full)
     said = Session(small, reduced).ask([QUESTION], Generation(max_new_tokens=3))
-    assert said.read[0] == len(small.whole(reduced, QUESTION))
+    assert said.read[0] == len(small.prompt_inputs(reduced, QUESTION))
 
 
 def test_streamed_tokens_are_those_of_the_eager_run(small, tokens, clip):

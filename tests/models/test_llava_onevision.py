@@ -73,7 +73,7 @@ def test_unreduced_logits_are_the_stock_models_own(small, frames):
     placeholders = torch.full((tokens.tokens_full + 1,), small.hf_model.config.video_token_id)
     ids = torch.cat((prompt.before[0], placeholders, prompt.after))[None]
     stock = small.hf_model(input_ids=ids, pixel_values_videos=small.preprocess(frames)[None]).logits
-    ours = small.hf_model(inputs_embeds=small.whole(tokens, QUESTION).embeddings[None]).logits
+    ours = small.hf_model(inputs_embeds=small.prompt_inputs(tokens, QUESTION).inputs_embeds[None]).logits
     torch.testing.assert_close(ours, stock, atol=1e-4, rtol=0)
 
 

@@ -143,7 +143,7 @@ def test_a_sweep_that_is_cancelled_goes_on_where_it_was(base, loaded, tokens, mo
 
     def sweep(retentions):
         node = AOTSweep.PREPARE_CLASS_CLONE({})
-        return node.execute(model=loaded, tokens=tokens, retentions=retentions, **SWEEP)
+        return node.execute(vllm=loaded, tokens=tokens, retentions=retentions, **SWEEP)
 
     def cells():
         return {path.name: path.stat().st_mtime_ns for path in (base / "output" / "aot_sweeps").rglob("*-*.json")}
@@ -189,5 +189,5 @@ def test_what_comes_over_a_link_is_not_looked_at_before_the_run():
 def test_reduced_tokens_are_not_swept(base, loaded, tokens):
     with pytest.raises(InputError, match="reduced already"):
         AOTSweep.PREPARE_CLASS_CLONE({}).execute(
-            model=loaded, tokens=parse("intra:budget=126")(tokens), retentions="0.5", **SWEEP
+            vllm=loaded, tokens=parse("intra:budget=126")(tokens), retentions="0.5", **SWEEP
         )

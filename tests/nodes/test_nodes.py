@@ -105,7 +105,7 @@ def test_two_loaders_with_equal_settings_share_one_model(embedded_folder):
 
 def test_every_stage_and_picture_leaves_its_inputs_alone(clip, frames, embedded_folder):
     (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="cpu", attention="sdpa").args
-    (tokens,) = AOTEncodeVideo.execute(model=loaded, frames=frames).args
+    (tokens,) = AOTEncodeVideo.execute(vllm=loaded, frames=frames).args
     features, pixels = tokens.features.clone(), frames.pixels.clone()
     for stage in STAGES:
         (reduced,) = stage.execute(tokens=tokens).args
@@ -116,8 +116,8 @@ def test_every_stage_and_picture_leaves_its_inputs_alone(clip, frames, embedded_
 
 def test_streaming_gives_the_same_tokens_when_they_are_needed(clip, frames, embedded_folder):
     (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="cpu", attention="sdpa").args
-    whole = AOTEncodeVideo.execute(model=loaded, frames=frames, streaming=False)
-    promised = AOTEncodeVideo.execute(model=loaded, frames=frames, streaming=True)
+    whole = AOTEncodeVideo.execute(vllm=loaded, frames=frames, streaming=False)
+    promised = AOTEncodeVideo.execute(vllm=loaded, frames=frames, streaming=True)
     assert "when they are needed" in promised.ui["text"][0]
     settings = {"retention": 0.2, "clip_length": 2}
     aot = next(stage for stage in STAGES if stage.__name__ == "AOTAnchorTransport")
@@ -131,7 +131,7 @@ def test_streaming_gives_the_same_tokens_when_they_are_needed(clip, frames, embe
 
 def test_a_transport_that_ends_unconverged_says_so_on_its_node(clip, frames, embedded_folder):
     (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="cpu", attention="sdpa").args
-    (tokens,) = AOTEncodeVideo.execute(model=loaded, frames=frames).args
+    (tokens,) = AOTEncodeVideo.execute(vllm=loaded, frames=frames).args
     intra = next(stage for stage in STAGES if stage.__name__ == "AOTIntraFrame")
     shown = intra.execute(tokens=tokens, solver="sinkhorn", max_iterations=2).ui["text"][0]
     assert "ended unconverged after 2 iterations: marginal error" in shown
@@ -154,14 +154,14 @@ ASK = {"question": "What is it?", "max_new_tokens": 3, "temperature": 0.0, "top_
 def asked(frames, embedded_folder):
     """A loaded model and tokens of few frames, as links carry them."""
     (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="cpu", attention="sdpa").args
-    (tokens,) = AOTEncodeVideo.execute(model=loaded, frames=frames).args
+    (tokens,) = AOTEncodeVideo.execute(vllm=loaded, frames=frames).args
     (reduced,) = STAGES[0].execute(tokens=tokens).args
     return loaded, reduced
 
 
 def ask(loaded, tokens, **changed):
     node = AOTAnswer.PREPARE_CLASS_CLONE({})
-    return node.execute(model=loaded, tokens=tokens, **{**ASK, **changed})
+    return node.execute(vllm=loaded, tokens=tokens, **{**ASK, **changed})
 
 
 def test_every_line_is_asked_as_if_it_were_alone(asked):
@@ -219,7 +219,7 @@ def test_a_preset_words_the_question(asked):
 def test_the_gpus_memory_comes_back_when_the_model_is_unloaded(frames, embedded_folder):
     before = torch.cuda.memory_allocated()
     (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="auto", attention="sdpa").args
-    (tokens,) = AOTEncodeVideo.execute(model=loaded, frames=frames).args
+    (tokens,) = AOTEncodeVideo.execute(vllm=loaded, frames=frames).args
     ask(loaded, tokens)
     weights = sum(each.numel() * each.element_size() for each in loaded.model.hf_model.parameters())
     assert torch.cuda.memory_allocated() - before > weights

@@ -47,7 +47,9 @@ def test_the_loss_is_the_stock_models_asked_one_question_at_a_time(learner):
     losses, right = [], []
     for question in ASKED:
         answer = torch.tensor([*tokenizer(question.answer).input_ids, tokenizer.eos_token_id])
-        read = torch.cat((stock.whole(tokens, question.words).embeddings, model.get_input_embeddings()(answer[:-1])))
+        read = torch.cat(
+            (stock.prompt_inputs(tokens, question.words).inputs_embeds, model.get_input_embeddings()(answer[:-1]))
+        )
         with torch.no_grad():
             logits = model.lm_head(model.model.language_model(inputs_embeds=read[None]).last_hidden_state[0])
         losses.append(functional.cross_entropy(logits[-len(answer) :], answer, reduction="none"))
