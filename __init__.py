@@ -6,7 +6,7 @@
     tokens = model.encode(load_video("clip.mp4"))
     print(ask(model, AnchorOT(retention=0.25)(tokens), "What happens?").text)
 
-Every name below is imported when it is first asked for, so that importing the package costs nothing.
+Every name below is imported at its first use, so that importing the package costs nothing.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .aot.answering.answer import Answer, answers
-    from .aot.answering.answer import answer as ask
-    from .aot.answering.session import Generation, Session
+    from .aot.answering.answer import Answer
+    from .aot.answering.answerer import Answerer, LocalAnswerer, ask
+    from .aot.answering.generation import Generation
+    from .aot.answering.session import Session
+    from .aot.answering.vllm_server import Connection, VllmServer
+    from .aot.comparison.compare import compare
+    from .aot.comparison.variants import Variant, expand
     from .aot.errors import InputError
     from .aot.models import load as load_model
     from .aot.models.base import VideoLLM
@@ -51,7 +55,9 @@ __all__ = [
     "EVS",
     "AnchorOT",
     "Answer",
+    "Answerer",
     "Chain",
+    "Connection",
     "CosineMerge",
     "DyCoke",
     "FastVID",
@@ -62,6 +68,7 @@ __all__ = [
     "InputError",
     "InterFrame",
     "IntraFrame",
+    "LocalAnswerer",
     "PruneVid",
     "RandomTokens",
     "Reduction",
@@ -73,12 +80,15 @@ __all__ = [
     "TopImportance",
     "UniformGrid",
     "VScan",
+    "Variant",
     "VidCom2",
     "VideoLLM",
     "VideoTokens",
     "VisionZip",
-    "answers",
+    "VllmServer",
     "ask",
+    "compare",
+    "expand",
     "load_model",
     "load_tokens",
     "load_video",
@@ -93,19 +103,22 @@ WEB_DIRECTORY = "./web"
 _METHODS = "aot.stages.methods"
 _PUBLIC = {
     "Answer": "aot.answering.answer",
+    "Answerer": "aot.answering.answerer",
     "AnchorOT": f"{_METHODS}.anchor_ot.both_phases",
     "Chain": "aot.stages.chain",
+    "Connection": "aot.answering.vllm_server",
     "CosineMerge": f"{_METHODS}.controls.cosine",
     "DyCoke": f"{_METHODS}.dycoke",
     "EVS": f"{_METHODS}.evs",
     "FastVID": f"{_METHODS}.fastvid",
     "FlashVID": f"{_METHODS}.flashvid",
     "Frames": "aot.video.frames",
-    "Generation": "aot.answering.session",
+    "Generation": "aot.answering.generation",
     "HoliTom": f"{_METHODS}.holitom",
     "InputError": "aot.errors",
     "InterFrame": f"{_METHODS}.anchor_ot.inter",
     "IntraFrame": f"{_METHODS}.anchor_ot.intra",
+    "LocalAnswerer": "aot.answering.answerer",
     "PruneVid": f"{_METHODS}.prunevid",
     "RandomTokens": f"{_METHODS}.controls.random_choice",
     "Reduction": "aot.stages.base",
@@ -118,11 +131,14 @@ _PUBLIC = {
     "UniformGrid": f"{_METHODS}.controls.uniform",
     "VScan": f"{_METHODS}.vscan",
     "VidCom2": f"{_METHODS}.vidcom2",
+    "Variant": "aot.comparison.variants",
     "VideoLLM": "aot.models.base",
     "VideoTokens": "aot.tokens.video_tokens",
     "VisionZip": f"{_METHODS}.visionzip",
-    "answers": "aot.answering.answer",
-    "ask": "aot.answering.answer:answer",
+    "VllmServer": "aot.answering.vllm_server",
+    "ask": "aot.answering.answerer",
+    "compare": "aot.comparison.compare",
+    "expand": "aot.comparison.variants",
     "load_model": "aot.models:load",
     "load_tokens": "aot.tokens.storage:load",
     "load_video": "aot.video.frames",

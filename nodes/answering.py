@@ -1,12 +1,14 @@
-"""The node that asks the video LLM and shows what it said and what it took."""
+"""The node that asks the video LLM, and shows the answer and its cost."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..aot.answering.answer import Answer, Generation, answers
-from ..aot.answering.presets import OWN, PRESETS, split, worded
-from ..aot.answering.vllm_server import Server, answers_from
+from ..aot.answering.answer import Answer
+from ..aot.answering.answerer import Answerer
+from ..aot.answering.generation import Generation
+from ..aot.answering.presets import OWN, PRESETS, apply_preset, split
+from ..aot.answering.vllm_server import Connection, VllmServer
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from .comfy import advanced, interrupted, io, progress, send_text
@@ -14,22 +16,22 @@ from .models import CATEGORY, Loaded, ready
 from .sockets import AOTVLLM, AOTAnswerType, AOTServerType, AOTTokens
 
 
-def figures(said: Answer) -> str:
+def figures(answer: Answer) -> str:
     """The answer's figures in a few short lines, as the node shows them."""
-    stages = " + ".join(said.stages) or "none"
+    stages = " + ".join(answer.stages) or "none"
     return "\n".join(
         (
-            f"tokens: {said.tokens_kept} of {said.tokens_full} ({said.retention:.1%}), reduction: {stages}",
-            f"encode {said.encode_s:.2f} s, reduce {said.reduce_s:.3f} s, first token {said.prefill_s:.2f} s, "
-            f"rest {said.decode_s:.2f} s ({said.new_tokens} tokens)",
-            f"prefill about {said.prefill_flops / 1e12:.3g} TFLOPs, KV cache {said.kv_cache_bytes / 2**20:.1f} MiB, "
-            f"peak memory {said.peak_memory_bytes / 2**20:.0f} MiB",
+            f"tokens: {answer.tokens_kept} of {answer.tokens_full} ({answer.retention:.1%}), reduction: {stages}",
+            f"encode {answer.encode_s:.2f} s, reduce {answer.reduce_s:.3f} s, first token {answer.prefill_s:.2f} s, "
+            f"rest {answer.decode_s:.2f} s ({answer.new_tokens} tokens)",
+            f"prefill about {answer.prefill_flops / 1e12:.3g} TFLOPs, KV cache {answer.kv_cache_bytes / 2**20:.1f} "
+            f"MiB, peak memory {answer.peak_memory_bytes / 2**20:.0f} MiB",
         )
     )
 
 
-def shown(questions: Sequence[str], texts: Sequence[str]) -> str:
-    """The answers as the node shows them: a single one as it is, several behind their questions."""
+def joined(questions: Sequence[str], texts: Sequence[str]) -> str:
+    """The answers as the node shows them: a single one alone, each of several after its question."""
     if len(questions) == 1:
         return texts[0]
     return "\n".join(f"{question} {text}" for question, text in zip(questions, texts, strict=True))
@@ -150,17 +152,17 @@ class AOTAnswer(io.ComfyNode):
         system: str = "",
         unload: bool = False,
         earlier: Answer | None = None,
-        server: Server | None = None,
+        server: Connection | None = None,
     ) -> io.NodeOutput:
         """Generate, streaming onto the node."""
         tokens = ready(tokens)
-        questions = [worded(preset, each, tokens.timestamps.tolist()) for each in split(question, a_line_each)]
+        questions = [apply_preset(preset, each, tokens.timestamps.tolist()) for each in split(question, a_line_each)]
         texts = [""] * len(questions)
         bar = progress(max_new_tokens)
 
         def on_text(number: int, text: str) -> None:
             texts[number] = text
-            send_text(cls.hidden.unique_id, shown(questions, texts))
+            send_text(cls.hidden.unique_id, joined(questions, texts))
 
         def on_token(count: int) -> None:
             interrupted()
@@ -168,15 +170,18 @@ class AOTAnswer(io.ComfyNode):
 
         generation = Generation(max_new_tokens, temperature, top_p, seed)
         turns = earlier.conversation if earlier is not None else ()
-        watch = {"turns": turns, "on_text": on_text, "on_token": on_token}
         if server is not None:
-            said = answers_from(server, vllm.model, tokens, questions, generation, system=system, **watch)
+            answerer: Answerer = VllmServer(server, vllm.model)
         else:
-            said = answers(vllm.model, tokens, vllm.session(tokens, system), questions, generation, **watch)
+            vllm.ready()
+            answerer = vllm.answerer
+        answers = answerer.answer(
+            tokens, questions, generation, system=system, turns=turns, on_text=on_text, on_token=on_token
+        )
         if unload:
             vllm.unload()
-        texts = [each.text for each in said]
-        return io.NodeOutput(texts, said, ui={"text": (shown(questions, texts), figures(said[0]))})
+        texts = [answer.text for answer in answers]
+        return io.NodeOutput(texts, answers, ui={"text": (joined(questions, texts), figures(answers[0]))})
 
 
 NODES = (AOTAnswer,)

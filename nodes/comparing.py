@@ -1,4 +1,4 @@
-"""Nodes that put answers side by side: those that were given, and those of stages swept over retentions."""
+"""Nodes that put answers side by side: those on their inputs, and those of stages swept over retentions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..aot.answering.answer import Answer, Generation
+from ..aot.answering.answer import Answer
+from ..aot.answering.generation import Generation
 from ..aot.comparison import sweep as sweeping
 from ..aot.comparison import table as comparison_table
 from ..aot.comparison.compare import Row, side_by_side
+from ..aot.comparison.variants import expand
 from ..aot.errors import InputError
 from ..aot.files import whole
 from ..aot.models.base import require_question
@@ -90,16 +92,16 @@ class AOTCompare(io.ComfyNode):
         **more: list[Answer],
     ) -> io.NodeOutput:
         """Gather, draw, write."""
-        given = [each for name in SOCKETS for each in more.get(name) or () if each is not None]
-        known = (truth or [""])[0].strip() or None
-        rows = [dataclasses.replace(row, truth=known) for row in side_by_side([*answers, *given])]
+        others = [each for name in SOCKETS for each in more.get(name) or () if each is not None]
+        right = (truth or [""])[0].strip() or None
+        rows = [dataclasses.replace(row, truth=right) for row in side_by_side([*answers, *others])]
         image, markdown = comparison_table.picture(rows), comparison_table.as_markdown(rows)
         file = write_csv(rows, (filename_prefix or ["aot_tables/compare"])[0])
-        shown = {**ui.PreviewImage(image, cls=cls).as_dict(), "aot_file": (file,)}
+        report = {**ui.PreviewImage(image, cls=cls).as_dict(), "aot_file": (file,)}
         if map_a and map_b:
             maps = [ui.PreviewImage(each[0][:1], cls=cls).as_dict()["images"][0] for each in (map_a, map_b)]
-            shown["aot_maps"] = maps
-        return io.NodeOutput(image, markdown, file, ui=shown)
+            report["aot_maps"] = maps
+        return io.NodeOutput(image, markdown, file, ui=report)
 
 
 class AOTSweep(io.ComfyNode):
@@ -162,7 +164,7 @@ class AOTSweep(io.ComfyNode):
         try:
             if question is not None:
                 require_question(question)
-            sweeping.variants(
+            expand(
                 sweeping.chains_in(stages if stages is not None else "aot"),
                 sweeping.retentions_in(retentions if retentions is not None else "0.5"),
             )
@@ -183,16 +185,17 @@ class AOTSweep(io.ComfyNode):
     ) -> io.NodeOutput:
         """Measure what is missing, draw all of it."""
         chains = sweeping.chains_in(stages)
-        pipelines = sweeping.variants(chains, sweeping.retentions_in(retentions))
-        bar = progress(len(pipelines))
+        variants = expand(chains, sweeping.retentions_in(retentions))
+        bar = progress(len(variants))
         folder = Path(output_directory()) / SWEEPS
         rows: list[Row] = []
         refused: list[str] = []
+        vllm.ready()
         for row in sweeping.sweep(
-            vllm.ready(),
+            vllm.answerer,
             ready(tokens),
             question,
-            pipelines,
+            variants,
             Generation(max_new_tokens),
             folder,
             on_row=lambda name: interrupted(),
@@ -200,12 +203,12 @@ class AOTSweep(io.ComfyNode):
             on_refused=refused.append,
         ):
             rows.append(row)
-            bar.update_absolute(len(rows) + len(refused), len(pipelines))
-        image = sweeping.picture(rows, chains, refused)
+            bar.update_absolute(len(rows) + len(refused), len(variants))
+        image = sweeping.picture(rows, refused)
         file = write_csv(rows, filename_prefix)
-        shown = {**ui.PreviewImage(image, cls=cls).as_dict(), "aot_file": (file,)}
+        report = {**ui.PreviewImage(image, cls=cls).as_dict(), "aot_file": (file,)}
         markdown = comparison_table.with_refusals(comparison_table.as_markdown(rows), refused)
-        return io.NodeOutput(image, markdown, file, ui=shown)
+        return io.NodeOutput(image, markdown, file, ui=report)
 
 
 NODES = (AOTCompare, AOTSweep)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from ..aot.answering.session import Session
+from ..aot.answering.answerer import LocalAnswerer
 from ..aot.errors import InputError
 from ..aot.models import (
     ATTENTIONS,
@@ -46,7 +46,7 @@ DEVICES = ("auto", "cpu")
 
 
 KEPT_BYTES = 512 * 2**20
-"""Keys and values of a video that are kept for the next question about it take at most this much."""
+"""Most bytes of keys and values that are kept of a video for the next question about it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,33 +54,26 @@ class Loaded:
     """What travels on an AOT_VLLM link: a model under ComfyUI's memory management.
 
     Args:
-        kept: the video that was asked about last, by its system prompt: one at most.
+        answerer: answers with the model; keeps the last video in its cache.
+        patcher: ComfyUI's handle of the model's weights.
     """
 
-    model: VideoLLM
+    answerer: LocalAnswerer
     patcher: Any
-    kept: dict[str, tuple[VideoTokens, Session]] = field(default_factory=dict)
+
+    @property
+    def model(self) -> VideoLLM:
+        """The model, wherever its weights are."""
+        return self.answerer.model
 
     def ready(self) -> VideoLLM:
         """The model, moved to its device if ComfyUI had unloaded it."""
         load_models([self.patcher])
         return self.model
 
-    def session(self, tokens: VideoTokens, system: str) -> Session:
-        """Where a question about these tokens is asked: the last one's where it was about them too."""
-        model = self.ready()
-        before, session = self.kept.get(system, (None, None))
-        if session is not None and before is tokens:
-            return session
-        self.kept.clear()
-        session = Session(model, tokens, system=system)
-        if model.language.kv_cache_bytes(tokens.tokens_kept, model.dtype.itemsize) <= KEPT_BYTES:
-            self.kept[system] = tokens, session
-        return session
-
     def unload(self) -> None:
-        """Free the device of the model and of what it holds of a video."""
-        self.kept.clear()
+        """Free the device of the model's weights and of its cache."""
+        self.answerer.forget()
         unload_model(self.patcher)
 
 
@@ -243,7 +236,8 @@ class AOTLoadVLLM(io.ComfyNode):
                 room=room_for_weights,
                 on_progress=watch(1),
             )
-            loaded = _LOADED.setdefault(key, Loaded(video_llm, model_patcher(video_llm.hf_model, target, rest)))
+            patcher = model_patcher(video_llm.hf_model, target, rest)
+            loaded = _LOADED.setdefault(key, Loaded(LocalAnswerer(video_llm, keep_bytes=KEPT_BYTES), patcher))
         return io.NodeOutput(loaded, ui={"text": (summary(loaded),)})
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..aot.answering.vllm_server import Server, read_key
+from ..aot.answering.vllm_server import Connection, read_key
 from .comfy import io
 from .comfy import key_file as path_of_key
 from .models import CATEGORY
@@ -57,8 +57,8 @@ class AOTServer(io.ComfyNode):
         return True
 
 
-def _server(url: str, model: str, name: str) -> Server:
-    return Server(url.strip(), model.strip(), read_key(path_of_key(name)) if name else "")
+def _server(url: str, model: str, name: str) -> Connection:
+    return Connection(url.strip(), model.strip(), read_key(path_of_key(name)) if name else "")
 
 
 NODES = (AOTServer,)

@@ -11,7 +11,9 @@ import torch
 from ..errors import InputError
 from ..models.base import VideoLLM
 from ..tokens.video_tokens import VideoTokens
-from .session import CHUNK
+
+CHUNK = 2048
+"""Tokens of a video's prompt that are prefilled at once: what bounds their activations, and lets a user stop."""
 
 MARGIN = 0.9
 """Share of the free memory that is counted on."""

@@ -28,7 +28,7 @@ PRESETS = MappingProxyType(
 NEED_QUESTION = (OWN, "one word", "multiple choice")
 
 
-def worded(preset: str, question: str, times: Sequence[float]) -> str:
+def apply_preset(preset: str, question: str, times: Sequence[float]) -> str:
     """A question in a preset's words.
 
     Args:

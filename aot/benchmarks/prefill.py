@@ -16,7 +16,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from ..answering.session import read_in_chunks
+from ..answering.session import prefill
 from ..errors import InputError
 from ..models.base import VideoLLM
 from ..models.llava_onevision import LlavaOnevision
@@ -132,4 +132,4 @@ def bench_prefill(
 def _read(model: VideoLLM, shown: torch.Tensor) -> None:
     positions = torch.arange(len(shown), device=shown.device)[None]
     visual = torch.ones(len(shown), dtype=torch.bool, device=shown.device)
-    read_in_chunks(model, Inputs(shown, positions, visual), DynamicCache())
+    prefill(model, Inputs(shown, positions, visual), DynamicCache())

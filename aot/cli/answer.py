@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..answering.presets import OWN, PRESETS, split, worded
+from ..answering.presets import OWN, PRESETS, apply_preset, split
 from ..errors import InputError
 from .command import Result
 from .options import (
@@ -20,6 +19,11 @@ from .options import (
     tell_of_shapes,
     video_options,
 )
+
+if TYPE_CHECKING:
+    from ..answering.answerer import Answerer
+    from ..answering.vllm_server import Connection
+    from ..models.base import VideoLLM
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +56,7 @@ def run(options: argparse.Namespace) -> Result:
     from ..stages.chain import FULL, is_fixed, parse
 
     settings = generation(options)
-    ask = _asker(options)
+    connection = _connection(options)
     check_before_work(options, options.retention)
     budget = "--retention" if options.retention is not None else "--tokens" if options.tokens is not None else ""
     spec = options.stages or ("aot" if budget else FULL)
@@ -70,57 +74,66 @@ def run(options: argparse.Namespace) -> Result:
         model, frames, tokens = encode(options, pipeline)
         source, reduced = frames.source, pipeline(tokens)
     questions = split(options.question, options.a_line_each)
-    asked = [worded(options.preset, each, reduced.timestamps.tolist()) for each in questions]
-    if len(asked) == 1:
-        shown = _Shown(sys.stdout)
-        (said,) = ask(model, reduced, asked, settings, on_text=lambda _, text: shown(text))
-        print(shown.rest(said.text) or ("" if said.text else "(empty answer)"))
-        all_said = [said]
+    prompts = [apply_preset(options.preset, each, reduced.timestamps.tolist()) for each in questions]
+    answerer = _answerer(model, connection)
+    if len(prompts) == 1:
+        growing = _GrowingText(sys.stdout)
+        (answer,) = answers = answerer.answer(
+            reduced, prompts, settings, system=options.system, on_text=lambda _, text: growing(text)
+        )
+        print(growing.rest(answer.text) or ("" if answer.text else "(empty answer)"))
     else:
-        said, *_ = all_said = ask(model, reduced, asked, settings)
-        for question, each in zip(questions, all_said, strict=True):
+        answer, *_ = answers = answerer.answer(reduced, prompts, settings, system=options.system)
+        for question, each in zip(questions, answers, strict=True):
             print(f"{question} {each.text or '(empty answer)'}")
     tell_of_shapes(model.name)
-    result = {"clip": source, "pipeline": pipeline.name, **said.to_dict()}
-    if len(asked) > 1:
-        result["answers"] = [each.to_dict() for each in all_said]
+    result = {"clip": source, "pipeline": pipeline.name, **answer.to_dict()}
+    if len(prompts) > 1:
+        result["answers"] = [each.to_dict() for each in answers]
     print(
-        f"{said.tokens_kept} of {said.tokens_full} tokens ({said.retention:.1%}); encode {said.encode_s:.2f} s, reduce "
-        f"{said.reduce_s:.2f} s, first token {said.prefill_s:.2f} s, rest {said.decode_s:.2f} s",
+        f"{answer.tokens_kept} of {answer.tokens_full} tokens ({answer.retention:.1%}); encode {answer.encode_s:.2f} "
+        f"s, reduce {answer.reduce_s:.2f} s, first token {answer.prefill_s:.2f} s, rest {answer.decode_s:.2f} s",
         file=sys.stderr,
     )
     return result, 0
 
 
-def _asker(options: argparse.Namespace) -> Callable[..., list[Any]]:
-    """Who answers: the local LLM, or a server."""
-    from ..answering.answer import answers
-    from ..answering.session import Session
-    from ..answering.vllm_server import Server, answers_from, read_key
-
+def _connection(options: argparse.Namespace) -> Connection | None:
+    """The server that the options name, once it has answered; None without one."""
     if not options.server:
-        return lambda model, tokens, *asked, **watch: answers(
-            model, tokens, Session(model, tokens, system=options.system), *asked, **watch
-        )
+        return None
+    from ..answering.vllm_server import Connection, read_key
+
     key = read_key(options.key_file) if options.key_file else ""
-    server = Server(options.server, options.server_model, key)
-    server.served()  # before a video is decoded and encoded for it
-    return lambda *asked, **watch: answers_from(server, *asked, system=options.system, **watch)
+    connection = Connection(options.server, options.server_model, key)
+    connection.model_name()  # before a video is decoded and encoded for it
+    return connection
 
 
-class _Shown:
+def _answerer(model: VideoLLM, connection: Connection | None) -> Answerer:
+    """Who answers: the server, or the model's own LLM."""
+    if connection is None:
+        from ..answering.answerer import LocalAnswerer
+
+        return LocalAnswerer(model)
+    from ..answering.vllm_server import VllmServer
+
+    return VllmServer(connection, model)
+
+
+class _GrowingText:
     """Prints text as it grows."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self._shown = ""
+        self._printed = ""
 
     def __call__(self, text: str) -> None:
         text = text.lstrip()
-        if text.startswith(self._shown):
-            print(text[len(self._shown) :], end="", flush=True, file=self._file)
-            self._shown = text
+        if text.startswith(self._printed):
+            print(text[len(self._printed) :], end="", flush=True, file=self._file)
+            self._printed = text
 
     def rest(self, text: str) -> str:
-        """What of the final text has not been shown."""
-        return text[len(self._shown) :] if text.startswith(self._shown.rstrip()) else ""
+        """The end of the final text that is not printed yet."""
+        return text[len(self._printed) :] if text.startswith(self._printed.rstrip()) else ""

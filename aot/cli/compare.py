@@ -40,55 +40,58 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Print the table, full tokens first; write pictures, table and curve where asked."""
+    from ..answering.answerer import LocalAnswerer
+    from ..comparison.cache import open_cache
     from ..comparison.compare import compare
-    from ..comparison.sweep import cells, variants
     from ..comparison.table import terminal
+    from ..comparison.variants import expand
     from ..pictures import save_png, token_map
     from ..stages.chain import FULL, is_fixed
 
     settings = generation(options)
     check_before_work(options, *options.retention)
     chains = [spec for spec in options.stages if spec != FULL]
-    pipelines = variants(chains, options.retention)
+    variants = expand(chains, options.retention)
     for folder in (options.pictures, options.out):
         if folder:
             make_folder(folder)
-    model, frames, tokens = encode(options, *pipelines)
-    kept = cells(model, tokens, options.question, settings, options.cache) if options.cache else None
+    model, frames, tokens = encode(options, *(variant.chain for variant in variants if variant.chain))
+    cache = open_cache(model, tokens, options.question, settings, options.cache) if options.cache else None
     rows: list[Row] = []
     refused: list[str] = []
-    told: list[dict[str, Any]] = []
-    with tqdm(total=len(pipelines), desc="compare", file=sys.stderr, leave=False, disable=None) as bar:
+    printed: list[dict[str, Any]] = []
+    with tqdm(total=len(variants), desc="compare", file=sys.stderr, leave=False, disable=None) as bar:
         watch = {"on_row": bar.set_postfix_str, "on_refused": refused.append}
-        by_name = {pipeline.name: pipeline for pipeline in pipelines}
-        for row in compare(model, tokens, options.question, pipelines, settings, **watch, kept=kept):
+        by_name = {variant.name: variant.chain for variant in variants}
+        for row in compare(LocalAnswerer(model), tokens, options.question, variants, settings, **watch, cache=cache):
             bar.update()
             rows.append(row)
-            told.append(row.to_dict())
-            if options.pictures:
+            printed.append(row.to_dict())
+            chain = by_name[row.name]
+            if options.pictures and chain is not None:
                 name = row.name.replace(" ", "-").replace(":", "-").replace("+", "-") + ".png"
                 columns = math.ceil(math.sqrt(frames.count))
-                reduced = by_name[row.name](tokens) if row.tokens is None else row.tokens
+                reduced = chain(tokens) if row.tokens is None else row.tokens
                 save_png(token_map(reduced, frames, columns=columns), options.pictures / name)
-                told[-1]["picture"] = name
+                printed[-1]["picture"] = name
     if len(rows) == 1 and refused:
         raise InputError(refused[0])
     print(terminal(rows))
-    for said in refused:
-        print(f"Left out: {said}")
+    for reason in refused:
+        print(f"Left out: {reason}")
     fixed = [spec for spec in chains if is_fixed(spec)]
     if fixed:
         print(f"{', '.join(fixed)}: what it keeps follows from its own settings, not from --retention.")
     if options.pictures:
-        print(f"Token maps in {options.pictures}: {', '.join(each['picture'] for each in told)}")
+        print(f"Token maps in {options.pictures}: {', '.join(each['picture'] for each in printed)}")
     if options.out:
-        print(f"Tables and curve in {options.out}: {', '.join(_write(rows, refused, options.stages, options.out))}")
+        print(f"Tables and curve in {options.out}: {', '.join(_write(rows, refused, options.out))}")
     tell_of_shapes(model.name)
-    result = {"clip": frames.source, "question": options.question, "model": model.name, "rows": told}
+    result = {"clip": frames.source, "question": options.question, "model": model.name, "rows": printed}
     return {**result, "frames": frames.count}, 0
 
 
-def _write(rows: Sequence[Row], refused: Sequence[str], chains: Sequence[str], folder: Path) -> tuple[str, ...]:
+def _write(rows: Sequence[Row], refused: Sequence[str], folder: Path) -> tuple[str, ...]:
     """Write the table in its forms, and the curve; the files' names."""
     from ..comparison.sweep import curve
     from ..comparison.table import as_csv, as_markdown, picture, with_refusals
@@ -99,7 +102,7 @@ def _write(rows: Sequence[Row], refused: Sequence[str], chains: Sequence[str], f
     for name, text in texts.items():
         with whole(folder / name) as path:
             path.write_text(text, encoding="utf-8", newline="")
-    images = {"table.png": picture(rows, refused), "curve.png": curve(rows, chains, refused)}
+    images = {"table.png": picture(rows, refused), "curve.png": curve(rows, refused)}
     for name, image in images.items():
         save_png(image, folder / name)
     return (*texts, *images)

@@ -18,10 +18,10 @@ from .command import Result
 from .options import load, model_options, variant_options
 
 if TYPE_CHECKING:
+    from ..comparison.variants import Variant
     from ..evaluation.encodings import Encodings
     from ..evaluation.questions import QuestionSet
     from ..evaluation.records import Records
-    from ..evaluation.runner import Variant
     from ..models.base import VideoLLM
 
 _TOLD = (
@@ -74,8 +74,8 @@ def run(options: argparse.Namespace) -> Result:
     from ..evaluation.summary import summarise
     from ..models.fingerprint import fingerprint
 
-    chosen = chosen_variants(options)
-    names = [variant.name for variant in chosen]
+    variants = chosen_variants(options)
+    names = [variant.name for variant in variants]
     questions = questions_of(options)
     clips = tuple(by_clip(questions.questions))
     out = options.out or Path(f"eval-{options.set}")
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> Result:
         raise InputError(f"--against {options.against!r} is no variant of this run; there are {', '.join(names)}.")
     cache = None if options.no_cache else options.cache or out / "encodings"
     encodings = Encodings(model, questions, options.frames, cache, weights=weights)
-    _evaluate(model, questions, chosen, records, encodings)
+    _evaluate(model, questions, variants, records, encodings)
     summary = summarise(questions.questions, records, first=names, against=options.against)
     size = encodings.size(clips)
     told = {"set": questions.name, "command": _command(options), "date": datetime.date.today().isoformat()}
@@ -101,12 +101,12 @@ def run(options: argparse.Namespace) -> Result:
 
 def chosen_variants(options: argparse.Namespace) -> list[Variant]:
     """The variants that the options name, full tokens first."""
-    from ..evaluation.runner import variants
+    from ..comparison.variants import expand
     from ..stages.budget import require_retention
 
     for retention in options.retention:
         require_retention(retention)
-    return variants(options.stages, options.retention)
+    return expand(options.stages, options.retention, blind=True)
 
 
 def questions_of(options: argparse.Namespace) -> QuestionSet:
@@ -131,21 +131,21 @@ def questions_of(options: argparse.Namespace) -> QuestionSet:
 
 
 def _evaluate(
-    model: VideoLLM, questions: QuestionSet, chosen: Sequence[Variant], records: Records, encodings: Encodings
+    model: VideoLLM, questions: QuestionSet, variants: Sequence[Variant], records: Records, encodings: Encodings
 ) -> None:
-    """Evaluate with a bar on standard error; whoever stops it is told how to go on."""
+    """Evaluate with a bar on standard error. A user who stops it reads how to go on."""
     from ..evaluation.runner import by_clip, evaluate
 
-    wanted = [(clip, variant.name) for clip in by_clip(questions.questions) for variant in chosen]
-    done = sum(each in records for each in wanted)
-    with tqdm(total=len(wanted), initial=done, desc="eval", file=sys.stderr, leave=False, disable=None) as bar:
+    cells = [(clip, variant.name) for clip in by_clip(questions.questions) for variant in variants]
+    done = sum(each in records for each in cells)
+    with tqdm(total=len(cells), initial=done, desc="eval", file=sys.stderr, leave=False, disable=None) as bar:
 
         def on_record(variant: str) -> None:
             bar.set_postfix_str(variant, refresh=False)
             bar.update()
 
         try:
-            evaluate(model, questions, chosen, records, encodings, on_record=on_record)
+            evaluate(model, questions, variants, records, encodings, on_record=on_record)
         except KeyboardInterrupt:
             print(f"What was answered is in {records.folder}; the same command goes on from there.", file=sys.stderr)
             raise

@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Write the folder, and say how it is served."""
-    from ..answering.vllm_server import export
+    from ..answering.export import export
 
     model = load(options)
     export(model, options.folder)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from ..answering.presets import OWN, split, worded
+from ..answering.presets import OWN, apply_preset, split
 from ..devices import check_device
 
 if TYPE_CHECKING:
-    from ..answering.session import Generation
+    from ..answering.generation import Generation
     from ..models import VideoLLM
     from ..stages import Stage
     from ..stages.chain import Chain
@@ -124,7 +124,7 @@ def _device(asked: str | None) -> str:
 
 def generation(options: argparse.Namespace) -> Generation:
     """How answers are generated."""
-    from ..answering.answer import Generation
+    from ..answering.generation import Generation
 
     return Generation(options.max_new_tokens, options.temperature, options.top_p, options.seed)
 
@@ -142,7 +142,7 @@ def check_before_work(options: argparse.Namespace, *retentions: float | None) ->
     from ..stages.budget import require_retention
 
     for question in split(options.question, getattr(options, "a_line_each", False)):
-        worded(getattr(options, "preset", OWN), question, ())
+        apply_preset(getattr(options, "preset", OWN), question, ())
     for retention in retentions:
         if retention is not None:
             require_retention(retention)

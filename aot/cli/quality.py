@@ -36,24 +36,25 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Print what each stage keeps, in the mean over the videos."""
-    from ..comparison.sweep import variants
+    from ..comparison.variants import expand
     from ..evaluation.report import tabulate
     from ..stages.chain import FULL
     from ..tokens.quality import figures
 
-    pipelines = variants([spec for spec in options.stages if spec != FULL], options.retention)
+    variants = expand([spec for spec in options.stages if spec != FULL], options.retention)
     model = load(options)
-    found: dict[str, list[Figures]] = {pipeline.name: [] for pipeline in pipelines}
+    chains = {variant.name: variant.chain for variant in variants if variant.chain is not None}
+    measured: dict[str, list[Figures]] = {name: [] for name in chains}
     refused: dict[str, str] = {}
     clips = 0
     for tokens in _videos(model, options):
         clips += 1
-        for pipeline in pipelines:
+        for name, chain in chains.items():
             try:
-                found[pipeline.name].append(figures(pipeline(tokens), tokens))
+                measured[name].append(figures(chain(tokens), tokens))
             except InputError as error:
-                refused.setdefault(pipeline.name, str(error))
-    rows = {name: _mean(each) for name, each in found.items() if each and name not in refused}
+                refused.setdefault(name, str(error))
+    rows = {name: _mean(each) for name, each in measured.items() if each and name not in refused}
     if not rows:
         raise InputError(next(iter(refused.values())))
     print(tabulate(HEAD, [_cells(name, row) for name, row in rows.items()]), end="")

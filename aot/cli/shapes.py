@@ -55,14 +55,14 @@ def run(options: argparse.Namespace) -> Result:
 
 
 def _ask(options: argparse.Namespace, clip: ShapesSet) -> list[Record]:
-    from ..evaluation.runner import ask
+    from ..evaluation.runner import answer_clip
 
-    chosen = chosen_variants(options)
+    variants = chosen_variants(options)
     model = load(options)
     tokens = model.encode(clip.frames(str(options.seed), options.frames))
-    return [ask(model, clip, clip.questions, variant, tokens) for variant in chosen]
+    return [answer_clip(model, clip, clip.questions, variant, tokens) for variant in variants]
 
 
 def _cell(reply: dict[str, Any]) -> str:
-    """What was said, an x before it where it is wrong."""
+    """The answer, after an x if it is wrong."""
     return f"{'  ' if reply['right'] else 'x '}{reply['said'] or '(empty)'}"

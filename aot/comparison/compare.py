@@ -1,23 +1,23 @@
-"""One question, several reductions of one encoding: what each kept, took and said, and how near it stays to the full.
+"""One question, several reductions of one encoding: each answer, its cost, and how near it is to the full answer.
 
-`aot compare`, the Sweep node and, as far as answers alone can tell, the Compare node all get their rows here.
+`aot compare` and the Sweep node get their rows here, and so does the Compare node, as far as answers alone show them.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..answering.answer import Answer, Generation, answer, answers
-from ..answering.fidelity import Fidelity, Reference, fidelity, judged, of_itself, reference
-from ..answering.session import Session, ignore_count
+from ..answering.answer import Answer
+from ..answering.answerer import Answerer, LocalAnswerer
+from ..answering.fidelity import Fidelity, Reference, fidelity, from_answers, of_itself, reference
+from ..answering.generation import CountCallback, Generation, ignore_count
 from ..errors import InputError
-from ..models.base import VideoLLM
-from ..stages.chain import FULL, Chain, is_fixed, parse
+from ..stages.chain import FULL
 from ..tokens.video_tokens import VideoTokens
+from .variants import Variant
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,13 @@ class Row:
     """One variant of a comparison.
 
     Args:
-        name: of the pipeline.
-        answer: what the model said.
+        name: of the variant.
+        answer: about its tokens.
         speedup: full tokens' prefill time over this one's.
         fidelity: against the answer about full tokens.
-        tokens: what the pipeline left; None where the row was measured before, or is made of an answer alone.
-        truth: the right answer, where it is known.
+        tokens: the variant's; None if the row was measured before, or is made of an answer alone.
+        truth: the right answer; None if it is not known.
+        label: of the variant, the same at every retention.
     """
 
     name: str
@@ -39,10 +40,11 @@ class Row:
     fidelity: Fidelity
     tokens: VideoTokens | None = None
     truth: str | None = None
+    label: str = ""
 
     @property
     def right(self) -> bool | None:
-        """Whether the truth occurs in the answer as whole words, however written; None where it is not known."""
+        """Whether the truth occurs in the answer as whole words, in any case of letters; None if it is not known."""
         if self.truth is None:
             return None
         return re.search(rf"\b{re.escape(self.truth.strip())}\b", self.answer.text, re.IGNORECASE) is not None
@@ -54,11 +56,11 @@ class Row:
 
     @property
     def is_reduced(self) -> bool:
-        """Whether fewer tokens were read than there are."""
+        """Whether tokens were left out."""
         return self.answer.tokens_kept < self.answer.tokens_full
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, ``stages`` being the pipeline's name."""
+        """JSON-ready, ``stages`` being the variant's name."""
         values = self.answer.to_dict()
         values.pop("question")
         figures = {"stages": self.name, "prefill_speedup": self.speedup}
@@ -68,10 +70,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Measured:
-    """What measuring one pipeline gave.
+    """The figures of one variant.
 
     Args:
-        reference: of the pipeline that the others are held against; None of those others.
+        answer: about its tokens.
+        fidelity: against the full answer.
+        reference: the full answer's distributions; None for every other variant, and if a server answered.
     """
 
     answer: Answer
@@ -79,84 +83,89 @@ class Measured:
     reference: Reference | None = None
 
 
-class Kept(Protocol):
-    """Where what was measured is kept, so that it need not be measured again."""
+class Cache(Protocol):
+    """Keeps figures, so that they are not measured again."""
 
-    def get(self, pipeline: Chain, against: Chain) -> Measured | None:
-        """What was measured of a pipeline held against another; None where it was not."""
+    def get(self, variant: Variant, against: Variant) -> Measured | None:
+        """The figures of a variant against another; None if there are none.
 
-    def put(self, pipeline: Chain, against: Chain, measured: Measured) -> None:
-        """Keep it."""
+        Args:
+            variant: measured before, perhaps.
+            against: the variant whose answer counts as the full one.
+        """
 
+    def put(self, variant: Variant, against: Variant, measured: Measured) -> None:
+        """Keep figures.
 
-def at_each(chain: str, retentions: Sequence[float]) -> list[Chain]:
-    """A chain at each of ``retentions``; once and as it is where it settles what it keeps.
-
-    Raises:
-        InputError: an unknown stage or setting, or a chain whose last stage has no retention.
-    """
-    pipeline = parse(chain)
-    if is_fixed(chain):
-        return [pipeline]
-    return [
-        dataclasses.replace(pipeline.at_retention(retention), name=f"{chain} {retention:g}") for retention in retentions
-    ]
+        Args:
+            variant: that was measured.
+            against: the variant whose answer counts as the full one.
+            measured: the figures.
+        """
 
 
 def compare(
-    model: VideoLLM,
+    answerer: Answerer,
     tokens: VideoTokens,
     question: str,
-    pipelines: Sequence[Chain],
+    variants: Sequence[Variant],
     generation: Generation | None = None,
     *,
     on_row: Callable[[str], None] = lambda name: None,
-    on_token: Callable[[int], None] = ignore_count,
+    on_token: CountCallback = ignore_count,
     on_refused: Callable[[str], None] | None = None,
-    kept: Kept | None = None,
+    cache: Cache | None = None,
 ) -> Iterator[Row]:
-    """Answer with every pipeline in turn; the first is what the others are held against, full tokens mostly.
+    """Answer with every variant in turn, each against the first, which is full tokens mostly.
 
-    Every pipeline reduces the same encoding. One unmeasured token is generated first, so that no variant pays
-    for waking the machine up.
+    Every variant reduces the same encoding. One token is generated before the first measurement, so that no variant
+    pays for the first use of the hardware. Only a local answerer gives the figures that need the model's
+    distributions.
 
     Args:
-        on_row: called with a pipeline's name before its turn; raising stops.
-        on_token: called between the chunks of a prefill and after every token of an answer; raising stops.
-        on_refused: called with what a pipeline says that cannot do with these tokens what it is asked, an EVS under
-            one whole frame for instance; it gets no row. Where left out, its error is raised.
-        kept: where measurements are looked for, and kept as soon as they are there; None measures everything.
+        answerer: the LLM of the model itself, or a server.
+        tokens: fresh from the encoder.
+        question: about the video.
+        variants: at least one, each with a chain.
+        generation: how answers are generated; greedy, 64 tokens at most, if None.
+        on_row: called with a variant's name before its turn; may raise to stop.
+        on_token: called between the chunks of a prefill and after every token of an answer; may raise to stop.
+        on_refused: called with the reason when a chain cannot run on these tokens (EVS under one whole frame, for
+            instance); the variant gets no row. If None, its error is raised.
+        cache: keeps figures from one run to the next; None measures everything.
     """
-    against = pipelines[0]
-    found = {pipeline.name: kept.get(pipeline, against) if kept else None for pipeline in pipelines}
-    missing = [pipeline for pipeline in pipelines if found[pipeline.name] is None]
+    against = variants[0]
+    known = {variant.name: cache.get(variant, against) if cache else None for variant in variants}
+    missing = [variant for variant in variants if known[variant.name] is None]
     if missing:
-        awake = next(filter(None, (_tried(pipeline, tokens, ignore_refusal) for pipeline in reversed(missing))), tokens)
-        answer(model, awake, question, Generation(max_new_tokens=1), on_token=on_token)
+        smallest = next(filter(None, (_reduced(each, tokens, ignore_refusal) for each in reversed(missing))), tokens)
+        answerer.answer(smallest, [question], Generation(max_new_tokens=1), on_token=on_token)
     full: Measured | None = None
-    for pipeline in pipelines:
-        on_row(pipeline.name)
-        measured, reduced = found[pipeline.name], None
+    for variant in variants:
+        on_row(variant.name)
+        measured, reduced = known[variant.name], None
         if measured is None:
-            reduced = _tried(pipeline, tokens, on_refused)
+            reduced = _reduced(variant, tokens, on_refused)
             if reduced is None:
                 continue
-            measured = measure(model, reduced, question, generation, full, on_token=on_token)
-            if kept:
-                kept.put(pipeline, against, measured)
+            measured = measure(answerer, reduced, question, generation, full, on_token=on_token)
+            if cache:
+                cache.put(variant, against, measured)
         full = full or measured
         speedup = full.answer.prefill_s / measured.answer.prefill_s
-        yield Row(pipeline.name, measured.answer, speedup, measured.fidelity, reduced)
+        yield Row(variant.name, measured.answer, speedup, measured.fidelity, reduced, label=variant.label)
 
 
-def ignore_refusal(said: str) -> None:
-    """The callback of whoever passes over pipelines that refuse."""
+def ignore_refusal(reason: str) -> None:
+    """The refusal callback that does nothing."""
 
 
-def _tried(pipeline: Chain, tokens: VideoTokens, on_refused: Callable[[str], None] | None) -> VideoTokens | None:
-    """What a pipeline makes of tokens; None where it refuses and somebody is told."""
+def _reduced(variant: Variant, tokens: VideoTokens, on_refused: Callable[[str], None] | None) -> VideoTokens | None:
+    """The tokens that a variant leaves; None if its chain refuses and ``on_refused`` has the reason."""
+    if variant.chain is None:
+        raise InputError(f"{variant.name} leaves the video out, so there is nothing to compare; leave it out here.")
     try:
-        return pipeline(tokens)
+        return variant.chain(tokens)
     except InputError as error:
         if on_refused is None:
             raise
@@ -165,58 +174,70 @@ def _tried(pipeline: Chain, tokens: VideoTokens, on_refused: Callable[[str], Non
 
 
 def measure(
-    model: VideoLLM,
+    answerer: Answerer,
     tokens: VideoTokens,
     question: str,
     generation: Generation | None,
     full: Measured | None,
     *,
-    on_token: Callable[[int], None] = ignore_count,
+    on_token: CountCallback = ignore_count,
 ) -> Measured:
-    """What a model says about tokens, and how near that is to what it says about all of them.
+    """Answer about tokens, and measure how near the answer is to the full one.
 
     Args:
-        full: what was measured of all of them, its reference with it; None where these are all.
+        answerer: the LLM of the model itself, or a server.
+        tokens: of the encoder or of any stage.
+        question: about the video.
+        generation: how the answer is generated; greedy, 64 tokens at most, if None.
+        full: the figures of all tokens; None if these are all.
+        on_token: see :data:`~..answering.generation.CountCallback`.
     """
-    session = Session(model, tokens)
-    (said,) = answers(model, tokens, session, [question], generation, on_token=on_token)
+    if not isinstance(answerer, LocalAnswerer):
+        (answer,) = answerer.answer(tokens, [question], generation, on_token=on_token)
+        return Measured(answer, from_answers(full.answer if full else answer, answer))
+    session = answerer.session(tokens)
+    answerer.forget()
+    (answer,) = session.answer([question], generation, on_token=on_token)
     if full is None or full.reference is None:
-        known = reference(model, session, said)
-        return Measured(said, of_itself(said, known), known)
-    return Measured(said, fidelity(model, session, full.answer, full.reference, said))
+        known = reference(session, answer)
+        return Measured(answer, of_itself(answer, known), known)
+    return Measured(answer, fidelity(session, full.answer, full.reference, answer))
 
 
-def side_by_side(given: Sequence[Answer]) -> list[Row]:
-    """Answers that were given elsewhere, each held against the full one among those it can be compared with.
+def side_by_side(answers: Sequence[Answer]) -> list[Row]:
+    """Rows of answers from elsewhere, each against the full answer among those it can be compared with.
 
-    An answer is compared with those of the same model to the same question, after the same turns; the first of them
-    about all tokens stands for the full answer, or the first of them where there is none.
+    An answer is compared with those of the same model to the same question, after the same turns. The full answer is
+    the first of them about all tokens; if there is none, the first of them.
+
+    Args:
+        answers: any number.
     """
     groups: dict[Any, list[Answer]] = {}
-    for each in given:
-        groups.setdefault(_asked(each), []).append(each)
+    for answer in answers:
+        groups.setdefault(_group(answer), []).append(answer)
     references = {
         key: next((each for each in group if each.tokens_kept == each.tokens_full), group[0])
         for key, group in groups.items()
     }
     rows = []
-    for each in given:
-        full = references[_asked(each)]
-        speedup = full.prefill_s / each.prefill_s if each.prefill_s else 1.0
-        rows.append(Row(_name(each), each, speedup, judged(full, each)))
+    for answer in answers:
+        full = references[_group(answer)]
+        speedup = full.prefill_s / answer.prefill_s if answer.prefill_s else 1.0
+        rows.append(Row(_name(answer), answer, speedup, from_answers(full, answer)))
     return rows
 
 
 def fastest(rows: Sequence[Row]) -> Row:
-    """The row whose first token came soonest after the video was encoded."""
+    """The row with the earliest first token, counted from the encoded video."""
     return min(rows, key=lambda row: row.first_token_s)
 
 
 def closest(rows: Sequence[Row]) -> Row | None:
-    """The reduced row that stays nearest to the full answer; None where nothing is reduced.
+    """The reduced row that is nearest to the full answer; None if nothing is reduced.
 
-    The least KL, over the answer where that is known of all and of the first token where only that is; then the larger
-    log-probability of the full answer. Of answers from a server: one that says the same.
+    That is the one of least KL: over the whole answer if all rows have that, of the first token otherwise. Of equal
+    ones it is the one under which the full answer is likelier. Of a server's answers it is one with the same text.
     """
     reduced = [row for row in rows if row.is_reduced]
     if not reduced:
@@ -227,11 +248,11 @@ def closest(rows: Sequence[Row]) -> Row | None:
     return next((row for row in reduced if row.fidelity.same), None)
 
 
-def _asked(given: Answer) -> Any:
-    return given.model, given.turns, given.question
+def _group(answer: Answer) -> Any:
+    return answer.model, answer.turns, answer.question
 
 
-def _name(given: Answer) -> str:
-    if not given.stages:
+def _name(answer: Answer) -> str:
+    if not answer.stages:
         return FULL
-    return f"{'+'.join(given.stages)} {given.retention:.3g}"
+    return f"{'+'.join(answer.stages)} {answer.retention:.3g}"

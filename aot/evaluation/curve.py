@@ -11,8 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ..comparison.variants import BLIND
 from ..stages.chain import FULL
-from .runner import BLIND
 from .statistics import Estimate
 from .summary import Row, Summary
 

@@ -19,7 +19,8 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
-from ..answering.answer import Generation, answer
+from ..answering.answerer import ask
+from ..answering.generation import Generation
 from ..errors import InputError
 from ..models import EMBEDDED, load
 from ..stages.chain import FULL, Chain, is_fixed, parse
@@ -86,7 +87,7 @@ class AOT(lmms):
         for request in tqdm(requests, desc="aot", disable=self.rank != 0):
             question, settings, visuals_of, doc, task, split = cast("tuple[Any, ...]", request.args)
             tokens = self._tokens(visuals_of(self.task_dict[task][split][doc]), task)
-            text = answer(self._model, tokens, question, _generation(settings, task)).text
+            text = ask(self._model, tokens, question, _generation(settings, task)).text
             said.append(_until(text, settings.get("until")))
         return said
 

@@ -1,76 +1,40 @@
-"""Asking a question set of a model with all tokens and with reduced ones, clip by clip.
+"""A question set, answered with all tokens and with reduced ones, clip by clip.
 
-Each clip is encoded once. Every variant reduces that encoding, and all the clip's questions are answered together;
-what was said is on disk before the next variant begins, and is not asked again by a later run.
+Each clip is encoded once. Every variant reduces that encoding, and all questions about the clip are answered together.
+A variant's answers are on disk before the next variant begins, and a later run does not ask for them again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..answering.answer import encode_seconds, reduce_seconds
-from ..answering.session import answer_all
-from ..comparison.compare import at_each
+from ..answering.generation import Generation
+from ..answering.session import Session
+from ..comparison.variants import Variant
 from ..errors import InputError
 from ..models.base import VideoLLM
 from ..models.fingerprint import digest
-from ..stages.chain import FULL, Chain, parse
 from ..tokens.video_tokens import VideoTokens
 from .encodings import Encodings
 from .questions import Question, QuestionSet
 from .records import Record, Records
 
-BLIND = "blind"
-"""The variant that leaves the video out: what can be answered from the words alone."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way of showing a video to the LLM.
-
-    Args:
-        name: unique in a run.
-        chain: its stages as they were asked for, the same at every retention.
-        pipeline: what reduces the tokens; None where the LLM is shown none.
-    """
-
-    name: str
-    chain: str
-    pipeline: Chain | None
-
-
-def variants(chains: Sequence[str], retentions: Sequence[float]) -> list[Variant]:
-    """Full tokens first, then every chain at every retention, each once.
-
-    Args:
-        chains: as :func:`~..pipeline.parse` reads them, or "blind".
-        retentions: for the chains that do not settle what they keep.
-
-    Raises:
-        InputError: an unknown stage or setting, or a chain whose last stage has no retention.
-    """
-    made = {FULL: Variant(FULL, FULL, parse(FULL))}
-    for chain in chains:
-        if chain == BLIND:
-            made.setdefault(BLIND, Variant(BLIND, BLIND, None))
-            continue
-        for pipeline in at_each(chain, retentions):
-            made.setdefault(pipeline.name, Variant(pipeline.name, chain, pipeline))
-    return list(made.values())
-
 
 def settings(model: VideoLLM, questions: QuestionSet, frames: int, weights: str) -> dict[str, Any]:
-    """All that must be the same for two results to stand in one table, JSON-ready.
+    """All that two results must have in common to be in one table, JSON-ready.
 
     Args:
-        weights: the model's :func:`~.encodings.fingerprint`.
+        model: encodes and answers.
+        questions: the set.
+        frames: of each clip.
+        weights: the model's :func:`~..models.fingerprint.fingerprint`.
     """
-    asked = [[item.id, item.clip, item.family, item.text, item.answer] for item in questions.questions]
+    items = [[item.id, item.clip, item.family, item.text, item.answer] for item in questions.questions]
     return {
         "set": dict(questions.identity),
-        "questions_digest": digest(asked),
+        "questions_digest": digest(items),
         "max_new_tokens": questions.max_new_tokens,
         "frames": frames,
         "model": model.name,
@@ -91,60 +55,74 @@ def by_clip(questions: Sequence[Question]) -> dict[str, list[Question]]:
 def evaluate(
     model: VideoLLM,
     questions: QuestionSet,
-    chosen: Sequence[Variant],
+    variants: Sequence[Variant],
     records: Records,
     encodings: Encodings,
     *,
     on_record: Callable[[str], None] = lambda variant: None,
 ) -> None:
-    """Answer whatever ``records`` does not hold yet.
+    """Answer what ``records`` does not hold yet.
 
-    One unmeasured answer is generated first, so that no variant pays for waking the machine up.
+    One answer is generated before the first measurement, so that no variant pays for the first use of the hardware.
 
     Args:
-        on_record: called with the variant's name whenever a record is there.
+        model: encodes and answers.
+        questions: the set.
+        variants: as :func:`~..comparison.variants.expand` gives them.
+        records: where answers are kept.
+        encodings: the clips' tokens.
+        on_record: called with the variant's name after each record.
 
     Raises:
         InputError: a clip cannot be read or encoded, a stage refuses it, or it is longer than the model's context;
-            the line names the clip. What was answered before stays.
+            the line names the clip. Earlier answers stay.
     """
     clips = by_clip(questions.questions)
     missing = {
-        clip: [variant for variant in chosen if (clip, variant.name) not in records]
+        clip: [variant for variant in variants if (clip, variant.name) not in records]
         for clip in clips
-        if any((clip, variant.name) not in records for variant in chosen)
+        if any((clip, variant.name) not in records for variant in variants)
     }
     if not missing:
         return
     encodings.require_room(tuple(missing))
-    answer_all(model, None, [questions.questions[0].text], 1)
+    Session(model, None).ask([questions.questions[0].text], Generation(1))
     for clip, left in missing.items():
         try:
             tokens = encodings.of(clip)
             for variant in left:
-                records.add(ask(model, questions, clips[clip], variant, tokens))
+                records.add(answer_clip(model, questions, clips[clip], variant, tokens))
                 on_record(variant.name)
         except InputError as error:
             raise InputError(f"Clip {clip}: {error}") from error
 
 
-def ask(
-    model: VideoLLM, questions: QuestionSet, asked: Sequence[Question], variant: Variant, tokens: VideoTokens
+def answer_clip(
+    model: VideoLLM, questions: QuestionSet, of_clip: Sequence[Question], variant: Variant, tokens: VideoTokens
 ) -> Record:
-    """What a variant says to questions about one clip, from the encoder's own tokens."""
-    shown = None if variant.pipeline is None else variant.pipeline(tokens)
-    replies = answer_all(model, shown, [question.text for question in asked], questions.max_new_tokens)
-    said: Mapping[str, str] = {question.id: text for question, text in zip(asked, replies.texts, strict=True)}
+    """A variant's answers to the questions about one clip.
+
+    Args:
+        model: answers.
+        questions: the set, which scores the answers.
+        of_clip: its questions about this clip, at least one.
+        variant: reduces the tokens, or leaves the video out.
+        tokens: the clip's, fresh from the encoder.
+    """
+    reduced = None if variant.chain is None else variant.chain(tokens)
+    generation = Generation(questions.max_new_tokens)
+    replies = Session(model, reduced).ask([question.text for question in of_clip], generation)
+    answers: Mapping[str, str] = {question.id: text for question, text in zip(of_clip, replies.texts, strict=True)}
     return Record(
-        clip=asked[0].clip,
+        clip=of_clip[0].clip,
         variant=variant.name,
-        chain=variant.chain,
+        chain=variant.label,
         tokens_full=tokens.tokens_full,
-        tokens_kept=0 if shown is None else shown.tokens_kept,
-        encode_s=0.0 if shown is None else encode_seconds(shown),
-        reduce_s=0.0 if shown is None else reduce_seconds(shown),
+        tokens_kept=0 if reduced is None else reduced.tokens_kept,
+        encode_s=0.0 if reduced is None else encode_seconds(reduced),
+        reduce_s=0.0 if reduced is None else reduce_seconds(reduced),
         prefill_s=replies.prefill_s,
         questions_s=replies.questions_s,
-        said=said,
-        scores={question.id: questions.score(question, said[question.id]) for question in asked},
+        said=answers,
+        scores={question.id: questions.score(question, answers[question.id]) for question in of_clip},
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..comparison.variants import BLIND, expand
 from ..evaluation.encodings import Encodings
 from ..evaluation.records import Records
-from ..evaluation.runner import BLIND, evaluate, settings, variants
+from ..evaluation.runner import evaluate, settings
 from ..evaluation.shapes_set import shapes_set
 from ..evaluation.summary import summarise
 from ..models.base import VideoLLM
@@ -39,7 +40,7 @@ def score(
         records = Records(folder / str(number), settings(model, asked, number, weights))
         encodings = Encodings(model, asked, number, None, weights=weights)
         blind = [BLIND] if number == frames[0] else []
-        evaluate(model, asked, variants(blind, ()), records, encodings)
+        evaluate(model, asked, expand(blind, (), blind=True), records, encodings)
         summary = summarise(asked.questions, records)
         for row in summary.rows:
             name = f"{number} frames" + (f", {BLIND}" if row.name == BLIND else "")

@@ -6,7 +6,8 @@ import itertools
 import pytest
 import torch
 
-from comfyui_aot.aot.answering.answer import Generation, answer
+from comfyui_aot.aot.answering.answerer import ask
+from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.video.frames import Frames
@@ -36,13 +37,13 @@ def test_greedy_answers_are_the_stock_models_own(model, frames, encoded):
         max_new_tokens=8,
         do_sample=False,
     )
-    said = answer(model, encoded, QUESTION, Generation(max_new_tokens=8))
+    said = ask(model, encoded, QUESTION, Generation(max_new_tokens=8))
     assert said.text == model.decode(stock[0, ids.shape[1] :].tolist()).strip()
 
 
 def test_the_answer_reports_what_it_took(model, encoded):
     reduced = parse("aot:retention=0.25,clip_length=2")(encoded)
-    said = answer(model, reduced, QUESTION, Generation(max_new_tokens=5))
+    said = ask(model, reduced, QUESTION, Generation(max_new_tokens=5))
     assert (said.tokens_full, said.tokens_kept, said.retention) == (784, 196, 0.25)
     assert said.stages == ("intra", "inter")
     assert said.prompt_tokens == len(model.prompt_inputs(reduced, QUESTION))
@@ -57,7 +58,7 @@ def test_greedy_is_deterministic_and_sampling_follows_its_seed(model, encoded):
     reduced = parse("aot:retention=0.1,clip_length=2")(encoded)
 
     def said(**settings):
-        return answer(model, reduced, QUESTION, Generation(max_new_tokens=12, **settings)).text
+        return ask(model, reduced, QUESTION, Generation(max_new_tokens=12, **settings)).text
 
     assert said() == said(seed=5)
     assert said(temperature=2.0, seed=1) == said(temperature=2.0, seed=1)
@@ -69,14 +70,14 @@ def test_sampling_leaves_the_callers_random_state_alone(model, encoded):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    answer(model, reduced, QUESTION, Generation(max_new_tokens=2, temperature=1.0, seed=9))
+    ask(model, reduced, QUESTION, Generation(max_new_tokens=2, temperature=1.0, seed=9))
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_text_streams_as_it_grows(talkative, encoded):
     seen = []
     reduced = parse("aot:retention=0.1,clip_length=2")(encoded)
-    said = answer(talkative, reduced, QUESTION, Generation(max_new_tokens=8), on_text=seen.append)
+    said = ask(talkative, reduced, QUESTION, Generation(max_new_tokens=8), on_text=seen.append)
     assert seen[-1].strip() == said.text
     assert len(set(seen)) > 3
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(seen))
@@ -96,38 +97,38 @@ def test_generation_stops_between_tokens_and_the_next_one_works(talkative, encod
             raise Stop
 
     with pytest.raises(Stop):
-        answer(talkative, reduced, QUESTION, Generation(max_new_tokens=20), on_token=on_token)
+        ask(talkative, reduced, QUESTION, Generation(max_new_tokens=20), on_token=on_token)
     assert counts == [0, 1, 2, 3]
-    assert answer(talkative, reduced, QUESTION, Generation(max_new_tokens=2)).new_tokens >= 1
+    assert ask(talkative, reduced, QUESTION, Generation(max_new_tokens=2)).new_tokens >= 1
 
 
 @pytest.mark.parametrize("question", ["", "   \n"])
 def test_an_empty_question_is_refused(model, encoded, question):
     with pytest.raises(InputError, match="question is empty"):
-        answer(model, encoded, question)
+        ask(model, encoded, question)
 
 
 def test_a_question_that_holds_the_placeholder_is_refused(model, encoded):
     with pytest.raises(InputError, match="leave <video> out"):
-        answer(model, encoded, "What is <video>?")
+        ask(model, encoded, "What is <video>?")
 
 
 def test_nan_features_are_refused_before_the_model_runs(model, encoded):
     features = encoded.features.clone()
     features[7] = torch.nan
     with pytest.raises(InputError, match="NaN"):
-        answer(model, dataclasses.replace(encoded, features=features), QUESTION)
+        ask(model, dataclasses.replace(encoded, features=features), QUESTION)
 
 
 def test_tokens_of_another_width_are_refused(model, encoded):
     narrow = dataclasses.replace(encoded, features=encoded.features[:, :100].clone(), model="other")
     with pytest.raises(InputError, match="encode the video with the model that answers"):
-        answer(model, narrow, QUESTION)
+        ask(model, narrow, QUESTION)
 
 
 def test_a_video_longer_than_the_context_says_what_fits(model, encoded):
     with pytest.raises(InputError, match=r"above the 8192 .* keep at most"):
-        answer(model, encoded, QUESTION, Generation(max_new_tokens=8000))
+        ask(model, encoded, QUESTION, Generation(max_new_tokens=8000))
 
 
 @pytest.mark.parametrize(

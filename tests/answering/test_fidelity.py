@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from comfyui_aot.aot.answering import fidelity
-from comfyui_aot.aot.answering.answer import Generation, answers
+from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.answering.session import Session
 from comfyui_aot.aot.stages.chain import parse
 
@@ -29,7 +29,7 @@ def reduced(full):
 def asked(model, tokens, **settings):
     """A session and what was said in it."""
     session = Session(model, tokens)
-    (said,) = answers(model, tokens, session, [QUESTION], Generation(NEW, **settings))
+    (said,) = session.answer([QUESTION], Generation(NEW, **settings))
     return session, said
 
 
@@ -37,14 +37,14 @@ def asked(model, tokens, **settings):
 def whole(talkative, full):
     """The full answer, and how likely it was."""
     session, said = asked(talkative, full)
-    return said, fidelity.reference(talkative, session, said)
+    return said, fidelity.reference(session, said)
 
 
 @pytest.fixture(scope="module")
 def measured(talkative, reduced, whole):
     said, known = whole
     session, other = asked(talkative, reduced)
-    return fidelity.fidelity(talkative, session, said, known, other)
+    return fidelity.fidelity(session, said, known, other)
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def test_every_figure_is_the_one_computed_from_the_stock_models_logits(talkative
 def test_the_full_answer_against_itself_is_as_likely_as_it_was(talkative, full, whole):
     said, known = whole
     itself = fidelity.of_itself(said, known)
-    again = fidelity.fidelity(talkative, Session(talkative, full), said, known, said)
+    again = fidelity.fidelity(Session(talkative, full), said, known, said)
     assert (itself.same, itself.alike, itself.kl_first, itself.kl, itself.top1) == (True, 1.0, 0.0, 0.0, 1.0)
     assert (again.same, again.alike, again.top1) == (True, 1.0, 1.0)
     assert again.kl == pytest.approx(0, abs=1e-5)
@@ -87,41 +87,41 @@ def test_a_long_answer_is_scored_a_few_tokens_at_a_time(talkative, reduced, whol
     session, other = asked(talkative, reduced)
     monkeypatch.setattr(fidelity, "AT_ONCE", 3)
     with torch.no_grad():
-        assert [len(part) for part in fidelity.forced(talkative, session, QUESTION, said.ids)] == [3, 3, 1]
-    again = fidelity.fidelity(talkative, session, said, known, other)
+        assert [len(part) for part in fidelity.forced(session, QUESTION, said.ids)] == [3, 3, 1]
+    again = fidelity.fidelity(session, said, known, other)
     assert dataclasses.asdict(again) == pytest.approx(dataclasses.asdict(measured), abs=1e-4)
 
 
 def test_the_video_is_not_read_again_and_the_session_answers_on_as_before(talkative, reduced, whole, monkeypatch):
     said, known = whole
     session, other = asked(talkative, reduced)
-    held, forward, lengths = session.held, talkative.forward, []
+    held, forward, lengths = session.cached_tokens, talkative.forward, []
     monkeypatch.setattr(
         talkative,
         "forward",
         lambda inputs, *rest, **more: lengths.append(len(inputs)) or forward(inputs, *rest, **more),
     )
-    fidelity.fidelity(talkative, session, said, known, other)
+    fidelity.fidelity(session, said, known, other)
     assert sum(lengths) == len(talkative.prompt(QUESTION).after) + NEW - 1
-    assert session.held == held
+    assert session.cached_tokens == held
     assert session.ask([QUESTION], Generation(NEW)).texts == (other.text,)
 
 
 def test_answers_alone_tell_how_far_they_go_together(whole):
     said, _ = whole
     parted = dataclasses.replace(said, text="other", ids=(*said.ids[:3], said.ids[3] + 1, 5, 6))
-    found = fidelity.judged(said, parted)
+    found = fidelity.from_answers(said, parted)
     assert (found.same, found.alike, found.kl_first) == (False, 3 / NEW, 0.0)
     assert (found.kl, found.log_probability, found.top1) == (None, None, None)
     longer = dataclasses.replace(said, ids=(*said.ids, 1))
-    assert fidelity.judged(said, longer).alike == NEW / (NEW + 1)
+    assert fidelity.from_answers(said, longer).alike == NEW / (NEW + 1)
 
 
 def test_a_servers_answer_tells_only_its_text(whole):
     said, _ = whole
     served = dataclasses.replace(said, ids=(), first=None)
-    assert fidelity.judged(said, served) == fidelity.Fidelity(same=True)
-    assert fidelity.judged(served, said) == fidelity.Fidelity(same=True)
+    assert fidelity.from_answers(said, served) == fidelity.Fidelity(same=True)
+    assert fidelity.from_answers(served, said) == fidelity.Fidelity(same=True)
 
 
 def test_divergence_takes_what_is_impossible_and_is_never_negative():

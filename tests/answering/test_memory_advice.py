@@ -5,7 +5,8 @@ import re
 import pytest
 import torch
 
-from comfyui_aot.aot.answering.answer import Generation, answer
+from comfyui_aot.aot.answering.answerer import ask
+from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.answering.memory_advice import bytes_to_read, is_out_of_memory, tokens_that_fit, what_fits
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models.llm_cost import QWEN2_7B
@@ -36,7 +37,7 @@ def test_running_out_while_the_video_is_read_is_one_line_with_what_fits(model, e
 
     monkeypatch.setattr(model, "forward", forward)
     with pytest.raises(InputError, match=r"cpu has run out of memory: 784 tokens take about .* keep at most") as raised:
-        answer(model, encoded, "What is it?", Generation(max_new_tokens=2))
+        ask(model, encoded, "What is it?", Generation(max_new_tokens=2))
     said = str(raised.value)
     fits, frames = (
         int(re.search(f"{pattern}", said)[1]) for pattern in (r"at most (\d+) tokens", r"or (\d+) of the 4")
@@ -47,7 +48,7 @@ def test_running_out_while_the_video_is_read_is_one_line_with_what_fits(model, e
 
 
 def test_the_next_question_is_answered(model, encoded):
-    assert answer(model, encoded, "What is it?", Generation(max_new_tokens=2)).new_tokens
+    assert ask(model, encoded, "What is it?", Generation(max_new_tokens=2)).new_tokens
 
 
 def test_a_full_device_asks_for_a_smaller_model(model, encoded):

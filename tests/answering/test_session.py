@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from comfyui_aot.aot.answering import session
-from comfyui_aot.aot.answering.answer import Generation, answer
-from comfyui_aot.aot.answering.session import answer_all, finished_text
+from comfyui_aot.aot.answering import packing, session
+from comfyui_aot.aot.answering.answerer import ask
+from comfyui_aot.aot.answering.generation import Generation, finished_text
+from comfyui_aot.aot.answering.session import Session
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages.chain import parse
 
@@ -30,26 +31,30 @@ def tokens(request, encoded, reduced):
     return encoded.cut(0, 2) if request.param == "full" else reduced
 
 
+def ask_all(model, tokens, questions, new):
+    return Session(model, tokens).ask(questions, Generation(new))
+
+
 def one_by_one(model, tokens, questions=QUESTIONS):
-    return tuple(answer(model, tokens, question, Generation(max_new_tokens=NEW)).text for question in questions)
+    return tuple(ask(model, tokens, question, Generation(max_new_tokens=NEW)).text for question in questions)
 
 
 def test_texts_are_those_of_one_question_at_a_time(model, tokens):
-    assert answer_all(model, tokens, QUESTIONS, NEW).texts == one_by_one(model, tokens)
+    assert ask_all(model, tokens, QUESTIONS, NEW).texts == one_by_one(model, tokens)
 
 
 def test_texts_of_many_tokens_are_those_of_one_question_at_a_time(talkative, tokens):
-    texts = answer_all(talkative, tokens, QUESTIONS, NEW).texts
+    texts = ask_all(talkative, tokens, QUESTIONS, NEW).texts
     assert texts == one_by_one(talkative, tokens)
     assert all(texts)
     assert len(set(texts)) > 1
 
 
 def test_answers_that_end_sooner_leave_the_others_alone(talkative, reduced):
-    logits = answer_all(talkative, reduced, QUESTIONS, 1).first_logits
+    logits = ask_all(talkative, reduced, QUESTIONS, 1).first_logits
     talkative.hf_model.generation_config.eos_token_id = [int(logits[1].argmax()), 0]
     try:
-        texts = answer_all(talkative, reduced, QUESTIONS, NEW).texts
+        texts = ask_all(talkative, reduced, QUESTIONS, NEW).texts
         assert texts == one_by_one(talkative, reduced)
         assert len({len(talkative._tokenizer(text).input_ids) for text in texts}) > 1
     finally:
@@ -58,7 +63,7 @@ def test_answers_that_end_sooner_leave_the_others_alone(talkative, reduced):
 
 @torch.no_grad()
 def test_first_logits_are_those_of_the_whole_prompt(model, tokens):
-    logits = answer_all(model, tokens, QUESTIONS, 1).first_logits
+    logits = ask_all(model, tokens, QUESTIONS, 1).first_logits
     for found, question in zip(logits, QUESTIONS, strict=True):
         alone = model.hf_model(
             inputs_embeds=model.prompt_inputs(tokens, question).inputs_embeds[None], logits_to_keep=1
@@ -67,32 +72,32 @@ def test_first_logits_are_those_of_the_whole_prompt(model, tokens):
 
 
 def test_small_packs_say_the_same(talkative, reduced, monkeypatch):
-    together = answer_all(talkative, reduced, QUESTIONS, NEW)
+    together = ask_all(talkative, reduced, QUESTIONS, NEW)
     monkeypatch.setattr(session, "PACK", 30)
-    apart = answer_all(talkative, reduced, QUESTIONS, NEW)
+    apart = ask_all(talkative, reduced, QUESTIONS, NEW)
     assert apart.texts == together.texts
     torch.testing.assert_close(apart.first_logits, together.first_logits, atol=1e-4, rtol=0)
 
 
 def test_attention_that_takes_no_mask_answers_one_after_another(talkative, reduced, monkeypatch):
-    together = answer_all(talkative, reduced, QUESTIONS, NEW)
+    together = ask_all(talkative, reduced, QUESTIONS, NEW)
     monkeypatch.setattr(type(talkative), "takes_masks", False)
-    monkeypatch.setattr(session, "_block_mask", None)
-    apart = answer_all(talkative, reduced, QUESTIONS, NEW)
+    monkeypatch.setattr(packing, "_block_mask", None)
+    apart = ask_all(talkative, reduced, QUESTIONS, NEW)
     assert apart.ids == together.ids
     torch.testing.assert_close(apart.first_logits, together.first_logits, atol=1e-4, rtol=0)
 
 
 def test_packs_are_filled_in_order_and_not_beyond_their_size():
     lengths = [400, 600, 30, 2000, 10, 20]
-    packs = list(session._packs([torch.zeros(n, dtype=torch.long) for n in lengths], 1024))
+    packs = list(packing.packs([torch.zeros(n, dtype=torch.long) for n in lengths], 1024))
     assert [[len(question) for question in pack] for pack in packs] == [[400, 600], [30], [2000], [10, 20]]
 
 
 def test_the_mask_shows_the_video_and_the_own_question_only():
-    video, a, b = session._VIDEO, 0, 1
+    video, a, b = packing._VIDEO, 0, 1
     owners = torch.tensor([video, a, a, b, a, b])
-    mask = session._block_mask(owners, 5, torch.float32)
+    mask = packing._block_mask(owners, 5, torch.float32)
     assert mask.shape == (1, 1, 5, 6)
     assert (mask[0, 0] == 0).int().tolist() == [
         [1, 1, 0, 0, 0, 0],
@@ -105,7 +110,7 @@ def test_the_mask_shows_the_video_and_the_own_question_only():
 
 @torch.no_grad()
 def test_blind_questions_are_asked_without_any_visual_token(model):
-    logits = answer_all(model, None, QUESTIONS, 1).first_logits
+    logits = ask_all(model, None, QUESTIONS, 1).first_logits
     for found, question in zip(logits, QUESTIONS, strict=True):
         prompt = model.prompt(question)
         ids = torch.cat((*prompt.before, prompt.after))[None]
@@ -119,51 +124,51 @@ def test_a_prompt_that_begins_with_the_question_can_be_asked_blind(model, monkey
         (before,), after = (prompt := whole(question)).before, prompt.after
         return dataclasses.replace(prompt, before=(before[:0],), after=torch.cat((before, after)))
 
-    expected = answer_all(model, None, QUESTIONS, 1).first_logits
+    expected = ask_all(model, None, QUESTIONS, 1).first_logits
     monkeypatch.setattr(model, "prompt", headless)
-    found = answer_all(model, None, QUESTIONS, 1).first_logits
+    found = ask_all(model, None, QUESTIONS, 1).first_logits
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 def test_seconds_are_of_the_video_and_of_the_questions(model, tokens):
-    replies = answer_all(model, tokens, QUESTIONS, 2)
+    replies = ask_all(model, tokens, QUESTIONS, 2)
     assert min(replies.prefill_s, replies.questions_s) > 0
 
 
 def test_a_video_longer_than_the_context_is_refused_as_for_one_question(model, encoded):
     with pytest.raises(InputError) as alone:
-        answer(model, encoded, QUESTIONS[2], Generation(max_new_tokens=8000))
+        ask(model, encoded, QUESTIONS[2], Generation(max_new_tokens=8000))
     with pytest.raises(InputError) as together:
-        answer_all(model, encoded, QUESTIONS, 8000)
+        ask_all(model, encoded, QUESTIONS, 8000)
     assert str(together.value) == str(alone.value)
 
 
 def test_a_blind_question_longer_than_the_context_is_refused(model):
     with pytest.raises(InputError, match=r"above the 8192 .* ask a shorter question"):
-        answer_all(model, None, QUESTIONS, 8190)
+        ask_all(model, None, QUESTIONS, 8190)
 
 
 @pytest.mark.parametrize(("questions", "new"), [((), 4), (QUESTIONS, 0)])
 def test_no_question_and_no_answer_are_refused(model, questions, new):
     with pytest.raises(InputError, match=r"at least 1|tokens start at 1"):
-        answer_all(model, None, questions, new)
+        ask_all(model, None, questions, new)
 
 
 def test_an_empty_question_is_refused(model, encoded):
     with pytest.raises(InputError, match="question is empty"):
-        answer_all(model, encoded, ("What?", " "), 2)
+        ask_all(model, encoded, ("What?", " "), 2)
 
 
 def test_nan_features_are_refused_before_the_model_runs(model, encoded):
     features = encoded.features.clone()
     features[7] = torch.nan
     with pytest.raises(InputError, match="NaN"):
-        answer_all(model, dataclasses.replace(encoded, features=features), QUESTIONS, 2)
+        ask_all(model, dataclasses.replace(encoded, features=features), QUESTIONS, 2)
 
 
 def test_what_was_asked_before_does_not_matter(talkative, reduced):
     before = reduced.features.clone()
-    first, again = (answer_all(talkative, reduced, QUESTIONS, NEW).texts for _ in range(2))
+    first, again = (ask_all(talkative, reduced, QUESTIONS, NEW).texts for _ in range(2))
     assert first == again
     assert torch.equal(reduced.features, before)
 
@@ -176,7 +181,7 @@ def test_a_model_that_reads_the_question_before_the_video_is_not_asked_together(
         lambda question, *_, **__: dataclasses.replace(usual(question), before=(usual(question).after,)),
     )
     with pytest.raises(ValueError, match="before the video"):
-        answer_all(model, None, QUESTIONS, 1)
+        ask_all(model, None, QUESTIONS, 1)
 
 
 def test_a_text_ends_before_a_character_that_is_not_finished(model):

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from comfyui_aot.aot.answering import vllm_server as serving
-from comfyui_aot.aot.answering.vllm_server import Server, answers_from, export, read_key
+from comfyui_aot.aot.answering.export import export
+from comfyui_aot.aot.answering.vllm_server import Connection, VllmServer, read_key
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
 from comfyui_aot.nodes.serving import AOTServer
@@ -23,17 +24,17 @@ def impatient(monkeypatch):
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "file:///etc/passwd", "ftp://host"])
 def test_a_url_that_is_none_of_http_is_refused(url):
     with pytest.raises(InputError, match="give one like http"):
-        Server(url)
+        Connection(url)
 
 
 def test_the_key_is_not_shown():
-    assert "secret" not in repr(Server("http://host", key="secret"))
-    assert Server("http://host:1/v1/").url == "http://host:1"
+    assert "secret" not in repr(Connection("http://host", key="secret"))
+    assert Connection("http://host:1/v1/").url == "http://host:1"
 
 
 def test_nobody_there_is_one_line(impatient):
     with pytest.raises(InputError, match=r"No server at http://127\.0\.0\.1:9 .* tried 3 times; start it"):
-        Server("http://127.0.0.1:9").served()
+        Connection("http://127.0.0.1:9").model_name()
 
 
 def test_a_busy_server_is_asked_again(impatient):
@@ -54,7 +55,7 @@ def test_a_busy_server_is_asked_again(impatient):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Busy)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        assert Server(f"http://127.0.0.1:{server.server_port}", key="k").served() == "small"
+        assert Connection(f"http://127.0.0.1:{server.server_port}", key="k").model_name() == "small"
     finally:
         server.shutdown()
     assert seen == ["Bearer k"] * 3
@@ -72,7 +73,7 @@ def test_a_key_file_holds_a_key_and_nothing_else(tmp_path):
 def test_a_model_with_positions_of_time_and_place_is_not_served(model, encoded, monkeypatch):
     monkeypatch.setattr(type(model), "axes", 3)
     with pytest.raises(InputError, match="positions of time, height and width"):
-        answers_from(Server("http://127.0.0.1:9"), model, encoded, ["What?"])
+        VllmServer(Connection("http://127.0.0.1:9"), model).answer(encoded, ["What?"])
 
 
 @torch.no_grad()

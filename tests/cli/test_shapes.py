@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from comfyui_aot.aot.answering.session import answer_all
+from comfyui_aot.aot.answering.generation import Generation
+from comfyui_aot.aot.answering.session import Session
 from comfyui_aot.aot.cli.main import main
 from comfyui_aot.aot.evaluation.shapes_set import first_answer, shapes_set
 from comfyui_aot.aot.models import load
@@ -44,7 +45,7 @@ def test_what_is_said_stands_beside_the_truth_and_what_is_wrong_is_marked(aot, m
     model, asked = load(str(model_folder)), shapes_set("test", 1, 3, FRAMES)
     tokens = model.encode(asked.frames(str(SEED), FRAMES))
     for name, shown in (("full", tokens), ("aot 0.5", parse("aot:retention=0.5")(tokens))):
-        said = answer_all(model, shown, [q.text for q in asked.questions], 4).texts
+        said = Session(model, shown).ask([q.text for q in asked.questions], Generation(4)).texts
         assert [row[name]["said"] for row in rows] == list(said)
         right = [first_answer(q.family, text) == q.answer for q, text in zip(asked.questions, said, strict=True)]
         assert [row[name]["right"] for row in rows] == right

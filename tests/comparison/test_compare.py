@@ -8,19 +8,21 @@ import itertools
 import pytest
 import torch
 
-from comfyui_aot.aot.answering.answer import Answer, Generation
+from comfyui_aot.aot.answering.answer import Answer
+from comfyui_aot.aot.answering.answerer import LocalAnswerer
 from comfyui_aot.aot.answering.fidelity import Fidelity
-from comfyui_aot.aot.comparison.compare import Row, at_each, closest, compare, fastest, side_by_side
+from comfyui_aot.aot.answering.generation import Generation
+from comfyui_aot.aot.comparison.compare import Row, closest, compare, fastest, side_by_side
 from comfyui_aot.aot.comparison.table import as_csv, as_markdown, picture, terminal, verdicts
-from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.aot.comparison.variants import expand
 
 QUESTION = "What colour is the square?"
 
 
 @pytest.fixture(scope="module")
 def rows(model, encoded):
-    pipelines = [parse("full"), *at_each("aot", (0.5, 0.1))]
-    return list(compare(model, encoded.cut(0, 2), QUESTION, pipelines, Generation(4)))
+    variants = expand(["aot"], (0.5, 0.1))
+    return list(compare(LocalAnswerer(model), encoded.cut(0, 2), QUESTION, variants, Generation(4)))
 
 
 def made(text, **changed):

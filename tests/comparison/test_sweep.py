@@ -5,20 +5,14 @@ import json
 import pytest
 import torch
 
-from comfyui_aot.aot.answering.answer import Generation
+from comfyui_aot.aot.answering.answerer import LocalAnswerer
+from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.cli.main import main
+from comfyui_aot.aot.comparison.cache import ABOUT, digest_of, open_cache
 from comfyui_aot.aot.comparison.compare import compare
-from comfyui_aot.aot.comparison.sweep import (
-    ABOUT,
-    chains_in,
-    curve,
-    digest_of,
-    picture,
-    retentions_in,
-    sweep,
-    variants,
-)
+from comfyui_aot.aot.comparison.sweep import chains_in, curve, picture, retentions_in, sweep
 from comfyui_aot.aot.comparison.table import picture as table_picture
+from comfyui_aot.aot.comparison.variants import Variant, expand
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages.chain import parse
 
@@ -43,7 +37,7 @@ def cell_files(folder):
 def test_chains_stand_a_line_each_and_retentions_behind_commas():
     assert chains_in("aot\n\n  intra \naot") == ["aot", "intra"]
     assert retentions_in("0.5, 0.25 0.1;0.1") == (0.5, 0.25, 0.1)
-    names = [each.name for each in variants(["aot", "paper-onevision-10", "full"], (0.5, 0.1))]
+    names = [each.name for each in expand(["aot", "paper-onevision-10", "full"], (0.5, 0.1))]
     assert names == ["full", "aot 0.5", "aot 0.1", "paper-onevision-10"]
 
 
@@ -62,8 +56,10 @@ def test_what_cannot_be_read_is_refused_in_a_line(read, text, says):
 
 
 def test_a_stopped_sweep_goes_on_and_another_point_costs_only_itself(model, tokens, tmp_path):
+    answerer = LocalAnswerer(model)
+
     def swept(retentions, on_row=lambda name: None):
-        return list(sweep(model, tokens, QUESTION, variants(["aot"], retentions), SHORT, tmp_path, on_row=on_row))
+        return list(sweep(answerer, tokens, QUESTION, expand(["aot"], retentions), SHORT, tmp_path, on_row=on_row))
 
     def stop(name):
         if name == "aot 0.25":
@@ -84,8 +80,8 @@ def test_a_stopped_sweep_goes_on_and_another_point_costs_only_itself(model, toke
     assert [row.to_dict() for row in again] == [row.to_dict() for row in more]
     assert all(row.tokens is None for row in again)
 
-    pipelines = variants(["aot"], (0.3,))
-    fresh = list(compare(model, tokens, QUESTION, pipelines, SHORT))[1]
+    variants = expand(["aot"], (0.3,))
+    fresh = list(compare(LocalAnswerer(model), tokens, QUESTION, variants, SHORT))[1]
     known = next(row for row in more if row.name == "aot 0.3")
     assert known.answer.text == fresh.answer.text
     assert known.fidelity.kl == pytest.approx(fresh.fidelity.kl, abs=1e-5)
@@ -98,9 +94,9 @@ def test_a_stopped_sweep_goes_on_and_another_point_costs_only_itself(model, toke
     healed = swept((0.5, 0.3, 0.25))
     assert [row.name for row in healed if row.tokens is not None] == ["full", "aot 0.3"]
 
-    image = curve(healed, ["aot"])
+    image = curve(healed)
     assert image.shape[0] == 1 and image.shape[2] > 1200
-    assert not image.equal(curve(healed[:2], ["aot"]))
+    assert not image.equal(curve(healed[:2]))
 
 
 def test_a_sweep_is_stopped_inside_a_cell_too_and_leaves_no_half_of_it(model, tokens, tmp_path):
@@ -112,15 +108,14 @@ def test_a_sweep_is_stopped_inside_a_cell_too_and_leaves_no_half_of_it(model, to
             raise Stop
 
     with pytest.raises(Stop):
-        list(sweep(model, tokens, QUESTION, variants(["aot"], (0.2,)), SHORT, tmp_path, on_token=on_token))
+        list(sweep(LocalAnswerer(model), tokens, QUESTION, expand(["aot"], (0.2,)), SHORT, tmp_path, on_token=on_token))
     assert cell_files(tmp_path) == {}
 
 
 def test_whatever_decides_a_figure_decides_where_it_is_kept(model, tokens, tmp_path):
-    from comfyui_aot.aot.comparison.sweep import cells
-
     def place(tokens=tokens, question=QUESTION, generation=SHORT, chain="aot:retention=0.5", against="full"):
-        return cells(model, tokens, question, generation, tmp_path).path(parse(chain), parse(against))
+        cache = open_cache(model, tokens, question, generation, tmp_path)
+        return cache.path(Variant(parse(chain)), Variant(parse(against)))
 
     changed = tokens.features.clone()
     changed[3, 5] += 1
@@ -144,9 +139,9 @@ def vars_of(tokens):
 def test_reduced_tokens_and_impossible_budgets_are_refused_before_anything_is_measured(model, tokens, tmp_path):
     reduced = parse("intra:budget=126")(tokens)
     with pytest.raises(InputError, match="reduced already, by intra"):
-        list(sweep(model, reduced, QUESTION, variants(["aot"], (0.5,)), SHORT, tmp_path))
+        list(sweep(LocalAnswerer(model), reduced, QUESTION, expand(["aot"], (0.5,)), SHORT, tmp_path))
     with pytest.raises(InputError, match=r"0\.001"):
-        list(sweep(model, tokens, QUESTION, variants(["aot"], (0.001,)), SHORT, tmp_path))
+        list(sweep(LocalAnswerer(model), tokens, QUESTION, expand(["aot"], (0.001,)), SHORT, tmp_path))
     assert cell_files(tmp_path) == {}
 
 
@@ -171,27 +166,28 @@ def test_the_command_keeps_its_cells_and_writes_tables_and_a_curve(capsys, bunny
 
 
 def test_a_cell_that_cannot_be_met_is_left_out_and_said(model, encoded, tmp_path):
-    refused = []
-    pipelines = variants(["evs", "uniform"], (0.1, 0.5))
-    rows = list(sweep(model, encoded, "What is it?", pipelines, Generation(2), tmp_path, on_refused=refused.append))
+    answerer, refused = LocalAnswerer(model), []
+    variants = expand(["evs", "uniform"], (0.1, 0.5))
+    rows = list(sweep(answerer, encoded, "What is it?", variants, Generation(2), tmp_path, on_refused=refused.append))
     assert [row.name for row in rows] == ["full", "evs 0.5", "uniform 0.1", "uniform 0.5"]
     assert len(refused) == 1
     assert refused[0].startswith("EVS: retention 0.1")
-    with_note, without = curve(rows, ["evs", "uniform"], refused), curve(rows, ["evs", "uniform"])
+    with_note, without = curve(rows, refused), curve(rows)
     assert with_note.shape[1] > without.shape[1]
     with pytest.raises(InputError, match=r"EVS: retention 0\.1"):
-        list(sweep(model, encoded, "What is it?", pipelines, Generation(2), tmp_path / "new"))
+        list(sweep(answerer, encoded, "What is it?", variants, Generation(2), tmp_path / "new"))
 
 
 def test_a_single_retention_gives_the_table_and_several_the_curves(model, encoded, tmp_path):
+    answerer = LocalAnswerer(model)
     one, two = (
-        list(sweep(model, encoded, "What is it?", variants(["uniform", "random"], each), Generation(2), tmp_path))
+        list(sweep(answerer, encoded, "What is it?", expand(["uniform", "random"], each), Generation(2), tmp_path))
         for each in ((0.1,), (0.1, 0.2))
     )
-    assert torch.equal(picture(one, ["uniform", "random"]), table_picture(one))
-    assert torch.equal(picture(two, ["uniform", "random"]), curve(two, ["uniform", "random"]))
+    assert torch.equal(picture(one), table_picture(one))
+    assert torch.equal(picture(two), curve(two))
 
 
 def test_a_chain_goes_by_the_name_behind_it():
     chains = chains_in("aot # ours\nintra:budget=126+inter:retention=0.1  # phase II\nrandom")
-    assert [each.name for each in variants(chains, (0.5,))] == ["full", "ours 0.5", "phase II", "random 0.5"]
+    assert [each.name for each in expand(chains, (0.5,))] == ["full", "ours 0.5", "phase II", "random 0.5"]

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from comfyui_aot.aot.answering.session import answer_all
+from comfyui_aot.aot.answering.generation import Generation
+from comfyui_aot.aot.answering.session import Session
 from comfyui_aot.aot.evaluation.runner import by_clip
 from comfyui_aot.aot.evaluation.shapes_set import FAMILIES, shapes_set
 
@@ -19,7 +20,7 @@ def right(model) -> dict[str, list[bool]]:
     asked = shapes_set("test", CLIPS)
     scored: dict[str, list[bool]] = {family: [] for family in FAMILIES}
     for questions in by_clip(asked.questions).values():
-        said = answer_all(model, None, [question.text for question in questions], asked.max_new_tokens).texts
+        said = Session(model, None).ask([each.text for each in questions], Generation(asked.max_new_tokens)).texts
         for question, text in zip(questions, said, strict=True):
             scored[question.family].append(bool(asked.score(question, text)))
     return scored

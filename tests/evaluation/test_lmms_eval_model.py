@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from comfyui_aot.aot.answering.answer import Generation, answer
+from comfyui_aot.aot.answering.answerer import ask
+from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.published.frames import clip_frames
 from comfyui_aot.aot.stages.chain import parse
@@ -90,7 +91,7 @@ def two_clips(make_clip):
     return [make_clip("one.mp4", frames=6), make_clip("two.mp4", frames=9)]
 
 
-def ask(model, visuals, question="What is on the left?", **settings):
+def request(model, visuals, question="What is on the left?", **settings):
     """A request as lmms-eval's task makes it."""
     rows = model.task_dict["aot_tiny"]["test"]
     rows[len(rows)] = visuals
@@ -100,7 +101,7 @@ def ask(model, visuals, question="What is on the left?", **settings):
 
 def expected(model, clips, stages):
     tokens = [parse(stages)(model.encode(clip_frames(clip, 4))) for clip in clips]
-    return [answer(model, kept, question, Generation(4)).text for kept in tokens for question in QUESTIONS]
+    return [ask(model, kept, question, Generation(4)).text for kept in tokens for question in QUESTIONS]
 
 
 def test_lmms_evals_evaluator_runs_it_and_gets_our_answers(model_module, model, embedded_folder, two_clips, tmp_path):
@@ -140,7 +141,7 @@ def test_questions_in_a_row_about_one_video_share_its_encoding(aot, two_clips, m
     encode = model._model.encode
     monkeypatch.setattr(model._model, "encode", lambda frames: encoded.append(frames.source) or encode(frames))
     one, two = map(str, two_clips)
-    model.generate_until([ask(model, [clip]) for clip in (one, one, two, one)])
+    model.generate_until([request(model, [clip]) for clip in (one, one, two, one)])
     assert encoded == ["one.mp4", "two.mp4", "one.mp4"]
 
 
@@ -185,6 +186,6 @@ def test_likelihoods_rounds_images_and_beams_are_refused(aot, two_clips):
             call([])
     for visuals in ([], [object()], [str(two_clips[0])] * 2):
         with pytest.raises(InputError, match="one video"):
-            model.generate_until([ask(model, visuals)])
+            model.generate_until([request(model, visuals)])
     with pytest.raises(InputError, match="5 beams"):
-        model.generate_until([ask(model, [str(two_clips[0])], num_beams=5)])
+        model.generate_until([request(model, [str(two_clips[0])], num_beams=5)])

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from comfyui_aot.aot.answering.answer import Generation, answer
+from comfyui_aot.aot.answering.answerer import ask
+from comfyui_aot.aot.answering.generation import Generation
+from comfyui_aot.aot.comparison.variants import expand
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.encodings import Encodings
 from comfyui_aot.aot.evaluation.records import RECORDS, SETTINGS, Record, Records
-from comfyui_aot.aot.evaluation.runner import evaluate, settings, variants
+from comfyui_aot.aot.evaluation.runner import evaluate, settings
 from comfyui_aot.aot.models.fingerprint import fingerprint
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.tokens import storage
@@ -40,7 +42,7 @@ def run(model, weights, tmp_path):
         questions = questions or TinySet()
         records = Records(tmp_path / "out", settings(model, questions, FRAMES, weights))
         encodings = Encodings(model, questions, FRAMES, cache, weights=weights)
-        evaluate(model, questions, variants(chains, retentions), records, encodings, **watch)
+        evaluate(model, questions, expand(chains, retentions, blind=True), records, encodings, **watch)
         return records
 
     return run
@@ -51,17 +53,18 @@ def lines(records):
 
 
 def test_full_tokens_come_first_and_every_variant_once():
-    names = [variant.name for variant in variants(("aot", "full", "paper", "blind", "aot"), (0.25, 0.1, 0.25))]
+    chains = ("aot", "full", "paper", "blind", "aot")
+    names = [variant.name for variant in expand(chains, (0.25, 0.1, 0.25), blind=True)]
     assert names == ["full", "aot 0.25", "aot 0.1", "paper", "blind"]
 
 
 def test_a_variant_knows_its_chain():
-    assert {variant.chain for variant in variants(("intra",), (0.25, 0.1))} == {"full", "intra"}
+    assert {variant.label for variant in expand(("intra",), (0.25, 0.1))} == {"full", "intra"}
 
 
 def test_a_chain_that_does_not_exist_is_refused():
     with pytest.raises(InputError, match="No stage is called 'nonsense'"):
-        variants(("nonsense",), (0.1,))
+        expand(("nonsense",), (0.1,))
 
 
 def test_each_clip_and_variant_has_a_record_of_what_it_said_and_took(run, model):
@@ -83,7 +86,7 @@ def test_what_is_said_is_what_the_model_answers_one_question_at_a_time(run, mode
     reduced = parse("aot:clip_length=2").at_retention(0.5)(tokens)
     for variant, shown in (("full", tokens), ("aot:clip_length=2 0.5", reduced)):
         for question in QUESTIONS[:2]:
-            alone = answer(model, shown, question.text, Generation(max_new_tokens=3)).text
+            alone = ask(model, shown, question.text, Generation(max_new_tokens=3)).text
             assert said[variant][question.id] == alone
 
 

@@ -8,7 +8,8 @@ import transformers
 from torch.nn import functional
 from transformers import DynamicCache
 
-from comfyui_aot.aot.answering.session import Generation, Session
+from comfyui_aot.aot.answering.generation import Generation
+from comfyui_aot.aot.answering.session import Session
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import FAMILIES, load
 from comfyui_aot.aot.models.prompt import Turn
@@ -299,12 +300,12 @@ def test_a_second_question_finds_the_video_read_and_is_answered_as_in_a_fresh_se
     reduced = parse("aot:retention=0.3,clip_length=2")(tokens)
     session, settings = Session(small, reduced), Generation(max_new_tokens=5)
     session.ask(["Is it day?"], settings)
-    held = session.held
+    held = session.cached_tokens
     again = session.ask([QUESTION], settings)
     fresh = Session(small, reduced).ask([QUESTION], settings)
     assert again.ids == fresh.ids
     assert again.prefill_s == 0
-    assert session.held == held
+    assert session.cached_tokens == held
     torch.testing.assert_close(again.first_logits, fresh.first_logits, atol=1e-4, rtol=0)
 
 

@@ -12,7 +12,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from comfyui_aot.aot.answering.answer import Generation, answer
+from comfyui_aot.aot.answering.answerer import ask
+from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import families_in, load
 from comfyui_aot.aot.stages.chain import parse
@@ -90,7 +91,7 @@ def test_importance_is_read_at_the_fraction_of_the_tower_that_reaches_the_llm(sm
 
 def test_it_is_reduced_and_answers(small, frames):
     reduced = parse("aot:retention=0.25,clip_length=2")(small.encode(frames))
-    said = answer(small, reduced, QUESTION, Generation(max_new_tokens=4))
+    said = ask(small, reduced, QUESTION, Generation(max_new_tokens=4))
     assert (said.tokens_full, said.tokens_kept) == (324, 81)
 
 

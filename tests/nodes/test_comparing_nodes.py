@@ -6,8 +6,10 @@ import dataclasses
 import pytest
 import torch
 
-from comfyui_aot.aot.answering.answer import Generation, answer
-from comfyui_aot.aot.comparison.compare import at_each, compare
+from comfyui_aot.aot.answering.answerer import LocalAnswerer, ask
+from comfyui_aot.aot.answering.generation import Generation
+from comfyui_aot.aot.comparison.compare import compare
+from comfyui_aot.aot.comparison.variants import expand
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.nodes import comparing
@@ -32,7 +34,7 @@ def base(tmp_path):
 
 @pytest.fixture(scope="module")
 def loaded(model):
-    return Loaded(model, model_patcher(model.hf_model, model.device, model.device))
+    return Loaded(LocalAnswerer(model), model_patcher(model.hf_model, model.device, model.device))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def tokens(encoded):
 @pytest.fixture(scope="module")
 def said(model, tokens):
     """The full answer and a reduced one."""
-    return [answer(model, each, QUESTION, Generation(2)) for each in (tokens, parse("aot:retention=0.2")(tokens))]
+    return [ask(model, each, QUESTION, Generation(2)) for each in (tokens, parse("aot:retention=0.2")(tokens))]
 
 
 def put_side_by_side(*lists, **more):
@@ -106,9 +108,9 @@ class Given(io.ComfyNode):
 
 
 def test_answers_of_a_graph_have_the_figures_of_the_comparison(base, loaded, tokens, said):
-    pipelines = [parse("full"), *at_each("aot", (0.2,))]
-    rows = list(compare(loaded.model, tokens, QUESTION, pipelines, Generation(2)))
-    Given.values = (loaded, tokens, pipelines[1](tokens))
+    variants = expand(["aot"], (0.2,))
+    rows = list(compare(loaded.answerer, tokens, QUESTION, variants, Generation(2)))
+    Given.values = (loaded, tokens, variants[1].chain(tokens))
     asked = {"question": f"{QUESTION}\nIs it day?", "max_new_tokens": 2, "temperature": 0.0, "top_p": 1.0, "seed": 0}
     graph = {
         "1": {"class_type": "Given", "inputs": {}},

@@ -7,13 +7,14 @@ import shutil
 import pytest
 import torch
 
+from comfyui_aot.aot.answering.answerer import LocalAnswerer
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.shapes_set import shapes_set
 from comfyui_aot.aot.streaming import Stream
 from comfyui_aot.nodes.answering import AOTAnswer
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
 from comfyui_aot.nodes.drawn import AOTDrawnClip
-from comfyui_aot.nodes.models import AOTEncodeVideo, AOTLoadVLLM, ready
+from comfyui_aot.nodes.models import AOTEncodeVideo, AOTLoadVLLM, Loaded, ready
 from comfyui_aot.nodes.pictures import AOTTokenMap
 from comfyui_aot.nodes.stages import NODES as STAGES
 from comfyui_aot.nodes.video import (
@@ -176,26 +177,27 @@ def test_every_line_is_asked_as_if_it_were_alone(asked):
 def test_a_second_question_about_the_same_tokens_does_not_read_the_video_again(asked):
     loaded, tokens = asked
     (first,) = ask(loaded, tokens).args[1]
-    assert loaded.kept
+    assert loaded.answerer.last
     (again,) = ask(loaded, tokens, question="Is it day?").args[1]
-    loaded.kept.clear()
+    loaded.answerer.forget()
     (fresh,) = ask(loaded, tokens, question="Is it day?").args[1]
     assert again.text == fresh.text
     assert again.prefill_s < fresh.prefill_s
     assert first.prompt_tokens > tokens.tokens_kept
 
 
-def test_one_video_is_kept_at_most_and_unloading_lets_it_go(asked, monkeypatch):
+def test_one_video_is_kept_at_most_and_unloading_lets_it_go(asked):
     loaded, tokens = asked
     other = dataclasses.replace(tokens)
     for each, system in ((tokens, ""), (other, ""), (other, "Be brief.")):
         ask(loaded, each, system=system)
-        assert [(name, kept) for name, (kept, _) in loaded.kept.items()] == [(system, each)]
+        last = loaded.answerer.last
+        assert last is not None and last.is_about(each, system)
     ask(loaded, tokens, unload=True)
-    assert not loaded.kept
-    monkeypatch.setattr("comfyui_aot.nodes.models.KEPT_BYTES", 1000)
-    ask(loaded, tokens)
-    assert not loaded.kept
+    assert loaded.answerer.last is None
+    little = Loaded(LocalAnswerer(loaded.model, keep_bytes=1000), loaded.patcher)
+    ask(little, tokens)
+    assert little.answerer.last is None
 
 
 def test_a_follow_up_has_the_earlier_answers_in_its_prompt(asked):

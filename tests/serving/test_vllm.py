@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from comfyui_aot.aot.answering.answer import answer
-from comfyui_aot.aot.answering.session import Generation
-from comfyui_aot.aot.answering.vllm_server import Server, answers_from, export
+from comfyui_aot.aot.answering.answerer import ask
+from comfyui_aot.aot.answering.export import export
+from comfyui_aot.aot.answering.generation import Generation
+from comfyui_aot.aot.answering.vllm_server import Connection, VllmServer
 from comfyui_aot.aot.cli.main import main
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.shapes_set import shapes_set
@@ -96,8 +97,8 @@ def test_answers_are_those_of_the_local_path(model, url, asked, chain):
     frames, questions = asked
     tokens = parse(chain)(model.encode(frames))
     settings = Generation(max_new_tokens=6)
-    served = answers_from(Server(url, key=KEY), model, tokens, questions, settings)
-    local = [answer(model, tokens, each, settings) for each in questions]
+    served = VllmServer(Connection(url, key=KEY), model).answer(tokens, questions, settings)
+    local = [ask(model, tokens, each, settings) for each in questions]
     assert [each.text for each in served] == [each.text for each in local]
     assert [each.prompt_tokens for each in served] == [each.prompt_tokens for each in local]
     assert min(each.prefill_s for each in served) > 0
@@ -107,9 +108,9 @@ def test_eight_at_once_are_all_answered_each_its_own(model, url, asked):
     frames, questions = asked
     assert len(set(questions)) == 8
     tokens = parse("aot:retention=0.1")(model.encode(frames))
-    server, settings, seen = Server(url, "small", KEY), Generation(max_new_tokens=6), {}
-    together = answers_from(server, model, tokens, questions, settings, on_text=seen.__setitem__)
-    alone = [answers_from(server, model, tokens, [each], settings)[0] for each in questions]
+    server, settings, seen = Connection(url, "small", KEY), Generation(max_new_tokens=6), {}
+    together = VllmServer(server, model).answer(tokens, questions, settings, on_text=seen.__setitem__)
+    alone = [VllmServer(server, model).answer(tokens, [each], settings)[0] for each in questions]
     assert [each.text for each in together] == [each.text for each in alone]
     assert [each.question for each in together] == questions
     assert {number: text.strip() for number, text in seen.items()} == dict(enumerate(each.text for each in together))
@@ -128,15 +129,15 @@ def test_the_command_hands_the_tokens_over(url, bunny, tmp_path, capsys):
 def test_what_the_server_refuses_is_one_line_that_says_what_to_do(model, url, encoded):
     settings = Generation(max_new_tokens=2)
     for server, says in (
-        (Server(url, key="wrong"), "refuses the key"),
-        (Server(url, "large", KEY), "serves no 'large'; name one of small"),
+        (Connection(url, key="wrong"), "refuses the key"),
+        (Connection(url, "large", KEY), "serves no 'large'; name one of small"),
     ):
         with pytest.raises(InputError, match=says):
-            answers_from(server, model, encoded, ["What?"], settings)
+            VllmServer(server, model).answer(encoded, ["What?"], settings)
     with pytest.raises(InputError, match=r"another LLM .*hidden_size 100 .* serve the one that aot export wrote"):
-        list(Server(url, key=KEY).complete(torch.zeros(4, 100), "small", settings))
+        list(Connection(url, key=KEY).complete(torch.zeros(4, 100), "small", settings))
     with pytest.raises(InputError, match=r"refuses the prompt \(HTTP 400: .*maximum context length"):
-        list(Server(url, key=KEY).complete(torch.zeros(5000, 576), "small", settings))
+        list(Connection(url, key=KEY).complete(torch.zeros(5000, 576), "small", settings))
 
 
 class Stop(Exception):
@@ -148,17 +149,17 @@ def test_a_run_that_is_stopped_leaves_the_server_to_others(model, url, encoded):
         raise Stop
 
     with pytest.raises(Stop):
-        answers_from(Server(url, key=KEY), model, encoded, ["What?"], on_token=stop)
-    assert answers_from(Server(url, key=KEY), model, encoded, ["What?"], Generation(max_new_tokens=2))
+        VllmServer(Connection(url, key=KEY), model).answer(encoded, ["What?"], on_token=stop)
+    assert VllmServer(Connection(url, key=KEY), model).answer(encoded, ["What?"], Generation(max_new_tokens=2))
 
 
 def test_a_server_killed_in_the_middle_is_one_clear_error(llm, monkeypatch):
-    usual = Server._open
+    usual = Connection._open
     endless = {"ignore_eos": True}
-    monkeypatch.setattr(Server, "_open", lambda self, path, body: usual(self, path, body and body | endless))
+    monkeypatch.setattr(Connection, "_open", lambda self, path, body: usual(self, path, body and body | endless))
     with serving(llm, "--enable-prompt-embeds") as (url, process):
         noise = 0.05 * torch.randn(64, 576, generator=torch.Generator().manual_seed(0))
-        pieces = Server(url, timeout=20).complete(noise, "small", Generation(2000))
+        pieces = Connection(url, timeout=20).complete(noise, "small", Generation(2000))
         assert len(list(itertools.islice(pieces, 3))) == 3
         os.killpg(process.pid, signal.SIGKILL)
         with pytest.raises(InputError, match=r"was lost in the middle of an answer .* ask again") as raised:
@@ -168,4 +169,4 @@ def test_a_server_killed_in_the_middle_is_one_clear_error(llm, monkeypatch):
 
 def test_a_server_without_the_option_says_what_it_lacks(llm):
     with serving(llm) as (url, _), pytest.raises(InputError, match="start vLLM with --enable-prompt-embeds"):
-        list(Server(url).complete(torch.zeros(4, 576), "small", Generation(max_new_tokens=2)))
+        list(Connection(url).complete(torch.zeros(4, 576), "small", Generation(max_new_tokens=2)))

@@ -2,16 +2,16 @@
 
 import pytest
 
-from comfyui_aot.aot.comparison.compare import at_each
+from comfyui_aot.aot.comparison.variants import expand
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages.chain import OPEN_PRESETS, PLUS, PRESETS, is_fixed, parse
 
 
 def test_aot_plus_is_a_chain_at_any_retention():
-    first, second = at_each(PLUS, (0.1, 0.05))
+    _, first, second = expand([PLUS], (0.1, 0.05))
     assert (first.name, second.name) == (f"{PLUS} 0.1", f"{PLUS} 0.05")
-    assert first.stages == parse(OPEN_PRESETS[PLUS]).at_retention(0.1).stages
-    assert first.stages != parse("aot:retention=0.1").stages
+    assert first.chain.stages == parse(OPEN_PRESETS[PLUS]).at_retention(0.1).stages
+    assert first.chain.stages != parse("aot:retention=0.1").stages
 
 
 def test_the_papers_presets_settle_what_they_keep():

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from comfyui_aot.aot.answering.session import Generation, Session
+from comfyui_aot.aot.answering.generation import Generation
+from comfyui_aot.aot.answering.session import Session
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.video.frames import Frames
 

@@ -1,0 +1,48 @@
+"""A video LLM's LLM as a model folder of its own, for a vLLM server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from ..errors import InputError
+from ..models.base import VideoLLM
+
+
+def export(model: VideoLLM, folder: Path) -> None:
+    """Write a video LLM's LLM as a model of its own, for a server: safetensors, config and tokenizer.
+
+    Args:
+        folder: must not exist yet; it is there when it is whole.
+
+    Raises:
+        InputError: the folder exists or cannot be made.
+    """
+    if folder.exists():
+        raise InputError(f"{folder} exists already; give the name of a folder to be made.")
+    if getattr(model.hf_model, "is_quantized", False):
+        raise InputError("A quantized LLM is not written out; export it with quantization none.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix=".part"))
+    except OSError as error:
+        raise InputError(f"{folder.parent} cannot be written ({error.strerror}); give another folder.") from error
+    try:
+        config = model.hf_model.config.get_text_config()
+        with torch.device("meta"):
+            plain = AutoModelForCausalLM.from_config(config)
+        tensors = {f"model.{name}": tensor for name, tensor in model.language_model.state_dict().items()}
+        tensors["lm_head.weight"] = model.hf_model.lm_head.weight
+        plain.load_state_dict(tensors, assign=True)
+        plain.tie_weights()
+        plain.generation_config = model.hf_model.generation_config
+        plain.save_pretrained(part)
+        model.save_tokenizer(part)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,145 @@
+"""A comparison's figures on disk, so that a run that was stopped goes on where it was.
+
+A cell, a chain at a retention, is written as soon as it is measured. It is kept under all that decides its figures:
+the model and where it runs, the tokens, the question, how answers are generated, and the stages' settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..answering.answer import Answer
+from ..answering.fidelity import Fidelity, Reference
+from ..answering.generation import Generation
+from ..files import make_folder, whole
+from ..models.base import VideoLLM
+from ..models.fingerprint import digest, fingerprint
+from ..tokens.video_tokens import VideoTokens
+from .compare import Measured
+from .variants import Variant
+
+VERSION = 1
+"""Of the files; those of another version are not read."""
+
+ABOUT = "about.json"
+"""The file that says what the cells of a folder have in common."""
+
+
+def open_cache(
+    model: VideoLLM, tokens: VideoTokens, question: str, generation: Generation, folder: Path
+) -> FolderCache:
+    """The cells of one model, encoding and question.
+
+    Args:
+        model: whose LLM answers.
+        tokens: fresh from the encoder.
+        question: about the video.
+        generation: how answers are generated.
+        folder: of all sweeps; this one has a folder of its own in it.
+    """
+    about = {
+        "version": VERSION,
+        "model": model.name,
+        "weights": fingerprint(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "attention": str(model.language_model.config._attn_implementation),
+        "tokens": digest_of(tokens),
+        "question": question,
+        "generation": dataclasses.asdict(generation),
+    }
+    return FolderCache(folder / digest(about), about)
+
+
+def digest_of(tokens: VideoTokens) -> str:
+    """Sixteen hexadecimal digits that stand for tokens fresh from an encoder: every bit of every tensor."""
+    hashed = hashlib.sha256(json.dumps(dataclasses.asdict(tokens.layout), sort_keys=True).encode())
+    extras = [tokens.extras[name] for name in sorted(tokens.extras)]
+    for tensor in (tokens.features, tokens.shallow, tokens.deep, tokens.timestamps, *tokens.levels, *extras):
+        hashed.update(str(tuple(tensor.shape)).encode())
+        hashed.update(cast(Any, tensor.detach().cpu().contiguous().view(torch.uint8).numpy()))
+    return hashed.hexdigest()[:16]
+
+
+class FolderCache:
+    """Cells in a folder, a JSON file each. Beside the cell of full tokens are the distributions of its answer.
+
+    Args:
+        folder: of these cells; made with the first one.
+        about: what they have in common, JSON-ready.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        self.folder, self._about = folder, about
+
+    def get(self, variant: Variant, against: Variant) -> Measured | None:
+        """The figures of a variant against another; None if there are none, or their file is damaged.
+
+        Args:
+            variant: measured before, perhaps.
+            against: the variant whose answer counts as the full one.
+        """
+        path = self.path(variant, against)
+        try:
+            cell = json.loads(path.read_text(encoding="utf-8"))
+            values, fidelity = cell["answer"], Fidelity(**cell["fidelity"])
+            ids = tuple(values.pop("ids"))
+            tensors = load_file(path.with_suffix(".safetensors")) if variant == against else {}
+            values |= {"stages": tuple(values["stages"]), "turns": ()}
+            answer = Answer(**values, ids=ids, first=tensors.get("first"))
+            reference = Reference(ids, tensors["log_probabilities"]) if tensors else None
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            return None
+        return Measured(answer, fidelity, reference)
+
+    def put(self, variant: Variant, against: Variant, measured: Measured) -> None:
+        """Write figures, completely or not at all.
+
+        Args:
+            variant: that was measured.
+            against: the variant whose answer counts as the full one.
+            measured: the figures.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        make_folder(self.folder)
+        path = self.path(variant, against)
+        if not (self.folder / ABOUT).exists():
+            _write_json(self.folder / ABOUT, self._about)
+        answer = dataclasses.asdict(dataclasses.replace(measured.answer, first=None))
+        answer.pop("first")
+        if measured.reference is not None and measured.answer.first is not None:
+            tensors = {"log_probabilities": measured.reference.log_probabilities, "first": measured.answer.first}
+            with whole(path.with_suffix(".safetensors")) as temporary:
+                save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, temporary)
+        _write_json(path, {"answer": answer, "fidelity": dataclasses.asdict(measured.fidelity)})
+
+    def path(self, variant: Variant, against: Variant) -> Path:
+        """The file of a variant against another.
+
+        Args:
+            variant: whose figures it holds.
+            against: the variant whose answer counts as the full one.
+        """
+        readable = re.sub(r"[^A-Za-z0-9.]+", "-", variant.name)[:60].strip("-.")
+        return self.folder / f"{readable}-{digest([_settings(variant), _settings(against)])}.json"
+
+
+def _settings(variant: Variant) -> list[Any]:
+    return [] if variant.chain is None else [[stage.name, stage.settings()] for stage in variant.chain.stages]
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
