@@ -124,20 +124,20 @@ class AOTSweep(io.ComfyNode):
                     "question",
                     default="What happens in this video?",
                     multiline=True,
-                    tooltip="What every variant is asked. Answers are greedy: the likeliest token every time.",
+                    tooltip="The question for every variant. Answers are greedy: the likeliest token every time.",
                 ),
                 io.String.Input(
                     "stages",
                     default="aot\nintra",
                     multiline=True,
                     tooltip="Chains of stages, one a line: aot, intra, intra:budget=126+inter, a preset; the command "
-                    "'aot stages' lists them. A name of your own may stand behind a #.",
+                    "'aot stages' lists them. A # starts a name of your own.",
                 ),
                 io.String.Input(
                     "retentions",
                     default="0.5, 0.25, 0.15, 0.1, 0.05",
-                    tooltip="Shares of the language grid to keep, above 0, at most 1; a chain that settles for itself "
-                    "what it keeps is run once.",
+                    tooltip="Shares of the language grid to keep, above 0, at most 1. A chain whose own settings "
+                    "fix what it keeps is run once.",
                 ),
                 io.Int.Input("max_new_tokens", default=32, min=1, max=512, tooltip="Longest answer, in LLM tokens."),
                 io.String.Input(
@@ -147,9 +147,7 @@ class AOTSweep(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(
-                    display_name="image", tooltip="The curves; the table where only one retention was asked for."
-                ),
+                io.Image.Output(display_name="image", tooltip="The curves; the table if there is only one retention."),
                 io.String.Output(display_name="markdown", tooltip="Every point in a Markdown table."),
                 io.String.Output(display_name="csv", tooltip="The CSV file's name in the output folder."),
             ],

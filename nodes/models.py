@@ -81,41 +81,42 @@ _LOADED: weakref.WeakValueDictionary[tuple[str, ...], Loaded] = weakref.WeakValu
 """Models that some node still holds, so that a second loader with the same settings shares them."""
 
 
-def found_models() -> dict[str, Path]:
-    """The models in ComfyUI's folders, by the name shown."""
-    found: dict[str, Path] = {}
+def installed_models() -> dict[str, Path]:
+    """The models in ComfyUI's folders, by the name in the list."""
+    models: dict[str, Path] = {}
     for _, folder in model_folders():
         if folder.is_dir():
             for name, path in families_in(folder).items():
-                found.setdefault(name, path)
-    return found
+                models.setdefault(name, path)
+    return models
 
 
 def choices() -> list[str]:
     """Every model that can be chosen: the embedded one, those that are there, and published ones that are not."""
-    found = found_models()
-    names = {name.rpartition("/")[2] for name in found}
-    return [EMBEDDED, *found, *(each for each in PUBLISHED if folder_name(each) not in names)]
+    models = installed_models()
+    names = {name.rpartition("/")[2] for name in models}
+    return [EMBEDDED, *models, *(each for each in PUBLISHED if folder_name(each) not in names)]
 
 
 def located(model: str, fetch: bool) -> Path | None:
-    """The folder of a model that was chosen; None of the embedded one, which has its own.
+    """The folder of a model; None for the embedded one, which has its own.
 
     Args:
-        fetch: whether a published model that is not there is to be downloaded.
+        model: its name in the list.
+        fetch: whether to download a published model that is not there.
 
     Raises:
         InputError: there is no such model, or it may not or cannot be downloaded.
     """
     if model == EMBEDDED:
         return None
-    found = found_models()
-    if model in found:
-        return found[model]
+    models = installed_models()
+    if model in models:
+        return models[model]
     if model not in PUBLISHED:
         raise InputError(not_offered("model", model, choices()))
     home = model_folders()[0][1]
-    named = {name.rpartition("/")[2]: path for name, path in found.items()}
+    named = {name.rpartition("/")[2]: path for name, path in models.items()}
     if folder_name(model) in named:
         return named[folder_name(model)]
     if not fetch:
@@ -124,7 +125,7 @@ def located(model: str, fetch: bool) -> Path | None:
 
 
 def _present(model: str, inputs: Mapping[str, Any]) -> None:
-    """Nothing, or an InputError where a model is neither there nor to be downloaded."""
+    """Raise an InputError if a model is neither there nor to be downloaded."""
     if not (inputs.get("download") and model in PUBLISHED):
         located(model, False)
 
@@ -246,8 +247,8 @@ class AOTLoadVLLM(io.ComfyNode):
     ) -> bool | str:
         """Whether every choice is one of those offered, and there: ComfyUI itself does not check a combo's value."""
         offered = {"dtype": DTYPES, "device": DEVICES, "attention": ATTENTIONS, "quantization": QUANTIZATIONS}
-        given = {"dtype": dtype, "device": device, "attention": attention, "quantization": quantization}
-        for name, value in given.items():
+        chosen = {"dtype": dtype, "device": device, "attention": attention, "quantization": quantization}
+        for name, value in chosen.items():
             if value is not None and value not in offered[name]:
                 return not_offered(name, value, offered[name])
         if model is not None and not (download and model in PUBLISHED):
@@ -269,7 +270,7 @@ class AOTEncodeVideo(io.ComfyNode):
             display_name="Encode Video (AOT)",
             category=CATEGORY,
             description="Run the model's vision tower and projector over every frame, and measure how much attention "
-            "each token receives at a shallow and a deep layer. Runs once for all branches behind it.",
+            "each token receives at a shallow and a deep layer. Runs once for all branches after it.",
             inputs=[
                 AOTVLLM.Input("vllm", tooltip="The model that will answer."),
                 AOTFrames.Input("frames", tooltip="The frames to look at."),
@@ -278,8 +279,8 @@ class AOTEncodeVideo(io.ComfyNode):
                     default=False,
                     optional=True,
                     tooltip="Leave encoding until tokens are needed, and reduce run by run as frames are encoded: the "
-                    "same tokens in little memory, for long videos. Each branch behind this node then encodes for "
-                    "itself, and a stage that looks at all frames at once (solver released in phase I) holds them all.",
+                    "same tokens in little memory, for long videos. Each branch after this node then encodes for "
+                    "itself, and a stage that looks at all frames at once (solver released in phase I) keeps them all.",
                 ),
             ],
             outputs=[

@@ -15,10 +15,11 @@ from ..models.base import VideoLLM
 
 
 def export(model: VideoLLM, folder: Path) -> None:
-    """Write a video LLM's LLM as a model of its own, for a server: safetensors, config and tokenizer.
+    """Write a video LLM's LLM as a model of its own: safetensors, config and tokenizer.
 
     Args:
-        folder: must not exist yet; it is there when it is whole.
+        model: whose LLM is written; not a quantized one.
+        folder: must not exist yet; appears once it is complete.
 
     Raises:
         InputError: the folder exists or cannot be made.

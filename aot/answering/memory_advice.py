@@ -20,14 +20,25 @@ MARGIN = 0.9
 
 
 def bytes_to_read(model: VideoLLM, tokens: int) -> int:
-    """Bytes that reading so many tokens takes beside the weights: their keys and values, and a chunk's activations."""
+    """Bytes that prefilling takes beside the weights: keys and values, and the activations of one chunk.
+
+    Args:
+        model: whose LLM reads.
+        tokens: of the prompt.
+    """
     shape, each = model.language, model.dtype.itemsize
     activations = min(tokens, CHUNK) * (3 * shape.mlp + 6 * shape.hidden) * each
     return shape.kv_cache_bytes(tokens, each) + activations
 
 
 def tokens_that_fit(model: VideoLLM, free: int, at_most: int) -> int:
-    """The most tokens, up to ``at_most``, that can be read in ``free`` bytes."""
+    """The most tokens that can be prefilled in ``free`` bytes.
+
+    Args:
+        model: whose LLM reads.
+        free: bytes.
+        at_most: no more tokens than this.
+    """
     low, high = 0, at_most
     while low < high:
         middle = (low + high + 1) // 2
@@ -36,7 +47,7 @@ def tokens_that_fit(model: VideoLLM, free: int, at_most: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes free on a device, those that PyTorch holds unused among them."""
+    """Bytes free on a device, PyTorch's unused ones included."""
     if device.type != "cuda":
         return psutil.virtual_memory().available
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -44,7 +55,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory has run out, on any device."""
+    """Whether an error means that memory has run out, on any device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
@@ -52,7 +63,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explaining(model: VideoLLM, tokens: VideoTokens) -> Iterator[None]:
-    """Turn running out of memory while a video is answered into one line that says what would fit.
+    """Turn an out-of-memory error of a prefill into one line that says what would fit.
+
+    Args:
+        model: whose LLM reads.
+        tokens: of the video.
 
     Raises:
         InputError: memory ran out.
@@ -67,7 +82,13 @@ def explaining(model: VideoLLM, tokens: VideoTokens) -> Iterator[None]:
 
 
 def what_fits(model: VideoLLM, tokens: VideoTokens, free: int) -> str:
-    """The line for tokens that could not be read in ``free`` bytes."""
+    """The line for a video that could not be read.
+
+    Args:
+        model: whose LLM reads.
+        tokens: of the video.
+        free: bytes free on the device.
+    """
     kept, full, frames = tokens.tokens_kept, tokens.tokens_full, tokens.frames_shown
     need = bytes_to_read(model, kept)
     # It did not fit, whatever the estimate says.

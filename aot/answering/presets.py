@@ -23,7 +23,7 @@ PRESETS = MappingProxyType(
         "it ends, as '0.0 - 2.5: ...'. The frames shown are at {times} seconds. {question}",
     }
 )
-"""By name; ``{question}`` is what the user wrote, ``{times}`` the seconds of the frames."""
+"""By name; ``{question}`` is the user's text, ``{times}`` the seconds of the frames."""
 
 NEED_QUESTION = (OWN, "one word", "multiple choice")
 
@@ -32,8 +32,9 @@ def apply_preset(preset: str, question: str, times: Sequence[float]) -> str:
     """A question in a preset's words.
 
     Args:
-        question: may be empty where the preset says what is wanted by itself.
-        times: seconds of the frames shown.
+        preset: a name in :data:`PRESETS`.
+        question: may be empty if the preset is a question by itself.
+        times: seconds of the video's frames.
 
     Raises:
         InputError: no such preset, a preset that needs a question without one, or a multiple choice without choices.
@@ -52,7 +53,12 @@ def apply_preset(preset: str, question: str, times: Sequence[float]) -> str:
 
 
 def split(question: str, a_line_each: bool) -> list[str]:
-    """The questions in a text: each line that is not empty where asked for, else the whole text."""
+    """The questions in a text.
+
+    Args:
+        question: as a user writes it.
+        a_line_each: whether every line that is not empty is a question of its own.
+    """
     if not a_line_each:
         return [question]
     return [line.strip() for line in question.splitlines() if line.strip()] or [question]

@@ -41,17 +41,17 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="decode, encode and reduce run by run: the same tokens in little memory, for long videos",
     )
-    parser.add_argument("--stages", help=f"{CHAIN}; 'aot' where only a retention is given")
-    parser.add_argument("--system", default="", help="system prompt; the model's own where left out")
+    parser.add_argument("--stages", help=f"{CHAIN}; 'aot' if there is only a retention")
+    parser.add_argument("--system", default="", help="system prompt; the model's own if left out")
     parser.add_argument("--preset", default=OWN, help=f"words around the question: {', '.join(PRESETS)}")
     parser.add_argument("--a-line-each", action="store_true", help="every line of the question is one of its own")
     parser.add_argument("--server", metavar="URL", help="a vLLM server that answers in place of the local LLM")
-    parser.add_argument("--server-model", default="", help="its name there; empty where it serves only one")
+    parser.add_argument("--server-model", default="", help="its name there; empty if it serves only one")
     parser.add_argument("--key-file", type=Path, help="a text file that holds the server's API key")
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Print the answers, and what they took."""
+    """Print the answers, and what they cost."""
     from ..stages.budget import require_tokens
     from ..stages.chain import FULL, is_fixed, parse
 
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> Result:
     spec = options.stages or ("aot" if budget else FULL)
     pipeline = parse(spec)
     if budget and is_fixed(spec):
-        raise InputError(f"{spec} settles what it keeps; leave out {budget}, or give stages without one.")
+        raise InputError(f"{spec} fixes what it keeps; leave out {budget}, or give stages that do not.")
     if options.retention is not None:
         pipeline = pipeline.at_retention(options.retention)
     elif options.tokens is not None:

@@ -32,14 +32,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures", type=Path, help="folder to write a token map of every variant to")
     parser.add_argument("--out", type=Path, help="folder to write the table (Markdown, CSV, PNG) and the curve to")
     parser.add_argument(
-        "--cache", type=Path, help="folder that keeps what was measured: the same command goes on where it was stopped"
+        "--cache",
+        type=Path,
+        help="folder that keeps the figures: a command that was stopped goes on when it is run again",
     )
     video_options(parser)
     variant_options(parser)
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Print the table, full tokens first; write pictures, table and curve where asked."""
+    """Print the table, full tokens first; write pictures, table and curve if their folders are named."""
     from ..answering.answerer import LocalAnswerer
     from ..comparison.cache import open_cache
     from ..comparison.compare import compare
@@ -92,7 +94,7 @@ def run(options: argparse.Namespace) -> Result:
 
 
 def _write(rows: Sequence[Row], refused: Sequence[str], folder: Path) -> tuple[str, ...]:
-    """Write the table in its forms, and the curve; the files' names."""
+    """Write the table in its forms, and the curve; return the files' names."""
     from ..comparison.sweep import curve
     from ..comparison.table import as_csv, as_markdown, picture, with_refusals
     from ..files import whole

@@ -15,17 +15,17 @@ def run(options: argparse.Namespace) -> Result:
     """Print the page; exit code 1 where the pack's main job would fail."""
     from .examination import as_dict, examine
 
-    found = examine()
-    width = max(len(name) for section in found.facts.values() for name in section)
-    for section, facts in found.facts.items():
+    examination = examine()
+    width = max(len(name) for section in examination.facts.values() for name in section)
+    for section, facts in examination.facts.items():
         print(section)
         for name, text in facts.items():
             print(f"  {name:{width}}  {text}")
     print("works here")
-    width = max(len(check.name) for check in found.checks)
-    for check in found.checks:
+    width = max(len(check.name) for check in examination.checks)
+    for check in examination.checks:
         mark = "yes" if check.works else "NO " if check.needed else "no "
         print(f"  {mark}  {check.name:{width}}  {check.text}")
     works = "All that the main job needs works; what is marked no is optional."
-    print(works if found.healthy else "What is marked NO has to be mended first.")
-    return as_dict(found), 0 if found.healthy else 1
+    print(works if examination.healthy else "What is marked NO has to be mended first.")
+    return as_dict(examination), 0 if examination.healthy else 1

@@ -52,7 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     keep.add_argument("--no-cache", action="store_true", help="keep no encodings: stages added later encode again")
     model_options(parser)
     variant_options(parser)
-    parser.epilog = "Full tokens are always asked; the stage 'blind' asks without any."
+    parser.epilog = "Full tokens are always included; the stage 'blind' leaves the video out."
 
 
 def set_options(parser: argparse.ArgumentParser) -> None:
@@ -61,12 +61,12 @@ def set_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="of the set, its usual one if left out; of shapes train, dev, test or any")
     parser.add_argument("--seed", type=int, help="of shapes: where in the split its clips begin")
     parser.add_argument("--limit", type=int, help="clips of shapes; questions of a published set, over all families")
-    parser.add_argument("--each", type=int, help="questions of a family asked of each clip of shapes; 1 if left out")
+    parser.add_argument("--each", type=int, help="questions of each family about each clip of shapes; 1 if left out")
     parser.add_argument("--frames", type=int, default=16, help="of each clip, evenly spread")
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Ask what has not been asked yet, print the table, and write it with a curve."""
+    """Answer the questions that have no answer yet, print the table, and write it with a curve."""
     from ..evaluation.encodings import Encodings
     from ..evaluation.records import Records
     from ..evaluation.report import CSV, CURVE, JSON, TABLE, overview, tabulate, write_report
@@ -90,8 +90,8 @@ def run(options: argparse.Namespace) -> Result:
     _evaluate(model, questions, variants, records, encodings)
     summary = summarise(questions.questions, records, first=names, against=options.against)
     size = encodings.size(clips)
-    told = {"set": questions.name, "command": _command(options), "date": datetime.date.today().isoformat()}
-    result = write_report(summary, {**about, "identity": about["set"], **told, "encodings_bytes": size}, out)
+    origin = {"set": questions.name, "command": _command(options), "date": datetime.date.today().isoformat()}
+    result = write_report(summary, {**about, "identity": about["set"], **origin, "encodings_bytes": size}, out)
     print(tabulate(*overview(summary)), end="")
     print(f"Results in {out}: {', '.join((TABLE, CSV, JSON, CURVE, *_submissions(questions, records, out)))}")
     if cache:
@@ -152,18 +152,18 @@ def _evaluate(
 
 
 def _submissions(questions: QuestionSet, records: Records, out: Path) -> list[str]:
-    """Names of the files for EgoSchema's server, one a variant, written where the whole of that set was asked."""
+    """Names of the files for EgoSchema's server, one a variant, written if all questions of that set were answered."""
     from ..evaluation.published import PublishedSet, write_submission
 
     if not isinstance(questions, PublishedSet) or questions.name != "egoschema":
         return []
-    said: dict[str, dict[str, str]] = {}
+    answers: dict[str, dict[str, str]] = {}
     for record in records:
-        said.setdefault(record.variant, {}).update(record.said)
-    whole = {name: each for name, each in said.items() if len(each) == len(questions.questions)}
-    names = {name: f"submission-{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.json" for name in whole}
+        answers.setdefault(record.variant, {}).update(record.said)
+    complete = {name: each for name, each in answers.items() if len(each) == len(questions.questions)}
+    names = {name: f"submission-{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.json" for name in complete}
     for name, file in names.items():
-        write_submission(questions, whole[name], out / file)
+        write_submission(questions, complete[name], out / file)
     return list(names.values())
 
 

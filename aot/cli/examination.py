@@ -1,7 +1,7 @@
-"""What this installation is and what of it works here, found by trying: a page to read, or to put into a bug report.
+"""What this installation is and what of it works here, learnt by trying: a page to read, or to put into a bug report.
 
 Every check is done the way a user would do it (a clip is written and read back, tokens are reduced), in a folder that
-is gone afterwards. Nothing is sent, downloaded or assembled; the home folder's name is not told.
+is gone afterwards. Nothing is sent, downloaded or assembled; the home folder's name is not printed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Check:
         name: what was tried.
         works: whether it works.
         needed: whether the pack fails at its main job without it.
-        text: what was found; where it does not work, why, and what to do.
+        text: the result; if it does not work, why, and what to do.
     """
 
     name: str
@@ -54,10 +54,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Examination:
-    """All that was found.
+    """All results.
 
     Attributes:
-        facts: by section (system, packages, devices, comfyui, caches), what is there, in words.
+        facts: by section (system, packages, devices, comfyui, caches), in words.
         checks: what was tried.
     """
 
@@ -129,28 +129,28 @@ def _packages() -> dict[str, str]:
 
 
 def _devices() -> dict[str, str]:
-    found = {"cpu": "float32, float64"}
+    devices = {"cpu": "float32, float64"}
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         free, total = torch.cuda.mem_get_info(index)
         about = torch.cuda.get_device_properties(index)
-        found[f"cuda:{index}"] = (
+        devices[f"cuda:{index}"] = (
             f"{about.name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, compute {about.major}.{about.minor}, "
             f"bfloat16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"
         )
-    if len(found) == 1:
+    if len(devices) == 1:
         built = torch.version.cuda or torch.version.hip
-        found["cuda"] = f"none that torch, built for {built}, sees" if built else "none: torch is built for the CPU"
+        devices["cuda"] = f"none that torch, built for {built}, sees" if built else "none: torch is built for the CPU"
     if torch.backends.mps.is_available():
-        found["mps"] = "Apple's; no float64, not tried by this pack"
-    return found
+        devices["mps"] = "Apple's; no float64, not tried by this pack"
+    return devices
 
 
 def _comfyui() -> dict[str, str]:
     # The pack lies in ComfyUI/custom_nodes, or the command runs in ComfyUI's folder.
     for root in (PACK.parents[1] if len(PACK.parents) > 1 else PACK, Path.cwd()):
-        told = root / "comfyui_version.py"
-        if (root / "main.py").is_file() and told.is_file():
-            number = _COMFYUI_VERSION.search(told.read_text(encoding="utf-8", errors="replace"))
+        version_file = root / "comfyui_version.py"
+        if (root / "main.py").is_file() and version_file.is_file():
+            number = _COMFYUI_VERSION.search(version_file.read_text(encoding="utf-8", errors="replace"))
             return {
                 "version": number[1] if number else "unknown",
                 "frontend": version("comfyui-frontend-package") or "not in this environment",
@@ -206,14 +206,14 @@ class Unmet:
 
 def _try(name: str, needed: bool, trial: Trial) -> Check:
     try:
-        found = trial()
+        outcome = trial()
     except InputError as error:
-        found = Unmet(str(error))
+        outcome = Unmet(str(error))
     except Exception as error:
-        found = Unmet(f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}")
-    if isinstance(found, Unmet):
-        return Check(name, False, needed, found.text)
-    return Check(name, True, needed, found)
+        outcome = Unmet(f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}")
+    if isinstance(outcome, Unmet):
+        return Check(name, False, needed, outcome.text)
+    return Check(name, True, needed, outcome)
 
 
 def _checks() -> Iterator[tuple[str, bool, Trial]]:
@@ -236,15 +236,15 @@ def _floors() -> str | Unmet:
 
     file = PACK / "requirements.txt"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else metadata.requires("comfyui-aot") or []
-    asked = [Requirement(line) for line in lines if line and not line.startswith("#") and "extra ==" not in line]
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#") and "extra ==" not in line]
     unmet = []
-    for each in asked:
-        found = version(each.name)
-        if found is None or not each.specifier.contains(found, prereleases=True):
-            unmet.append(f"{each} ({found or 'not installed'})")
+    for each in requirements:
+        installed = version(each.name)
+        if installed is None or not each.specifier.contains(installed, prereleases=True):
+            unmet.append(f"{each} ({installed or 'not installed'})")
     if unmet:
         return Unmet(f"below their floors: {', '.join(unmet)}; in the pack's folder, pip install -r requirements.txt")
-    return f"all {len(asked)} are there"
+    return f"all {len(requirements)} are there"
 
 
 def _one_decord() -> str | Unmet:
@@ -329,7 +329,7 @@ def _gpu() -> str | Unmet:
     return Unmet("none; everything runs on the CPU, more slowly")
 
 
-def as_dict(found: Examination) -> dict[str, Any]:
-    """What was found, for JSON."""
-    checks = [{"name": c.name, "works": c.works, "needed": c.needed, "text": c.text} for c in found.checks]
-    return {"facts": found.facts, "checks": checks, "healthy": found.healthy}
+def as_dict(examination: Examination) -> dict[str, Any]:
+    """The results, JSON-ready."""
+    checks = [{"name": c.name, "works": c.works, "needed": c.needed, "text": c.text} for c in examination.checks]
+    return {"facts": examination.facts, "checks": checks, "healthy": examination.healthy}

@@ -45,14 +45,14 @@ COMMANDS = MappingProxyType(
         "doctor": ("doctor", "what works here and what does not, and why: a page to put into a bug report"),
     }
 )
-"""Each command's name, the file of this folder that does it, and what it does; the file is imported when chosen."""
+"""By a command's name: its file in this folder, which is imported when the command is chosen, and its help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake is one line on standard error and exit code 2."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    parser, command = _parser(given)
-    options = parser.parse_args(given)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parser, command = _parser(words)
+    options = parser.parse_args(words)
     if command is None:
         parser.print_help()
         return 0
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"aot {options.verb}: stopped.", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Its reader (head, say) has what it wanted; what is left must not fail once more when Python ends.
+        # The reader (head, for instance) has closed the pipe; flushing must not fail once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
@@ -110,9 +110,9 @@ def _parser(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, Command 
 
 
 class _Version(argparse.Action):
-    """Looks the version up when it is asked for, and not whenever a command starts."""
+    """Looks the version up only for this option, not at every start."""
 
-    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *values: Any) -> None:
         print(f"aot {metadata.version('comfyui-aot')}")
         parser.exit()
 

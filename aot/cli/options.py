@@ -1,4 +1,4 @@
-"""What commands share that take a video, a model and stages: their options, and the work before the question."""
+"""What commands with a video, a model and stages share: their options, and the work before the question."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _ratios(text: str) -> tuple[float, ...]:
 def encode(options: argparse.Namespace, *pipelines: Chain) -> tuple[VideoLLM, Frames, VideoTokens]:
     """The model, the frames and their tokens, with a bar for each piece of long work.
 
-    What the pipelines can refuse by the size of the video alone, they refuse before it is encoded.
+    A chain that cannot run on a video of this size refuses before the video is encoded.
     """
     from ..video.frames import load_video
 
@@ -79,7 +79,7 @@ def encode(options: argparse.Namespace, *pipelines: Chain) -> tuple[VideoLLM, Fr
 
 
 def stream(options: argparse.Namespace, stages: Sequence[Stage]) -> tuple[VideoLLM, str, VideoTokens]:
-    """The model, the video's name and its reduced tokens, none of it ever decoded or encoded whole."""
+    """The model, the video's name and its reduced tokens, never decoded or encoded in one piece."""
     from ..streaming import stream as streamed
     from ..video.frames import open_video
 
@@ -113,13 +113,13 @@ def load(options: argparse.Namespace) -> VideoLLM:
         )
 
 
-def _device(asked: str | None) -> str:
+def _device(name: str | None) -> str:
     import torch
 
-    if asked is None:
+    if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
-    check_device(asked)
-    return asked
+    check_device(name)
+    return name
 
 
 def generation(options: argparse.Namespace) -> Generation:
@@ -130,7 +130,7 @@ def generation(options: argparse.Namespace) -> Generation:
 
 
 def tell_of_shapes(model: str) -> None:
-    """Say what the embedded model's answers are worth."""
+    """Say what to expect of the embedded model."""
     from ..models import EMBEDDED
 
     if model == EMBEDDED:
@@ -138,7 +138,7 @@ def tell_of_shapes(model: str) -> None:
 
 
 def check_before_work(options: argparse.Namespace, *retentions: float | None) -> None:
-    """Refuse what no encoding could mend."""
+    """Refuse mistakes that do not depend on the video, before any work."""
     from ..stages.budget import require_retention
 
     for question in split(options.question, getattr(options, "a_line_each", False)):

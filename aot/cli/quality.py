@@ -1,4 +1,4 @@
-"""``aot quality``: what stages keep of videos, read off W and the features; no question is asked."""
+"""``aot quality``: what stages keep of videos, from W and the features alone, without a question."""
 
 from __future__ import annotations
 

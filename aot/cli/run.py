@@ -43,10 +43,15 @@ def run_file(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]
     """Run a file with this pack's nodes, print what it needs and what they show, and report it all.
 
     Args:
+        path: a workflow file, UI or API format.
+        overrides: ``NODE.input=value`` each.
         base: holds the folders input, output and temp.
 
+    Returns:
+        JSON-ready: the workflow's name, its needs, what its nodes show, and its answers.
+
     Raises:
-        InputError: something the workflow needs is not there, or as the runner does.
+        InputError: something that the workflow needs is missing, or the runner refuses it.
     """
     from transformers.utils import logging
 
@@ -64,15 +69,15 @@ def run_file(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]
         for need in needed:
             print(f"needs {need.kind} {need.name}")
         results = run_graph(graph, (), on_event)
-    shown = [_report(result, graph.classes[result.node.type]) for result in results.values()]
-    for entry in shown:
+    reports = [_report(result, graph.classes[result.node.type]) for result in results.values()]
+    for entry in reports:
         lines = (*entry["text"], *entry["images"], *entry["files"])
         print(f"{entry['title']} ({entry['seconds']:.2f} s)", *lines, sep="\n    ")
         print(*entry["tables"], sep="\n", end="")
     values = [value for result in results.values() for output in result.outputs for value in output]
     answers = [value.to_dict() for value in values if isinstance(value, Answer)]
     listed = [{"kind": need.kind, "name": need.name} for need in needed]
-    return {"workflow": path.name, "needs": listed, "nodes": shown, "answers": answers}
+    return {"workflow": path.name, "needs": listed, "nodes": reports, "answers": answers}
 
 
 def _report(result: Result, kind: type) -> dict[str, Any]:

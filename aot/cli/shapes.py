@@ -1,4 +1,4 @@
-"""``aot shapes SEED``: one clip of Shapes to look at, its questions with their answers, and what a model says."""
+"""``aot shapes SEED``: one clip of Shapes, its questions with the right answers, and a model's answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add which clip, whether it is written, and who is asked."""
+    """Add the clip, the file to write it to, and the model."""
     parser.add_argument("seed", type=int, help="any; those of the test split begin at 2000000")
     parser.add_argument("--frames", type=int, default=16, help="that the clip has, 4 or more")
     parser.add_argument("--mp4", type=Path, metavar="FILE", help="write the clip here")
@@ -41,8 +41,8 @@ def run(options: argparse.Namespace) -> Result:
         write_mp4(clip.scene(str(options.seed)).frames(), options.mp4)
     for record in records:
         for row, question in zip(rows, clip.questions, strict=True):
-            said, right = record.said[question.id], bool(record.scores[question.id])
-            row[record.variant] = {"said": said, "right": right, "tokens": record.tokens_kept}
+            answer, right = record.said[question.id], bool(record.scores[question.id])
+            row[record.variant] = {"said": answer, "right": right, "tokens": record.tokens_kept}
     names = [record.variant for record in records]
     cells = [[row["question"], row["truth"], *(_cell(row[name]) for name in names)] for row in rows]
     print(aligned(("question", "truth", *names), cells))

@@ -16,12 +16,18 @@ from .compare import Row, closest, fastest
 from .text_table import aligned
 
 LONGEST = 60
-"""Letters of an answer that a terminal's table shows."""
+"""Letters of an answer in a terminal's table."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its head, a row's cell in it, and what it is, where its head does not say so."""
+    """A column.
+
+    Args:
+        head: its name.
+        cell: gives a row's cell.
+        note: what the column means, if its name does not say it.
+    """
 
     head: str
     cell: Callable[[Row], str]
@@ -54,10 +60,10 @@ MODEL_COLUMNS = (
     Column("log-prob", lambda row: _sum_of_nats(row.fidelity.log_probability), "of the full answer, in nats"),
     Column("top-1", lambda row: _share(row.fidelity.top1), "share of its tokens at which both have the same favourite"),
 )
-"""What only a model can tell; left out where no row has it."""
+"""Figures that need the model's distributions; left out if no row has them."""
 
-RIGHT = Column("right", lambda row: "yes" if row.right else "no", "the right answer occurs in what was said")
-"""Left out where the right answer is not known."""
+RIGHT = Column("right", lambda row: "yes" if row.right else "no", "the right answer occurs in the answer")
+"""Left out if the right answer is not known."""
 
 QUESTION = Column("question", lambda row: row.answer.question)
 MODEL = Column("model", lambda row: row.answer.model)
@@ -65,34 +71,34 @@ ANSWER = Column("answer", lambda row: row.answer.text or "(empty)")
 
 
 def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
-    """The columns that these rows have something to say in."""
-    shown = list(COLUMNS)
+    """The columns that apply to these rows."""
+    chosen = list(COLUMNS)
     if any(row.fidelity.kl is not None for row in rows):
-        shown += MODEL_COLUMNS
+        chosen += MODEL_COLUMNS
     if all(row.truth is not None for row in rows):
-        shown.append(RIGHT)
+        chosen.append(RIGHT)
     for each in (QUESTION, MODEL):
         if len({each.cell(row) for row in rows}) > 1:
-            shown.append(each)
-    return (*shown, ANSWER)
+            chosen.append(each)
+    return (*chosen, ANSWER)
 
 
 def terminal(rows: Sequence[Row]) -> str:
-    """Aligned columns, long answers shortened, and under them who is the fastest and who the closest to full."""
-    shown = columns(rows)
-    cells = [[textwrap.shorten(each.cell(row), LONGEST, placeholder="...") for each in shown] for row in rows]
-    return "\n".join((aligned([each.head for each in shown], cells), *verdicts(rows)))
+    """Aligned columns with shortened answers, and below them the fastest row and the one closest to full."""
+    chosen = columns(rows)
+    cells = [[textwrap.shorten(each.cell(row), LONGEST, placeholder="...") for each in chosen] for row in rows]
+    return "\n".join((aligned([each.head for each in chosen], cells), *verdicts(rows)))
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """A Markdown table, marked, between the question and what the columns are."""
+    """A Markdown table: the question above, the fastest and the closest row marked, the columns explained below."""
     head, cells = _marked(rows)
     question = "" if _several(rows) else f"**{_one_line(rows[0].answer.question)}**\n\n"
     return f"{question}{markdown(head, cells)}\n\n" + "\n\n".join((*verdicts(rows), notes(rows))) + "\n"
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """One line a row, figures as they were measured, shares between 0 and 1; empty where something is not known."""
+    """A line a row: figures as measured, shares from 0 to 1; empty if something is not known."""
     left_out = ("turns", "stages", "answer")
     lines = []
     for row in rows:
@@ -106,10 +112,14 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def picture(rows: Sequence[Row], refused: Sequence[str] = ()) -> Tensor:
-    """(1, H, W, 3) float32: the table drawn, the fastest row and the reduced one closest to full standing out.
+    """The table, drawn; the fastest row and the reduced one closest to full are marked.
 
     Args:
-        refused: what was left out and why, to be said below.
+        rows: at least one.
+        refused: what was left out and why, written below.
+
+    Returns:
+        (1, H, W, 3) float32, 0 to 1.
     """
     head, cells = _marked(rows)
     marks = {}
@@ -123,13 +133,13 @@ def picture(rows: Sequence[Row], refused: Sequence[str] = ()) -> Tensor:
         head,
         cells,
         title=title,
-        notes=(*verdicts(rows), *(f"Left out: {said}" for said in refused), notes(rows)),
+        notes=(*verdicts(rows), *(f"Left out: {reason}" for reason in refused), notes(rows)),
         marks=marks,
     )
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
-    """Who is the fastest and who stays closest to full, a line for each question and model."""
+    """The fastest row and the one closest to full, a line for each question and model."""
     lines = []
     for group in groups(rows):
         quick, near = fastest(group), closest(group)
@@ -142,31 +152,31 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
 
 def with_refusals(markdown: str, refused: Sequence[str]) -> str:
     """A table in Markdown, and below it what was left out and why."""
-    return "\n".join((markdown.rstrip("\n"), *(f"\nLeft out: {said}" for said in refused), ""))
+    return "\n".join((markdown.rstrip("\n"), *(f"\nLeft out: {reason}" for reason in refused), ""))
 
 
 def notes(rows: Sequence[Row]) -> str:
-    """What the columns are, for whoever reads the table alone."""
+    """What the columns mean, in one line."""
     return "; ".join(f"{each.head}: {each.note}" for each in columns(rows) if each.note) + "."
 
 
 def groups(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows of each question and model, in the order they came."""
-    found: dict[tuple[str, str], list[Row]] = {}
+    """The rows of each question and model, in their order."""
+    groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        found.setdefault((row.answer.model, row.answer.question), []).append(row)
-    return list(found.values())
+        groups.setdefault((row.answer.model, row.answer.question), []).append(row)
+    return list(groups.values())
 
 
 def _marked(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Head and cells, the names of the rows that stand out followed by why they do."""
-    shown = columns(rows)
-    cells = [[each.cell(row) for each in shown] for row in rows]
+    """Head and cells; a marked row's name is followed by its mark."""
+    chosen = columns(rows)
+    cells = [[each.cell(row) for each in chosen] for row in rows]
     for group in groups(rows):
         for row, why in ((fastest(group), "fastest"), (closest(group), "closest to full")):
             if row is not None:
                 cells[_index(rows, row)][0] += f"\n{why}"
-    return [each.head for each in shown], cells
+    return [each.head for each in chosen], cells
 
 
 def _index(rows: Sequence[Row], row: Row) -> int:

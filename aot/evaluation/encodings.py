@@ -1,7 +1,8 @@
 """A set's clips as a model encodes them, each encoded once and kept on disk.
 
-Every stage starts from the same tokens, so whoever adds a stage or a retention later need not encode again. A file
-is named by all that decides its content, so that tokens of another model, set or number of frames are never read.
+Every stage starts from the same tokens, so a stage or a retention that is added later needs no new encoding. A file's
+name is a digest of all that decides its content, so that tokens of another model, set or number of frames are never
+read.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ class Encodings:
     """Encodes a set's clips, or reads what was encoded before.
 
     Args:
+        model: encodes.
+        questions: the set.
         frames: of each clip.
-        folder: where they are kept, bit by bit as they were encoded; None keeps nothing.
+        folder: keeps the tokens, bit for bit; None keeps nothing.
         weights: the model's :func:`fingerprint`.
 
     Raises:
@@ -75,7 +78,7 @@ class Encodings:
         try:
             layout = self._model.layout(self._questions.frames(missing[0], self._frames))
         except InputError:
-            return  # what is wrong with a clip is told when its turn comes
+            return  # a clip that cannot be read is reported at its turn
         one = layout.frames * layout.sources * self._model.language.hidden * self._model.dtype.itemsize
         free = shutil.disk_usage(self.folder).free
         if len(missing) * one > free:

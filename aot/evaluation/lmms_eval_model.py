@@ -123,7 +123,7 @@ def _pipeline(stages: str | None, retention: float | None) -> Chain:
     if retention is None:
         return pipeline
     if is_fixed(spec):
-        raise InputError(f"{spec} settles what it keeps; leave out retention, or give stages without one.")
+        raise InputError(f"{spec} fixes what it keeps; leave out retention, or give stages that do not.")
     return pipeline.at_retention(retention)
 
 

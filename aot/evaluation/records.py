@@ -1,4 +1,4 @@
-"""What every variant said about every clip, on disk as soon as it is known, so that no work is done twice.
+"""Every variant's answers about every clip, on disk as soon as they are there, so that no work is done twice.
 
 A folder holds ``settings.json``, written once, and ``records.jsonl``, a line for each clip and variant. A run that is
 stopped leaves whole lines and perhaps a part of one, which the next run drops. Runs with the same settings add to
@@ -23,16 +23,20 @@ RECORDS = "records.jsonl"
 
 @dataclass(frozen=True)
 class Record:
-    """What one variant said about one clip, and what that took.
+    """One variant's answers about one clip, and their cost.
 
     Args:
-        clip, variant: of whom; no two records of a folder have both in common.
-        chain: the variant's stages, the same at every retention.
-        tokens_full, tokens_kept: of the language grid, newlines not counted.
-        encode_s, reduce_s, prefill_s, questions_s: seconds of the vision encoder, of the stages, of the prompt up to
-            the end of the video, and of all questions and answers together.
-        said: the answer to each question, by its id.
-        scores: and its score; None where the set publishes no truth.
+        clip: its name.
+        variant: its name; no two records of a folder have clip and variant in common.
+        chain: the variant's label, the same at every retention.
+        tokens_full: tokens of the language grid, newlines not counted.
+        tokens_kept: those that are left of them.
+        encode_s: seconds of the vision encoder.
+        reduce_s: seconds of the stages.
+        prefill_s: seconds of the prompt up to the end of the video.
+        questions_s: seconds of all questions and answers together.
+        said: the answer to each question, by the question's id.
+        scores: of each answer, 0 to 1, by the question's id; None if the set publishes no truth.
     """
 
     clip: str
@@ -76,21 +80,21 @@ class Records:
         self._records[record.clip, record.variant] = record
 
     def _resume(self, settings: Mapping[str, Any]) -> list[Record]:
-        """The records there are, after what a stopped run left half written is gone."""
-        given = json.loads(json.dumps(settings))
+        """The complete records; a line that a stopped run left unfinished is removed."""
+        current = json.loads(json.dumps(settings))
         path = self.folder / SETTINGS
         if not path.exists() and not self._path.exists():
             with whole(path) as temporary:
-                temporary.write_text(json.dumps(given, indent=2) + "\n", encoding="utf-8")
+                temporary.write_text(json.dumps(current, indent=2) + "\n", encoding="utf-8")
             return []
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            earlier = json.loads(path.read_text(encoding="utf-8"))
             lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{self.folder} holds results whose settings cannot be read ({error}); delete it, or give another."
             ) from error
-        _require_same(self.folder, found, given)
+        _require_same(self.folder, earlier, current)
         read = [_read(line) for line in lines]
         if None in read:
             with whole(self._path) as temporary:
@@ -99,15 +103,15 @@ class Records:
 
 
 def _read(line: bytes) -> Record | None:
-    """A line's record; None where it is not a whole one."""
+    """A line's record; None if the line is not complete."""
     try:
         return Record(**json.loads(line)) if line.endswith(b"\n") else None
     except (ValueError, TypeError):
         return None
 
 
-def _require_same(folder: Path, found: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    before, now = dict(_flat(found)), dict(_flat(given))
+def _require_same(folder: Path, earlier: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    before, now = dict(_flat(earlier)), dict(_flat(current))
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if names:
         changes = ", ".join(f"{name} {before.get(name, 'unset')} there, {now.get(name, 'unset')} now" for name in names)

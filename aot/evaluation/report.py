@@ -1,4 +1,4 @@
-"""An evaluation's summary as tables (Markdown, CSV), as JSON and as a curve, each written whole or not at all."""
+"""An evaluation's summary as tables (Markdown, CSV), as JSON and as a curve, each written completely or not at all."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ def write_report(summary: Summary, about: Mapping[str, Any], folder: Path) -> di
     """Write the four files to ``folder``.
 
     Args:
+        summary: of the evaluation.
         about: what was evaluated: ``set``, ``model``, ``frames``, ``dtype``, ``device``, ``command``, ``date``, and
-            whatever else shall stand in the JSON.
+            anything else for the JSON.
+        folder: to write to.
 
     Returns:
         What the JSON holds: ``about``'s entries and the summary's.
@@ -115,11 +117,11 @@ def _percent(estimate: Estimate | None) -> str:
 
 
 def _difference(row: Row, against: str) -> str:
-    found = _against(row, against)
-    if found is None:
+    difference = _against(row, against)
+    if difference is None:
         return ""
-    value, low, high = (100 * part for part in dataclasses.astuple(found.accuracy))
-    p = "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
+    value, low, high = (100 * part for part in dataclasses.astuple(difference.accuracy))
+    p = "< 0.001" if difference.p < 0.001 else f"{difference.p:.3f}"
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f}), p {p}"
 
 

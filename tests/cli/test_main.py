@@ -126,7 +126,7 @@ def test_bench_reduce_measures_against_the_limit(capsys):
         (["answer", "BUNNY", "What?", "--frames", "0"], "at least 1"),
         (["answer", "BUNNY", "What?", "--stages", "magic"], "No stage is called 'magic'"),
         (["answer", "BUNNY", "What?", "--retention", "1.5", "--frames", "2"], "Retention|retention"),
-        (["answer", "BUNNY", "What?", "--retention", "0.1", "--stages", "paper-onevision-10"], "settles what it keeps"),
+        (["answer", "BUNNY", "What?", "--retention", "0.1", "--stages", "paper-onevision-10"], "fixes what it keeps"),
         (["answer", "BUNNY", "What?", "--tokens", "0"], "1 or more"),
         (["answer", "BUNNY", "What?", "--tokens", "999", "--frames", "2"], "give 1 to 392 tokens"),
         (["answer", "BUNNY", "What?", "--stages", "inter:clips=times,cut_times=soon"], "not seconds"),

@@ -170,7 +170,7 @@ def test_greedy_unless_the_task_samples(model_module):
     [
         ({"max_frames_num": 32}, "'max_frames_num'"),
         ({"batch_size": 8}, "8"),
-        ({"stages": "paper", "retention": 0.1}, "settles what it keeps"),
+        ({"stages": "paper", "retention": 0.1}, "fixes what it keeps"),
         ({"stages": "shuffle"}, "'shuffle'"),
     ],
 )
