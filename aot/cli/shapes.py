@@ -34,6 +34,8 @@ def run(options: argparse.Namespace) -> Result:
 
     if options.seed < 0:
         raise InputError(f"Seed {options.seed}; seeds begin at 0.")
+    if options.mp4 and options.mp4.suffix.lower() != ".mp4":
+        raise InputError(f"--mp4 is {options.mp4.name}; give a file name that ends in .mp4.")
     clip = shapes_set("any", clips=1, seed=options.seed, frames=options.frames)
     rows: list[dict[str, Any]] = [{"family": q.family, "question": q.text, "truth": q.answer} for q in clip.questions]
     records = _ask(options, clip) if options.ask else []
