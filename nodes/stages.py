@@ -5,12 +5,12 @@ The widgets are the stage's own settings, so a stage is written once, in aot/sta
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
-from ..aot.stages import Stage, stages
+from ..aot.stages import Setting, Stage, stages
+from ..aot.stages.options import settings_of
 from ..aot.stages.toolkit.language_grid import SubstituteWarning
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
@@ -21,26 +21,32 @@ from .sockets import AOTTokens
 CATEGORY = "AOT/reduction"
 
 
-def widget(item: dataclasses.Field[Any]) -> Any:
-    """The ComfyUI widget of a stage's option; few want the advanced ones, so they hide behind "Show Advanced"."""
-    made = _widget(item.name, item.default, item.metadata)
-    return advanced(made) if item.metadata["advanced"] else made
+def widget(name: str, setting: Setting) -> Any:
+    """The ComfyUI widget of a stage's setting; an advanced one is behind ComfyUI's "Show Advanced".
+
+    Args:
+        name: the setting's, and the widget's id.
+        setting: its default, help and bounds.
+    """
+    made = _widget(name, setting)
+    return advanced(made) if setting.advanced else made
 
 
-def _widget(name: str, default: Any, allowed: Mapping[str, Any]) -> Any:
-    low, high, step = (allowed[key] for key in ("low", "high", "step"))
-    # Optional: a prompt saved before the option came into being still runs, with its default.
-    common = {"id": name, "default": default, "tooltip": allowed["help"], "optional": True}
-    if allowed["choices"]:
-        return io.Combo.Input(options=list(allowed["choices"]), **common)
+def _widget(name: str, setting: Setting) -> Any:
+    default, step = setting.default, setting.step
+    bounds: dict[str, Any] = {"min": setting.low, "max": setting.high}
+    # Optional: a prompt saved before the setting was added still runs, with its default.
+    common = {"id": name, "default": default, "tooltip": setting.help, "optional": True}
+    if setting.choices:
+        return io.Combo.Input(options=list(setting.choices), **common)
     if isinstance(default, bool):
         return io.Boolean.Input(**common)
     if isinstance(default, str):
         return io.String.Input(**common)
     if isinstance(default, int):
-        return io.Int.Input(min=low, max=high, step=step or 1, **common)
+        return io.Int.Input(step=int(step or 1), **bounds, **common)
     step = step or 0.01
-    return io.Float.Input(min=low, max=high, step=step, round=min(step, 0.001), **common)
+    return io.Float.Input(step=step, round=min(step, 0.001), **bounds, **common)
 
 
 def summary(before: VideoTokens, after: VideoTokens, warned: Sequence[warnings.WarningMessage]) -> str:
@@ -67,7 +73,7 @@ def stage_node(kind: type[Stage]) -> type[io.ComfyNode]:
                 description=f"{(kind.__doc__ or '').splitlines()[0]} Source: {kind.source}.",
                 inputs=[
                     AOTTokens.Input("tokens", tooltip="Tokens of Encode Video or of another stage."),
-                    *(widget(item) for item in dataclasses.fields(kind)),
+                    *(widget(name, setting) for name, setting in settings_of(kind).items()),
                 ],
                 outputs=[AOTTokens.Output(display_name="tokens", tooltip="The tokens that are left.")],
             )

@@ -20,6 +20,7 @@ def run(options: argparse.Namespace) -> Result:
     """Print every stage with its settings, or the one that is named."""
     from ..stages import stages
     from ..stages.chain import OPEN_PRESETS, published
+    from ..stages.options import settings_of
 
     if options.name not in (None, *stages()):
         raise InputError(f"No stage is called {options.name!r}; there are {', '.join(stages())}.")
@@ -28,8 +29,8 @@ def run(options: argparse.Namespace) -> Result:
     listed = []
     for name, kind in chosen.items():
         settings = [
-            {"name": item.name, "default": item.default, **{k: v for k, v in item.metadata.items() if v is not None}}
-            for item in dataclasses.fields(kind)
+            {"name": key, **{k: v for k, v in dataclasses.asdict(setting).items() if v is not None}}
+            for key, setting in settings_of(kind).items()
         ]
         listed.append(
             {"name": name, "title": kind.title, "node": kind.node_id, "source": kind.source, "settings": settings}

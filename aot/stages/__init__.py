@@ -1,4 +1,4 @@
-"""The reduction stages: every file in `methods` that defines one is found, nothing else needs to name it."""
+"""The reduction stages: every class in `methods` that names one is a stage, and nothing else lists them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from functools import cache
 from types import MappingProxyType
 
 from . import methods
-from .base import Reduction, Stage, option
+from .base import Budgeted, Reduction, Stage
+from .options import Setting
 
-__all__ = ["Reduction", "Stage", "option", "stages"]
+__all__ = ["Budgeted", "Reduction", "Setting", "Stage", "stages"]
 
 
 @cache
 def stages() -> MappingProxyType[str, type[Stage]]:
     """Every stage by name, sorted."""
-    found: dict[str, type[Stage]] = {}
+    by_name: dict[str, type[Stage]] = {}
     for module in pkgutil.walk_packages(methods.__path__, f"{methods.__name__}."):
         for value in vars(importlib.import_module(module.name)).values():
             if isinstance(value, type) and issubclass(value, Stage) and hasattr(value, "name"):
-                found[value.name] = value
-    return MappingProxyType(dict(sorted(found.items())))
+                by_name[value.name] = value
+    return MappingProxyType(dict(sorted(by_name.items())))

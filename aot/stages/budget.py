@@ -24,13 +24,21 @@ def require_tokens(tokens: int) -> None:
         raise InputError(f"{tokens} tokens leave nothing to read; give 1 or more.")
 
 
-def wanted(title: str, retention: float, tokens: int, layout: Layout, least: int, most: int, remedy: str = "") -> int:
-    """Language-grid tokens to keep of a video: ``tokens``, or ``round(retention x frames x cells)`` where that is 0.
+def token_budget(
+    title: str, retention: float, tokens: int, layout: Layout, least: int, most: int, remedy: str = ""
+) -> int:
+    """Language-grid tokens to keep of a video: ``tokens``, or ``round(retention x T x L)`` where that is 0.
+
+    T are the video's frames, L the language-grid cells of one.
 
     Args:
-        title: whose budget it is, for errors.
-        least, most: what can be met.
-        remedy: what else would help, to end the error with.
+        title: the stage's, for the error.
+        retention: share of the language grid to keep, from 0 to 1.
+        tokens: number of tokens to keep; 0 goes by the retention.
+        layout: of the whole video.
+        least: fewest tokens that can be kept.
+        most: most tokens that can be kept.
+        remedy: what else would help, for the end of the error.
 
     Raises:
         InputError: the budget is outside that range.
@@ -38,9 +46,9 @@ def wanted(title: str, retention: float, tokens: int, layout: Layout, least: int
     full = layout.frames * layout.language_cells
     total = tokens or round(retention * full)
     if not least <= total <= most:
-        given = f"{tokens} tokens" if tokens else f"retention {retention:g} ({total} tokens)"
+        budget = f"{tokens} tokens" if tokens else f"retention {retention:g} ({total} tokens)"
         raise InputError(
-            f"{title}: {given} of a video of {layout.frames} frames and {full} language-grid tokens cannot be met; "
+            f"{title}: {budget} of a video of {layout.frames} frames and {full} language-grid tokens cannot be met; "
             f"give {least} to {most} tokens, retention {_up(least / full)} to {_down(most / full)}{remedy}."
         )
     return total

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any
 
 from ..errors import InputError
 from ..tokens.video_tokens import VideoTokens
-from . import Stage, stages
+from . import Budgeted, Stage, stages
+from .options import settings_of
 
 FULL = "full"
 """The chain of no stages."""
@@ -48,7 +48,7 @@ OPEN_PRESETS = MappingProxyType({PLUS: "aot:eps=0.01"})
 
 @cache
 def published() -> Mapping[str, str]:
-    """Published settings of every method by name, AOT's first: they settle what they keep."""
+    """Published settings of every method by name, AOT's first; each says how much it keeps."""
     others = {name: chain for kind in stages().values() for name, chain in kind.presets.items()}
     return MappingProxyType({**PRESETS, **others})
 
@@ -59,7 +59,7 @@ class Chain:
 
     Args:
         stages: any number of them; without any, tokens pass as they are.
-        name: what the chain is called in tables; as :func:`parse` would read it, where left out.
+        name: what the chain is called in tables; by default the text that :func:`parse` reads it from.
     """
 
     stages: Sequence[Stage] = ()
@@ -74,36 +74,48 @@ class Chain:
             object.__setattr__(self, "name", "+".join(map(_text, self.stages)) or FULL)
 
     def __call__(self, tokens: VideoTokens) -> VideoTokens:
-        """Run every stage; without any, the tokens pass as they are."""
+        """Run every stage; without any, the tokens pass as they are.
+
+        Args:
+            tokens: what the first stage reduces.
+        """
         for stage in self.stages:
             tokens = stage(tokens)
         return tokens
 
     def at_retention(self, retention: float) -> Chain:
-        """This pipeline with its last stage set to keep ``retention``; itself where it has no stage.
+        """This chain with its last stage set to keep a share of the language grid; itself where it has no stage.
+
+        Args:
+            retention: the share, from 0 to 1.
 
         Raises:
-            InputError: the stage has no retention.
+            InputError: the last stage has no retention.
         """
-        return self._with_last(lambda stage: stage.at_retention(retention))
+        return self._with_last("retention", lambda stage: stage.at_retention(retention))
 
     def at_tokens(self, tokens: int) -> Chain:
-        """This pipeline with its last stage set to keep so many tokens; itself where it has no stage.
+        """This chain with its last stage set to keep a number of tokens; itself where it has no stage.
+
+        Args:
+            tokens: the number of the whole video, 1 or more.
 
         Raises:
-            InputError: the stage takes no count of tokens.
+            InputError: the last stage takes no number of tokens.
         """
-        return self._with_last(lambda stage: stage.at_tokens(tokens))
+        return self._with_last("keep_tokens", lambda stage: stage.at_tokens(tokens))
 
-    def _with_last(self, change: Callable[[Stage], Stage]) -> Chain:
+    def _with_last(self, setting: str, change: Callable[[Budgeted], Stage]) -> Chain:
         if not self.stages:
             return self
         *earlier, last = self.stages
+        if not isinstance(last, Budgeted):
+            raise InputError(f"{last.title} has no setting {setting}; give its own settings instead.")
         return dataclasses.replace(self, stages=(*earlier, change(last)))
 
 
 def parse(spec: str) -> Chain:
-    """A pipeline from its name or specification.
+    """A chain from its name or specification.
 
     Args:
         spec: "full", a preset, or stages joined by ``+``, each ``name`` or ``name:key=value,key=value``.
@@ -118,14 +130,18 @@ def parse(spec: str) -> Chain:
 
 
 def is_fixed(spec: str) -> bool:
-    """Whether a specification settles what it keeps, so that no retention applies to it."""
+    """Whether a specification says how much it keeps, so that no retention applies to it.
+
+    Args:
+        spec: as :func:`parse` takes it.
+    """
     if spec == FULL or spec in published():
         return True
-    given = [(part.partition(":")[0].strip(), part.partition(":")[2]) for part in spec.split("+")]
-    if any(key in ("retention", "keep_tokens") for _, settings in given for key in _keys(settings)):
+    parts = [(part.partition(":")[0].strip(), part.partition(":")[2]) for part in spec.split("+")]
+    if any(key in ("retention", "keep_tokens") for _, settings in parts for key in _keys(settings)):
         return True
-    name, settings = given[-1]
-    return name in stages() and not set(stages()[name].settling).isdisjoint(_keys(settings))
+    name, settings = parts[-1]
+    return name in stages() and not set(stages()[name].fixes_budget).isdisjoint(_keys(settings))
 
 
 def _keys(settings: str) -> list[str]:
@@ -134,9 +150,9 @@ def _keys(settings: str) -> list[str]:
 
 def _text(stage: Stage) -> str:
     """A stage as it would be written: its name, and the settings that are not its defaults."""
-    defaults = {item.name: item.default for item in dataclasses.fields(stage)}
-    given = {name: value for name, value in stage.settings().items() if value != defaults[name]}
-    return stage.name + (":" if given else "") + ",".join(f"{name}={value}" for name, value in given.items())
+    known = settings_of(stage)
+    changed = {name: value for name, value in stage.settings().items() if value != known[name].default}
+    return stage.name + (":" if changed else "") + ",".join(f"{name}={value}" for name, value in changed.items())
 
 
 def _stage(part: str) -> Stage:
@@ -152,25 +168,11 @@ def _stage(part: str) -> Stage:
         meant = f" (did you mean {near[0]}?)" if near else ""
         raise InputError(f"No stage is called {name!r}{meant}; there are {names} and the presets {presets}.")
     kind = stages()[name]
-    fields = {item.name: item for item in dataclasses.fields(kind)}
+    known = settings_of(kind)
     values = {}
     for pair in filter(None, settings.split(",")):
         key, equals, text = pair.partition("=")
-        if not equals or key not in fields:
-            raise InputError(f"Stage {name} has no setting {key!r}; write key=value with {', '.join(fields)}.")
-        values[key] = _value(name, fields[key], text)
+        if not equals or key not in known:
+            raise InputError(f"Stage {name} has no setting {key!r}; write key=value with {', '.join(known)}.")
+        values[key] = known[key].parse(name, key, text)
     return kind(**values)
-
-
-def _value(stage: str, item: dataclasses.Field[Any], text: str) -> Any:
-    if isinstance(item.default, bool):
-        if text.lower() not in ("true", "false"):
-            raise InputError(f"Stage {stage}: {item.name} is {text!r}; write true or false.")
-        return text.lower() == "true"
-    if isinstance(item.default, str):
-        return text
-    try:
-        return type(item.default)(text)
-    except ValueError as error:
-        kind = "whole number" if isinstance(item.default, int) else "number"
-        raise InputError(f"Stage {stage}: {item.name} is {text!r}; write a {kind}.") from error

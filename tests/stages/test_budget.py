@@ -11,7 +11,7 @@ from comfyui_aot.aot.stages.budget import (
     require_tokens,
     split_by,
     split_evenly,
-    wanted,
+    token_budget,
 )
 from comfyui_aot.aot.tokens.video_tokens import Layout
 
@@ -20,19 +20,19 @@ counts = st.lists(st.integers(0, 30), min_size=1, max_size=12)
 
 
 def test_a_retention_is_rounded_to_whole_tokens():
-    assert wanted("Stage", 0.333, 0, VIDEO, 1, 400) == round(0.333 * 400)
+    assert token_budget("Stage", 0.333, 0, VIDEO, 1, 400) == round(0.333 * 400)
 
 
 def test_a_count_goes_before_a_retention():
-    assert wanted("Stage", 0.333, 17, VIDEO, 1, 400) == 17
+    assert token_budget("Stage", 0.333, 17, VIDEO, 1, 400) == 17
 
 
 @pytest.mark.parametrize(("retention", "tokens"), [(0.001, 0), (0.9, 0), (0, 300), (0, 3), (0, 0)])
 def test_what_cannot_be_met_is_refused_with_a_range_that_works(retention, tokens):
     with pytest.raises(InputError, match=r"give 4 to 250 tokens, retention (.*) to (.*)\.") as error:
-        wanted("Stage", retention, tokens, VIDEO, 4, 250)
+        token_budget("Stage", retention, tokens, VIDEO, 4, 250)
     low, high = (float(text) for text in str(error.value)[:-1].rsplit(" ", 3)[1::2])
-    assert [wanted("Stage", share, 0, VIDEO, 4, 250) for share in (low, high)] == [4, 250]
+    assert [token_budget("Stage", share, 0, VIDEO, 4, 250) for share in (low, high)] == [4, 250]
 
 
 @pytest.mark.parametrize("retention", [0, -0.1, 1.1, float("nan")])

@@ -4,7 +4,8 @@ import pytest
 
 from comfyui_aot.aot.comparison.variants import expand
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.stages.chain import OPEN_PRESETS, PLUS, PRESETS, is_fixed, parse
+from comfyui_aot.aot.stages import Stage
+from comfyui_aot.aot.stages.chain import OPEN_PRESETS, PLUS, PRESETS, Chain, is_fixed, parse
 
 
 def test_aot_plus_is_a_chain_at_any_retention():
@@ -47,3 +48,14 @@ def test_an_unknown_stage_is_refused_with_all_there_are():
 )
 def test_a_chain_that_says_itself_what_it_keeps_is_given_no_retention(chain, settled):
     assert is_fixed(chain) is settled
+
+
+def test_a_stage_without_a_budget_is_given_none():
+    class Everything(Stage):
+        name, title = "everything", "Everything"
+
+    chain = Chain([Everything()])
+    with pytest.raises(InputError, match="Everything has no setting retention; give its own settings"):
+        chain.at_retention(0.1)
+    with pytest.raises(InputError, match="Everything has no setting keep_tokens"):
+        chain.at_tokens(10)

@@ -12,6 +12,7 @@ from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages import stages
 from comfyui_aot.aot.stages.base import Part
 from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.aot.stages.options import settings_of
 from comfyui_aot.aot.tokens.video_tokens import VideoTokens
 from comfyui_aot.tests.support.searches import examples
 from comfyui_aot.tests.support.stages import LAYOUTS, attempted, budgets, check_map, check_places, video
@@ -229,9 +230,9 @@ def test_what_a_stage_leaves_of_every_frame_can_be_reduced_further(name, later):
 
 @every_stage
 def test_every_setting_explains_itself(name):
-    for item in dataclasses.fields(stages()[name]):
-        assert len(item.metadata["help"]) > 20
-        assert isinstance(item.default, (str, bool)) or item.metadata["low"] is not None
+    for setting in settings_of(stages()[name]).values():
+        assert len(setting.help) > 20
+        assert isinstance(setting.default, (str, bool)) or setting.low is not None
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from ...tokens.video_tokens import Layout, VideoTokens
-from ..base import Part, Reduction, Stage, option, share_kept, tokens_kept
-from ..budget import split_evenly, wanted
+from ..base import Budgeted, Part, Reduction
+from ..budget import split_evenly
+from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.language_grid import Grid
 
 GROUP = 4
@@ -31,26 +32,26 @@ SHORTEST = 1e-8
 
 
 @dataclass(frozen=True)
-class DyCoke(Stage):
+class DyCoke(Budgeted):
     """Of every four frames keep the first whole, and of the others the cells least like an earlier one's."""
 
     name = "dycoke"
     title = "DyCoke"
     node_id = "AOTDyCoke"
-    settling = ("pruning_ratio",)
+    fixes_budget = ("pruning_ratio",)
     source = "DyCoke, CVPR 2025, stage 1"
     presets: ClassVar[Mapping[str, str]] = MappingProxyType({"dycoke-paper": "dycoke:pruning_ratio=0.7"})
 
-    pruning_ratio: float = option(
+    pruning_ratio: float = Setting(
         0.7,
         "Share of a pruned frame's cells to drop. At 32 frames 9 are whole and 23 pruned, so 0.7 leaves 49 % of the "
         "video and 1 leaves 28 %. Not used where a retention is given.",
         low=0,
         high=1,
         step=0.05,
-    )
-    retention: float = share_kept()
-    keep_tokens: int = tokens_kept()
+    ).field()
+    retention: float = OPTIONAL_RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
         """A group at a time; a single frame behind the last group goes with it, as it may be lost altogether."""
@@ -80,7 +81,7 @@ class DyCoke(Stage):
         """
         cells = layout.language_cells
         pruned = [reference >= 0 for reference in references_of(frames)]
-        if not (self.retention or self.keep_tokens):
+        if not self.has_budget:
             kept = int((1 - self.pruning_ratio) * cells)
             counts = [kept if each else cells for each in pruned]
             if frames % 2 and frames > 1:
@@ -88,7 +89,7 @@ class DyCoke(Stage):
             return tuple(counts)
         video = dataclasses.replace(layout, frames=frames)
         whole = (frames - sum(pruned)) * cells
-        total = wanted(self.title, self.retention, self.keep_tokens, video, whole, frames * cells)
+        total = self.budget_of(video, whole, frames * cells)
         shares = iter(split_evenly(total - whole, sum(pruned)))
         return tuple(next(shares) if each else cells for each in pruned)
 

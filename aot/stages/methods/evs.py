@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ...tokens.video_tokens import Layout, VideoTokens
-from ..base import Part, Reduction, Stage, option, share_kept, tokens_kept
-from ..budget import wanted
+from ..base import Budgeted, Part, Reduction
+from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.language_grid import Grid, top
 
 FIRST = 255.0
@@ -29,13 +29,13 @@ SHORTEST = 1e-8
 
 
 @dataclass(frozen=True)
-class EVS(Stage):
+class EVS(Budgeted):
     """Keep the first frame and, of the whole video, the tokens that changed most since the frame before."""
 
     name = "evs"
     title = "EVS"
     node_id = "AOTEVS"
-    settling = ("pruning_rate",)
+    fixes_budget = ("pruning_rate",)
     source = "Efficient Video Sampling, arXiv 2510.14624, as in vLLM"
     presets: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
@@ -46,16 +46,16 @@ class EVS(Stage):
         }
     )
 
-    pruning_rate: float = option(
+    pruning_rate: float = Setting(
         0.75,
         "Share of the video's language grid to drop, as vLLM counts it: 0.9, 0.85, 0.8 and 0.75 are 10, 15, 20 and "
         "25 % kept; the first frame stays whole in any case. Not used where a retention is given.",
         low=0,
         high=0.999,
         step=0.01,
-    )
-    retention: float = share_kept()
-    keep_tokens: int = tokens_kept()
+    ).field()
+    retention: float = OPTIONAL_RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Kept cells in order of time, then raster."""
@@ -70,8 +70,8 @@ class EVS(Stage):
             InputError: a budget is under one frame, or above what there is.
         """
         frame, full = layout.language_cells, layout.frames * layout.language_cells
-        if self.retention or self.keep_tokens:
-            return wanted(self.title, self.retention, self.keep_tokens, layout, frame, full)
+        if self.has_budget:
+            return self.budget_of(layout, frame, full)
         return max(frame, int(full * (1 - self.pruning_rate)))
 
 

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...tokens.video_tokens import Extra, VideoTokens
-from ..base import Part, Reduction, Stage, option, share_kept, tokens_kept
+from ..base import Budgeted, Part, Reduction
 from ..budget import fill_levels
 from ..clips import dynamic_clips
+from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.dpc_knn import Groups, density_scores
 from ..toolkit.language_grid import Grid, top, top_of_each, unit
 
@@ -31,54 +32,56 @@ NEIGHBOURS = 4
 
 
 @dataclass(frozen=True)
-class FastVID(Stage):
+class FastVID(Budgeted):
     """Keep the cells of each frame that receive most attention; merge each segment's others into density peaks."""
 
     name = "fastvid"
     title = "FastVID"
     node_id = "AOTFastVID"
-    settling = ("retention_ratio",)
+    fixes_budget = ("retention_ratio",)
     source = "FastVID, NeurIPS 2025, LLaVA-OneVision variant"
     presets: ClassVar[Mapping[str, str]] = MappingProxyType(
         {f"fastvid-{percent}": f"fastvid:retention_ratio={percent / 100:g}" for percent in (10, 15, 20, 25)}
     )
 
-    retention_ratio: float = option(
+    retention_ratio: float = Setting(
         0.1,
         "The authors' retention r; a frame's share is N r, rounded down, so that a little less is kept. Not used where "
         "a retention is given.",
         low=0.001,
         high=1,
         step=0.01,
-    )
-    context_share: float = option(
+    ).field()
+    context_share: float = Setting(
         0.4,
         "Share of a frame's tokens that is spent on anchors, rounded down; the others are its most attended cells.",
         low=0,
         high=1,
         step=0.05,
-    )
-    min_segments: int = option(8, "Segments there are at least, cut where frames are least alike.", low=1, high=100_000)
-    similarity: float = option(
+    ).field()
+    min_segments: int = Setting(
+        8, "Segments there are at least, cut where frames are least alike.", low=1, high=100_000
+    ).field()
+    similarity: float = Setting(
         0.9,
         "A segment also begins at every frame whose frame vector has a lower cosine than this with the one before.",
         low=-1,
         high=1,
         step=0.01,
-    )
-    retention: float = share_kept()
-    keep_tokens: int = tokens_kept()
-    anchor_stride: int = option(
+    ).field()
+    retention: float = OPTIONAL_RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
+    anchor_stride: int = Setting(
         4, "Anchors lie in every so many frames of a segment, its last among them.", low=1, high=100_000, advanced=True
-    )
-    anchor_weight: float = option(
+    ).field()
+    anchor_weight: float = Setting(
         0.6,
         "Weight of an anchor itself in what it becomes, beside the mean of those that join it, at least.",
         low=0,
         high=1,
         step=0.05,
         advanced=True,
-    )
+    ).field()
 
     def build(self, tokens: VideoTokens, part: Part, noise: Tensor | None = None) -> Reduction:
         """Rows in order of place.

@@ -24,25 +24,24 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...tokens.video_tokens import Extra, VideoTokens
-from ..base import Part, Reduction, Stage, option, share_kept, tokens_kept
+from ..base import Budgeted, Part, Reduction
 from ..clips import dynamic_clips
+from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.dpc_knn import BATCH, NOISE, Groups, clustered
 from ..toolkit.language_grid import Grid, top, unit
-
-SELECTIONS = ("attn_div_v2", "attn_div", "attn", "div")
 
 NEIGHBOURS = 7
 """Nearest roots that a root's density is taken over, at most."""
 
 
 @dataclass(frozen=True)
-class FlashVID(Stage):
+class FlashVID(Budgeted):
     """Keep cells that are attended to and unlike each other; merge the others along time into trees, then in space."""
 
     name = "flashvid"
     title = "FlashVID"
     node_id = "AOTFlashVID"
-    settling = ("retention_ratio",)
+    fixes_budget = ("retention_ratio",)
     source = "FlashVID, ICLR 2026, before the LLM"
     presets: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
@@ -52,65 +51,65 @@ class FlashVID(Stage):
         }
     )
 
-    retention_ratio: float = option(
+    retention_ratio: float = Setting(
         0.1,
         "The authors' retention r; a frame's share is N r expansion, rounded up. Not used where a retention is given.",
         low=0.001,
         high=1,
         step=0.01,
-    )
-    expansion: float = option(
+    ).field()
+    expansion: float = Setting(
         1.25,
         "What r is multiplied with here. The authors keep 1.25 times as much before the LLM and drop tokens again "
         "inside it, which is no part of this; 1 compares with methods that end here.",
         low=0.01,
         high=10,
         step=0.05,
-    )
-    alpha: float = option(
+    ).field()
+    alpha: float = Setting(
         0.7,
         "Share of a frame's tokens that are chosen and stay as they are, rounded up; the others are merged.",
         low=0,
         high=1,
         step=0.05,
-    )
-    temporal_threshold: float = option(
+    ).field()
+    temporal_threshold: float = Setting(
         0.8,
         "Cosine above which a cell is linked to one of the frame before. Higher merges less along time.",
         low=0,
         high=0.999,
         step=0.01,
-    )
-    retention: float = share_kept()
-    keep_tokens: int = tokens_kept()
-    segment_threshold: float = option(
+    ).field()
+    retention: float = OPTIONAL_RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
+    segment_threshold: float = Setting(
         0.9,
         "A segment begins where the mean features of two frames have a lower cosine than this.",
         low=-1,
         high=1,
         step=0.01,
         advanced=True,
-    )
-    min_segments: int = option(
+    ).field()
+    min_segments: int = Setting(
         8,
         "Segments there are at least, cut at the lowest cosines; up to so many frames each is one by itself, and "
         "nothing is merged along time.",
         low=1,
         high=100_000,
         advanced=True,
-    )
-    selection: str = option(
+    ).field()
+    selection: str = Setting(
         "attn_div_v2",
         "What chosen cells are: far apart and attended to, and in v2 like their segment's frames as well; attn takes "
         "the most attended, div the farthest apart.",
-        choices=SELECTIONS,
+        choices=("attn_div_v2", "attn_div", "attn", "div"),
         advanced=True,
-    )
-    true_mean: bool = option(
+    ).field()
+    true_mean: bool = Setting(
         False,
         "Divide a tree by the number of its cells, not, as released, by one more than its root's direct children.",
         advanced=True,
-    )
+    ).field()
 
     def build(self, tokens: VideoTokens, part: Part, noise: Tensor | None = None) -> Reduction:
         """Rows in order of place; of two at one place the chosen cell first.

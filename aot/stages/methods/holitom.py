@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...tokens.video_tokens import Extra, Layout, Role, VideoTokens
-from ..base import Part, Reduction, Stage, option, share_kept, tokens_kept
-from ..budget import wanted
+from ..base import Budgeted, Part, Reduction
+from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.budget_search import counts_meeting, threshold_leaving
 from ..toolkit.dpc_knn import Groups, clustered
 from ..toolkit.language_grid import Grid, top_of_each
@@ -30,17 +30,15 @@ SPARSE, SPARSE_SIMILARITY, SIMILARITY = 0.125, 0.65, 0.8
 SHORTEST = 1e-12
 """Shorter tokens count as this long where they are compared."""
 
-MERGES = ("released", "average")
-
 
 @dataclass(frozen=True)
-class HoliTom(Stage):
+class HoliTom(Budgeted):
     """Merge the places that stay alike over a window of frames; keep the most attended cells of the others."""
 
     name = "holitom"
     title = "HoliTom"
     node_id = "AOTHoliTom"
-    settling = ("target",)
+    fixes_budget = ("target",)
     source = "HoliTom, NeurIPS 2025, before the LLM"
     presets: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
@@ -51,45 +49,45 @@ class HoliTom(Stage):
         }
     )
 
-    target: float = option(
+    target: float = Setting(
         0.1,
         "Share of the language grid that is asked for as the authors ask it: rounding in every frame adds to it, and "
         "a still video gives less. Not used where a retention is given.",
         low=0.001,
         high=1,
         step=0.01,
-    )
-    similarity: float = option(
+    ).field()
+    similarity: float = Setting(
         0.0,
         "A place is still between two frames where the cosine of its tokens is above this. 0 is as the authors run "
         "it: 0.65 around 10 %, 0.80 from 12.5 % on.",
         low=0,
         high=1,
         step=0.01,
-    )
-    centre_share: float = option(
+    ).field()
+    centre_share: float = Setting(
         0.6,
         "Weight of a cluster's centre in its token; the mean of the others has the rest.",
         low=0,
         high=1,
         step=0.05,
-    )
-    retention: float = share_kept()
-    keep_tokens: int = tokens_kept()
-    merge: str = option(
+    ).field()
+    retention: float = OPTIONAL_RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
+    merge: str = Setting(
         "released",
         "What a cluster becomes: released weighs its centre with centre_share; average takes the plain mean.",
-        choices=MERGES,
+        choices=("released", "average"),
         advanced=True,
-    )
-    neighbours: int = option(
+    ).field()
+    neighbours: int = Setting(
         7,
         "Nearest neighbours that a token's density is told by; the number of clusters where that is less.",
         low=1,
         high=1000,
         advanced=True,
-    )
-    longest_window: int = option(1024, "Frames that a window may have.", low=1, high=1_000_000, advanced=True)
+    ).field()
+    longest_window: int = Setting(1024, "Frames that a window may have.", low=1, high=1_000_000, advanced=True).field()
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Of every window its still clusters in raster order, then its frames' own cells."""
@@ -125,10 +123,10 @@ class HoliTom(Stage):
         layout = grid.tokens.layout
         likeness = cosines_with_next(grid.features).cpu()
         threshold, full = self._similarity(layout), grid.token.numel()
-        if not (self.retention or self.keep_tokens):
+        if not self.has_budget:
             windows = Windows.of(likeness > threshold, self.longest_window)
             return windows, windows.counts(min(1, self.target / ((full - windows.gain) / full)))
-        total = wanted(self.title, self.retention, self.keep_tokens, layout, 1, full)
+        total = self.budget_of(layout, 1, full)
 
         def left(above: float) -> int:
             return full - cut(likeness > above, self.longest_window)[1]

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ...tokens.video_tokens import VideoTokens
-from ..base import Part, Reduction, Stage, option, share_kept, tokens_kept
-from ..budget import wanted
+from ..base import Budgeted, Part, Reduction
+from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.budget_search import counts_meeting, threshold_leaving
 from ..toolkit.dpc_knn import Groups, clustered
 from ..toolkit.language_grid import Grid
@@ -34,40 +34,40 @@ SHORTEST = 1e-12
 
 
 @dataclass(frozen=True)
-class PruneVid(Stage):
+class PruneVid(Budgeted):
     """Merge the places that stay alike over a segment of time, then tokens of a frame that are alike; drop none."""
 
     name = "prunevid"
     title = "PruneVid"
     node_id = "AOTPruneVid"
-    settling = ("cluster_ratio",)
+    fixes_budget = ("cluster_ratio",)
     source = "PruneVid, ACL 2025, before the LLM"
 
-    similarity: float = option(
+    similarity: float = Setting(
         0.8,
         "A place is static over a segment where the mean cosine between its tokens in all pairs of frames is above "
         "this.",
         low=-1,
         high=1,
         step=0.01,
-    )
-    segment_ratio: float = option(
+    ).field()
+    segment_ratio: float = Setting(
         0.25,
         "Clusters of frames that segments are made from, as a share of the frames, rounded down.",
         low=0,
         high=1,
         step=0.05,
-    )
-    cluster_ratio: float = option(
+    ).field()
+    cluster_ratio: float = Setting(
         0.5,
         "Clusters of a group of more than 14 tokens, as a share of it, rounded down. Not used where a retention is "
         "given.",
         low=0.067,
         high=1,
         step=0.05,
-    )
-    retention: float = share_kept()
-    keep_tokens: int = tokens_kept()
+    ).field()
+    retention: float = OPTIONAL_RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Of every segment its static clusters, then those of its frames; clusters with the best centre first."""
@@ -136,9 +136,9 @@ class PruneVid(Stage):
         return counts_meeting(partial(counts_at, sizes, small), budget), small
 
     def _budget(self, grid: Grid, least: int) -> int | None:
-        if not (self.retention or self.keep_tokens):
+        if not self.has_budget:
             return None
-        return wanted(self.title, self.retention, self.keep_tokens, grid.tokens.layout, least, grid.token.numel())
+        return self.budget_of(grid.tokens.layout, least, grid.token.numel())
 
 
 @dataclass(frozen=True)

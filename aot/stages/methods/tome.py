@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from ...tokens.video_tokens import Extra, Layout, VideoTokens
-from ..base import Part, Reduction, Stage, option, share_kept, tokens_kept
+from ..base import Budgeted, Part, Reduction
+from ..options import KEEP_TOKENS, RETENTION, Setting
 from ..toolkit.language_grid import Grid, by_count, top, unit
 
 
 @dataclass(frozen=True)
-class TokenMerging(Stage):
+class TokenMerging(Budgeted):
     """Merge the likest pairs of each frame's tokens, round by round, by bipartite soft matching."""
 
     name = "tome"
@@ -29,16 +30,16 @@ class TokenMerging(Stage):
     node_id = "AOTToMe"
     source = "Token Merging (ToMe), ICLR 2023"
 
-    retention: float = share_kept(0.25)
-    keep_tokens: int = tokens_kept()
-    round_share: float = option(
+    retention: float = RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
+    round_share: float = Setting(
         0.5,
         "Share of a frame's tokens that merge in one round at most. Half is the fewest rounds there can be; a smaller "
         "share merges the likest pairs first and looks again.",
         low=0.01,
         high=0.5,
         step=0.05,
-    )
+    ).field()
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
         """A frame at a time."""

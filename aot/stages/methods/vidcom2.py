@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ...tokens.video_tokens import Layout, VideoTokens
-from ..base import Part, Reduction, Stage, option, share_kept, tokens_kept
-from ..budget import wanted
+from ..base import Budgeted, Part, Reduction
+from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.language_grid import Grid, top_of_each
 
 WIDEST = 2.0
@@ -33,13 +33,13 @@ SHORTEST = 1e-12
 
 
 @dataclass(frozen=True)
-class VidCom2(Stage):
+class VidCom2(Budgeted):
     """Keep the tokens of each frame that are least like it and the video; unusual frames keep more."""
 
     name = "vidcom2"
     title = "VidCom2"
     node_id = "AOTVidCom2"
-    settling = ("ratio",)
+    fixes_budget = ("ratio",)
     source = "Video Compression Commander, EMNLP 2025"
     presets: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
@@ -50,16 +50,16 @@ class VidCom2(Stage):
         }
     )
 
-    ratio: float = option(
+    ratio: float = Setting(
         0.25,
         "Share of the language grid to keep on average, each frame's count rounded for itself as released. Not used "
         "where a retention is given.",
         low=0.001,
         high=1,
         step=0.01,
-    )
-    retention: float = share_kept()
-    keep_tokens: int = tokens_kept()
+    ).field()
+    retention: float = OPTIONAL_RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Kept cells in order of time, then raster; a frame's newlines, where there are any, behind them."""
@@ -77,10 +77,10 @@ class VidCom2(Stage):
         Raises:
             InputError: a budget is under a token a frame, or above what there is.
         """
-        if not (self.retention or self.keep_tokens):
+        if not self.has_budget:
             return self.ratio, None
         full = layout.frames * layout.language_cells
-        total = wanted(self.title, self.retention, self.keep_tokens, layout, layout.frames, full)
+        total = self.budget_of(layout, layout.frames, full)
         return (total / full if self.keep_tokens else self.retention), total
 
 

@@ -19,20 +19,19 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...tokens.video_tokens import Extra, Layout, Role, VideoTokens
-from ..base import Part, Reduction, Stage, option, share_kept, tokens_kept
+from ..base import Budgeted, Part, Reduction
+from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.language_grid import Grid, by_count, top, unit
-
-MERGES = ("released", "average")
 
 
 @dataclass(frozen=True)
-class VisionZip(Stage):
+class VisionZip(Budgeted):
     """Keep the cells of each frame that receive most attention; merge the others by their keys into a few."""
 
     name = "visionzip"
     title = "VisionZip"
     node_id = "AOTVisionZip"
-    settling = ("tokens_per_frame",)
+    fixes_budget = ("tokens_per_frame",)
     source = "VisionZip, CVPR 2025, LLaVA-OneVision port"
     presets: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
@@ -43,28 +42,28 @@ class VisionZip(Stage):
         }
     )
 
-    tokens_per_frame: int = option(
+    tokens_per_frame: int = Setting(
         50,
         "Tokens of every frame. The released counts for 10, 15, 20 and 25 % are 20, 30, 40 and 50. Not used where a "
         "retention is given.",
         low=1,
         high=1_000_000,
-    )
-    dominant_ratio: float = option(
+    ).field()
+    dominant_ratio: float = Setting(
         0.84375,
         "Share of a frame's tokens that are kept as they are, rounded down; 54 of 64.",
         low=0,
         high=1,
         step=0.01,
-    )
-    retention: float = share_kept()
-    keep_tokens: int = tokens_kept()
-    merge: str = option(
+    ).field()
+    retention: float = OPTIONAL_RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
+    merge: str = Setting(
         "released",
         "What a target becomes: released adds the mean of those that joined it, which doubles its length; average "
         "takes the mean of the two.",
-        choices=MERGES,
-    )
+        choices=("released", "average"),
+    ).field()
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
         """A frame at a time."""

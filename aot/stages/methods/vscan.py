@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from ...tokens.video_tokens import Layout, VideoTokens
-from ..base import Part, Reduction, Stage, option, share_kept, tokens_kept
+from ..base import Budgeted, Part, Reduction
+from ..options import KEEP_TOKENS, RETENTION, Setting
 from ..toolkit.language_grid import Grid, by_count, top_of_each
 from .anchor_ot.intra import select_anchors
 
 
 @dataclass(frozen=True)
-class VScan(Stage):
+class VScan(Budgeted):
     """Keep the cells of each frame that a global and a local scan find; merge each other cell into the likest."""
 
     name = "vscan"
@@ -29,23 +30,23 @@ class VScan(Stage):
     node_id = "AOTVScan"
     source = "VScan, TMLR 2026, its first stage"
 
-    global_ratio: float = option(
+    global_ratio: float = Setting(
         0.5,
         "Share of a frame's tokens chosen over the whole frame by deep attention; the others are chosen window by "
         "window by shallow attention.",
         low=0,
         high=1,
         step=0.05,
-    )
-    window: int = option(
+    ).field()
+    window: int = Setting(
         4,
         "Side of the windows of the local scan, in cells of the language grid; 4 cuts 14 x 14 and 13 x 13 into 3 x 3. "
         "Where the grid is no multiple of it they are a little larger.",
         low=1,
         high=256,
-    )
-    retention: float = share_kept(0.25)
-    keep_tokens: int = tokens_kept()
+    ).field()
+    retention: float = RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
         """A frame at a time."""

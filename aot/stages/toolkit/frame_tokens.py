@@ -14,7 +14,7 @@ from ...tokens.factors import Sparse, pad
 from ...tokens.matmul import working_dtype
 from ...tokens.video_tokens import Role, VideoTokens
 from ..base import Budgeted, Part, Reduction
-from ..budget import fill_levels, split_evenly, wanted
+from ..budget import fill_levels, split_evenly
 from .language_grid import nearest, top_of_each, unit
 
 
@@ -64,7 +64,7 @@ class Held:
         """
         video = dataclasses.replace(self.tokens.layout, frames=part.frames)
         least = sum(count > 0 for count in self.counts)
-        return wanted(stage.title, stage.retention, stage.keep_tokens, video, least, sum(self.counts))
+        return stage.budget_of(video, least, sum(self.counts))
 
     def shares(self, stage: Budgeted, part: Part) -> tuple[int, ...]:
         """Tokens to keep of every frame so that the whole video's budget is met.

@@ -8,11 +8,30 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ....tokens.video_tokens import Layout, VideoTokens
-from ...base import Part, Stage, option
-from ...budget import wanted
+from ...base import Budgeted, Part, Stage
+from ...options import KEEP_TOKENS, RETENTION
 from .inter import InterFrame, frame_means, share_keyframes
 from .intra import IntraFrame
-from .settings import ClipStage, shared
+from .settings import (
+    AGGREGATION,
+    CLIP_LENGTH,
+    CLIPS,
+    CUT_LOWEST,
+    CUT_SIMILARITY,
+    CUT_TIMES,
+    EPS,
+    KEYFRAME_SHARE,
+    MARGINALS,
+    MAX_ITERATIONS,
+    METRIC,
+    ORDER,
+    RANKING,
+    REPEAT,
+    SCALING,
+    SOLVER,
+    TOLERANCE,
+    ClipStage,
+)
 
 BOTH = ("scaling", "eps", "max_iterations", "solver", "aggregation", "metric", "marginals", "tolerance")
 """Settings handed on to both phases."""
@@ -32,7 +51,7 @@ TEMPORAL = (
 
 
 @dataclass(frozen=True)
-class AnchorOT(ClipStage):
+class AnchorOT(ClipStage, Budgeted):
     """Both phases of AOT at one retention: keyframes take a share of the budget, distinct tokens the rest."""
 
     name = "aot"
@@ -40,27 +59,25 @@ class AnchorOT(ClipStage):
     node_id = "AOTAnchorTransport"
     source = "AOT, CVPR 2026, both phases"
 
-    retention: float = option(
-        0.25, "Share of the video's language grid to keep, met to the token.", low=0, high=1, step=0.01
-    )
-    keyframe_share: float = shared("keyframe_share")
-    clip_length: int = shared("clip_length")
-    keep_tokens: int = shared("keep_tokens")
-    clips: str = shared("clips")
-    cut_times: str = shared("cut_times")
-    scaling: float = shared("scaling")
-    eps: float = shared("eps")
-    solver: str = shared("solver", default="early")
-    aggregation: str = shared("aggregation")
-    ranking: str = shared("ranking")
-    order: str = shared("order")
-    repeat: bool = shared("repeat")
-    cut_similarity: float = shared("cut_similarity")
-    cut_lowest: int = shared("cut_lowest")
-    metric: str = shared("metric")
-    marginals: str = shared("marginals")
-    max_iterations: int = shared("max_iterations", advanced=True)
-    tolerance: float = shared("tolerance")
+    retention: float = RETENTION.field()
+    keyframe_share: float = KEYFRAME_SHARE.field()
+    clip_length: int = CLIP_LENGTH.field()
+    keep_tokens: int = KEEP_TOKENS.field()
+    clips: str = CLIPS.field()
+    cut_times: str = CUT_TIMES.field()
+    scaling: float = SCALING.field()
+    eps: float = EPS.field()
+    solver: str = SOLVER.field(default="early")
+    aggregation: str = AGGREGATION.field()
+    ranking: str = RANKING.field()
+    order: str = ORDER.field()
+    repeat: bool = REPEAT.field()
+    cut_similarity: float = CUT_SIMILARITY.field()
+    cut_lowest: int = CUT_LOWEST.field()
+    metric: str = METRIC.field()
+    marginals: str = MARGINALS.field()
+    max_iterations: int = MAX_ITERATIONS.field(advanced=True)
+    tolerance: float = TOLERANCE.field()
 
     def __call__(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:
         """Run both phases; each leaves its own record in the history."""
@@ -94,7 +111,7 @@ class AnchorOT(ClipStage):
             InputError: the budget is under a token a clip or above what there is.
         """
         full = layout.frames * layout.language_cells
-        total = wanted(self.title, self.retention, self.keep_tokens, layout, len(lengths), full)
+        total = self.budget_of(layout, len(lengths), full)
         copies = [2 if self.repeat and length > 1 else 1 for length in lengths]
         others = layout.frames - len(lengths)
         room = [number * layout.language_cells for number in copies]

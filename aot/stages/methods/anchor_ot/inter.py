@@ -21,10 +21,33 @@ from ....tokens.factors import Blocks, Picked
 from ....tokens.video_tokens import Layout, Role, VideoTokens
 from ....transport.costs import COSINE_LIMIT
 from ....transport.solvers import Solver
-from ...base import Part, Reduction, option
-from ...budget import fill_levels, split_by, wanted
+from ...base import Budgeted, Part, Reduction
+from ...budget import fill_levels, split_by
+from ...options import KEEP_TOKENS, RETENTION, Setting
 from .clip_transport import Clips, Rules, Walk, below_quantile, lowest, lowest_of_each, walk
-from .settings import ClipStage, TransportStage, shared
+from .settings import (
+    AGGREGATION,
+    CLIP_LENGTH,
+    CLIPS,
+    CUT_LOWEST,
+    CUT_SIMILARITY,
+    CUT_TIMES,
+    EPS,
+    KEYFRAME_SHARE,
+    MARGINALS,
+    MASS,
+    MAX_ITERATIONS,
+    METRIC,
+    ORDER,
+    RANKING,
+    RELAXATION,
+    REPEAT,
+    SCALING,
+    SOLVER,
+    TOLERANCE,
+    ClipStage,
+    TransportStage,
+)
 
 
 class Decided(NamedTuple):
@@ -38,80 +61,72 @@ class Decided(NamedTuple):
 
 
 @dataclass(frozen=True)
-class InterFrame(TransportStage, ClipStage):
+class InterFrame(TransportStage, ClipStage, Budgeted):
     """Keep each clip's keyframe and what is new in the frames behind it; transport the rest into it."""
 
     name = "inter"
     title = "Inter-Frame Keyframe OT"
     node_id = "AOTInterFrame"
-    settling = ("keep_ratio",)
+    fixes_budget = ("keep_ratio",)
     source = "AOT, CVPR 2026, phase II"
 
-    clip_length: int = shared("clip_length")
-    keep_ratio: float = option(
+    clip_length: int = CLIP_LENGTH.field()
+    keep_ratio: float = Setting(
         0.3,
         "Share of each following frame's tokens kept as distinct: those the keyframe explains least. "
         "Not used where a retention is given.",
         low=0,
         high=1,
         step=0.05,
-    )
-    scaling: float = shared("scaling")
-    eps: float = shared("eps")
-    time_scale: float = option(
+    ).field()
+    scaling: float = SCALING.field()
+    eps: float = EPS.field()
+    time_scale: float = Setting(
         1.5,
         "Sigma of the time factor 1 - exp(-dt^2 / (2 sigma^2)) on the cost, in frames.",
         low=0.01,
         high=1e4,
         step=0.1,
-    )
-    max_iterations: int = shared("max_iterations")
-    retention: float = option(
-        0.0,
-        "Share of the video's language grid to keep, met to the token: keyframes get their share of it, and distinct "
-        "tokens are then ranked over the whole video. 0 keeps the keep ratio of every frame, as the authors "
+    ).field()
+    max_iterations: int = MAX_ITERATIONS.field()
+    retention: float = RETENTION.field(
+        default=0.0,
+        help="Share of the video's language grid to keep, met to the token: keyframes get their share of it, and "
+        "distinct tokens are then ranked over the whole video. 0 keeps the keep ratio of every frame, as the authors "
         "released it.",
-        low=0,
-        high=1,
-        step=0.01,
     )
-    keep_tokens: int = shared("keep_tokens")
-    keyframe_share: float = shared("keyframe_share")
-    clips: str = shared("clips")
-    cut_times: str = shared("cut_times")
-    solver: str = shared("solver")
-    aggregation: str = shared("aggregation")
-    ranking: str = shared("ranking")
-    order: str = shared("order")
-    repeat: bool = shared("repeat")
-    cut_similarity: float = shared("cut_similarity")
-    cut_lowest: int = shared("cut_lowest")
-    metric: str = shared("metric")
-    spatial_weight: float = option(
+    keep_tokens: int = KEEP_TOKENS.field()
+    keyframe_share: float = KEYFRAME_SHARE.field()
+    clips: str = CLIPS.field()
+    cut_times: str = CUT_TIMES.field()
+    solver: str = SOLVER.field()
+    aggregation: str = AGGREGATION.field()
+    ranking: str = RANKING.field()
+    order: str = ORDER.field()
+    repeat: bool = REPEAT.field()
+    cut_similarity: float = CUT_SIMILARITY.field()
+    cut_lowest: int = CUT_LOWEST.field()
+    metric: str = METRIC.field()
+    spatial_weight: float = Setting(
         0.0,
         "Weight of the distance on the grid (sides of length 1) in the cost; the authors use none here.",
         low=0,
         high=100,
         step=0.1,
         advanced=True,
-    )
-    marginals: str = shared("marginals")
-    tolerance: float = shared("tolerance")
-    relaxation: float = shared("relaxation")
-    mass: float = shared("mass")
-
-    @property
-    def exact(self) -> bool:
-        """Whether a budget is met to the token, over the whole video."""
-        return bool(self.retention or self.keep_tokens)
+    ).field()
+    marginals: str = MARGINALS.field()
+    tolerance: float = TOLERANCE.field()
+    relaxation: float = RELAXATION.field()
+    mass: float = MASS.field()
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
         """A clip at a time, unless the video is ranked as a whole or cut by what it shows."""
-        return None if self.exact else self.cut(timestamps)
+        return None if self.has_budget else self.cut(timestamps)
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Rows picked from the tokens and from one block of updated anchors a clip."""
-        return emit(tokens, *self._decided(tokens), self.order, rows_end=self.exact)
+        return emit(tokens, *self._decided(tokens), self.order, rows_end=self.has_budget)
 
     def explained(self, tokens: VideoTokens) -> Tensor:
         """(K,) float64 q: how clearly the best anchor explains each given token; infinite where not asked."""
@@ -125,7 +140,7 @@ class InterFrame(TransportStage, ClipStage):
         rules = Rules(
             self.cost(COSINE_LIMIT), self._solver, self.marginal, self.scaling, self.aggregation, self.time_scale
         )
-        return self._on_budget(tokens, clips, rules) if self.exact else self._as_released(clips, rules)
+        return self._on_budget(tokens, clips, rules) if self.has_budget else self._as_released(clips, rules)
 
     @property
     def _solver(self) -> Solver:
@@ -153,7 +168,7 @@ class InterFrame(TransportStage, ClipStage):
             )
         most = min(tokens.tokens_full, sum(room) + candidates)
         remedy = ", or change what the stage before keeps, or the clips"
-        total = wanted(self.title, self.retention, self.keep_tokens, tokens.layout, len(room), most, remedy)
+        total = self.budget_of(tokens.layout, len(room), most, remedy)
         quota = torch.tensor(share_keyframes(total, self.keyframe_share, room, candidates), device=cells.device)
         number = (quota + copies - 1) // copies
         ranked = clips.importance[:, 0].masked_fill(~cells[:, 0], -torch.inf)

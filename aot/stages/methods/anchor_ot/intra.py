@@ -22,11 +22,22 @@ from ....tokens.layout import pool_and_newlines
 from ....tokens.video_tokens import Blocks, Layout, Role, VideoTokens
 from ....transport.costs import Cost, Points, distances, unit_places
 from ....transport.solvers import Solver
-from ...base import Part, Reduction, option
+from ...base import Budgeted, Part, Reduction
 from ...budget import split_evenly
-from .settings import TransportStage, shared
-
-CHOICES = ("attention", "random")
+from ...options import KEEP_TOKENS, RETENTION, Setting
+from .settings import (
+    AGGREGATION,
+    EPS,
+    MARGINALS,
+    MASS,
+    MAX_ITERATIONS,
+    METRIC,
+    RELAXATION,
+    SCALING,
+    SOLVER,
+    TOLERANCE,
+    TransportStage,
+)
 
 COVERED = 0.5
 """A language-grid cell is kept where the pooled anchor mask reaches this."""
@@ -36,75 +47,71 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class IntraFrame(TransportStage):
+class IntraFrame(TransportStage, Budgeted):
     """Keep the cells of each frame that local and global anchors cover; transport the rest into them."""
 
     name = "intra"
     title = "Intra-Frame Anchor OT"
     node_id = "AOTIntraFrame"
-    settling = ("budget",)
+    fixes_budget = ("budget",)
     source = "AOT, CVPR 2026, phase I"
     language_grid = False
 
-    budget: int = option(
+    budget: int = Setting(
         126,
         "Anchors per frame on the encoder's grid. The paper's LLaVA-OneVision counts for 10, 15, 20 and 25 % "
         "are 126, 144, 196 and 205. Not used where a retention is given.",
         low=1,
         high=1_000_000,
-    )
-    global_ratio: float = option(
+    ).field()
+    global_ratio: float = Setting(
         0.5,
         "Share of the anchors chosen over the whole frame by deep attention; the others are chosen window by "
         "window by shallow attention.",
         low=0,
         high=1,
         step=0.05,
-    )
-    scaling: float = shared("scaling")
-    eps: float = shared("eps")
-    spatial_weight: float = option(
+    ).field()
+    scaling: float = SCALING.field()
+    eps: float = EPS.field()
+    spatial_weight: float = Setting(
         0.5, "Weight of the distance on the grid (sides of length 1) in the cost.", low=0, high=100, step=0.1
-    )
-    nearest_blend: float = option(
+    ).field()
+    nearest_blend: float = Setting(
         0.1,
         "Aggregation released: share of the plain nearest-anchor mean blended into the transported anchor.",
         low=0,
         high=1,
         step=0.05,
-    )
-    window: int = option(
+    ).field()
+    window: int = Setting(
         9,
         "Side of the windows that local anchors are chosen in, in cells; where the grid is no multiple of it they are "
         "a little larger, and a smaller grid is one window.",
         low=1,
         high=256,
-    )
-    max_iterations: int = shared("max_iterations")
-    retention: float = option(
-        0.0,
-        "Share of the language grid to keep, met to the token in every frame. 0 keeps what the anchor budget "
+    ).field()
+    max_iterations: int = MAX_ITERATIONS.field()
+    retention: float = RETENTION.field(
+        default=0.0,
+        help="Share of the language grid to keep, met to the token in every frame. 0 keeps what the anchor budget "
         "covers, as the authors released it.",
-        low=0,
-        high=1,
-        step=0.01,
     )
-
-    keep_tokens: int = shared("keep_tokens")
-    solver: str = shared("solver")
-    aggregation: str = shared("aggregation")
-    metric: str = shared("metric")
-    marginals: str = shared("marginals")
-    tolerance: float = shared("tolerance")
-    relaxation: float = shared("relaxation")
-    mass: float = shared("mass")
-    choice: str = option(
+    keep_tokens: int = KEEP_TOKENS.field()
+    solver: str = SOLVER.field()
+    aggregation: str = AGGREGATION.field()
+    metric: str = METRIC.field()
+    marginals: str = MARGINALS.field()
+    tolerance: float = TOLERANCE.field()
+    relaxation: float = RELAXATION.field()
+    mass: float = MASS.field()
+    choice: str = Setting(
         "attention",
         "What anchors are chosen by: the attention they receive, or random, to see what the choice is worth.",
-        choices=CHOICES,
+        choices=("attention", "random"),
         advanced=True,
-    )
-    random_seed: int = option(0, "Choice random: which random anchors.", low=0, high=2**32 - 1, advanced=True)
+    ).field()
+    random_seed: int = Setting(0, "Choice random: which random anchors.", low=0, high=2**32 - 1, advanced=True).field()
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
         """A frame at a time, unless the solver looks at all of them together."""

@@ -2,136 +2,117 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
-from typing import Any
-
 from torch import Tensor
 
 from ....transport.costs import METRICS, Cost
 from ....transport.sinkhorn import uniform_marginal, weighted_marginal
 from ....transport.solvers import SOLVERS, Solver
-from ...base import Stage, option
+from ...base import Stage
 from ...clips import CUTS, clips_at, dynamic_clips, fixed_clips, parse_times
+from ...options import Setting
 
-MARGINALS = ("uniform", "importance")
-AGGREGATIONS = ("released", "paper", "counts")
-RANKINGS = ("video", "frame")
-ORDERS = ("released", "time")
-
-SHARED = MappingProxyType(
-    {
-        "scaling": (
-            1.0,
-            "Lambda: weight of the transported tokens against the anchor itself.",
-            {"low": 0, "high": 1e6, "step": 0.1},
-        ),
-        "eps": (0.1, "Epsilon: entropic regularisation of the transport.", {"low": 1e-4, "high": 10, "step": 0.01}),
-        "max_iterations": (100, "Sinkhorn iterations at most.", {"low": 1, "high": 100_000}),
-        "keep_tokens": (
-            0,
-            "Tokens of the whole video to keep, met exactly. 0 goes by the retention.",
-            {"low": 0, "high": 100_000_000},
-        ),
-        "metric": (
-            "cosine",
-            "Cost of carrying one token to another: 1 - cosine, or the squared Euclidean distance in units of the "
-            "mean squared length.",
-            {"choices": METRICS, "advanced": True},
-        ),
-        "marginals": (
-            "uniform",
-            "Mass of each token in the transport: the same for all, or by the attention it receives at the deep layer.",
-            {"choices": MARGINALS, "advanced": True},
-        ),
-        "aggregation": (
-            "released",
-            "How much a transported token weighs: as the authors released it, by the paper's formula, or counts: every "
-            "token weighs as one token.",
-            {"choices": AGGREGATIONS},
-        ),
-        "solver": (
-            "released",
-            "released and early: Sinkhorn stopped as the authors do, phase I over all frames together or each frame "
-            "for itself (which a streamed video needs). "
-            "sinkhorn and log: iterated to the tolerance, log for small epsilon. emd, pot-log, partial: POT's, one "
-            "frame after another. unbalanced: may miss the marginals. nearest: no transport, each token goes whole to "
-            "its cheapest anchor.",
-            {"choices": tuple(SOLVERS)},
-        ),
-        "tolerance": (
-            1e-6,
-            "Error of the marginals that sinkhorn, log, pot-log and unbalanced iterate to.",
-            {"low": 1e-12, "high": 1, "step": 1e-6, "advanced": True},
-        ),
-        "relaxation": (
-            1.0,
-            "Solver unbalanced: weight of the marginals; the larger, the more balanced.",
-            {"low": 1e-4, "high": 1e6, "step": 0.1, "advanced": True},
-        ),
-        "mass": (
-            0.9,
-            "Solver partial: share of the tokens' mass that is transported, the cheapest first.",
-            {"low": 0.01, "high": 1, "step": 0.05, "advanced": True},
-        ),
-        "keyframe_share": (
-            0.7,
-            "Share of an exact budget that keyframe tokens take, as they were and updated; distinct tokens take the "
-            "rest. As released with 126 anchors and keep ratio 0.3 it comes to about 0.7.",
-            {"low": 0, "high": 1, "step": 0.05},
-        ),
-        "ranking": (
-            "video",
-            "Which tokens an exact budget keeps as distinct: those least explained in the whole video, or the same "
-            "share of every frame behind a keyframe. The time factor makes frames near the keyframe explain less, so "
-            "video favours them.",
-            {"choices": RANKINGS, "advanced": True},
-        ),
-        "clip_length": (
-            4,
-            "Frames in a clip; its first is the keyframe. The paper uses 4 for 32 frames, 8 for 64.",
-            {"low": 1, "high": 4096},
-        ),
-        "clips": (
-            "fixed",
-            "How the video is cut into clips. fixed: by the clip length. dynamic: where consecutive frames differ. "
-            "times: at the cut times. one: not at all.",
-            {"choices": CUTS},
-        ),
-        "cut_similarity": (
-            0.8,
-            "Clips dynamic: cut where the cosine of consecutive frames is under this.",
-            {"low": -1, "high": 1, "step": 0.05, "advanced": True},
-        ),
-        "cut_lowest": (
-            7,
-            "Clips dynamic: cut at this many lowest cosines too.",
-            {"low": 0, "high": 4096, "advanced": True},
-        ),
-        "cut_times": (
-            "",
-            "Clips times: seconds at which a clip begins, 1.5 3 7.25 for instance.",
-            {"advanced": True},
-        ),
-        "order": (
-            "released",
-            "Order of a clip's tokens. released: keyframe, distinct, updated keyframe. time: by frame, row and column, "
-            "an updated token right behind its original.",
-            {"choices": ORDERS, "advanced": True},
-        ),
-        "repeat": (
-            True,
-            "Give keyframe tokens twice, as they were and updated, as the authors do; false: only the updated ones.",
-            {"advanced": True},
-        ),
-    }
+SCALING = Setting(1.0, "Lambda: weight of the transported tokens against the anchor itself.", low=0, high=1e6, step=0.1)
+EPS = Setting(0.1, "Epsilon: entropic regularisation of the transport.", low=1e-4, high=10, step=0.01)
+MAX_ITERATIONS = Setting(100, "Sinkhorn iterations at most.", low=1, high=100_000)
+METRIC = Setting(
+    "cosine",
+    "Cost of carrying one token to another: 1 - cosine, or the squared Euclidean distance in units of the "
+    "mean squared length.",
+    choices=METRICS,
+    advanced=True,
 )
-"""Default, meaning and bounds of every shared setting."""
-
-
-def shared(name: str, **changes: Any) -> Any:
-    """The dataclass field of a shared setting; ``default=`` and bounds may be changed."""
-    default, help, bounds = SHARED[name]
-    return option(changes.pop("default", default), help, **{**bounds, **changes})
+MARGINALS = Setting(
+    "uniform",
+    "Mass of each token in the transport: the same for all, or by the attention it receives at the deep layer.",
+    choices=("uniform", "importance"),
+    advanced=True,
+)
+AGGREGATION = Setting(
+    "released",
+    "How much a transported token weighs: as the authors released it, by the paper's formula, or counts: every "
+    "token weighs as one token.",
+    choices=("released", "paper", "counts"),
+)
+SOLVER = Setting(
+    "released",
+    "released and early: Sinkhorn stopped as the authors do, phase I over all frames together or each frame "
+    "for itself (which a streamed video needs). "
+    "sinkhorn and log: iterated to the tolerance, log for small epsilon. emd, pot-log, partial: POT's, one "
+    "frame after another. unbalanced: may miss the marginals. nearest: no transport, each token goes whole to "
+    "its cheapest anchor.",
+    choices=tuple(SOLVERS),
+)
+TOLERANCE = Setting(
+    1e-6,
+    "Error of the marginals that sinkhorn, log, pot-log and unbalanced iterate to.",
+    low=1e-12,
+    high=1,
+    step=1e-6,
+    advanced=True,
+)
+RELAXATION = Setting(
+    1.0,
+    "Solver unbalanced: weight of the marginals; the larger, the more balanced.",
+    low=1e-4,
+    high=1e6,
+    step=0.1,
+    advanced=True,
+)
+MASS = Setting(
+    0.9,
+    "Solver partial: share of the tokens' mass that is transported, the cheapest first.",
+    low=0.01,
+    high=1,
+    step=0.05,
+    advanced=True,
+)
+KEYFRAME_SHARE = Setting(
+    0.7,
+    "Share of an exact budget that keyframe tokens take, as they were and updated; distinct tokens take the "
+    "rest. As released with 126 anchors and keep ratio 0.3 it comes to about 0.7.",
+    low=0,
+    high=1,
+    step=0.05,
+)
+RANKING = Setting(
+    "video",
+    "Which tokens an exact budget keeps as distinct: those least explained in the whole video, or the same "
+    "share of every frame behind a keyframe. The time factor makes frames near the keyframe explain less, so "
+    "video favours them.",
+    choices=("video", "frame"),
+    advanced=True,
+)
+CLIP_LENGTH = Setting(
+    4, "Frames in a clip; its first is the keyframe. The paper uses 4 for 32 frames, 8 for 64.", low=1, high=4096
+)
+CLIPS = Setting(
+    "fixed",
+    "How the video is cut into clips. fixed: by the clip length. dynamic: where consecutive frames differ. "
+    "times: at the cut times. one: not at all.",
+    choices=CUTS,
+)
+CUT_SIMILARITY = Setting(
+    0.8,
+    "Clips dynamic: cut where the cosine of consecutive frames is under this.",
+    low=-1,
+    high=1,
+    step=0.05,
+    advanced=True,
+)
+CUT_LOWEST = Setting(7, "Clips dynamic: cut at this many lowest cosines too.", low=0, high=4096, advanced=True)
+CUT_TIMES = Setting("", "Clips times: seconds at which a clip begins, 1.5 3 7.25 for instance.", advanced=True)
+ORDER = Setting(
+    "released",
+    "Order of a clip's tokens. released: keyframe, distinct, updated keyframe. time: by frame, row and column, "
+    "an updated token right behind its original.",
+    choices=("released", "time"),
+    advanced=True,
+)
+REPEAT = Setting(
+    True,
+    "Give keyframe tokens twice, as they were and updated, as the authors do; false: only the updated ones.",
+    advanced=True,
+)
 
 
 class TransportStage(Stage):

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ....tokens.video_tokens import Layout, VideoTokens
-from ...base import Part, Reduction, Stage, share_kept, tokens_kept
+from ...base import Budgeted, Part, Reduction
+from ...options import KEEP_TOKENS, RETENTION
 from ...toolkit.frame_tokens import Held
 
 
 @dataclass(frozen=True)
-class CosineMerge(Stage):
+class CosineMerge(Budgeted):
     """Keep the most important tokens of each frame; merge every other token into the one of highest cosine."""
 
     name = "cosine"
@@ -26,8 +27,8 @@ class CosineMerge(Stage):
     node_id = "AOTCosineMerge"
     source = "a control; AOT, CVPR 2026, compares with merging by cosine"
 
-    retention: float = share_kept(0.25)
-    keep_tokens: int = tokens_kept()
+    retention: float = RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
         """A frame at a time."""

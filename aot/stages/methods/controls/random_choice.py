@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from ....tokens.video_tokens import Layout, VideoTokens
-from ...base import Part, Reduction, Stage, option, share_kept, tokens_kept
+from ...base import Budgeted, Part, Reduction
+from ...options import KEEP_TOKENS, RETENTION, Setting
 from ...toolkit.frame_tokens import Held
 
 
 @dataclass(frozen=True)
-class RandomTokens(Stage):
+class RandomTokens(Budgeted):
     """Keep random tokens of each frame, drop all others; the same seed keeps the same ones."""
 
     name = "random"
@@ -22,9 +23,9 @@ class RandomTokens(Stage):
     node_id = "AOTRandomTokens"
     source = "a control"
 
-    retention: float = share_kept(0.25)
-    keep_tokens: int = tokens_kept()
-    random_seed: int = option(0, "Which random tokens: another number, another choice.", low=0, high=2**32 - 1)
+    retention: float = RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
+    random_seed: int = Setting(0, "Which random tokens: another number, another choice.", low=0, high=2**32 - 1).field()
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
         """A frame at a time: what is drawn depends on the seed and the frame only."""

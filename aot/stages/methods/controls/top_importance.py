@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from ....tokens.video_tokens import Layout, VideoTokens
-from ...base import Part, Reduction, Stage, option, share_kept, tokens_kept
+from ...base import Budgeted, Part, Reduction
+from ...options import KEEP_TOKENS, RETENTION, Setting
 from ...toolkit.frame_tokens import Held
-
-SPANS = ("frame", "video")
 
 
 @dataclass(frozen=True)
-class TopImportance(Stage):
+class TopImportance(Budgeted):
     """Keep the tokens that receive most attention, drop all others."""
 
     name = "top"
@@ -23,14 +22,14 @@ class TopImportance(Stage):
     node_id = "AOTTopImportance"
     source = "a control"
 
-    retention: float = share_kept(0.25)
-    keep_tokens: int = tokens_kept()
-    span: str = option(
+    retention: float = RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
+    span: str = Setting(
         "frame",
         "Where tokens are compared: the best of every frame, the same number of each; or the best of the whole video, "
         "which may leave frames empty.",
-        choices=SPANS,
-    )
+        choices=("frame", "video"),
+    ).field()
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
         """A frame at a time, unless the whole video is ranked."""

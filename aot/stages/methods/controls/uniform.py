@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from ....tokens.video_tokens import Layout, VideoTokens
-from ...base import Part, Reduction, Stage, option, share_kept, tokens_kept
-from ...budget import split_evenly, wanted
+from ...base import Budgeted, Part, Reduction
+from ...budget import split_evenly
+from ...options import KEEP_TOKENS, RETENTION, Setting
 from ...toolkit.language_grid import Grid
 
 
 @dataclass(frozen=True)
-class UniformGrid(Stage):
+class UniformGrid(Budgeted):
     """Keep cells at even steps over each frame's grid and over time, drop all others."""
 
     name = "uniform"
@@ -23,11 +24,11 @@ class UniformGrid(Stage):
     node_id = "AOTUniformGrid"
     source = "a control"
 
-    retention: float = share_kept(0.25)
-    keep_tokens: int = tokens_kept()
-    frame_step: int = option(
+    retention: float = RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
+    frame_step: int = Setting(
         1, "Keep cells of every n-th frame only, the first among them: 2 halves the frames.", low=1, high=4096
-    )
+    ).field()
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
         """A frame at a time."""
@@ -50,7 +51,7 @@ class UniformGrid(Stage):
         """
         looked_at = range(0, video.frames, self.frame_step)
         most = len(looked_at) * video.language_cells
-        total = wanted(self.title, self.retention, self.keep_tokens, video, 1, most)
+        total = self.budget_of(video, 1, most)
         shares = dict(zip(looked_at, split_evenly(total, len(looked_at)), strict=True))
         return tuple(shares.get(frame, 0) for frame in range(video.frames))
 
