@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError
+from .toolkit.ranking import top_k
 
 CUTS = ("fixed", "dynamic", "times", "one")
 
@@ -38,8 +39,7 @@ def dynamic_clips(frame_features: Tensor, similarity: float = 0.8, lowest: int =
         frame_features: (T, D), one vector a frame.
     """
     cosines = functional.cosine_similarity(frame_features[:-1], frame_features[1:], dim=-1)
-    order = cosines.sort(stable=True).indices[:lowest]
-    begins = (cosines < similarity).index_fill(0, order, True)
+    begins = (cosines < similarity).index_fill(0, top_k(-cosines, lowest), True)
     return _lengths((begins.nonzero()[:, 0] + 1).tolist(), len(frame_features))
 
 

@@ -15,7 +15,8 @@ from ..stages.methods.vidcom2 import (
     quiet_directions,
     similarities,
 )
-from ..stages.toolkit.language_grid import Grid, top_of_each
+from ..stages.toolkit.language_grid import Grid
+from ..stages.toolkit.ranking import top_k_mask
 from ..tokens.video_tokens import VideoTokens
 from .findings import Case, Findings, fresh, sources_of
 
@@ -43,6 +44,6 @@ def _served(tokens: VideoTokens, likeness: Tensor, score: Tensor, rate: float) -
     """Indices and features kept where vLLM counts: the share is 1 - rate, and its product with the tokens cut off."""
     frames, cells = score.shape
     ratio = 1 - rate
-    keep = top_of_each(-score, counts_of(frame_shares(likeness, ratio), cells))
+    keep = top_k_mask(-score, counts_of(frame_shares(likeness, ratio), cells))
     kept = brought_to(keep, score, max(frames, int(frames * cells * ratio))).flatten().nonzero()[:, 0]
     return kept, tokens.features[kept]

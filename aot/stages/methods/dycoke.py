@@ -23,6 +23,7 @@ from ..base import Budgeted, Part, Reduction
 from ..budget import split_evenly
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.language_grid import Grid
+from ..toolkit.ranking import ranked
 
 GROUP = 4
 """Frames that are compared with one another."""
@@ -69,7 +70,7 @@ class DyCoke(Budgeted):
         order = torch.arange(cells).repeat(len(counts), 1)
         pruned = (references >= 0).nonzero()[:, 0]
         alike = similarity(grid.features, pruned, references[pruned] - first)
-        order[pruned] = alike.sort(dim=1, stable=True).indices.cpu()
+        order[pruned] = ranked(-alike).cpu()
         place = order + cells * torch.arange(len(counts))[:, None]
         return grid.selection(place[torch.arange(cells) < counts[:, None]], newlines="held")
 

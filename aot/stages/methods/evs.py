@@ -19,7 +19,8 @@ from torch import Tensor
 from ...tokens.video_tokens import Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
-from ..toolkit.language_grid import Grid, top
+from ..toolkit.language_grid import Grid
+from ..toolkit.ranking import top_k
 
 FIRST = 255.0
 """The change of the first frame's tokens, above that of any other: a cosine differs from 1 by 2 at most."""
@@ -60,7 +61,7 @@ class EVS(Budgeted):
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Kept cells in order of time, then raster."""
         grid = Grid.of(self.title, tokens)
-        changed = top(change(grid.depths).flatten(), self.total(tokens.layout))
+        changed = top_k(change(grid.depths).flatten(), self.total(tokens.layout))
         return grid.selection(changed.sort().values, newlines="held")
 
     def total(self, layout: Layout) -> int:

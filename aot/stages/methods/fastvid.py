@@ -25,7 +25,8 @@ from ..budget import fill_levels
 from ..clips import dynamic_clips
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.dpc_knn import Groups, density_scores
-from ..toolkit.language_grid import Grid, top, top_of_each, unit
+from ..toolkit.language_grid import Grid, unit
+from ..toolkit.ranking import top_k, top_k_mask
 
 NEIGHBOURS = 4
 """Nearest cells that a cell's density is taken over, itself among them."""
@@ -131,7 +132,7 @@ class FastVID(Budgeted):
 
     def salient(self, grid: Grid, counts: Sequence[int]) -> Tensor:
         """(T, L) bool: the cells that stay as they are, so many of every frame."""
-        return top_of_each(grid.attention(Extra.HEAD, Extra.LAST), tuple(counts))
+        return top_k_mask(grid.attention(Extra.HEAD, Extra.LAST), counts)
 
     def _ranked(self, grid: Grid, salient: Tensor, numbers: Sequence[int], noise: Tensor | None) -> Tensor:
         """(T, A) long, the cells of every frame that has anchors by density-peaks score, the best first."""
@@ -143,7 +144,7 @@ class FastVID(Budgeted):
         drawn = None if noise is None else noise[wanted.to(noise.device)[(~salient).nonzero()[:, 0]]]
         scores = torch.full((frames * cells,), -1.0, device=salient.device)
         scores[member] = density_scores(groups, NEIGHBOURS, drawn)
-        return top(scores.reshape(frames, cells), max(numbers))
+        return top_k(scores.reshape(frames, cells), max(numbers))
 
 
 def anchor_counts(

@@ -28,7 +28,8 @@ from ..base import Budgeted, Part, Reduction
 from ..clips import dynamic_clips
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.dpc_knn import BATCH, NOISE, Groups, clustered
-from ..toolkit.language_grid import Grid, top, unit
+from ..toolkit.language_grid import Grid, unit
+from ..toolkit.ranking import ranked, top_k
 
 NEIGHBOURS = 7
 """Nearest roots that a root's density is taken over, at most."""
@@ -168,7 +169,7 @@ class FlashVID(Budgeted):
             once: whether no cell may be chosen again; released, attn_div_v2 allows it.
         """
         if self.selection == "attn":
-            return top(grid.attention(Extra.LAST), count)
+            return top_k(grid.attention(Extra.LAST), count)
         attention = grid.attention(Extra.LAST) if "attn" in self.selection else None
         weight = torch.ones_like(directions[:, :, 0]) if attention is None else attention
         if self.selection == "attn_div_v2":
@@ -247,13 +248,13 @@ def thresholds(best: Tensor, lengths: tuple[int, ...], keep: Sequence[int], thre
     cells = best.shape[1]
     size = torch.tensor(lengths, device=best.device)
     segment = torch.arange(len(lengths), device=best.device).repeat_interleave(size)
-    falling = best.flatten().sort(descending=True, stable=True).indices
+    falling = ranked(best.flatten())
     falling = falling[segment.repeat_interleave(cells)[falling].sort(stable=True).indices]
-    ranked = best.flatten()[falling]
+    ordered = best.flatten()[falling]
     first = (size.cumsum(0) - size) * cells
     links = size * cells - torch.tensor(keep, device=best.device)
-    raised = ranked[first + (links - 1).clamp(min=0)]
-    return torch.where(ranked[first + links] > threshold, raised, threshold)[segment]
+    raised = ordered[first + (links - 1).clamp(min=0)]
+    return torch.where(ordered[first + links] > threshold, raised, threshold)[segment]
 
 
 def cluster_counts(roots: Sequence[int], merging: Sequence[int], lengths: tuple[int, ...], exact: bool) -> list[int]:

@@ -22,7 +22,8 @@ from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.budget_search import counts_meeting, threshold_leaving
 from ..toolkit.dpc_knn import Groups, clustered
-from ..toolkit.language_grid import Grid, top_of_each
+from ..toolkit.language_grid import Grid
+from ..toolkit.ranking import top_k_mask
 
 SPARSE, SPARSE_SIMILARITY, SIMILARITY = 0.125, 0.65, 0.8
 """The authors run similarity 0.65 at 10 %, and 0.80 from 15 % on; halfway between lies 12.5 %."""
@@ -103,7 +104,7 @@ class HoliTom(Budgeted):
         windows, counts = self.windows_and_counts(grid)
         merged_counts, frame_counts = counts[: len(windows.lengths)], counts[len(windows.lengths) :]
         own = grid.attention(Extra.LAST).cpu().masked_fill(windows.still[windows.of_frame], -torch.inf)
-        chosen = top_of_each(own, tuple(frame_counts.tolist()))
+        chosen = top_k_mask(own, frame_counts)
         stands = torch.stack((torch.zeros_like(chosen), chosen), 1)
         clusters = self._clusters(grid.features, windows, merged_counts, noise)
         stands[clusters.frame, 0, clusters.place] = True

@@ -18,7 +18,8 @@ from torch import Tensor
 from ...tokens.video_tokens import Extra, Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, RETENTION, Setting
-from ..toolkit.language_grid import Grid, by_count, top, unit
+from ..toolkit.language_grid import Grid, unit
+from ..toolkit.ranking import by_count, top_k
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def match(keys: Tensor, count: int, round_share: float = 0.5) -> tuple[Tensor, T
         merges = min(tokens - count, max(1, int(tokens * round_share)))
         directions = unit(keys)
         likeness, partner = torch.bmm(directions[:, ::2], directions[:, 1::2].mT).max(2)
-        given = top(likeness, merges)
+        given = top_k(likeness, merges)
         into = 2 * partner.gather(1, given) + 1
         stays = torch.ones_like(heads, dtype=torch.bool).scatter_(1, 2 * given, False)
         moved = stays.cumsum(1) - 1

@@ -19,7 +19,8 @@ from torch import Tensor
 from ...tokens.video_tokens import Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
-from ..toolkit.language_grid import Grid, top_of_each
+from ..toolkit.language_grid import Grid
+from ..toolkit.ranking import top_k, top_k_mask
 
 WIDEST = 2.0
 HALVINGS = 4
@@ -67,7 +68,7 @@ class VidCom2(Budgeted):
         ratio, total = self.ratio_and_total(tokens.layout)
         likeness, frame_likeness = similarities(quiet_directions(grid.depths))
         score = likeness + frame_likeness
-        keep = top_of_each(-score, counts_of(frame_shares(likeness, ratio), score.shape[1]))
+        keep = top_k_mask(-score, counts_of(frame_shares(likeness, ratio), score.shape[1]))
         keep = keep if total is None else brought_to(keep, score, total)
         return grid.selection(keep.flatten().nonzero()[:, 0], newlines="after")
 
@@ -93,7 +94,7 @@ def quiet_directions(depths: Sequence[Tensor]) -> Tensor:
     spread = [values.flatten(0, 1).var(0, correction=0) for values in depths]
     every = torch.cat(spread)
     quiet = torch.zeros_like(every, dtype=torch.bool)
-    quiet[every.sort(stable=True).indices[: len(every) // 2]] = True
+    quiet[top_k(-every, len(every) // 2)] = True
     chosen = quiet.split([len(each) for each in spread])
     directions = torch.cat([values[:, :, each] for values, each in zip(depths, chosen, strict=True)], 2)
     return directions / torch.linalg.vector_norm(directions, dim=2, keepdim=True).clamp(min=SHORTEST)
@@ -138,6 +139,6 @@ def brought_to(keep: Tensor, score: Tensor, total: int) -> Tensor:
     """
     flat, missing = keep.flatten().clone(), total - int(keep.sum())
     open_to_change = (flat if missing < 0 else ~flat).nonzero()[:, 0]
-    ranked = score.flatten()[open_to_change].sort(descending=missing < 0, stable=True).indices
-    flat[open_to_change[ranked[: abs(missing)]]] = missing > 0
+    similarity = score.flatten()[open_to_change]
+    flat[open_to_change[top_k(similarity if missing < 0 else -similarity, abs(missing))]] = missing > 0
     return flat.reshape(keep.shape)

@@ -21,7 +21,8 @@ from ...errors import InputError
 from ...tokens.video_tokens import Extra, Layout, Role, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
-from ..toolkit.language_grid import Grid, by_count, top, unit
+from ..toolkit.language_grid import Grid, unit
+from ..toolkit.ranking import by_count, top_k
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def zipped(attention: Tensor, keys: Tensor, dominant: int, contextual: int) -> t
         newlines, where it labels its dominant tokens in order of attention; owner (T, L), the head of each cell.
     """
     frames, cells = attention.shape
-    ranked = top(attention, dominant)
+    ranked = top_k(attention, dominant)
     others = torch.ones_like(attention, dtype=torch.bool).scatter_(1, ranked, False)
     rest = others.nonzero()[:, 1].reshape(frames, cells - dominant)
     step = (cells - dominant) // contextual

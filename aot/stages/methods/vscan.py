@@ -17,7 +17,8 @@ from torch import Tensor
 from ...tokens.video_tokens import Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, RETENTION, Setting
-from ..toolkit.language_grid import Grid, by_count, top_of_each
+from ..toolkit.language_grid import Grid
+from ..toolkit.ranking import by_count, top_k_mask
 from .anchor_ot.intra import select_anchors
 
 
@@ -74,5 +75,5 @@ def scan(shallow: Tensor, deep: Tensor, count: int, global_ratio: float, window:
         shallow, deep: (T, L) attention received, L = h x w.
     """
     chosen = select_anchors(shallow, deep, count, global_ratio, window, grid)
-    missing = tuple((count - chosen.sum(1)).tolist())
-    return chosen | top_of_each(deep.masked_fill(chosen, -torch.inf), missing)
+    missing = count - chosen.sum(1)
+    return chosen | top_k_mask(deep.masked_fill(chosen, -torch.inf), missing)

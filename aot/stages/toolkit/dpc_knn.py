@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
+from .ranking import ranked, top_k
 
 NOISE = 1e-6
 """What density noise is multiplied with."""
@@ -107,7 +108,7 @@ def clustered(
         place = torch.arange(int(number.max()), device=device)
         real = place < number
         scores = _scores(batch, distance, noise)
-        found = scores.sort(dim=1, descending=True, stable=True).indices[:, : len(place)]
+        found = top_k(scores, len(place))
         if by_place:
             size = distance.shape[1]
             found = found.masked_fill(~real, size).sort(1).values.clamp(max=size - 1)
@@ -184,7 +185,7 @@ def _scores(batch: _Batch, distance: Tensor, noise: Tensor | None) -> Tensor:
     counted = torch.arange(nearest.shape[2], device=nearest.device) < batch.neighbours[:, :, None]
     density = (-nearest.masked_fill(~counted, 0).sum(2) / batch.neighbours).exp()
     if noise is None:
-        dense = density.masked_fill(~batch.valid, -1).sort(dim=1, descending=True, stable=True).indices.argsort(1).neg()
+        dense = ranked(density.masked_fill(~batch.valid, -1)).argsort(1).neg()
     else:
         density = density + NOISE * noise.to(density)[batch.at]
         dense = density

@@ -15,7 +15,8 @@ from ...tokens.matmul import working_dtype
 from ...tokens.video_tokens import Role, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..budget import fill_levels, split_evenly
-from .language_grid import nearest, top_of_each, unit
+from .language_grid import nearest, unit
+from .ranking import top_k_mask
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Held:
 
     def best(self, scores: Tensor, counts: tuple[int, ...]) -> Tensor:
         """(T, S) to bool: the ``counts[t]`` highest scores of each frame; of equal ones, the earlier."""
-        return top_of_each(scores.masked_fill(~self.valid.to(scores.device), -torch.inf), counts)
+        return top_k_mask(scores.masked_fill(~self.valid.to(scores.device), -torch.inf), counts)
 
     def selection(self, chosen: Tensor) -> Reduction:
         """The reduction that keeps the chosen tokens (T, S), as and where they are, and the newlines of their rows."""

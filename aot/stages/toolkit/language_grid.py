@@ -7,7 +7,6 @@ woven in here.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -21,6 +20,7 @@ from ...tokens.factors import Sparse
 from ...tokens.matmul import working_dtype
 from ...tokens.video_tokens import Extra, Role, VideoTokens
 from ..base import Reduction
+from .ranking import true_indices
 
 NEWLINES = ("all", "held", "after")
 
@@ -257,25 +257,6 @@ class Grid:
         )
 
 
-def top(scores: Tensor, count: int) -> Tensor:
-    """(..., L) to the ``count`` highest of the last axis, highest first; of equal ones, the earlier first."""
-    return scores.sort(dim=-1, descending=True, stable=True).indices[..., :count]
-
-
-def top_of_each(scores: Tensor, counts: tuple[int, ...]) -> Tensor:
-    """(T, L) to bool: the ``counts[t]`` highest of each row; of equal ones, the earlier."""
-    order = scores.sort(dim=1, descending=True, stable=True).indices
-    chosen = torch.arange(scores.shape[1], device=scores.device) < torch.tensor(counts, device=scores.device)[:, None]
-    return torch.zeros_like(chosen).scatter(1, order, chosen)
-
-
-def by_count(counts: tuple[int, ...]) -> Iterator[tuple[Tensor, int]]:
-    """Frames (n,) that have the same count, and that count, for each count there is."""
-    every = torch.tensor(counts)
-    for count in every.unique().tolist():
-        yield (every == count).nonzero()[:, 0], count
-
-
 def unit(vectors: Tensor) -> Tensor:
     """(..., d) to length 1; zeros stay zeros."""
     return functional.normalize(vectors, dim=-1, eps=torch.finfo(vectors.dtype).tiny)
@@ -292,7 +273,7 @@ def nearest(directions: Tensor, chosen: Tensor) -> Tensor:
     """
     counts = chosen.sum(1)
     most = max(1, int(counts.max()))
-    first = chosen.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
+    first = true_indices(chosen, most)
     among = directions.gather(1, first[:, :, None].expand(-1, -1, directions.shape[2]))
     padding = torch.arange(most, device=counts.device) >= counts[:, None]
     alike = torch.bmm(directions, among.mT).masked_fill_(padding[:, None], -torch.inf)

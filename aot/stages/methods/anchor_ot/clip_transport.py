@@ -19,6 +19,7 @@ from ....tokens.video_tokens import Role, VideoTokens, weight_dtype
 from ....transport.costs import Cost, Points, time_factor, unit_places
 from ....transport.sinkhorn import Transport
 from ....transport.solvers import Solver
+from ...toolkit.ranking import true_indices
 
 Marginal = Callable[[Tensor, Tensor], Tensor]
 """Importance and validity, both (B, M), to the mass (B, M) of each token."""
@@ -164,10 +165,10 @@ class Walk:
         weights = (self.shares * (self.gain * later)[:, :, None, :]).flatten(1, 2)
         anchor = torch.arange(weights.shape[2], device=weights.device)
         weights[:, anchor, anchor] += after[:, 0]
-        order = clips.valid.flatten(1).to(torch.uint8).sort(dim=1, descending=True, stable=True).indices
-        weights = weights.gather(1, order[:, : max(clips.sizes), None].expand(-1, -1, weights.shape[2]))
+        order = true_indices(clips.valid.flatten(1), max(clips.sizes))
+        weights = weights.gather(1, order[:, :, None].expand(-1, -1, weights.shape[2]))
         rows = tuple(chosen.sum(1).tolist())
-        first = chosen.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, : max(rows)]
+        first = true_indices(chosen, max(rows))
         present = torch.arange(max(rows), device=weights.device) < chosen.sum(1)[:, None]
         picked = weights.mT.gather(1, first[:, :, None].expand(-1, -1, weights.shape[1]))
         return picked * present[:, :, None], rows
@@ -253,16 +254,3 @@ def below_quantile(q: Tensor, ratio: float) -> Tensor:
     """(C, S) bool: q strictly under the ``ratio`` quantile of its row's finite entries (linear, float64)."""
     masked = q.double().masked_fill(~torch.isfinite(q), torch.nan)
     return masked < masked.nanquantile(ratio, dim=1, keepdim=True)
-
-
-def lowest(q: Tensor, count: int) -> Tensor:
-    """Bool like q with exactly ``count`` True: the lowest q, earlier ones first among equals."""
-    ranked = q.flatten().sort(stable=True).indices[:count]
-    return torch.zeros_like(q, dtype=torch.bool).flatten().index_fill(0, ranked, True).reshape(q.shape)
-
-
-def lowest_of_each(q: Tensor, counts: Tensor) -> Tensor:
-    """Bool like q (F, S): the ``counts[f]`` lowest of each row, earlier ones first among equals."""
-    order = q.sort(dim=1, stable=True).indices
-    chosen = torch.arange(q.shape[1], device=q.device) < counts[:, None]
-    return torch.zeros_like(chosen).scatter(1, order, chosen)

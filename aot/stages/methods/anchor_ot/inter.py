@@ -24,7 +24,8 @@ from ....transport.solvers import Solver
 from ...base import Budgeted, Part, Reduction
 from ...budget import fill_levels, split_by
 from ...options import KEEP_TOKENS, RETENTION, Setting
-from .clip_transport import Clips, Rules, Walk, below_quantile, lowest, lowest_of_each, walk
+from ...toolkit.ranking import top_k_mask
+from .clip_transport import Clips, Rules, Walk, below_quantile, walk
 from .settings import (
     AGGREGATION,
     CLIP_LENGTH,
@@ -172,8 +173,8 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         quota = torch.tensor(share_keyframes(total, self.keyframe_share, room, candidates), device=cells.device)
         number = (quota + copies - 1) // copies
         ranked = clips.importance[:, 0].masked_fill(~cells[:, 0], -torch.inf)
-        anchors = _best(ranked, number)
-        originals = _best(ranked, torch.where(updated & self.repeat, quota - number, number * ~updated))
+        anchors = top_k_mask(ranked, number)
+        originals = top_k_mask(ranked, torch.where(updated & self.repeat, quota - number, number * ~updated))
         left = total - int(quota.sum())
         sources = cells.clone()
         sources[:, 0] &= ~anchors & updated[:, None]
@@ -190,10 +191,9 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         q = walk(clips, anchors, sources, rules, lambda q, step: below_quantile(q, ratio)).q
         q = q.masked_fill(~following, torch.inf)
         if self.ranking == "video":
-            return lowest(q, count)
-        by_frame = q.flatten(0, 1)
+            return top_k_mask(-q.flatten()[None], count).reshape(q.shape)
         counts = split_by(following.flatten(0, 1).sum(1).tolist(), count)
-        return lowest_of_each(by_frame, torch.tensor(counts, device=q.device)).reshape(q.shape)
+        return top_k_mask(-q.flatten(0, 1), counts).reshape(q.shape)
 
 
 def share_keyframes(total: int, share: float, room: Sequence[int], candidates: int) -> tuple[int, ...]:
@@ -279,11 +279,6 @@ def _row_ends(clips: Clips, picked: Tensor) -> Tensor:
     given = torch.zeros(*picked.shape[:2], height, dtype=torch.long, device=picked.device)
     given.scatter_add_(2, clips.row, picked.long())
     return clips.newline & (given.gather(2, clips.row) > 0)
-
-
-def _best(ranked: Tensor, counts: Tensor) -> Tensor:
-    """(C, S) bool: the ``counts[c]`` highest of each row, earlier ones first among equals."""
-    return lowest_of_each(-ranked, counts)
 
 
 def _behind_keyframes(tokens: Tensor) -> Tensor:

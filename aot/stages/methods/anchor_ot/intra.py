@@ -25,6 +25,7 @@ from ....transport.solvers import Solver
 from ...base import Budgeted, Part, Reduction
 from ...budget import split_evenly
 from ...options import KEEP_TOKENS, RETENTION, Setting
+from ...toolkit.ranking import first_mask, ranked, top_k, true_indices
 from .settings import (
     AGGREGATION,
     EPS,
@@ -212,10 +213,10 @@ def select_anchors(
     mask = torch.zeros(frames, cells, dtype=torch.bool, device=shallow.device)
     if each:
         scores = shallow[:, windows.clamp(min=0)].masked_fill(windows < 0, -torch.inf)
-        best = _top(scores, each)
+        best = top_k(scores, each)
         mask.scatter_(1, windows.expand(frames, -1, -1).gather(2, best).flatten(1), True)
     left = deep.masked_fill(mask, -torch.inf)
-    return mask.scatter(1, _top(left, budget - local), True)
+    return mask.scatter(1, top_k(left, budget - local), True)
 
 
 def window_cells(grid: tuple[int, int], window: int) -> Tensor:
@@ -313,21 +314,12 @@ def grid_distances(grid: tuple[int, int], like: Tensor) -> Tensor:
     return distances(places, places).to(like)
 
 
-def _top(scores: Tensor, count: int) -> Tensor:
-    """Indices of the ``count`` highest scores of the last axis; of equal ones, the earlier cell's first."""
-    return scores.sort(dim=-1, descending=True, stable=True).indices[..., :count]
-
-
 def _most_covered(covered: Tensor, deep: Tensor, pooling: Tensor, counts: tuple[int, ...]) -> Tensor:
     """(T, L) bool with exactly ``counts[t]`` cells: most covered by anchors first, then by deep attention."""
-    by_importance = (deep.to(pooling) @ pooling.T).sort(dim=1, descending=True, stable=True).indices
+    by_importance = ranked(deep.to(pooling) @ pooling.T)
     steps = (covered / ROUNDING).round()
-    ordered = steps.gather(1, by_importance).sort(dim=1, descending=True, stable=True).indices
-    ranked = by_importance.gather(1, ordered)
-    chosen = (
-        torch.arange(covered.shape[1], device=covered.device) < torch.tensor(counts, device=covered.device)[:, None]
-    )
-    return torch.zeros_like(chosen).scatter(1, ranked, chosen)
+    order = by_importance.gather(1, ranked(steps.gather(1, by_importance)))
+    return first_mask(order, counts)
 
 
 def _compose(
@@ -348,7 +340,7 @@ def _compose(
     frames, cells = layout.frames, layout.cells
     counts = keep.sum(1)
     most = int(counts.max())
-    chosen = keep.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
+    chosen = true_indices(keep, most)
     weights = pooling[chosen]
     index = mask.nonzero()[:, 1].reshape(frames, -1)
     share = weights.gather(2, index[:, None, :].expand(-1, most, -1))

@@ -11,6 +11,7 @@ from ....tokens.video_tokens import Layout, VideoTokens
 from ...base import Budgeted, Part, Reduction
 from ...options import KEEP_TOKENS, RETENTION, Setting
 from ...toolkit.frame_tokens import Held
+from ...toolkit.ranking import top_k_mask
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,6 @@ class TopImportance(Budgeted):
         held = Held.of(tokens)
         if self.span == "frame":
             return held.selection(held.best(held.spread(tokens.importance), held.shares(self, part)))
-        order = held.spread(tokens.importance, -torch.inf).flatten().sort(descending=True, stable=True).indices
-        chosen = torch.zeros_like(order, dtype=torch.bool)
-        chosen[order[: held.total(self, part)]] = True
+        scores = held.spread(tokens.importance, -torch.inf)
+        chosen = top_k_mask(scores.flatten()[None], held.total(self, part))
         return held.selection(chosen.reshape(held.token.shape))
