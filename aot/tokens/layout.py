@@ -85,6 +85,31 @@ class Layout:
             images = functional.avg_pool2d(images, 2)
         return images.permute(0, 2, 3, 1).flatten(1, 2)
 
+    def index(self, place: Tensor) -> Tensor:
+        """Places on the language grid as one number each, ``(frame h + y) w + x``.
+
+        Args:
+            place: (..., 3) long: frame, y and x of cells; no newlines, which have no number.
+
+        Returns:
+            (...) long, from 0 to T h w - 1.
+        """
+        height, width = self.language_grid
+        frame, y, x = place.unbind(-1)
+        return (frame * height + y) * width + x
+
+    def place(self, index: Tensor) -> Tensor:
+        """The way back from :meth:`index`.
+
+        Args:
+            index: (...) long, from 0 to T h w - 1.
+
+        Returns:
+            (..., 3) long: frame, y and x of each cell.
+        """
+        cells, width = self.language_cells, self.language_grid[1]
+        return torch.stack((index // cells, index % cells // width, index % width), -1)
+
     def language_places(self) -> Tensor:
         """(L, 2) long: y and x of a pooled frame's tokens in reading order; a newline stands at x = w."""
         height, width = self.language_grid

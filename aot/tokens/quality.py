@@ -254,9 +254,8 @@ def _pools(factor: Factor, layout: Layout) -> bool:
 
 def _cell_of_language_source(layout: Layout) -> Tensor:
     """(L + newlines,) long: the cell that each pooled token of a frame is; -1 for a newline."""
-    places = layout.language_places()
-    width = layout.language_grid[1]
-    return (places[:, 0] * width + places[:, 1]).masked_fill(places[:, 1] == width, -1)
+    places = functional.pad(layout.language_places(), (1, 0))  # of the first frame
+    return layout.index(places).masked_fill(places[:, 2] == layout.language_grid[1], -1)
 
 
 def _cell_of_source(layout: Layout) -> Tensor:
@@ -267,7 +266,7 @@ def _cell_of_source(layout: Layout) -> Tensor:
     pooling = layout.pooling_matrix()
     (height, width), (rows, columns) = layout.grid, layout.language_grid
     y, x = torch.arange(height) * rows // height, torch.arange(width) * columns // width
-    nearest = (y[:, None] * columns + x).flatten()
+    nearest = layout.index(torch.cartesian_prod(torch.zeros(1, dtype=torch.long), y, x))
     cell = torch.where(pooling.sum(0) > 0, pooling.argmax(0), nearest)
     return torch.cat((cell, cell.new_full((layout.newlines,), -1)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -16,8 +15,7 @@ from .findings import Case, Findings, fresh
 
 def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
     """Segments, salient cells, and the whole stage with the noise the authors drew."""
-    frames, cells, _ = case["features"].shape
-    side = math.isqrt(cells)
+    frames = len(case["features"])
     attention = case["attention"]
     extras = {Extra.HEAD: attention, Extra.GLOBAL: case["global_features"]}
     tokens = fresh(case["features"], attention=attention, extras=extras).to_language_grid()
@@ -35,6 +33,6 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
     findings.decided(stage.salient(grid, (count,) * frames).nonzero()[:, 1].reshape(frames, -1), case["salient"])
     reduction = stage.build(tokens, Part(0, frames), case["noise"].flatten())
     reduced = tokens.reduced(reduction.factor, reduction.place, reduction.role)
-    findings.decided((reduction.place * torch.tensor([cells, side, 1])).sum(1), case["source"])
+    findings.decided(tokens.layout.index(reduction.place), case["source"])
     recorded = case["recorded_tokens"]
     findings.values(reduced.features, recorded, computed=recorded.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from .findings import Case, Findings, fresh
 def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
     """Segments, chosen cells, and the whole stage with the noise the authors drew, or with none as they were run."""
     frames, cells, _ = case["features"].shape
-    side = math.isqrt(cells)
     attention = case["attention"]
     tokens = fresh(case["features"], attention=attention, extras={Extra.LAST: attention}).to_language_grid()
     cut, least = params["segment_threshold"], params["min_segment_num"]
@@ -40,7 +38,7 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
     noise = case.get("noise", torch.zeros(1, dtype=dtype).expand(frames * cells))
     reduction = stage.build(tokens, Part(0, frames), noise)
     reduced = tokens.reduced(reduction.factor, reduction.place, reduction.role, scale=reduction.scale)
-    where = (reduction.place * torch.tensor([cells, side, 1])).sum(1)
+    where = tokens.layout.index(reduction.place)
     findings.decided(where, case["indices"])
     if len(where) == len(case["indices"]):
         findings.values(_as_paired(reduced.features, where, case["tokens"]), case["recorded_tokens"])

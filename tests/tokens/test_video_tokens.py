@@ -186,3 +186,11 @@ def test_nan_features_are_refused_with_their_number():
 def test_impossible_layouts_are_refused(change):
     with pytest.raises(InputError, match="Impossible token layout"):
         Layout(**{"frames": 1, "grid": (4, 4), **change})
+
+
+def test_places_and_numbers_of_cells_lead_to_each_other():
+    layout = Layout(3, (7, 10), "average", "grid")
+    index = torch.arange(3 * layout.language_cells)
+    place = layout.place(index)
+    assert place[[0, 1, 5, 15]].tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]]
+    assert torch.equal(layout.index(place), index)

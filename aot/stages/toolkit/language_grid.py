@@ -60,8 +60,7 @@ class Grid:
         """
         layout = tokens.layout
         cells = (tokens.role != int(Role.NEWLINE)).nonzero()[:, 0]
-        y, x = tokens.place[cells, 1], tokens.place[cells, 2]
-        raster = tokens.frame[cells] * layout.language_cells + y * layout.language_grid[1] + x
+        raster = layout.index(tokens.place[cells])
         if len(cells) != tokens.tokens_full or not torch.equal(raster, torch.arange(tokens.tokens_full)):
             done = tokens.history[-1].name if tokens.history else "an earlier stage"
             raise InputError(
@@ -161,7 +160,7 @@ class Grid:
         kept, cells = len(place), self.tokens.layout.language_cells
         width = self.tokens.layout.language_grid[1]
         place, row, cell, weight, role = (each.cpu() for each in (place, row, cell, weight, role))
-        places = self._places(place)
+        places = self.tokens.layout.place(place)
         col = self.token.flatten()[cell]
         ends = (self.tokens.role == int(Role.NEWLINE)).nonzero()[:, 0]
         if len(ends):
@@ -170,7 +169,7 @@ class Grid:
                 line = torch.tensor([self.tokens.layout.language_grid[0], 1])
                 held = torch.isin((end[:, :2] * line).sum(1), (places[:, :2] * line).sum(1))
                 ends, end = ends[held], end[held]
-            stands = places if stand is None else self._places(stand.cpu())
+            stands = places if stand is None else self.tokens.layout.place(stand.cpu())
             rows_down = self.tokens.layout.language_grid[0] if newlines == "after" else 0
             stands = torch.cat((stands, end + torch.tensor([0, rows_down, 0])))
             places = torch.cat((places, end))
@@ -185,11 +184,6 @@ class Grid:
         device = self.tokens.features.device
         factor = Sparse(row.to(device), col.to(device), weight.to(device), len(places), len(self.tokens.place))
         return Reduction(factor, places, role, scale)
-
-    def _places(self, place: Tensor) -> Tensor:
-        """(K,) frame * L + cell to (K, 3) frame, y and x."""
-        cells, width = self.tokens.layout.language_cells, self.tokens.layout.language_grid[1]
-        return torch.stack((place // cells, place % cells // width, place % cells % width), 1)
 
     def rows(self, heads: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
         """Kept tokens counted through the video, for methods that group each frame's cells.

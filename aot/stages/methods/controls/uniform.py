@@ -40,8 +40,9 @@ class UniformGrid(Budgeted):
         counts = self.frame_counts(dataclasses.replace(layout, frames=part.frames))
         counts = counts[part.first : part.first + layout.frames]
         cells = {count: even_cells(count, layout.language_grid) for count in set(counts)}
-        place = [cells[count] + frame * layout.language_cells for frame, count in enumerate(counts)]
-        return grid.selection(torch.cat(place), newlines="held")
+        frame = torch.arange(layout.frames).repeat_interleave(torch.tensor(counts))
+        place = torch.cat((frame[:, None], torch.cat([cells[count] for count in counts])), 1)
+        return grid.selection(layout.index(place), newlines="held")
 
     def frame_counts(self, video: Layout) -> tuple[int, ...]:
         """Tokens of every frame of the whole video; fewer tokens than frames are one each, at even steps.
@@ -57,19 +58,26 @@ class UniformGrid(Budgeted):
 
 
 def even_cells(count: int, grid: tuple[int, int]) -> Tensor:
-    """(count,) long: cells spread as evenly as they go over an (h, w) grid, in raster order.
+    """Cells spread evenly over a grid.
 
-    The number of rows makes steps down and across about equal; rows share the cells evenly, and each has its own in
-    the middle of as many equal parts.
+    The number of rows, ``round(sqrt(count h / w))`` within what fits, makes steps down and across about equal. Rows
+    share the cells evenly, and each has its own in the middle of as many equal parts.
+
+    Args:
+        count: cells, at most h w.
+        grid: (h, w).
+
+    Returns:
+        (count, 2) long: y and x, in raster order.
     """
     if not count:
-        return torch.zeros(0, dtype=torch.long)
+        return torch.zeros(0, 2, dtype=torch.long)
     height, width = grid
     rows = round((count * height / width) ** 0.5)
     rows = min(max(rows, -(-count // width), 1), height, count)
     y = torch.tensor(_middles(rows, height)).repeat_interleave(torch.tensor(split_evenly(count, rows)))
     x = torch.tensor([column for share in split_evenly(count, rows) for column in _middles(share, width)])
-    return y * width + x
+    return torch.stack((y, x), 1)
 
 
 def _middles(parts: int, side: int) -> list[int]:
