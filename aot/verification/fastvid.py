@@ -8,7 +8,7 @@ import torch
 
 from ..stages.base import Part
 from ..stages.methods.fastvid import FastVID
-from ..stages.toolkit.language_grid import Grid
+from ..stages.toolkit.language_grid import LanguageGrid
 from ..tokens.video_tokens import Extra
 from .findings import Case, Findings, fresh
 
@@ -27,7 +27,7 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
         anchor_stride=params["anchor_stride"],
         anchor_weight=params["beta"],
     )
-    grid = Grid.of(stage.title, tokens)
+    grid = LanguageGrid.of(stage.title, tokens)
     findings.decided(torch.tensor(stage.segments(grid)), case["segments"])
     count = case["salient"].shape[1]
     findings.decided(stage.salient(grid, (count,) * frames).nonzero()[:, 1].reshape(frames, -1), case["salient"])

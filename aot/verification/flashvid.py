@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..stages.base import Part
 from ..stages.methods.flashvid import FlashVID
-from ..stages.toolkit.language_grid import Grid, unit
+from ..stages.toolkit.language_grid import LanguageGrid, unit
 from ..tokens.video_tokens import Extra
 from .findings import Case, Findings, fresh
 
@@ -29,7 +29,7 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
         min_segments=least if params["do_segment"] and params["complementary_segment"] else 1,
         selection=params["token_selection_method"],
     )
-    grid = Grid.of(stage.title, tokens)
+    grid = LanguageGrid.of(stage.title, tokens)
     lengths = stage.segments(grid)
     findings.decided(torch.tensor(lengths), case["segment_lengths"])
     count = case["selected"].shape[1]

@@ -9,7 +9,7 @@ import torch
 
 from ..stages.methods.holitom import HoliTom, cut
 from ..stages.toolkit.dpc_knn import Groups, clustered
-from ..stages.toolkit.language_grid import Grid
+from ..stages.toolkit.language_grid import LanguageGrid
 from ..tokens.video_tokens import Extra, Role
 from .findings import Case, Findings, fresh
 
@@ -50,7 +50,7 @@ def _check_tokens(case: Case, params: dict[str, Any], findings: Findings) -> Non
         longest_window=params["max_window"],
         merge="average" if params["plain_mean"] else "released",
     )
-    lengths = stage.windows_and_counts(Grid.of(stage.title, tokens))[0].lengths
+    lengths = stage.windows_and_counts(LanguageGrid.of(stage.title, tokens))[0].lengths
     findings.decided(torch.tensor(lengths), case["windows"][:, 1] - case["windows"][:, 0] + 1)
     reduction = stage.reduction(tokens, case.get("noise"))
     computed = case["recorded_tokens"].dtype
@@ -61,7 +61,7 @@ def _check_tokens(case: Case, params: dict[str, Any], findings: Findings) -> Non
         findings.decided(torch.stack((frame, torch.where(means, y * side + x, -1)), 1), case["place"])
     row, column, weight = reduction.factor.coordinates()
     cell = torch.full((len(tokens.place),), -1)
-    cell[Grid.of(stage.title, tokens).token.flatten()] = torch.arange(frames * cells)
+    cell[LanguageGrid.of(stage.title, tokens).token.flatten()] = torch.arange(frames * cells)
     kept = means[row]
     ours = torch.zeros(len(means), frames * cells, dtype=torch.float64)
     ours[row[kept], cell[column[kept]]] = weight[kept].double()

@@ -8,7 +8,7 @@ import torch
 
 from ..stages.methods.prunevid import PruneVid, Units, contiguous
 from ..stages.toolkit.dpc_knn import Groups, clustered
-from ..stages.toolkit.language_grid import Grid
+from ..stages.toolkit.language_grid import LanguageGrid
 from .findings import Case, Findings, fresh
 
 
@@ -30,7 +30,7 @@ def _check_tokens(case: Case, params: dict[str, Any], findings: Findings) -> Non
     stage = PruneVid(
         similarity=params["tau"], segment_ratio=params["segment_ratio"], cluster_ratio=params["cluster_ratio"]
     )
-    _check_segments(stage, Grid.of(stage.title, tokens), case, findings)
+    _check_segments(stage, LanguageGrid.of(stage.title, tokens), case, findings)
     reduction = stage.reduction(tokens, case.get("noise"))
     computed = case["recorded_tokens"].dtype
     findings.values(reduction.factor.apply(tokens.features), case["recorded_tokens"], computed=computed)
@@ -42,7 +42,7 @@ def _check_tokens(case: Case, params: dict[str, Any], findings: Findings) -> Non
     findings.values(ours, recorded, computed=computed)
 
 
-def _check_segments(stage: PruneVid, grid: Grid, case: Case, findings: Findings) -> None:
+def _check_segments(stage: PruneVid, grid: LanguageGrid, case: Case, findings: Findings) -> None:
     """Lengths of the segments, and the static and other tokens that each becomes."""
     noise = case["noise"][: len(case["features"])] if "noise" in case else None
     lengths = stage.segments(grid.features.mean(1), noise)

@@ -15,7 +15,7 @@ from ..stages.methods.vidcom2 import (
     quiet_directions,
     similarities,
 )
-from ..stages.toolkit.language_grid import Grid
+from ..stages.toolkit.language_grid import LanguageGrid
 from ..stages.toolkit.ranking import top_k_mask
 from ..tokens.video_tokens import VideoTokens
 from .findings import Case, Findings, fresh, sources_of
@@ -25,7 +25,7 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
     """Scores and shares where they are recorded; which tokens are kept, in which order."""
     tokens = fresh(case["features"], case.get("newline"))
     computed = getattr(torch, params["dtype"])
-    likeness, frame_likeness = similarities(quiet_directions(Grid.of(VidCom2.title, tokens).depths))
+    likeness, frame_likeness = similarities(quiet_directions(LanguageGrid.of(VidCom2.title, tokens).depths))
     score = likeness + frame_likeness
     if params["variant"] == "vllm":
         ours, features = _served(tokens, likeness, score, params["q"])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..stages.methods.visionzip import VisionZip, zipped
-from ..stages.toolkit.language_grid import Grid
+from ..stages.toolkit.language_grid import LanguageGrid
 from ..tokens.video_tokens import Extra
 from .findings import Case, Findings, fresh
 
@@ -18,7 +18,7 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
     newline = case["newline"] if params["newline"] == "grid" else None
     extras = {Extra.LAST: attention, Extra.KEYS: case["keys"]}
     tokens = fresh(case["features"], newline, attention=attention, extras=extras, pooling=params["pool"] or "none")
-    grid = Grid.of(VisionZip.title, tokens.to_language_grid())
+    grid = LanguageGrid.of(VisionZip.title, tokens.to_language_grid())
     dominant = params["dominant"]
     heads, _, owner = zipped(grid.attention(Extra.LAST), grid.vectors(Extra.KEYS), dominant, params["contextual"])
     findings.decided(heads[:, :dominant], case["dominant"])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.stages.methods.flashvid import FlashVID, Trees, cluster_counts, likeness, spread_out, thresholds
-from comfyui_aot.aot.stages.toolkit.language_grid import Grid, SubstituteWarning, unit
+from comfyui_aot.aot.stages.toolkit.language_grid import LanguageGrid, SubstituteWarning, unit
 from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, Role, VideoTokens
 from comfyui_aot.tests.support.searches import examples
 
@@ -162,7 +162,7 @@ def test_a_budget_is_met_to_the_token(frames, height, share, alpha, least, selec
 def test_no_cell_is_chosen_twice_for_a_budget():
     tokens = video(torch.randn(3, 40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
     stage = FlashVID(alpha=1, min_segments=1, segment_threshold=-1)
-    grid = Grid.of("FlashVID", tokens.to_language_grid())
+    grid = LanguageGrid.of("FlashVID", tokens.to_language_grid())
     assert len(set(stage.chosen(grid, unit(grid.features), (3,), 35, once=False)[0].tolist())) < 35
     places = dataclasses.replace(stage, keep_tokens=105)(tokens).place
     assert len(set(map(tuple, places.tolist()))) == 105

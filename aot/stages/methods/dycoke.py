@@ -22,7 +22,8 @@ from ...tokens.video_tokens import Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..budget import split_evenly
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
-from ..toolkit.language_grid import Grid
+from ..toolkit.language_grid import LanguageGrid
+from ..toolkit.newlines import NewlineRule
 from ..toolkit.ranking import ranked
 
 GROUP = 4
@@ -62,7 +63,7 @@ class DyCoke(Budgeted):
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Whole frames in raster order, pruned ones most changed cell first."""
-        grid = Grid.of(self.title, tokens)
+        grid = LanguageGrid.of(self.title, tokens)
         first, cells = part.first, tokens.layout.language_cells
         here = slice(first, first + tokens.layout.frames)
         references = torch.tensor(references_of(part.frames)[here])
@@ -72,7 +73,7 @@ class DyCoke(Budgeted):
         alike = similarity(grid.features, pruned, references[pruned] - first)
         order[pruned] = ranked(-alike).cpu()
         place = order + cells * torch.arange(len(counts))[:, None]
-        return grid.selection(place[torch.arange(cells) < counts[:, None]], newlines="held")
+        return grid.selection(place[torch.arange(cells) < counts[:, None]], NewlineRule.KEPT_ROWS)
 
     def kept_of_each(self, layout: Layout, frames: int) -> tuple[int, ...]:
         """Tokens kept of every frame of a video of so many; without a budget none of an odd last one, as released.

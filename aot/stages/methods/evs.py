@@ -19,7 +19,8 @@ from torch import Tensor
 from ...tokens.video_tokens import Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
-from ..toolkit.language_grid import Grid
+from ..toolkit.language_grid import LanguageGrid
+from ..toolkit.newlines import NewlineRule
 from ..toolkit.ranking import top_k
 
 FIRST = 255.0
@@ -60,9 +61,9 @@ class EVS(Budgeted):
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Kept cells in order of time, then raster."""
-        grid = Grid.of(self.title, tokens)
+        grid = LanguageGrid.of(self.title, tokens)
         changed = top_k(change(grid.depths).flatten(), self.total(tokens.layout))
-        return grid.selection(changed.sort().values, newlines="held")
+        return grid.selection(changed.sort().values, NewlineRule.KEPT_ROWS)
 
     def total(self, layout: Layout) -> int:
         """Tokens kept of the video.

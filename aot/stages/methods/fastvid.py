@@ -25,7 +25,7 @@ from ..budget import fill_levels
 from ..clips import dynamic_clips
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.dpc_knn import Groups, density_scores
-from ..toolkit.language_grid import Grid, unit
+from ..toolkit.language_grid import LanguageGrid, Merge, unit
 from ..toolkit.ranking import top_k, top_k_mask
 
 NEIGHBOURS = 4
@@ -91,7 +91,7 @@ class FastVID(Budgeted):
             noise: (R,) uniform in [0, 1) for the R cells that are not salient, frame after frame, of which a millionth
                 is added to their densities. None adds nothing; equally dense cells then count in raster order.
         """
-        grid = Grid.of(self.title, tokens)
+        grid = LanguageGrid.of(self.title, tokens)
         budgets, exact = self._budgets(tokens, part)
         context = [int(budget * self.context_share) for budget in budgets]
         salient = self.salient(grid, [budget - own for budget, own in zip(budgets, context, strict=True)])
@@ -101,16 +101,16 @@ class FastVID(Budgeted):
         ranked = self._ranked(grid, salient, numbers, noise)
         anchor, row, cell = joined(grid, ~salient, ranked, numbers, pools)
         plain = salient.flatten().nonzero()[:, 0]
-        return grid.beside(plain, anchor, *self._weighted(anchor, row, cell, grid.features.dtype))
+        return grid.reduction(self._merge(anchor, row, cell, grid.features.dtype).beside(plain))
 
-    def _weighted(self, anchor: Tensor, row: Tensor, cell: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """Row, cell and weight of all that anchors become, themselves included, from who joins them."""
+    def _merge(self, anchor: Tensor, row: Tensor, cell: Tensor, dtype: torch.dtype) -> Merge:
+        """What anchors become, each with the cells that join it: itself and the mean of those, weighted."""
         members = torch.bincount(row, minlength=len(anchor))
         own = (1 / (members + 1).to(dtype)).clamp(min=self.anchor_weight).masked_fill(members == 0, 1)
         itself = cell == anchor[row]
         weight = ((1 - own) / members)[row] + torch.where(itself, own[row], 0)
         apart = torch.ones_like(anchor, dtype=torch.bool).index_fill(0, row[itself], False).nonzero()[:, 0]
-        return torch.cat((row, apart)), torch.cat((cell, anchor[apart])), torch.cat((weight, own[apart]))
+        return Merge(anchor, torch.cat((row, apart)), torch.cat((cell, anchor[apart])), torch.cat((weight, own[apart])))
 
     def _budgets(self, tokens: VideoTokens, part: Part) -> tuple[tuple[int, ...], bool]:
         """Tokens of every frame, and whether their sum is to be met to the token."""
@@ -126,15 +126,15 @@ class FastVID(Budgeted):
             )
         return (budget,) * layout.frames, False
 
-    def segments(self, grid: Grid) -> tuple[int, ...]:
+    def segments(self, grid: LanguageGrid) -> tuple[int, ...]:
         """Lengths of the runs of frames that anchors gather from."""
         return dynamic_clips(grid.frame_vectors(Extra.GLOBAL), self.similarity, self.min_segments - 1)
 
-    def salient(self, grid: Grid, counts: Sequence[int]) -> Tensor:
+    def salient(self, grid: LanguageGrid, counts: Sequence[int]) -> Tensor:
         """(T, L) bool: the cells that stay as they are, so many of every frame."""
         return top_k_mask(grid.attention(Extra.HEAD, Extra.LAST), counts)
 
-    def _ranked(self, grid: Grid, salient: Tensor, numbers: Sequence[int], noise: Tensor | None) -> Tensor:
+    def _ranked(self, grid: LanguageGrid, salient: Tensor, numbers: Sequence[int], noise: Tensor | None) -> Tensor:
         """(T, A) long, the cells of every frame that has anchors by density-peaks score, the best first."""
         frames, cells = salient.shape
         wanted = torch.tensor(numbers, device=salient.device) > 0
@@ -187,7 +187,7 @@ def anchor_counts(
 
 
 def joined(
-    grid: Grid, rest: Tensor, ranked: Tensor, numbers: Sequence[int], pools: Sequence[tuple[int, int]]
+    grid: LanguageGrid, rest: Tensor, ranked: Tensor, numbers: Sequence[int], pools: Sequence[tuple[int, int]]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Which anchor of every frame that has some each cell of its pool joins: the one of highest cosine.
 

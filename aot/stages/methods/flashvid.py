@@ -28,7 +28,7 @@ from ..base import Budgeted, Part, Reduction
 from ..clips import dynamic_clips
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.dpc_knn import BATCH, NOISE, Groups, clustered
-from ..toolkit.language_grid import Grid, unit
+from ..toolkit.language_grid import LanguageGrid, Merge, unit
 from ..toolkit.ranking import ranked, top_k
 
 NEIGHBOURS = 7
@@ -119,7 +119,7 @@ class FlashVID(Budgeted):
             noise: (P,) what is added to the densities of the P roots that are clustered, frame after frame. None adds
                 nothing; equally dense roots then count in raster order.
         """
-        grid = Grid.of(self.title, tokens)
+        grid = LanguageGrid.of(self.title, tokens)
         frames, cells = grid.token.shape
         device = grid.features.device
         budgets, exact = self._budgets(tokens, part)
@@ -139,7 +139,8 @@ class FlashVID(Budgeted):
         counts = cluster_counts(roots, merging, lengths, exact)
         place, row, cell, weight = trees.clustered(grid, counts, noise)
         total = torch.zeros_like(place, dtype=weight.dtype).index_add(0, row, weight)
-        return grid.beside(chosen, place, row, cell, weight / total[row], scale=None if self.true_mean else total)
+        merge = Merge(place, row, cell, weight / total[row], scale=None if self.true_mean else total)
+        return grid.reduction(merge.beside(chosen))
 
     def _budgets(self, tokens: VideoTokens, part: Part) -> tuple[tuple[int, ...], bool]:
         """Tokens of every frame, and whether their sum is to be met to the token."""
@@ -156,11 +157,13 @@ class FlashVID(Budgeted):
             )
         return (budget,) * layout.frames, False
 
-    def segments(self, grid: Grid) -> tuple[int, ...]:
+    def segments(self, grid: LanguageGrid) -> tuple[int, ...]:
         """Lengths of the runs of frames that trees grow in."""
         return dynamic_clips(grid.features.mean(1), self.segment_threshold, self.min_segments - 1)
 
-    def chosen(self, grid: Grid, directions: Tensor, lengths: tuple[int, ...], count: int, once: bool) -> Tensor:
+    def chosen(
+        self, grid: LanguageGrid, directions: Tensor, lengths: tuple[int, ...], count: int, once: bool
+    ) -> Tensor:
         """Cells of every frame that stay as they are: (T, count) long, in the order they are chosen in.
 
         Args:
@@ -311,7 +314,7 @@ class Trees:
         return self.grouped & (self.root == torch.arange(len(self.root), device=self.root.device))
 
     def clustered(
-        self, grid: Grid, counts: Sequence[int], noise: Tensor | None
+        self, grid: LanguageGrid, counts: Sequence[int], noise: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The tokens that clusters of roots become, their roots' trees and all.
 

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...tokens.video_tokens import Extra, Layout, Role, VideoTokens
+from ...tokens.video_tokens import Extra, Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.budget_search import counts_meeting, threshold_leaving
 from ..toolkit.dpc_knn import Groups, clustered
-from ..toolkit.language_grid import Grid
+from ..toolkit.language_grid import LanguageGrid, Merge
+from ..toolkit.newlines import NewlineRule
 from ..toolkit.ranking import top_k_mask
 
 SPARSE, SPARSE_SIMILARITY, SIMILARITY = 0.125, 0.65, 0.8
@@ -100,7 +101,7 @@ class HoliTom(Budgeted):
         Args:
             noise: (P,) uniform in [0, 1), one for each still place of each window that keeps any, in order.
         """
-        grid = Grid.of(self.title, tokens)
+        grid = LanguageGrid.of(self.title, tokens)
         windows, counts = self.windows_and_counts(grid)
         merged_counts, frame_counts = counts[: len(windows.lengths)], counts[len(windows.lengths) :]
         own = grid.attention(Extra.LAST).cpu().masked_fill(windows.still[windows.of_frame], -torch.inf)
@@ -115,7 +116,7 @@ class HoliTom(Budgeted):
             )
         return self._woven(grid, stands, clusters)
 
-    def windows_and_counts(self, grid: Grid) -> tuple[Windows, Tensor]:
+    def windows_and_counts(self, grid: LanguageGrid) -> tuple[Windows, Tensor]:
         """Windows of time, and how many tokens each one's still places keep, then how many each frame's others do.
 
         Raises:
@@ -178,7 +179,7 @@ class HoliTom(Budgeted):
         share = torch.where(is_centre, self.centre_share, (1 - self.centre_share) / others)
         return torch.where(others == 0, 1.0, share)
 
-    def _woven(self, grid: Grid, stands: Tensor, clusters: Clusters) -> Reduction:
+    def _woven(self, grid: LanguageGrid, stands: Tensor, clusters: Clusters) -> Reduction:
         """Clusters and single cells in the order of ``stands``, (T, 2, L) bool: a frame's clusters, then its cells."""
         cells = stands.shape[2]
         row = stands.flatten().cumsum(0).sub(1).reshape(stands.shape)
@@ -188,8 +189,7 @@ class HoliTom(Budgeted):
         rows = torch.cat((merged_row, single.nonzero()[:, 0]))
         cell = torch.cat((clusters.source_frame * cells + clusters.source_place, (frame * cells + place)[single]))
         weight = torch.cat((clusters.weight, clusters.weight.new_ones(int(single.sum()))))
-        role = torch.where(single, int(Role.KEPT), int(Role.MERGED)).to(torch.uint8)
-        return grid.reduction(frame * cells + place, rows, cell, weight, role, newlines="held")
+        return grid.reduction(Merge(frame * cells + place, rows, cell, weight), NewlineRule.KEPT_ROWS)
 
 
 @dataclass(frozen=True)

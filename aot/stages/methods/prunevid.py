@@ -21,7 +21,8 @@ from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.budget_search import counts_meeting, threshold_leaving
 from ..toolkit.dpc_knn import Groups, clustered
-from ..toolkit.language_grid import Grid
+from ..toolkit.language_grid import LanguageGrid
+from ..toolkit.newlines import NewlineRule
 
 NEIGHBOURS = 7
 """Nearest neighbours that a density is told by."""
@@ -79,7 +80,7 @@ class PruneVid(Budgeted):
         Args:
             noise: uniform in [0, 1): T for the frames, then one for each token of each group that is clustered.
         """
-        grid = Grid.of(self.title, tokens)
+        grid = LanguageGrid.of(self.title, tokens)
         features = grid.features
         frames, device = len(features), features.device
         lengths = self.segments(features.mean(1), None if noise is None else noise[:frames])
@@ -94,7 +95,7 @@ class PruneVid(Budgeted):
             drawn = None if noise is None else noise[frames:]
             centre, owner = (found.cpu() for found in clustered(groups, counts[large].tolist(), NEIGHBOURS, drawn))
             place[cluster], row[member] = units.cell[member][centre], cluster.nonzero()[:, 0][owner]
-        return grid.means(place, row[units.of_cell], torch.arange(len(units.of_cell)), newlines="held")
+        return grid.means(place, row[units.of_cell], torch.arange(len(units.of_cell)), NewlineRule.KEPT_ROWS)
 
     def segments(self, vectors: Tensor, noise: Tensor | None = None) -> tuple[int, ...]:
         """Lengths of the segments of frames that (T, D) vectors are like.
@@ -106,7 +107,7 @@ class PruneVid(Budgeted):
         _, label = clustered(Groups.even(vectors[None]), (clusters,), NEIGHBOURS, noise)
         return tuple(len(list(run)) for _, run in groupby(contiguous(label.tolist())))
 
-    def static_places(self, grid: Grid, lengths: tuple[int, ...]) -> Tensor:
+    def static_places(self, grid: LanguageGrid, lengths: tuple[int, ...]) -> Tensor:
         """(S, L) bool, the static places of each segment; fewer where a budget leaves more than merging them would.
 
         Raises:
@@ -123,7 +124,7 @@ class PruneVid(Budgeted):
 
         return likeness > threshold_leaving(likeness, self.similarity, left, budget)
 
-    def counts_and_small(self, grid: Grid, sizes: Tensor) -> tuple[Tensor, int]:
+    def counts_and_small(self, grid: LanguageGrid, sizes: Tensor) -> tuple[Tensor, int]:
         """(G,) long, the tokens that groups of these sizes become, and the size up to which groups are left whole.
 
         Raises:
@@ -135,7 +136,7 @@ class PruneVid(Budgeted):
         small = SMALL if int(counts_at(sizes, SMALL, 0).sum()) <= budget else 0
         return counts_meeting(partial(counts_at, sizes, small), budget), small
 
-    def _budget(self, grid: Grid, least: int) -> int | None:
+    def _budget(self, grid: LanguageGrid, least: int) -> int | None:
         if not self.has_budget:
             return None
         return self.budget_of(grid.tokens.layout, least, grid.token.numel())

@@ -18,7 +18,8 @@ from torch import Tensor
 from ...tokens.video_tokens import Extra, Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, RETENTION, Setting
-from ..toolkit.language_grid import Grid, unit
+from ..toolkit.language_grid import LanguageGrid, unit
+from ..toolkit.newlines import NewlineRule
 from ..toolkit.ranking import by_count, top_k
 
 
@@ -48,7 +49,7 @@ class TokenMerging(Budgeted):
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """A frame's tokens in raster order of the cells they were merged into."""
-        grid = Grid.of(self.title, tokens)
+        grid = LanguageGrid.of(self.title, tokens)
         counts = self.shares(tokens.layout, part)
         keys = grid.vectors(Extra.KEYS)
         owner = torch.empty(grid.token.shape, dtype=torch.long, device=keys.device)
@@ -56,7 +57,7 @@ class TokenMerging(Budgeted):
         for frames, count in by_count(counts):
             heads[frames, :count], owner[frames] = match(keys[frames], count, self.round_share)
         place, row = grid.rows(heads, owner)
-        return grid.means(place, row, torch.arange(len(row), device=row.device), newlines="held")
+        return grid.means(place, row, torch.arange(len(row), device=row.device), NewlineRule.KEPT_ROWS)
 
 
 def match(keys: Tensor, count: int, round_share: float = 0.5) -> tuple[Tensor, Tensor]:

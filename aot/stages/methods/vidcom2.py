@@ -19,7 +19,8 @@ from torch import Tensor
 from ...tokens.video_tokens import Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
-from ..toolkit.language_grid import Grid
+from ..toolkit.language_grid import LanguageGrid
+from ..toolkit.newlines import NewlineRule
 from ..toolkit.ranking import top_k, top_k_mask
 
 WIDEST = 2.0
@@ -64,13 +65,13 @@ class VidCom2(Budgeted):
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Kept cells in order of time, then raster; a frame's newlines, where there are any, behind them."""
-        grid = Grid.of(self.title, tokens)
+        grid = LanguageGrid.of(self.title, tokens)
         ratio, total = self.ratio_and_total(tokens.layout)
         likeness, frame_likeness = similarities(quiet_directions(grid.depths))
         score = likeness + frame_likeness
         keep = top_k_mask(-score, counts_of(frame_shares(likeness, ratio), score.shape[1]))
         keep = keep if total is None else brought_to(keep, score, total)
-        return grid.selection(keep.flatten().nonzero()[:, 0], newlines="after")
+        return grid.selection(keep.flatten().nonzero()[:, 0], NewlineRule.AFTER_FRAME)
 
     def ratio_and_total(self, layout: Layout) -> tuple[float, int | None]:
         """The share that frames' shares average to, and the tokens to keep exactly; None where that is left open.

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...tokens.video_tokens import Extra, Layout, Role, VideoTokens
+from ...tokens.video_tokens import Extra, Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
-from ..toolkit.language_grid import Grid, unit
+from ..toolkit.language_grid import LanguageGrid, Merge, unit
 from ..toolkit.ranking import by_count, top_k
 
 
@@ -72,7 +72,7 @@ class VisionZip(Budgeted):
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Rows of a frame: its dominant cells in raster order, then its targets."""
-        grid = Grid.of(self.title, tokens)
+        grid = LanguageGrid.of(self.title, tokens)
         cells = tokens.layout.language_cells
         counts = self.counts(tokens.layout, part) or (self.tokens_per_frame,) * tokens.layout.frames
         if max(counts) > cells:
@@ -90,10 +90,9 @@ class VisionZip(Budgeted):
         is_head = place[row] == torch.arange(len(row), device=row.device)
         share = 1 / joined.clamp(min=1).to(attention)[row]
         weight = torch.where(merged[row], torch.where(is_head, 1, share) / 2, 1)
-        role = torch.where(merged, int(Role.MERGED), int(Role.KEPT)).to(torch.uint8)
         scale = 1 + merged.to(weight) if self.merge == "released" else None
         cell = torch.arange(len(row))
-        return grid.reduction(place, row, cell, weight, role, scale=scale, stand=grid.rows(read, owner)[0])
+        return grid.reduction(Merge(place, row, cell, weight, scale, read_at=grid.rows(read, owner)[0]))
 
 
 def zipped(attention: Tensor, keys: Tensor, dominant: int, contextual: int) -> tuple[Tensor, Tensor, Tensor]:

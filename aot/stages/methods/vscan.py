@@ -17,7 +17,8 @@ from torch import Tensor
 from ...tokens.video_tokens import Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, RETENTION, Setting
-from ..toolkit.language_grid import Grid
+from ..toolkit.language_grid import LanguageGrid
+from ..toolkit.newlines import NewlineRule
 from ..toolkit.ranking import by_count, top_k_mask
 from .anchor_ot.intra import select_anchors
 
@@ -55,7 +56,7 @@ class VScan(Budgeted):
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """A frame's chosen cells in raster order, each with those that joined it."""
-        grid = Grid.of(self.title, tokens)
+        grid = LanguageGrid.of(self.title, tokens)
         counts = self.shares(tokens.layout, part)
         shallow, deep = grid.pooled(tokens.shallow), grid.deep
         chosen = torch.empty_like(deep, dtype=torch.bool)
@@ -63,7 +64,7 @@ class VScan(Budgeted):
             chosen[frames] = scan(
                 shallow[frames], deep[frames], count, self.global_ratio, self.window, tokens.layout.language_grid
             )
-        return grid.merged(chosen, newlines="held")
+        return grid.merged(chosen, NewlineRule.KEPT_ROWS)
 
 
 def scan(shallow: Tensor, deep: Tensor, count: int, global_ratio: float, window: int, grid: tuple[int, int]) -> Tensor:

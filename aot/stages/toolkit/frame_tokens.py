@@ -16,6 +16,7 @@ from ...tokens.video_tokens import Role, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..budget import fill_levels, split_evenly
 from .language_grid import nearest, unit
+from .newlines import NewlineRule
 from .ranking import top_k_mask
 
 
@@ -121,9 +122,7 @@ class Held:
         tokens = self.tokens
         kept = torch.zeros(len(tokens.place), dtype=torch.bool)
         kept[self.token[chosen.cpu()]] = True
-        line = tokens.frame * tokens.layout.language_grid[0] + tokens.place[:, 1]
-        newline = tokens.role == int(Role.NEWLINE)
-        return kept | (newline & torch.isin(line, line[kept]))
+        return kept | NewlineRule.KEPT_ROWS.remaining(tokens, kept)
 
     def _reduction(
         self, kept: Tensor, row: Tensor, col: Tensor, weight: Tensor, members: Tensor | None = None

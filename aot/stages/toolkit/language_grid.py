@@ -1,7 +1,7 @@
 """The language grid as most methods take it: a video's cells frame by frame, and the way back to tokens.
 
-A method says which cells each token it keeps is made of; where a layout ends grid rows with newlines, they are
-woven in here.
+A method says which cells each token it keeps is made of, as a :class:`Merge`; :meth:`LanguageGrid.reduction` makes W
+of it and puts newlines in where the layout has any.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from ...tokens.factors import Sparse
 from ...tokens.matmul import working_dtype
 from ...tokens.video_tokens import Extra, Role, VideoTokens
 from ..base import Reduction
+from .newlines import NewlineRule
 from .ranking import true_indices
-
-NEWLINES = ("all", "held", "after")
 
 EXTRAS = MappingProxyType(
     {
@@ -40,7 +39,7 @@ class SubstituteWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Grid:
+class LanguageGrid:
     """A video whose every cell is still a token, T frames of L cells.
 
     Args:
@@ -52,7 +51,7 @@ class Grid:
     token: Tensor
 
     @classmethod
-    def of(cls, title: str, tokens: VideoTokens) -> Grid:
+    def of(cls, title: str, tokens: VideoTokens) -> LanguageGrid:
         """The grid of tokens that nothing has reduced yet.
 
         Raises:
@@ -133,56 +132,37 @@ class Grid:
         wide = values if values.ndim == 3 else values[:, :, None]
         return self.tokens.layout.pool(wide).reshape(len(values), -1, *values.shape[2:])
 
-    def reduction(
-        self,
-        place: Tensor,
-        row: Tensor,
-        cell: Tensor,
-        weight: Tensor,
-        role: Tensor,
-        *,
-        scale: Tensor | None = None,
-        newlines: str = "all",
-        stand: Tensor | None = None,
-    ) -> Reduction:
-        """The reduction whose kept token ``row[e]`` holds ``weight[e]`` of ``cell[e]``.
+    def reduction(self, merge: Merge, newlines: NewlineRule = NewlineRule.ALL) -> Reduction:
+        """The reduction that makes the tokens of ``merge``.
+
+        Where the layout has newlines, they and the kept tokens are put in the order of their places.
 
         Args:
-            place: (K,) long, frame * L + cell where each kept token stands, in the order the LLM reads them.
-            row, cell, weight: (E,) each; cells count from 0 to T * L - 1.
-            role: (K,) uint8.
-            scale: (K,), what the method multiplies its means with; None where it emits means.
-            newlines: which grid rows' newlines stay where the layout has any: "all", or those "held" by a row that
-                keeps a token; "after" keeps all, as one run behind their frame's tokens. The kept tokens are then put
-                in order of their places.
-            stand: (K,) like place, what they are ordered by among newlines instead, for a method that orders them so.
+            merge: which cells each kept token is made of.
+            newlines: which newlines stay where the layout has any.
         """
-        kept, cells = len(place), self.tokens.layout.language_cells
-        width = self.tokens.layout.language_grid[1]
-        place, row, cell, weight, role = (each.cpu() for each in (place, row, cell, weight, role))
-        places = self.tokens.layout.place(place)
-        col = self.token.flatten()[cell]
-        ends = (self.tokens.role == int(Role.NEWLINE)).nonzero()[:, 0]
+        tokens, layout = self.tokens, self.tokens.layout
+        kept = len(merge.place)
+        row, cell, weight, role = (each.cpu() for each in (merge.row, merge.cell, merge.weight, merge.role))
+        scale = None if merge.scale is None else merge.scale.cpu()
+        place = merge.place.cpu()
+        places = layout.place(place)
+        token = self.token.flatten()
+        col = token[cell]
+        of_tokens = torch.zeros(len(tokens.role), dtype=torch.bool).index_fill_(0, token[place], True)
+        ends = newlines.remaining(tokens, of_tokens).nonzero()[:, 0]
         if len(ends):
-            end = self.tokens.place[ends]
-            if newlines == "held":
-                line = torch.tensor([self.tokens.layout.language_grid[0], 1])
-                held = torch.isin((end[:, :2] * line).sum(1), (places[:, :2] * line).sum(1))
-                ends, end = ends[held], end[held]
-            stands = places if stand is None else self.tokens.layout.place(stand.cpu())
-            rows_down = self.tokens.layout.language_grid[0] if newlines == "after" else 0
-            stands = torch.cat((stands, end + torch.tensor([0, rows_down, 0])))
-            places = torch.cat((places, end))
-            order = (stands * torch.tensor([2 * cells * (width + 1), width + 1, 1])).sum(1).sort(stable=True).indices
+            end = tokens.place[ends]
+            order = newlines.order(layout, places if merge.read_at is None else layout.place(merge.read_at.cpu()), end)
             new = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order)))
             row = new[torch.cat((row, torch.arange(kept, len(order))))]
             col = torch.cat((col, ends))
             weight = torch.cat((weight, weight.new_ones(len(ends))))
             role = torch.cat((role, role.new_full((len(ends),), int(Role.NEWLINE))))[order]
-            places = places[order]
-            scale = None if scale is None else torch.cat((scale.cpu(), scale.new_ones(len(ends), device="cpu")))[order]
-        device = self.tokens.features.device
-        factor = Sparse(row.to(device), col.to(device), weight.to(device), len(places), len(self.tokens.place))
+            places = torch.cat((places, end))[order]
+            scale = None if scale is None else torch.cat((scale, scale.new_ones(len(ends))))[order]
+        device = tokens.features.device
+        factor = Sparse(row.to(device), col.to(device), weight.to(device), len(places), len(tokens.place))
         return Reduction(factor, places, role, scale)
 
     def rows(self, heads: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,54 +180,86 @@ class Grid:
         frame = torch.arange(len(heads), device=heads.device)[:, None]
         return (heads + frame * owner.shape[1])[present], (owner + first[:, None]).flatten()
 
-    def selection(self, place: Tensor, *, newlines: str = "all") -> Reduction:
-        """The reduction that keeps cells as they are: (K,) long, frame * L + cell, in the order the LLM reads them."""
-        role = torch.full((len(place),), int(Role.KEPT), dtype=torch.uint8)
-        row = torch.arange(len(place))
-        return self.reduction(place, row, place, self.features.new_ones(len(place)), role, newlines=newlines)
+    def selection(self, place: Tensor, newlines: NewlineRule = NewlineRule.ALL) -> Reduction:
+        """The reduction that keeps cells as they are.
 
-    def means(self, place: Tensor, row: Tensor, cell: Tensor, *, newlines: str = "all") -> Reduction:
-        """The reduction whose kept tokens are plain means of the cells named for them; see :meth:`reduction`."""
+        Args:
+            place: (K,) long, the cells by :meth:`Layout.index`, in the order the LLM reads them.
+            newlines: which newlines stay where the layout has any.
+        """
+        row = torch.arange(len(place), device=place.device)
+        return self.reduction(Merge(place, row, place, self.features.new_ones(len(place))), newlines)
+
+    def means(self, place: Tensor, row: Tensor, cell: Tensor, newlines: NewlineRule = NewlineRule.ALL) -> Reduction:
+        """The reduction whose kept tokens are plain means of cells.
+
+        Args:
+            place: (K,) long, as in :class:`Merge`.
+            row: (E,) long, as in :class:`Merge`.
+            cell: (E,) long, as in :class:`Merge`.
+            newlines: which newlines stay where the layout has any.
+        """
         row = row.to(self.features.device)
         members = torch.bincount(row, minlength=len(place))
-        role = torch.where(members.cpu() == 1, int(Role.KEPT), int(Role.MERGED)).to(torch.uint8)
-        return self.reduction(place, row, cell, (1 / members.to(self.features))[row], role, newlines=newlines)
+        return self.reduction(Merge(place, row, cell, (1 / members.to(self.features))[row]), newlines)
 
-    def merged(self, chosen: Tensor, *, newlines: str = "all") -> Reduction:
-        """The reduction whose tokens are the chosen cells, each the mean of itself and of the others most like it.
+    def merged(self, chosen: Tensor, newlines: NewlineRule = NewlineRule.ALL) -> Reduction:
+        """The reduction whose tokens are chosen cells, each the mean of itself and of the others most like it.
 
         Args:
             chosen: (T, L) bool, at least one cell a frame; every other cell of it joins the one of highest cosine.
+            newlines: which newlines stay where the layout has any.
         """
         cell = torch.arange(chosen.numel(), device=chosen.device)
         frame = cell.reshape(chosen.shape)[:, :1]
         head = (nearest(unit(self.features), chosen) + frame).flatten()
         row = (chosen.flatten().cumsum(0) - 1)[head]
-        return self.means(cell[chosen.flatten()], row, cell, newlines=newlines)
+        return self.means(cell[chosen.flatten()], row, cell, newlines)
 
-    def beside(
-        self, plain: Tensor, place: Tensor, row: Tensor, cell: Tensor, weight: Tensor, *, scale: Tensor | None = None
-    ) -> Reduction:
-        """The reduction that keeps some cells as they are and merges others, in order of place.
+
+@dataclass(frozen=True)
+class Merge:
+    """Kept tokens as weighted means of cells: token ``row[e]`` holds ``weight[e]`` of ``cell[e]``.
+
+    Cells and places are numbers on the language grid as :meth:`Layout.index` gives them, 0 to T L - 1.
+
+    Args:
+        place: (K,) long, the cell at which each kept token is, in the order the LLM reads them.
+        row: (E,) long, the kept token of each entry, 0 to K - 1.
+        cell: (E,) long, the cell of each entry.
+        weight: (E,) floating, the weight of each entry; those of a token sum to 1.
+        scale: (K,) floating, what the method multiplies its means with; None where tokens are means.
+        read_at: (K,) long, cells that order the kept tokens among newlines; None where their places do.
+    """
+
+    place: Tensor
+    row: Tensor
+    cell: Tensor
+    weight: Tensor
+    scale: Tensor | None = None
+    read_at: Tensor | None = None
+
+    @property
+    def role(self) -> Tensor:
+        """(K,) uint8 of :class:`Role`: kept where a token is one cell, merged otherwise."""
+        cells = torch.bincount(self.row, minlength=len(self.place))
+        return torch.where(cells == 1, int(Role.KEPT), int(Role.MERGED)).to(torch.uint8)
+
+    def beside(self, plain: Tensor) -> Merge:
+        """This merge and cells that are kept as they are, in the order of their places.
 
         Args:
-            plain: (A,) long, frame * L + cell of every cell kept as it is; of two tokens at one place it is the first.
-            place: (K,) long, where each merged token stands.
-            row, cell, weight: (E,) each; the merged token ``row[e]`` holds ``weight[e]`` of ``cell[e]``.
-            scale: (K,), what the merged tokens are multiplied with; None where they are means.
+            plain: (A,) long, the cells; of two tokens at one place the plain one is first.
         """
-        size = torch.cat((torch.ones_like(plain), torch.bincount(row, minlength=len(place))))
-        role = torch.where(size > 1, int(Role.MERGED), int(Role.KEPT)).to(torch.uint8)
-        one = weight.new_ones(len(plain))
-        place, old = torch.cat((plain, place)).sort(stable=True)
+        one = self.weight.new_ones(len(plain))
+        place, old = torch.cat((plain, self.place)).sort(stable=True)
         new = old.argsort()
-        return self.reduction(
+        return Merge(
             place,
-            torch.cat((new[: len(plain)], new[len(plain) :][row])),
-            torch.cat((plain, cell)),
-            torch.cat((one, weight)),
-            role[old],
-            scale=None if scale is None else torch.cat((one, scale))[old],
+            torch.cat((new[: len(plain)], new[len(plain) :][self.row])),
+            torch.cat((plain, self.cell)),
+            torch.cat((one, self.weight)),
+            None if self.scale is None else torch.cat((one, self.scale))[old],
         )
 
 

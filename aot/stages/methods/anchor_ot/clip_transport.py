@@ -38,7 +38,7 @@ class Clips:
         token: (C, L, S) long, which token stands at a place: clip, frame in the clip, token in the frame; -1 in
             padding.
         features: (C, L, S, D) in W's dtype; norms: (C, L, S) their lengths.
-        places: (C, L, S, 2) float64 on the unit square; row: (C, L, S) long, the grid row.
+        places: (C, L, S, 2) float64 on the unit square.
         newline: (C, L, S) bool.
         importance: (C, L, S).
     """
@@ -49,7 +49,6 @@ class Clips:
     features: Tensor
     norms: Tensor
     places: Tensor
-    row: Tensor
     newline: Tensor
     importance: Tensor
 
@@ -93,7 +92,6 @@ class Clips:
             features=spread(tokens.features.to(dtype)),
             norms=spread(tokens.lengths),
             places=spread(unit_places(tokens.place[:, 1:], tokens.layout.language_grid).to(device)),
-            row=spread(tokens.place[:, 1].to(device)),
             newline=spread((tokens.role == int(Role.NEWLINE)).to(device)),
             importance=spread(tokens.importance),
         )

@@ -24,6 +24,7 @@ from ....transport.solvers import Solver
 from ...base import Budgeted, Part, Reduction
 from ...budget import fill_levels, split_by
 from ...options import KEEP_TOKENS, RETENTION, Setting
+from ...toolkit.newlines import NewlineRule
 from ...toolkit.ranking import top_k_mask
 from .clip_transport import Clips, Rules, Walk, below_quantile, walk
 from .settings import (
@@ -251,7 +252,7 @@ def emit(
     index = torch.stack((clips.token, torch.where(again, merged[:, None], clips.token)), 3)
     picked = torch.stack((taken, again), 3)
     if rows_end:
-        picked = picked | torch.stack([_row_ends(clips, group) for group in (taken, again)], 3)
+        picked = picked | torch.stack([_newlines_of(tokens, clips, group) for group in (taken, again)], 3)
     role = torch.full_like(index, int(Role.DISTINCT))
     role[:, 0, :, 0] = int(Role.KEYFRAME)
     role[..., 1] = int(Role.MERGED)
@@ -273,12 +274,12 @@ def _in_order(values: Tensor, order: str) -> Tensor:
     return torch.cat((values[..., 0].flatten(1), values[..., 1].flatten(1)), 1)
 
 
-def _row_ends(clips: Clips, picked: Tensor) -> Tensor:
-    """(C, L, S) bool: the newlines of rows that a picked token stands in."""
-    height = int(clips.row.max()) + 1
-    given = torch.zeros(*picked.shape[:2], height, dtype=torch.long, device=picked.device)
-    given.scatter_add_(2, clips.row, picked.long())
-    return clips.newline & (given.gather(2, clips.row) > 0)
+def _newlines_of(tokens: VideoTokens, clips: Clips, picked: Tensor) -> Tensor:
+    """(C, L, S) bool: the newlines of rows that keep a picked token, (C, L, S) bool."""
+    kept = torch.zeros(len(tokens.role), dtype=torch.bool)
+    kept[clips.token[picked].cpu()] = True
+    stay = NewlineRule.KEPT_ROWS.remaining(tokens, kept).to(picked.device)
+    return clips.valid & stay[clips.token.clamp(min=0)]
 
 
 def _behind_keyframes(tokens: Tensor) -> Tensor:

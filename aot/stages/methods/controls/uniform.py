@@ -12,7 +12,8 @@ from ....tokens.video_tokens import Layout, VideoTokens
 from ...base import Budgeted, Part, Reduction
 from ...budget import split_evenly
 from ...options import KEEP_TOKENS, RETENTION, Setting
-from ...toolkit.language_grid import Grid
+from ...toolkit.language_grid import LanguageGrid
+from ...toolkit.newlines import NewlineRule
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,13 @@ class UniformGrid(Budgeted):
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """The kept cells frame by frame in raster order."""
-        grid, layout = Grid.of(self.title, tokens), tokens.layout
+        grid, layout = LanguageGrid.of(self.title, tokens), tokens.layout
         counts = self.frame_counts(dataclasses.replace(layout, frames=part.frames))
         counts = counts[part.first : part.first + layout.frames]
         cells = {count: even_cells(count, layout.language_grid) for count in set(counts)}
         frame = torch.arange(layout.frames).repeat_interleave(torch.tensor(counts))
         place = torch.cat((frame[:, None], torch.cat([cells[count] for count in counts])), 1)
-        return grid.selection(layout.index(place), newlines="held")
+        return grid.selection(layout.index(place), NewlineRule.KEPT_ROWS)
 
     def frame_counts(self, video: Layout) -> tuple[int, ...]:
         """Tokens of every frame of the whole video; fewer tokens than frames are one each, at even steps.
