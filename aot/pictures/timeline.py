@@ -185,7 +185,7 @@ def explanation(tokens: VideoTokens, full: VideoTokens | None, first: Sequence[i
     found = next(((step, step.stage) for step in steps if isinstance(step.stage, InterFrame)), None)
     if found is not None:
         phase, stage = found
-        given = phase.given.to_language_grid()
+        given = phase.src.to_language_grid()
         q = stage.explained(given).cpu()
         asked = torch.isfinite(q) & (given.role != int(Role.NEWLINE))
         distinct = phase.reduced.place[phase.reduced.role == int(Role.DISTINCT)]

@@ -61,11 +61,11 @@ def split_evenly(total: int, parts: int) -> tuple[int, ...]:
 
 def split_by(weights: Sequence[int], total: int) -> tuple[int, ...]:
     """``total`` in whole shares proportional to ``weights``, none above its weight; total is at most their sum."""
-    whole = max(1, sum(weights))
+    weight_sum = max(1, sum(weights))
     shares, before, so_far = [], 0, 0
     for weight in weights:
         so_far += weight
-        reached = so_far * total // whole
+        reached = so_far * total // weight_sum
         shares.append(reached - before)
         before = reached
     return tuple(shares)

@@ -25,8 +25,8 @@ def fixed_clips(frames: int, length: int) -> tuple[int, ...]:
     """
     if length < 1:
         raise InputError(f"A clip of {length} frames is impossible; give a clip length of 1 or more.")
-    whole, rest = divmod(frames, length)
-    return (length,) * whole + ((rest,) if rest else ())
+    number, rest = divmod(frames, length)
+    return (length,) * number + ((rest,) if rest else ())
 
 
 def dynamic_clips(frame_features: Tensor, similarity: float = 0.8, lowest: int = 7) -> tuple[int, ...]:
@@ -50,8 +50,8 @@ def clips_at(times: Sequence[float], timestamps: Tensor) -> tuple[int, ...]:
         times: seconds, in any order; those before the second frame or after the last cut nothing.
         timestamps: (T,) seconds, increasing.
     """
-    wanted = torch.tensor(sorted(times), dtype=torch.float64)
-    begins = torch.searchsorted(timestamps.double(), wanted).unique().tolist()
+    seconds = torch.tensor(sorted(times), dtype=torch.float64)
+    begins = torch.searchsorted(timestamps.double(), seconds).unique().tolist()
     return _lengths([begin for begin in begins if 0 < begin < len(timestamps)], len(timestamps))
 
 

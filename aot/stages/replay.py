@@ -1,4 +1,4 @@
-"""Running a video's stages again from its history, for what a finished video does not carry."""
+"""Running a video's stages again from its history, for what reduced tokens no longer tell."""
 
 from __future__ import annotations
 
@@ -15,20 +15,27 @@ from . import Stage, stages
 
 
 class Step(NamedTuple):
-    """A stage that ran again: itself, its record when it first ran, what it was given, and what it gave."""
+    """A stage that ran again.
+
+    Args:
+        stage: the stage itself.
+        record: its line in the history, of when it first ran.
+        src: the tokens it reduced.
+        reduced: the tokens it made.
+    """
 
     stage: Stage
     record: StageRecord
-    given: VideoTokens
+    src: VideoTokens
     reduced: VideoTokens
 
 
 def replay(full: VideoTokens, tokens: VideoTokens) -> Iterator[Step]:
-    """Every stage in the history of ``tokens``, run again on what the encoder gave.
+    """Every stage in the history of some tokens, run again on the encoder's.
 
     Args:
-        full: what the encoder gave, before any stage.
-        tokens: what the stages made of it.
+        full: the encoder's tokens, before any stage.
+        tokens: what the stages made of them.
 
     Raises:
         InputError: ``full`` is reduced or of another video, the history names a stage that is not here, or the
@@ -40,8 +47,8 @@ def replay(full: VideoTokens, tokens: VideoTokens) -> Iterator[Step]:
         if record.name == ENCODE:
             continue
         stage = _stage(record)
-        given, now = now, stage(now)
-        yield Step(stage, record, given, now)
+        src, now = now, stage(now)
+        yield Step(stage, record, src, now)
     same = now.to_language_grid()
     pooled = tokens.to_language_grid()
     if not (torch.equal(same.place, pooled.place) and torch.equal(same.role, pooled.role)):

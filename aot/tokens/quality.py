@@ -99,13 +99,13 @@ def absorption(tokens: VideoTokens) -> Absorption:
     cells = tokens.tokens_full
     mass = np.bincount(cell, weights.data, minlength=cells)
     kept = mass >= LEAST_MASS
-    whole = np.where(kept, mass, np.inf)
-    here = np.bincount(cell[own], weights.data[own], minlength=cells) / whole
+    divisor = np.where(kept, mass, np.inf)
+    here = np.bincount(cell[own], weights.data[own], minlength=cells) / divisor
     largest, _ = _largest(token, cell, weights.data, cells)
     _, owner = _largest(token[own], cell[own], weights.data[own], cells)
     owner = np.where(kept, owner, -1)
     shape = tokens.layout.frames, *tokens.layout.language_grid
-    return Absorption(*(torch.from_numpy(each).reshape(shape) for each in (owner, here, largest / whole, mass)))
+    return Absorption(*(torch.from_numpy(each).reshape(shape) for each in (owner, here, largest / divisor, mass)))
 
 
 def _largest(token: np.ndarray, cell: np.ndarray, weight: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:

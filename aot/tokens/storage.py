@@ -65,9 +65,9 @@ def load(path: Path) -> VideoTokens:
     """
     tensors, metadata = _read(path)
     if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
-        found = f"{metadata.get('format', 'no format')} version {metadata.get('version', 'unknown')}"
+        header = f"{metadata.get('format', 'no format')} version {metadata.get('version', 'unknown')}"
         raise InputError(
-            f"{path.name} holds {found} where {FORMAT} version {VERSION} is read; "
+            f"{path.name} holds {header} where {FORMAT} version {VERSION} is read; "
             "save the tokens again with this version."
         )
     try:

@@ -123,7 +123,7 @@ class VideoTokens:
 
     def __post_init__(self) -> None:
         layout, kept = self.layout, self.map.kept
-        wanted = {
+        shapes = {
             "features": (self.features, (kept, self.features.shape[-1])),
             "place": (self.place, (kept, 3)),
             "role": (self.role, (kept,)),
@@ -133,7 +133,7 @@ class VideoTokens:
             **{f"level {i}": (level, (kept, level.shape[-1])) for i, level in enumerate(self.levels)},
             **{name: (extra, (layout.frames, *extra.shape[1:])) for name, extra in self.extras.items()},
         }
-        for name, (tensor, shape) in wanted.items():
+        for name, (tensor, shape) in shapes.items():
             if tuple(tensor.shape) != shape:
                 raise InputError(
                     f"Video tokens whose {name} has shape {tuple(tensor.shape)} where {shape} is needed; "
@@ -255,11 +255,11 @@ class VideoTokens:
     def _pool(self, values: Tensor) -> Tensor:
         """(K, D) of fresh tokens, or of their levels, pooled; each grid row ended by its newline."""
         layout = self.layout
-        given = values.reshape(layout.frames, layout.sources, -1)
-        pooled = layout.pool(given[:, : layout.cells])
+        by_frame = values.reshape(layout.frames, layout.sources, -1)
+        pooled = layout.pool(by_frame[:, : layout.cells])
         if layout.newlines:
             rows_of = pooled.reshape(layout.frames, layout.newlines, -1, pooled.shape[-1])
-            pooled = torch.cat((rows_of, given[:, layout.cells :, None]), 2)
+            pooled = torch.cat((rows_of, by_frame[:, layout.cells :, None]), 2)
         return pooled.reshape(-1, pooled.shape[-1])
 
     def reduced(

@@ -70,7 +70,7 @@ def _each(cost: Tensor, u: Tensor, v: Tensor, max_iterations: int, solve: Solve)
         if not (bool(here.any()) and bool(there.any())):
             continue
         a, b = (_mass(marginal) for marginal in (u[i][here], v[i][there]))
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             plan, log = solve(a, b, cost[i][here][:, there].double().cpu().numpy())
         missed = np.abs(plan.sum(1) - a).sum() + np.abs(plan.sum(0) - b).sum()
@@ -79,7 +79,7 @@ def _each(cost: Tensor, u: Tensor, v: Tensor, max_iterations: int, solve: Solve)
         for potential, valid, key in zip(potentials, (here, there), ("u", "v"), strict=True):
             if key in log:
                 potential[i, valid] = torch.as_tensor(log[key]).to(cost)
-        iterations[i] = max_iterations if said else int(log.get("niter", -1)) + 1
+        iterations[i] = max_iterations if warned else int(log.get("niter", -1)) + 1
         error[i] = float(missed)
     return Explicit(iterations, error, *potentials, entries)
 

@@ -79,9 +79,9 @@ def fresh(
     frames, cells = features.shape[:2]
     side = math.isqrt(cells)
     layout = Layout(frames, (side, side), pooling, "none" if newline is None else "grid")
-    given = torch.ones(frames, cells) if attention is None else attention
+    received = torch.ones(frames, cells) if attention is None else attention
     times = torch.arange(frames).double()
-    return VideoTokens.encoded(features, layout, given, given, times, newline=newline, extras=extras)
+    return VideoTokens.encoded(features, layout, received, received, times, newline=newline, extras=extras)
 
 
 def sources_of(reduced: VideoTokens) -> Tensor:

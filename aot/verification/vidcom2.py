@@ -25,12 +25,12 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
     """Scores and shares where they are recorded; which tokens are kept, in which order."""
     tokens = fresh(case["features"], case.get("newline"))
     computed = getattr(torch, params["dtype"])
-    likeness, frame_likeness = similarities(quiet_directions(LanguageGrid.of(VidCom2.title, tokens).depths))
-    score = likeness + frame_likeness
+    similarity, frame_similarity = similarities(quiet_directions(LanguageGrid.of(VidCom2.title, tokens).depths))
+    score = similarity + frame_similarity
     if params["variant"] == "vllm":
-        ours, features = _served(tokens, likeness, score, params["q"])
+        ours, features = _served(tokens, similarity, score, params["q"])
     else:
-        shares = frame_shares(likeness, params["retention"])
+        shares = frame_shares(similarity, params["retention"])
         findings.decided(torch.tensor(counts_of(shares, score.shape[1])), case["counts"])
         findings.values(score, case["recorded_score"], computed=computed)
         findings.values(shares, case["recorded_shares"], computed=computed)
@@ -40,10 +40,10 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
     findings.values(features, case["recorded_tokens"], computed=computed)
 
 
-def _served(tokens: VideoTokens, likeness: Tensor, score: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+def _served(tokens: VideoTokens, similarity: Tensor, score: Tensor, rate: float) -> tuple[Tensor, Tensor]:
     """Indices and features kept where vLLM counts: the share is 1 - rate, and its product with the tokens cut off."""
     frames, cells = score.shape
     ratio = 1 - rate
-    keep = top_k_mask(-score, counts_of(frame_shares(likeness, ratio), cells))
+    keep = top_k_mask(-score, counts_of(frame_shares(similarity, ratio), cells))
     kept = brought_to(keep, score, max(frames, int(frames * cells * ratio))).flatten().nonzero()[:, 0]
     return kept, tokens.features[kept]

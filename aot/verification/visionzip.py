@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..stages.methods.visionzip import VisionZip, zipped
+from ..stages.methods.visionzip import VisionZip, dominant_and_contextual
 from ..stages.toolkit.language_grid import LanguageGrid
 from ..tokens.video_tokens import Extra
 from .findings import Case, Findings, fresh
@@ -20,7 +20,9 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
     tokens = fresh(case["features"], newline, attention=attention, extras=extras, pooling=params["pool"] or "none")
     grid = LanguageGrid.of(VisionZip.title, tokens.to_language_grid())
     dominant = params["dominant"]
-    heads, _, owner = zipped(grid.attention(Extra.LAST), grid.vectors(Extra.KEYS), dominant, params["contextual"])
+    heads, _, owner = dominant_and_contextual(
+        grid.attention(Extra.LAST), grid.vectors(Extra.KEYS), dominant, params["contextual"]
+    )
     findings.decided(heads[:, :dominant], case["dominant"])
     findings.decided(heads[:, dominant:], case["context"])
     joined = torch.ones_like(owner, dtype=torch.bool).scatter_(1, heads, False)

@@ -11,7 +11,14 @@ from hypothesis import given, settings
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages.chain import parse
-from comfyui_aot.aot.stages.methods.flashvid import FlashVID, Trees, cluster_counts, likeness, spread_out, thresholds
+from comfyui_aot.aot.stages.methods.flashvid import (
+    FlashVID,
+    Trees,
+    cluster_counts,
+    most_similar,
+    spread_out,
+    thresholds,
+)
 from comfyui_aot.aot.stages.toolkit.language_grid import LanguageGrid, SubstituteWarning, unit
 from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, Role, VideoTokens
 from comfyui_aot.tests.support.searches import examples
@@ -61,11 +68,11 @@ def test_a_cell_looks_for_its_parent_among_free_cells_of_the_frame_before():
     east, north = [1.0, 0], [0, 1.0]
     frame = torch.tensor([[east, north], [east, north], [east, north]])
     free = torch.tensor([[True, True], [True, False], [True, True]])
-    best, parent = likeness(frame, free, (3,))
+    best, parent = most_similar(frame, free, (3,))
     assert best.tolist() == [[-1, -1], [1, -1], [1, 0]]
     assert parent[1, 0] == 0
     assert parent[2].tolist() == [2, 2]
-    assert likeness(frame, free, (2, 1))[0].tolist() == [[-1, -1], [1, -1], [-1, -1]]
+    assert most_similar(frame, free, (2, 1))[0].tolist() == [[-1, -1], [1, -1], [-1, -1]]
 
 
 def test_the_threshold_rises_in_a_segment_that_would_keep_too_little():

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.stages.methods.holitom import HoliTom, Windows, cut
-from comfyui_aot.aot.stages.toolkit.budget_search import counts_meeting, threshold_leaving
+from comfyui_aot.aot.stages.toolkit.budget_search import counts_of_total, lowest_threshold
 from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, Role, VideoTokens
 from comfyui_aot.tests.support.searches import examples
 
@@ -161,10 +161,10 @@ def test_the_presets_are_the_authors_runs():
 def test_counts_meet_any_total_between_their_ends():
     sizes = torch.tensor([5, 5, 0, 9])
     for total in range(20):
-        counts = counts_meeting(lambda share: (sizes.double() * share).ceil().long(), total)
+        counts = counts_of_total(lambda share: (sizes.double() * share).ceil().long(), total)
         assert int(counts.sum()) == total
         assert bool(((counts >= 0) & (counts <= sizes)).all())
-    assert counts_meeting(lambda share: (sizes.double() * share).ceil().long(), 10).tolist() in (
+    assert counts_of_total(lambda share: (sizes.double() * share).ceil().long(), 10).tolist() in (
         [3, 3, 0, 4],
         [2, 3, 0, 5],
     )
@@ -176,7 +176,7 @@ def test_a_threshold_is_raised_no_further_than_it_must():
     def left(above):
         return 10 - int((values > above).sum())
 
-    assert threshold_leaving(values, 0.3, left, 6) == 0.3
-    assert threshold_leaving(values, 0.3, left, 7) == pytest.approx(0.5)
-    assert threshold_leaving(values, 0.3, left, 8) == pytest.approx(0.7)
-    assert threshold_leaving(values, 0.3, left, 10) == pytest.approx(0.9)
+    assert lowest_threshold(values, 0.3, left, 6) == 0.3
+    assert lowest_threshold(values, 0.3, left, 7) == pytest.approx(0.5)
+    assert lowest_threshold(values, 0.3, left, 8) == pytest.approx(0.7)
+    assert lowest_threshold(values, 0.3, left, 10) == pytest.approx(0.9)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.stages.methods.prunevid import PruneVid, contiguous, likeness_over
+from comfyui_aot.aot.stages.methods.prunevid import PruneVid, contiguous, similarity_over
 from comfyui_aot.aot.tokens.video_tokens import Layout, VideoTokens
 
 
@@ -52,10 +52,10 @@ def test_frames_outside_their_labels_longest_stretch_go_to_the_longer_neighbour(
 def test_a_place_is_as_static_as_its_mean_over_all_pairs_of_frames():
     turns = torch.tensor([[1.0, 0], [0, 1], [1, 0]])
     zeros = torch.tensor([[1.0, 0], [1, 0], [0, 0]])
-    likeness = likeness_over(torch.stack((turns, zeros), 1), (3,))
+    similarity = similarity_over(torch.stack((turns, zeros), 1), (3,))
     # Of three pairs one is alike; of two equal tokens and none, 2^2 less 3 of 6.
-    assert likeness[0].tolist() == pytest.approx([1 / 3, 1 / 6])
-    assert likeness_over(turns[:, None], (2, 1))[:, 0].tolist() == pytest.approx([0, -torch.inf])
+    assert similarity[0].tolist() == pytest.approx([1 / 3, 1 / 6])
+    assert similarity_over(turns[:, None], (2, 1))[:, 0].tolist() == pytest.approx([0, -torch.inf])
 
 
 def test_static_places_come_first_then_every_frame_and_small_groups_are_left_whole():

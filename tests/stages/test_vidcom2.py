@@ -43,9 +43,9 @@ def test_frames_alike_share_equally():
 
 
 def test_a_frame_unlike_the_video_takes_the_bonus_up_to_all_its_tokens():
-    likeness = torch.tensor([[4.0, 4.0], [1.0, 1.0], [4.0, 4.0], [4.0, 4.0]])
-    assert frame_shares(likeness, 0.2).tolist() == pytest.approx([0.15, 0.35, 0.15, 0.15])
-    assert frame_shares(likeness, 0.8).tolist() == pytest.approx([0.6, 1.0, 0.6, 0.6])
+    similarity = torch.tensor([[4.0, 4.0], [1.0, 1.0], [4.0, 4.0], [4.0, 4.0]])
+    assert frame_shares(similarity, 0.2).tolist() == pytest.approx([0.15, 0.35, 0.15, 0.15])
+    assert frame_shares(similarity, 0.8).tolist() == pytest.approx([0.6, 1.0, 0.6, 0.6])
 
 
 def test_counts_round_halves_to_even_and_leave_every_frame_a_token():

@@ -70,8 +70,8 @@ class DyCoke(Budgeted):
         counts = torch.tensor(self.kept_of_each(tokens.layout, part.frames)[here])
         order = torch.arange(cells).repeat(len(counts), 1)
         pruned = (references >= 0).nonzero()[:, 0]
-        alike = similarity(grid.features, pruned, references[pruned] - first)
-        order[pruned] = ranked(-alike).cpu()
+        similarities = similarity(grid.features, pruned, references[pruned] - first)
+        order[pruned] = ranked(-similarities).cpu()
         place = order + cells * torch.arange(len(counts))[:, None]
         return grid.selection(place[torch.arange(cells) < counts[:, None]], NewlineRule.KEPT_ROWS)
 
@@ -90,9 +90,9 @@ class DyCoke(Budgeted):
                 counts[-1] = 0
             return tuple(counts)
         video = dataclasses.replace(layout, frames=frames)
-        whole = (frames - sum(pruned)) * cells
-        total = self.budget_of(video, whole, frames * cells)
-        shares = iter(split_evenly(total - whole, sum(pruned)))
+        least = (frames - sum(pruned)) * cells
+        total = self.budget_of(video, least, frames * cells)
+        shares = iter(split_evenly(total - least, sum(pruned)))
         return tuple(next(shares) if each else cells for each in pruned)
 
 

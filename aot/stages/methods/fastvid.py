@@ -137,11 +137,11 @@ class FastVID(Budgeted):
     def _ranked(self, grid: LanguageGrid, salient: Tensor, numbers: Sequence[int], noise: Tensor | None) -> Tensor:
         """(T, A) long, the cells of every frame that has anchors by density-peaks score, the best first."""
         frames, cells = salient.shape
-        wanted = torch.tensor(numbers, device=salient.device) > 0
-        offered = ~salient & wanted[:, None]
+        hosting = torch.tensor(numbers, device=salient.device) > 0
+        offered = ~salient & hosting[:, None]
         member = offered.flatten().nonzero()[:, 0]
-        groups = Groups(grid.features.reshape(frames * cells, -1), member, tuple(offered.sum(1)[wanted].tolist()))
-        drawn = None if noise is None else noise[wanted.to(noise.device)[(~salient).nonzero()[:, 0]]]
+        groups = Groups(grid.features.reshape(frames * cells, -1), member, tuple(offered.sum(1)[hosting].tolist()))
+        drawn = None if noise is None else noise[hosting.to(noise.device)[(~salient).nonzero()[:, 0]]]
         scores = torch.full((frames * cells,), -1.0, device=salient.device)
         scores[member] = density_scores(groups, NEIGHBOURS, drawn)
         return top_k(scores.reshape(frames, cells), max(numbers))
@@ -207,10 +207,10 @@ def joined(
             continue
         here = ranked[frame, :number]
         pool = slice(first, first + length)
-        likeness = directions[pool].flatten(0, 1) @ directions[frame, here].T
+        similarity = directions[pool].flatten(0, 1) @ directions[frame, here].T
         inside = rest[pool].flatten().nonzero()[:, 0]
         anchors.append(here + frame * cells)
-        rows.append(likeness.argmax(1)[inside] + known)
+        rows.append(similarity.argmax(1)[inside] + known)
         members.append(inside + first * cells)
         known += number
     none = ranked.new_zeros(0)

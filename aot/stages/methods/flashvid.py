@@ -185,7 +185,7 @@ class FlashVID(Budgeted):
 
     def _linked(self, directions: Tensor, free: Tensor, lengths: tuple[int, ...], budgets: Sequence[int]) -> Tensor:
         """(T * L,) long, the cell of the frame before that each is linked to; itself where it is to none."""
-        best, parent = likeness(directions, free, lengths)
+        best, parent = most_similar(directions, free, lengths)
         keep = [sum(run.tolist()) for run in torch.tensor(budgets).split(lengths)]
         bar = thresholds(best, lengths, keep, self.temporal_threshold)
         return torch.where(best > bar[:, None], parent, torch.arange(best.numel(), device=best.device).view_as(best))
@@ -221,7 +221,7 @@ def spread_out(directions: Tensor, weight: Tensor, count: int, once: bool) -> Te
     return chosen
 
 
-def likeness(directions: Tensor, free: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def most_similar(directions: Tensor, free: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """The free cell of the frame before that each free cell is most like, within a segment.
 
     Returns:
@@ -328,21 +328,21 @@ class Trees:
         """
         device = self.root.device
         frames, cells = grid.token.shape
-        wanted = torch.tensor(counts, device=device)
-        shown = self.roots & (wanted > 0).repeat_interleave(cells)
-        member = shown.nonzero()[:, 0]
+        clusters = torch.tensor(counts, device=device)
+        clustered_roots = self.roots & (clusters > 0).repeat_interleave(cells)
+        member = clustered_roots.nonzero()[:, 0]
         at = torch.zeros_like(self.root).index_copy_(0, member, torch.arange(len(member), device=device))
-        cell = (self.grouped & shown[self.root]).nonzero()[:, 0]
+        cell = (self.grouped & clustered_roots[self.root]).nonzero()[:, 0]
         owner = at[self.root[cell]]
         features = grid.features.reshape(frames * cells, -1)
         share = self.share[cell].to(features)
         points = torch.zeros(len(member), features.shape[1], dtype=features.dtype, device=device)
         points.index_add_(0, owner, features[cell] * share[:, None])
-        sizes = tuple(shown.reshape(frames, cells).sum(1)[wanted > 0].tolist())
-        asked = [count for count in counts if count]
+        sizes = tuple(clustered_roots.reshape(frames, cells).sum(1)[clusters > 0].tolist())
+        numbers = [count for count in counts if count]
         groups = Groups(points, torch.arange(len(member), device=device), sizes)
         drawn = None if noise is None else noise / NOISE
-        centre, cluster = clustered(groups, asked, [min(count, NEIGHBOURS) for count in asked], drawn)
+        centre, cluster = clustered(groups, numbers, [min(count, NEIGHBOURS) for count in numbers], drawn)
         joined = torch.bincount(cluster, minlength=len(centre)).to(share)
         row = cluster[owner]
         return member[centre], row, cell, share / joined[row]

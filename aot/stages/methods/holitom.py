@@ -20,7 +20,7 @@ from ...errors import InputError
 from ...tokens.video_tokens import Extra, Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
-from ..toolkit.budget_search import counts_meeting, threshold_leaving
+from ..toolkit.budget_search import counts_of_total, lowest_threshold
 from ..toolkit.dpc_knn import Groups, clustered
 from ..toolkit.language_grid import LanguageGrid, Merge
 from ..toolkit.newlines import NewlineRule
@@ -53,8 +53,8 @@ class HoliTom(Budgeted):
 
     target: float = Setting(
         0.1,
-        "Share of the language grid that is asked for as the authors ask it: rounding in every frame adds to it, and "
-        "a still video gives less. Not used where a retention is given.",
+        "Share of the language grid to keep, as the authors count it: rounding up in every frame keeps more, a still "
+        "video keeps less. Not used where a retention is given.",
         low=0.001,
         high=1,
         step=0.01,
@@ -123,24 +123,24 @@ class HoliTom(Budgeted):
             InputError: a budget is above what there is.
         """
         layout = grid.tokens.layout
-        likeness = cosines_with_next(grid.features).cpu()
+        similarity = cosines_with_next(grid.features).cpu()
         threshold, full = self._similarity(layout), grid.token.numel()
         if not self.has_budget:
-            windows = Windows.of(likeness > threshold, self.longest_window)
+            windows = Windows.of(similarity > threshold, self.longest_window)
             return windows, windows.counts(min(1, self.target / ((full - windows.gain) / full)))
         total = self.budget_of(layout, 1, full)
 
         def left(above: float) -> int:
-            return full - cut(likeness > above, self.longest_window)[1]
+            return full - cut(similarity > above, self.longest_window)[1]
 
-        threshold = threshold_leaving(likeness, threshold, left, total)
-        windows = Windows.of(likeness > threshold, self.longest_window)
-        return windows, counts_meeting(windows.counts, total)
+        threshold = lowest_threshold(similarity, threshold, left, total)
+        windows = Windows.of(similarity > threshold, self.longest_window)
+        return windows, counts_of_total(windows.counts, total)
 
     def _similarity(self, layout: Layout) -> float:
         full = layout.frames * layout.language_cells
-        asked = self.keep_tokens / full or self.retention or self.target
-        return self.similarity or (SPARSE_SIMILARITY if asked < SPARSE else SIMILARITY)
+        share = self.keep_tokens / full or self.retention or self.target
+        return self.similarity or (SPARSE_SIMILARITY if share < SPARSE else SIMILARITY)
 
     def _clusters(self, features: Tensor, windows: Windows, counts: Tensor, noise: Tensor | None) -> Clusters:
         """The tokens of windows' still places, clustered where they stand in the windows' means."""
@@ -155,7 +155,7 @@ class HoliTom(Budgeted):
         sizes, clusters = windows.still[some].sum(1), tuple(counts[some].tolist())
         groups = Groups(means.flatten(0, 1), (which * cells + place).to(device), tuple(sizes.tolist()))
         neighbours = [min(self.neighbours, count) for count in clusters]
-        centre, owner = (found.cpu() for found in clustered(groups, clusters, neighbours, noise, by_place=True))
+        centre, owner = (each.cpu() for each in clustered(groups, clusters, neighbours, noise, by_place=True))
         weight = self._weights(centre, owner)
         length = torch.tensor(windows.lengths)[some][which]
         first = windows.first[some][which]

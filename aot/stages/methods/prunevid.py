@@ -19,7 +19,7 @@ from torch import Tensor
 from ...tokens.video_tokens import VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
-from ..toolkit.budget_search import counts_meeting, threshold_leaving
+from ..toolkit.budget_search import counts_of_total, lowest_threshold
 from ..toolkit.dpc_knn import Groups, clustered
 from ..toolkit.language_grid import LanguageGrid
 from ..toolkit.newlines import NewlineRule
@@ -93,7 +93,7 @@ class PruneVid(Budgeted):
         if bool(large.any()):
             groups = Groups(units.points(features), units.cell[member].to(device), tuple(units.sizes[large].tolist()))
             drawn = None if noise is None else noise[frames:]
-            centre, owner = (found.cpu() for found in clustered(groups, counts[large].tolist(), NEIGHBOURS, drawn))
+            centre, owner = (each.cpu() for each in clustered(groups, counts[large].tolist(), NEIGHBOURS, drawn))
             place[cluster], row[member] = units.cell[member][centre], cluster.nonzero()[:, 0][owner]
         return grid.means(place, row[units.of_cell], torch.arange(len(units.of_cell)), NewlineRule.KEPT_ROWS)
 
@@ -113,16 +113,16 @@ class PruneVid(Budgeted):
         Raises:
             InputError: the budget is above what there is.
         """
-        likeness = likeness_over(grid.features, lengths).cpu()
+        similarity = similarity_over(grid.features, lengths).cpu()
         budget = self._budget(grid, 1)
         if budget is None:
-            return likeness > self.similarity
+            return similarity > self.similarity
         repeats = torch.tensor(lengths) - 1
 
         def left(above: float) -> int:
-            return grid.token.numel() - int(((likeness > above).sum(1) * repeats).sum())
+            return grid.token.numel() - int(((similarity > above).sum(1) * repeats).sum())
 
-        return likeness > threshold_leaving(likeness, self.similarity, left, budget)
+        return similarity > lowest_threshold(similarity, self.similarity, left, budget)
 
     def counts_and_small(self, grid: LanguageGrid, sizes: Tensor) -> tuple[Tensor, int]:
         """(G,) long, the tokens that groups of these sizes become, and the size up to which groups are left whole.
@@ -134,7 +134,7 @@ class PruneVid(Budgeted):
         if budget is None:
             return counts_at(sizes, SMALL, self.cluster_ratio), SMALL
         small = SMALL if int(counts_at(sizes, SMALL, 0).sum()) <= budget else 0
-        return counts_meeting(partial(counts_at, sizes, small), budget), small
+        return counts_of_total(partial(counts_at, sizes, small), budget), small
 
     def _budget(self, grid: LanguageGrid, least: int) -> int | None:
         if not self.has_budget:
@@ -191,7 +191,7 @@ class Units:
         return points
 
 
-def likeness_over(features: Tensor, lengths: Sequence[int]) -> Tensor:
+def similarity_over(features: Tensor, lengths: Sequence[int]) -> Tensor:
     """(T, L, D) to (S, L): the mean cosine of a place's tokens over all pairs of a segment's frames.
 
     All products less one a frame, so that a token of zeros counts against its place; minus infinity where a segment
@@ -200,8 +200,8 @@ def likeness_over(features: Tensor, lengths: Sequence[int]) -> Tensor:
     directions = features / torch.linalg.vector_norm(features, dim=2, keepdim=True).clamp(min=SHORTEST)
     sums = torch.stack([run.sum(0) for run in directions.split(lengths)])
     length = torch.tensor(lengths, device=features.device)[:, None]
-    likeness = (sums.square().sum(2) - length) / (length * (length - 1)).clamp(min=1)
-    return likeness.masked_fill(length == 1, -torch.inf)
+    similarity = (sums.square().sum(2) - length) / (length * (length - 1)).clamp(min=1)
+    return similarity.masked_fill(length == 1, -torch.inf)
 
 
 def contiguous(labels: Sequence[int]) -> list[int]:

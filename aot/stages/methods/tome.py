@@ -78,12 +78,12 @@ def match(keys: Tensor, count: int, round_share: float = 0.5) -> tuple[Tensor, T
         tokens = heads.shape[1]
         merges = min(tokens - count, max(1, int(tokens * round_share)))
         directions = unit(keys)
-        likeness, partner = torch.bmm(directions[:, ::2], directions[:, 1::2].mT).max(2)
-        given = top_k(likeness, merges)
-        into = 2 * partner.gather(1, given) + 1
-        stays = torch.ones_like(heads, dtype=torch.bool).scatter_(1, 2 * given, False)
+        similarity, partner = torch.bmm(directions[:, ::2], directions[:, 1::2].mT).max(2)
+        merging = top_k(similarity, merges)
+        into = 2 * partner.gather(1, merging) + 1
+        stays = torch.ones_like(heads, dtype=torch.bool).scatter_(1, 2 * merging, False)
         moved = stays.cumsum(1) - 1
-        moved = moved.scatter(1, 2 * given, moved.gather(1, into))
+        moved = moved.scatter(1, 2 * merging, moved.gather(1, into))
         heads, owner = heads[stays].reshape(frames, -1), moved.gather(1, owner)
         row = (moved + heads.shape[1] * torch.arange(frames, device=keys.device)[:, None]).flatten()
         added = keys.new_zeros(frames * heads.shape[1], keys.shape[2]).index_add_(0, row, keys.flatten(0, 1))

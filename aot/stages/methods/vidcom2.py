@@ -67,9 +67,9 @@ class VidCom2(Budgeted):
         """Kept cells in order of time, then raster; a frame's newlines, where there are any, behind them."""
         grid = LanguageGrid.of(self.title, tokens)
         ratio, total = self.ratio_and_total(tokens.layout)
-        likeness, frame_likeness = similarities(quiet_directions(grid.depths))
-        score = likeness + frame_likeness
-        keep = top_k_mask(-score, counts_of(frame_shares(likeness, ratio), score.shape[1]))
+        similarity, frame_similarity = similarities(quiet_directions(grid.depths))
+        score = similarity + frame_similarity
+        keep = top_k_mask(-score, counts_of(frame_shares(similarity, ratio), score.shape[1]))
         keep = keep if total is None else brought_to(keep, score, total)
         return grid.selection(keep.flatten().nonzero()[:, 0], NewlineRule.AFTER_FRAME)
 
@@ -115,14 +115,14 @@ def _similarity(directions: Tensor, centre: Tensor) -> Tensor:
     return total
 
 
-def frame_shares(likeness: Tensor, ratio: float) -> Tensor:
+def frame_shares(similarity: Tensor, ratio: float) -> Tensor:
     """Share of its tokens that each frame may keep, (T,) float64: more where it is unlike the video.
 
     Args:
-        likeness: (T, L) similarity of every token to the video's mean.
+        similarity: (T, L) similarity of every token to the video's mean.
         ratio: what the shares average to, none above 1.
     """
-    bonus = torch.softmax(-likeness.double().mean(1) / TEMPERATURE, 0)
+    bonus = torch.softmax(-similarity.double().mean(1) / TEMPERATURE, 0)
     return (ratio * (1 + bonus - 1 / len(bonus))).clamp(max=1)
 
 

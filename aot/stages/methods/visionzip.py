@@ -82,8 +82,9 @@ class VisionZip(Budgeted):
         read, owner = heads.clone(), torch.zeros_like(attention, dtype=torch.long)
         for frames, count in by_count(counts):
             dominant = int(count * self.dominant_ratio)
-            found = zipped(attention[frames], keys[frames], dominant, count - dominant)
-            heads[frames, :count], read[frames, :count], owner[frames] = found
+            heads[frames, :count], read[frames, :count], owner[frames] = dominant_and_contextual(
+                attention[frames], keys[frames], dominant, count - dominant
+            )
         place, row = grid.rows(heads, owner)
         joined = torch.bincount(row, minlength=len(place)) - 1
         merged = joined > 0
@@ -95,7 +96,9 @@ class VisionZip(Budgeted):
         return grid.reduction(Merge(place, row, cell, weight, scale, read_at=grid.rows(read, owner)[0]))
 
 
-def zipped(attention: Tensor, keys: Tensor, dominant: int, contextual: int) -> tuple[Tensor, Tensor, Tensor]:
+def dominant_and_contextual(
+    attention: Tensor, keys: Tensor, dominant: int, contextual: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """The cells that stand for frames, and which of them each cell goes to.
 
     Args:

@@ -14,7 +14,7 @@ HALVINGS = 64
 """Of the range that a share is searched in; doubles hold no finer ones."""
 
 
-def counts_meeting(counts_at: Callable[[float], Tensor], total: int) -> Tensor:
+def counts_of_total(counts_at: Callable[[float], Tensor], total: int) -> Tensor:
     """Tokens of groups that add up to ``total``: by the largest share that gives no more, and one more for some.
 
     The groups whose counts would be the next to rise get what is missing, spread evenly over them.
@@ -40,7 +40,7 @@ def counts_meeting(counts_at: Callable[[float], Tensor], total: int) -> Tensor:
     return counts.index_add(0, rising, torch.tensor(missing, dtype=counts.dtype, device=counts.device))
 
 
-def threshold_leaving(values: Tensor, threshold: float, left: Callable[[float], int], total: int) -> float:
+def lowest_threshold(values: Tensor, threshold: float, left: Callable[[float], int], total: int) -> float:
     """The lowest threshold, from ``threshold`` on, that leaves ``total`` tokens or more.
 
     Args:

@@ -98,25 +98,25 @@ def clustered(
     if any(not 1 <= count <= size for count, size in zip(counts, groups.sizes, strict=True)):
         raise InputError(f"{tuple(counts)} clusters of groups of {groups.sizes}; give 1 to a group's size.")
     device = groups.points.device
-    wanted = torch.tensor(counts, dtype=torch.long, device=device)
-    starts = wanted.cumsum(0) - wanted
+    clusters = torch.tensor(counts, dtype=torch.long, device=device)
+    starts = clusters.cumsum(0) - clusters
     centre = torch.empty(sum(counts), dtype=torch.long, device=device)
     owner = torch.empty(len(groups.member), dtype=torch.long, device=device)
     for batch in _batches(groups, neighbours):
         distance = _distances(batch)
-        number, start = wanted[batch.group][:, None], starts[batch.group][:, None]
+        number, start = clusters[batch.group][:, None], starts[batch.group][:, None]
         place = torch.arange(int(number.max()), device=device)
         real = place < number
         scores = _scores(batch, distance, noise)
-        found = top_k(scores, len(place))
+        best = top_k(scores, len(place))
         if by_place:
             size = distance.shape[1]
-            found = found.masked_fill(~real, size).sort(1).values.clamp(max=size - 1)
-        near = distance.gather(2, found[:, None].expand(-1, distance.shape[1], -1))
+            best = best.masked_fill(~real, size).sort(1).values.clamp(max=size - 1)
+        near = distance.gather(2, best[:, None].expand(-1, distance.shape[1], -1))
         joined = near.masked_fill_(~real[:, None], torch.inf).argmin(2)
         which, column = real.nonzero(as_tuple=True)
-        joined[which, found[real]] = column
-        centre[(start + place)[real]] = batch.at.gather(1, found)[real]
+        joined[which, best[real]] = column
+        centre[(start + place)[real]] = batch.at.gather(1, best)[real]
         owner[batch.at[batch.valid]] = (joined + start)[batch.valid]
     return centre, owner
 
@@ -157,17 +157,17 @@ def _batches(groups: Groups, neighbours: int | Sequence[int]) -> Iterator[_Batch
 
 def _alike(sizes: tuple[int, ...], width: int) -> Iterator[list[int]]:
     """The groups, largest first, in lists that pad little and fit a batch."""
-    held: list[int] = []
+    batch: list[int] = []
     for group in sorted(range(len(sizes)), key=lambda at: -sizes[at]):
-        if held:
-            most = sizes[held[0]]
-            full = (len(held) + 1) * most * max(most, width) > BATCH
+        if batch:
+            most = sizes[batch[0]]
+            full = (len(batch) + 1) * most * max(most, width) > BATCH
             if full or sizes[group] < SPREAD * most or sizes[group] <= 25 < most:
-                yield held
-                held = []
-        held.append(group)
-    if held:
-        yield held
+                yield batch
+                batch = []
+        batch.append(group)
+    if batch:
+        yield batch
 
 
 def _distances(batch: _Batch) -> Tensor:

@@ -21,7 +21,7 @@ from .ranking import top_k_mask
 
 
 @dataclass(frozen=True)
-class Held:
+class FrameTokens:
     """A video's tokens in T frames of S at most, newlines apart.
 
     Args:
@@ -33,7 +33,7 @@ class Held:
     token: Tensor
 
     @classmethod
-    def of(cls, tokens: VideoTokens) -> Held:
+    def of(cls, tokens: VideoTokens) -> FrameTokens:
         """The tokens by frame, whatever has been done to them."""
         cells = (tokens.role != int(Role.NEWLINE)).nonzero()[:, 0]
         frame = tokens.frame[cells]
@@ -93,7 +93,7 @@ class Held:
         fits = all(share <= most for share, most in zip(even, have, strict=True))
         return even if fits else fill_levels(have, total)
 
-    def best(self, scores: Tensor, counts: tuple[int, ...]) -> Tensor:
+    def top_k(self, scores: Tensor, counts: tuple[int, ...]) -> Tensor:
         """(T, S) to bool: the ``counts[t]`` highest scores of each frame; of equal ones, the earlier."""
         return top_k_mask(scores.masked_fill(~self.valid.to(scores.device), -torch.inf), counts)
 

@@ -137,7 +137,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Walk:
+class ClipTransport:
     """What a walk through the clips decided.
 
     Args:
@@ -172,7 +172,7 @@ class Walk:
         return picked * present[:, :, None], rows
 
 
-def walk(clips: Clips, anchors: Tensor, sources: Tensor, rules: Rules, keep: Keep) -> Walk:
+def transport_clips(clips: Clips, anchors: Tensor, sources: Tensor, rules: Rules, keep: Keep) -> ClipTransport:
     """Carry every clip's frames into its anchors, a step at a time.
 
     Args:
@@ -192,22 +192,22 @@ def walk(clips: Clips, anchors: Tensor, sources: Tensor, rules: Rules, keep: Kee
     first = 0 if bool(sources[:, 0].any()) else 1
     for step in range(first, step_shape[1]):
         valid = sources[:, step]
-        given = clips.points(step, valid)
+        src = clips.points(step, valid)
         u = rules.marginal(clips.importance[:, step], valid)
         factor = time_factor(step, rules.time_scale) if step else 1.0
-        plan = frame_plan(given, targets, u, v, rules.cost, rules.solver, factor).plan
+        plan = frame_plan(src, targets, u, v, rules.cost, rules.solver, factor).plan
         p = rules.solver.shares(plan, u)
         if step:
             q[:, step] = torch.where(valid, p.amax(2).double(), torch.inf)
             distinct[:, step] = keep(q[:, step], step) & valid
         shares[:, step] = (p if rules.aggregation != "paper" else plan) * (valid & ~distinct[:, step])[:, :, None]
         moved, decay[:, step], gain[:, step] = absorb(
-            targets.features, given.features, shares[:, step], count, rules.scaling
+            targets.features, src.features, shares[:, step], count, rules.scaling
         )
         if rules.aggregation == "counts":
             count = count + rules.scaling * shares[:, step].sum(1)
         targets = Points(moved, torch.linalg.vector_norm(moved, dim=-1), targets.places, anchors)
-    return Walk(shares, decay, gain, q, distinct)
+    return ClipTransport(shares, decay, gain, q, distinct)
 
 
 def frame_plan(

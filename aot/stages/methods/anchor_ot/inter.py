@@ -26,7 +26,7 @@ from ...budget import fill_levels, split_by
 from ...options import KEEP_TOKENS, RETENTION, Setting
 from ...toolkit.newlines import NewlineRule
 from ...toolkit.ranking import top_k_mask
-from .clip_transport import Clips, Rules, Walk, below_quantile, walk
+from .clip_transport import Clips, ClipTransport, Rules, below_quantile, transport_clips
 from .settings import (
     AGGREGATION,
     CLIP_LENGTH,
@@ -53,10 +53,10 @@ from .settings import (
 
 
 class Decided(NamedTuple):
-    """What becomes of a video's clips, as :func:`emit` takes it."""
+    """What becomes of a video's clips, as :func:`reduction_of` takes it."""
 
     clips: Clips
-    walk: Walk
+    transport: ClipTransport
     originals: Tensor
     distinct: Tensor
     updated: Tensor
@@ -128,7 +128,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Rows picked from the tokens and from one block of updated anchors a clip."""
-        return emit(tokens, *self._decided(tokens), self.order, rows_end=self.has_budget)
+        return reduction_of(tokens, *self._decided(tokens), self.order, rows_end=self.has_budget)
 
     def explained(self, tokens: VideoTokens) -> Tensor:
         """(K,) float64 q: how clearly the best anchor explains each given token; infinite where not asked."""
@@ -153,7 +153,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
     def _as_released(self, clips: Clips, rules: Rules) -> Decided:
         anchors = clips.valid[:, 0]
         sources = _behind_keyframes(clips.valid)
-        result = walk(clips, anchors, sources, rules, lambda q, step: below_quantile(q, self.keep_ratio))
+        result = transport_clips(clips, anchors, sources, rules, lambda q, step: below_quantile(q, self.keep_ratio))
         originals = anchors & ~clips.updated[:, None] if not self.repeat else anchors
         return Decided(clips, result, originals, result.distinct, anchors & clips.updated[:, None])
 
@@ -180,7 +180,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         sources = cells.clone()
         sources[:, 0] &= ~anchors & updated[:, None]
         distinct = self._distinct(clips, anchors, sources, following, rules, left)
-        result = walk(clips, anchors, sources, rules, lambda q, step: distinct[:, step])
+        result = transport_clips(clips, anchors, sources, rules, lambda q, step: distinct[:, step])
         return Decided(clips, result, originals, distinct, anchors & updated[:, None])
 
     def _distinct(
@@ -189,7 +189,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         """(C, L, S) bool: the ``count`` tokens that a first walk finds explained least."""
         candidates = int(following.sum())
         ratio = count / max(1, candidates)
-        q = walk(clips, anchors, sources, rules, lambda q, step: below_quantile(q, ratio)).q
+        q = transport_clips(clips, anchors, sources, rules, lambda q, step: below_quantile(q, ratio)).q
         q = q.masked_fill(~following, torch.inf)
         if self.ranking == "video":
             return top_k_mask(-q.flatten()[None], count).reshape(q.shape)
@@ -222,10 +222,10 @@ def frame_means(tokens: VideoTokens) -> Tensor:
     return sums / frame.bincount(minlength=tokens.layout.frames).clamp(min=1)[:, None]
 
 
-def emit(
+def reduction_of(
     tokens: VideoTokens,
     clips: Clips,
-    result: Walk,
+    result: ClipTransport,
     originals: Tensor,
     distinct: Tensor,
     updated: Tensor,

@@ -15,7 +15,7 @@ from torch import Tensor
 from ....tokens.video_tokens import Layout, VideoTokens
 from ...base import Budgeted, Part, Reduction
 from ...options import KEEP_TOKENS, RETENTION
-from ...toolkit.frame_tokens import Held
+from ...toolkit.frame_tokens import FrameTokens
 
 
 @dataclass(frozen=True)
@@ -36,5 +36,5 @@ class CosineMerge(Budgeted):
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """The kept tokens in the order they were given, each with those that joined it."""
-        held = Held.of(tokens)
-        return held.merged(held.best(held.spread(tokens.importance), held.shares(self, part)))
+        by_frame = FrameTokens.of(tokens)
+        return by_frame.merged(by_frame.top_k(by_frame.spread(tokens.importance), by_frame.shares(self, part)))

@@ -11,7 +11,7 @@ from torch import Tensor
 from ....tokens.video_tokens import Layout, VideoTokens
 from ...base import Budgeted, Part, Reduction
 from ...options import KEEP_TOKENS, RETENTION, Setting
-from ...toolkit.frame_tokens import Held
+from ...toolkit.frame_tokens import FrameTokens
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RandomTokens(Budgeted):
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """The kept tokens in the order they were given."""
-        held = Held.of(tokens)
-        frames, most = held.token.shape
+        by_frame = FrameTokens.of(tokens)
+        frames, most = by_frame.token.shape
         drawn = [np.random.default_rng((self.random_seed, part.first + frame)).random(most) for frame in range(frames)]
-        return held.selection(held.best(torch.from_numpy(np.stack(drawn)), held.shares(self, part)))
+        return by_frame.selection(by_frame.top_k(torch.from_numpy(np.stack(drawn)), by_frame.shares(self, part)))

@@ -10,7 +10,7 @@ from torch import Tensor
 from ....tokens.video_tokens import Layout, VideoTokens
 from ...base import Budgeted, Part, Reduction
 from ...options import KEEP_TOKENS, RETENTION, Setting
-from ...toolkit.frame_tokens import Held
+from ...toolkit.frame_tokens import FrameTokens
 from ...toolkit.ranking import top_k_mask
 
 
@@ -38,9 +38,9 @@ class TopImportance(Budgeted):
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """The kept tokens in the order they were given."""
-        held = Held.of(tokens)
+        by_frame = FrameTokens.of(tokens)
         if self.span == "frame":
-            return held.selection(held.best(held.spread(tokens.importance), held.shares(self, part)))
-        scores = held.spread(tokens.importance, -torch.inf)
-        chosen = top_k_mask(scores.flatten()[None], held.total(self, part))
-        return held.selection(chosen.reshape(held.token.shape))
+            return by_frame.selection(by_frame.top_k(by_frame.spread(tokens.importance), by_frame.shares(self, part)))
+        scores = by_frame.spread(tokens.importance, -torch.inf)
+        chosen = top_k_mask(scores.flatten()[None], by_frame.total(self, part))
+        return by_frame.selection(chosen.reshape(by_frame.token.shape))
