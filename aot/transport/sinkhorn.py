@@ -13,8 +13,8 @@ authors released.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -24,11 +24,11 @@ from ..errors import InputError
 
 STOPS = ("batch", "each", "marginal")
 
+_CHANGE = "change"
+"""The stop rule of unbalanced transport: the largest relative change of a problem's scalings."""
+
 VANISHED = 1e-9
 """Row masses of a plan below this count as this much."""
-
-APPLY_BYTES = 8 * 2**20
-"""Entries of a plan held at one time while it is applied without being built."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +47,10 @@ class Transport:
     source_potential: Tensor
     target_potential: Tensor
 
-    def rows(self, part: slice) -> Tensor:
-        """(B, m, N): the plan's rows of some sources."""
-        raise NotImplementedError
-
-    @cached_property
+    @property
     def plan(self) -> Tensor:
         """(B, M, N), zero in padding."""
-        return self.rows(slice(None))
-
-    def apply(self, y: Tensor) -> Tensor:
-        """``P @ y``, (B, N, D) to (B, M, D), without the whole plan in memory."""
-        return torch.cat([torch.bmm(self.rows(part), y) for part in self._parts()], 1)
-
-    def adjoint(self, x: Tensor) -> Tensor:
-        """``P' @ x``, (B, M, D) to (B, N, D), without the whole plan in memory."""
-        batch, targets = self.target_potential.shape
-        out = x.new_zeros(batch, targets, x.shape[2])
-        for part in self._parts():
-            out.baddbmm_(self.rows(part).mT, x[:, part])
-        return out
-
-    def _parts(self) -> Iterator[slice]:
-        batch, sources = self.source_potential.shape
-        entry = batch * self.target_potential.shape[1] * self.source_potential.element_size()
-        size = max(1, APPLY_BYTES // entry)
-        return (slice(first, first + size) for first in range(0, sources, size))
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -88,9 +66,10 @@ class Scaled(Transport):
     r: Tensor
     c: Tensor
 
-    def rows(self, part: slice) -> Tensor:
-        """(B, m, N): the plan's rows of some sources."""
-        return (self.kernel[:, part] * self.r[:, part, None]).mul_(self.c[:, None, :]).to(self.source_potential)
+    @cached_property
+    def plan(self) -> Tensor:
+        """(B, M, N), zero in padding."""
+        return (self.kernel * self.r[:, :, None]).mul_(self.c[:, None, :]).to(self.source_potential)
 
 
 @dataclass(frozen=True)
@@ -105,9 +84,10 @@ class Potential(Transport):
     cost: Tensor
     eps: float
 
-    def rows(self, part: slice) -> Tensor:
-        """(B, m, N): the plan's rows of some sources."""
-        exponent = self.source_potential[:, part, None] - self.cost[:, part]
+    @cached_property
+    def plan(self) -> Tensor:
+        """(B, M, N), zero in padding."""
+        exponent = self.source_potential[:, :, None] - self.cost
         return exponent.add_(self.target_potential[:, None, :]).div_(self.eps).exp_()
 
 
@@ -121,9 +101,10 @@ class Explicit(Transport):
 
     entries: Tensor
 
-    def rows(self, part: slice) -> Tensor:
-        """(B, m, N): the plan's rows of some sources."""
-        return self.entries[:, part]
+    @property
+    def plan(self) -> Tensor:
+        """(B, M, N), zero in padding."""
+        return self.entries
 
 
 def uniform_marginal(valid: Tensor) -> Tensor:
@@ -169,6 +150,7 @@ def sinkhorn(
             under ``tolerance``; the target marginal is exact.
         dtype: to iterate in, the cost's if left out; what is returned has the cost's.
     """
+    _require_stop(stop)
     kernel = torch.div(cost, -eps).to(dtype or cost.dtype).exp_()
     u, v = u.to(kernel), v.to(kernel)
     r, c, iterations = _iterate(_SCALING, kernel, u, v, max_iterations, stop, tolerance)
@@ -189,6 +171,7 @@ def log_sinkhorn(
 ) -> Potential:
     """:func:`sinkhorn` on the logarithms of its scalings: slower, and right for any eps."""
     u, v = u.to(cost), v.to(cost)
+    _require_stop(stop)
     kernel = cost / -eps
     r, c, iterations = _iterate(_LOGARITHMIC, kernel, u, v, max_iterations, stop, tolerance)
     error = (torch.exp(r + _LOGARITHMIC.reach(kernel, c)) - u).abs().sum(1)
@@ -226,26 +209,22 @@ def unbalanced_sinkhorn(
     u, v, wide = u.double(), v.double(), cost.double()
     logarithms = u.log(), v.log()
     kernel = wide / -eps + logarithms[0][:, :, None] + logarithms[1][:, None, :]
-    softened = relaxation / (relaxation + eps)
-    r, c = _LOGARITHMIC.start(u), _LOGARITHMIC.start(v)
-    iterations = torch.zeros(len(u), dtype=torch.long, device=u.device)
-    running = torch.ones_like(iterations, dtype=torch.bool)
-    watch = _Watch()
-    for _ in range(max_iterations):
-        new_r = softened * _subtract(u, _LOGARITHMIC.reach(kernel, c))
-        new_c = softened * _subtract(v, _LOGARITHMIC.back(kernel, new_r))
-        change = torch.maximum(_largest_change(new_r, r), _largest_change(new_c, c))
-        r = torch.where(running[:, None], new_r, r)
-        c = torch.where(running[:, None], new_c, c)
-        iterations = iterations + running
-        running = running & (change >= tolerance)
-        if watch.running(running) == 0:
-            break
+    power = relaxation / (relaxation + eps)
+    domain = replace(_LOGARITHMIC, divide=lambda mass, by: power * _subtract(mass, by))
+    r, c, iterations = _iterate(domain, kernel, u, v, max_iterations, _CHANGE, tolerance)
     rows = torch.exp(r + _LOGARITHMIC.reach(kernel, c))
     columns = torch.exp(c + _LOGARITHMIC.back(kernel, r))
     error = (rows - u).abs().sum(1) + (columns - v).abs().sum(1)
-    f, g = ((eps * (scaling + mass)).to(cost) for scaling, mass in zip((r, c), logarithms, strict=True))
+    limit = torch.finfo(cost.dtype).max / 4  # a problem that is all padding has a g above it
+    f, g = (
+        (eps * (scaling + mass)).clamp(max=limit).to(cost) for scaling, mass in zip((r, c), logarithms, strict=True)
+    )
     return Potential(iterations, error.to(cost), f, g, cost, eps)
+
+
+def _require_stop(stop: str) -> None:
+    if stop not in STOPS:
+        raise InputError(f"Sinkhorn cannot stop by {stop!r}; give one of {', '.join(STOPS)}.")
 
 
 def _largest_change(new: Tensor, old: Tensor) -> Tensor:
@@ -301,8 +280,6 @@ def _iterate(
     domain: _Domain, kernel: Tensor, u: Tensor, v: Tensor, max_iterations: int, stop: str, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Both scalings and the iterations each problem ran."""
-    if stop not in STOPS:
-        raise InputError(f"Sinkhorn cannot stop by {stop!r}; give one of {', '.join(STOPS)}.")
     r, c = domain.start(u), domain.start(v)
     iterations = torch.zeros(len(u), dtype=torch.long, device=u.device)
     ended = r.clone(), c.clone(), iterations.clone()
@@ -316,7 +293,10 @@ def _iterate(
             running = running & ((domain.mass(r, reach) - u).abs().sum(1) >= tolerance)
         new_r = domain.divide(u, reach)
         new_c = domain.divide(v, domain.back(kernel, new_r))
-        change = (domain.scaling(new_r) - domain.scaling(r)).abs().sum(1)
+        if stop == _CHANGE:
+            change = torch.maximum(_largest_change(new_r, r), _largest_change(new_c, c))
+        else:
+            change = (domain.scaling(new_r) - domain.scaling(r)).abs().sum(1)
         r = torch.where(running[:, None], new_r, r)
         c = torch.where(running[:, None], new_c, c)
         iterations = iterations + running
@@ -324,18 +304,20 @@ def _iterate(
             running = running & ~(change / sources < tolerance)
         elif stop == "batch":
             running = running & ~(change.sum() / sources.sum() < tolerance)
+        elif stop == _CHANGE:
+            running = running & (change >= tolerance)
         left = watch.running(running)
         if left == 0:
             break
         if 2 * left <= len(index):
-            for whole, part in zip(ended, (r, c, iterations), strict=True):
-                whole[index] = part
+            for result, part in zip(ended, (r, c, iterations), strict=True):
+                result[index] = part
             index, kernel, u, v, r, c, iterations, sources = (
                 each[running] for each in (index, kernel, u, v, r, c, iterations, sources)
             )
             running = running[running]
-    for whole, part in zip(ended, (r, c, iterations), strict=True):
-        whole[index] = part
+    for result, part in zip(ended, (r, c, iterations), strict=True):
+        result[index] = part
     return ended
 
 

@@ -187,3 +187,8 @@ def test_released_order_is_keyframe_distinct_updated_in_every_clip():
     roles = [Role(role).name for role in reduced.role.tolist()]
     runs = [roles[0]] + [b for a, b in pairwise(roles) if a != b]
     assert runs == ["KEYFRAME", "DISTINCT", "MERGED"] * 2
+
+
+def test_unbalanced_transport_takes_clips_of_any_length():
+    reduced = parse("inter:clip_length=4,solver=unbalanced")(video(6, (8, 8)))
+    assert bool(torch.isfinite(reduced.features).all())

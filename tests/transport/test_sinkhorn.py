@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.transport.sinkhorn import log_sinkhorn, sinkhorn, uniform_marginal, weighted_marginal
+from comfyui_aot.aot.transport.sinkhorn import (
+    log_sinkhorn,
+    sinkhorn,
+    unbalanced_sinkhorn,
+    uniform_marginal,
+    weighted_marginal,
+)
 
 
 def problem(batch=3, sources=20, targets=7, seed=0, dtype=torch.float64):
@@ -107,14 +113,12 @@ def test_potentials_give_the_plan_back():
         torch.testing.assert_close(torch.exp((f + g - cost) / 0.1), solved.plan)
 
 
-def test_a_plan_is_applied_without_being_built():
-    cost, u, v = problem(batch=2, sources=700, targets=900)
-    x, y = torch.randn(2, 700, 3, dtype=torch.float64), torch.randn(2, 900, 3, dtype=torch.float64)
-    for solved in (sinkhorn(cost, u, v), log_sinkhorn(cost, u, v)):
-        across, back = solved.apply(y), solved.adjoint(x)
-        assert "plan" not in vars(solved)
-        torch.testing.assert_close(across, torch.bmm(solved.plan, y))
-        torch.testing.assert_close(back, torch.bmm(solved.plan.mT, x))
+def test_an_unbalanced_problem_that_is_all_padding_has_an_empty_plan():
+    u = uniform_marginal(torch.tensor([[True] * 4, [False] * 4]))
+    v = uniform_marginal(torch.ones(2, 3, dtype=torch.bool))
+    plan = unbalanced_sinkhorn(torch.rand(2, 4, 3), u, v).plan
+    assert plan[0].sum() > 0.5
+    assert plan[1].tolist() == [[0] * 3] * 4
 
 
 def test_an_importance_is_a_mass_that_leaves_no_token_out():
