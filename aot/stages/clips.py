@@ -36,7 +36,9 @@ def dynamic_clips(frame_features: Tensor, similarity: float = 0.8, lowest: int =
     frames of least cosine. Source: AOT's segmentation, after FastVID (NeurIPS 2025).
 
     Args:
-        frame_features: (T, D), one vector a frame.
+        frame_features: (T, D) floating, one vector a frame.
+        similarity: cosine under which a clip begins.
+        lowest: lowest cosines at which a clip begins too, whatever they are.
     """
     cosines = functional.cosine_similarity(frame_features[:-1], frame_features[1:], dim=-1)
     begins = (cosines < similarity).index_fill(0, top_k(-cosines, lowest), True)

@@ -54,7 +54,8 @@ def figures(tokens: VideoTokens, full: VideoTokens | None = None) -> Figures:
     """All figures of a video's tokens.
 
     Args:
-        full: what the encoder gave, before any stage; None gives no error.
+        tokens: what the stages made.
+        full: the encoder's tokens, before any stage; None gives no error.
 
     Raises:
         InputError: ``full`` is reduced, or of another video.
@@ -112,7 +113,10 @@ def _largest(token: np.ndarray, cell: np.ndarray, weight: np.ndarray, cells: int
     """The largest weight of every cell and the first token that has it; 0 and -1 where it has no entry.
 
     Args:
-        token, cell, weight: (E,) entries, in any order.
+        token: (E,) long, of each entry, in any order.
+        cell: (E,) long, of each entry.
+        weight: (E,) floating, of each entry.
+        cells: number of cells.
     """
     most, first = np.zeros(cells), np.full(cells, -1)
     np.maximum.at(most, cell, weight)
@@ -195,8 +199,8 @@ def reconstruction_error(full: VideoTokens, tokens: VideoTokens) -> float:
     token of the highest cosine. 0 where nothing was reduced.
 
     Args:
-        full: what the encoder gave, before any stage.
-        tokens: what stages made of it.
+        full: the encoder's tokens, before any stage.
+        tokens: what the stages made of them.
 
     Raises:
         InputError: ``full`` is reduced, or of another video.

@@ -171,9 +171,16 @@ class VideoTokens:
         """Tokens fresh from an encoder, nothing reduced, pooling pending.
 
         Args:
-            features: (T, N, D), projected to the LLM's width.
-            newline: (D,), needed where ``layout.newline`` is "grid".
+            features: (T, N, D) floating, projected to the LLM's width.
+            layout: the grids and how they join.
+            shallow: (T, N) float32, attention received at AOT's shallow layer.
+            deep: (T, N) float32, attention received at AOT's deep layer.
+            timestamps: (T,) float64 seconds.
+            newline: (D,) floating, needed where ``layout.newline`` is "grid".
+            model: name of the model that encoded them.
+            history: the encoder's record.
             levels: (T, N, D) each; only where there is neither pooling nor a newline a grid row.
+            extras: (T, ...) each, what else the encoder saw, by the names in :class:`Extra`.
         """
         frames, height, width = layout.frames, *layout.grid
         cells = torch.cartesian_prod(torch.arange(height), torch.arange(width)).reshape(-1, 2)
@@ -274,9 +281,11 @@ class VideoTokens:
         """The tokens ``factor`` makes of these, on the language grid.
 
         Args:
-            scale: (K,), what the tokens are multiplied with beside W; None where they are means.
-            known: their features and levels, where they are known already: nothing but pooling happened, and what
-                the encoder saw beside stays with them.
+            factor: the stage's W, (kept x tokens).
+            place: (kept, 3) long, frame, y and x.
+            role: (kept,) uint8 of :class:`Role`.
+            scale: (kept,) floating, what the tokens are multiplied with beside W; None where they are means.
+            known: their features and levels, where nothing but pooling happened; the extras then stay.
         """
         extras = MappingProxyType({}) if known is None else self.extras
         factors = (factor,) if scale is None else (factor, Scale(scale))

@@ -64,6 +64,8 @@ class Cost:
         """The metric's part, (B, M, N).
 
         Args:
+            sources: M tokens.
+            targets: N tokens.
             pool: the tokens whose mean squared length is the unit of "sqeuclidean"; sources and targets by default.
         """
         product = scores(sources.features, targets.features).to(sources.lengths)

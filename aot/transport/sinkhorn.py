@@ -140,15 +140,17 @@ def sinkhorn(
 
     Args:
         cost: (B, M, N) floating.
-        u, v: (B, M), (B, N); zeros mark padding.
-        eps: entropic regularisation, above 0, in units of cost. Costs beyond some 80 eps vanish from a float32
-            kernel, beyond some 600 from a float64 one: :func:`log_sinkhorn` is for those.
+        u: (B, M) marginal over sources, of mass 1; zeros mark padding.
+        v: (B, N) marginal over targets, of mass 1; zeros mark padding.
+        eps: entropic regularisation, above 0, in units of cost. Costs beyond some 80 eps vanish from a float32 kernel,
+            beyond some 600 from a float64 one: :func:`log_sinkhorn` is for those.
         max_iterations: at most this many, 1 or more.
-        stop: when a problem is done. "batch": the mean absolute change of r over the sources of all problems is
-            under ``tolerance`` (the released phase I; the iteration that falls below still counts). "each": the
-            mean over its own sources (the released phase II). "marginal": the L1 error of its source marginal is
-            under ``tolerance``; the target marginal is exact.
-        dtype: to iterate in, the cost's if left out; what is returned has the cost's.
+        tolerance: what ``stop`` compares with.
+        stop: when a problem is done. "batch": the mean absolute change of r over the sources of all problems is under
+            ``tolerance`` (the released phase I; the iteration that falls below still counts). "each": the mean over its
+            own sources (the released phase II). "marginal": the L1 error of its source marginal is under ``tolerance``;
+            the target marginal is exact.
+        dtype: to iterate in, by default the cost's; what is returned has the cost's.
     """
     _require_stop(stop)
     kernel = torch.div(cost, -eps).to(dtype or cost.dtype).exp_()
@@ -194,10 +196,11 @@ def unbalanced_sinkhorn(
 
     Args:
         cost: (B, M, N) floating.
-        u, v: (B, M), (B, N) marginals of mass 1; zeros mark padding.
-        eps: above 0, in units of cost.
-        relaxation: above 0, in units of cost; large is balanced.
-        max_iterations: at most.
+        u: (B, M) marginal over sources, of mass 1; zeros mark padding.
+        v: (B, N) marginal over targets, of mass 1; zeros mark padding.
+        eps: entropic regularisation, above 0, in units of cost.
+        relaxation: weight of the marginals, above 0, in units of cost; large is balanced.
+        max_iterations: at most this many.
         tolerance: of the largest relative change of a problem's scalings from one iteration to the next.
 
     Returns:

@@ -81,8 +81,9 @@ class Solver:
 
         Args:
             cost: (B, M, N) floating.
-            u, v: (B, M), (B, N) marginals of mass 1; zeros mark padding.
-            largest: a bound of the costs, to choose between scalings and their logarithms; looked for where None.
+            u: (B, M) marginal over sources, of mass 1; zeros mark padding.
+            v: (B, N) marginal over targets, of mass 1; zeros mark padding.
+            largest: a bound of the costs, to choose between scalings and their logarithms; None looks for it.
         """
         solved = SOLVERS[self.name](self, cost, u, v, largest)
         if self.name in _CONVERGING:

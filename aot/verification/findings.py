@@ -30,6 +30,8 @@ class Findings:
         """Compare values; a recording in float32 cannot be met closer than its own rounding.
 
         Args:
+            ours: floating, of any shape.
+            recorded: floating, of the same shape.
             computed: the dtype the recording was computed in, which bounds how closely it can be met.
         """
         if ours.shape != recorded.shape:
@@ -71,10 +73,11 @@ def fresh(
     """A recorded case's video on a square grid, which is the language grid unless pooling is still to come.
 
     Args:
-        features: (T, N, D).
-        newline: (D,), where every grid row ends in one.
-        attention: (T, N) received; the same everywhere where left out, for methods that look at features alone.
+        features: (T, N, D) floating.
+        newline: (D,) floating, where every grid row ends in one.
+        attention: (T, N) floating, received; None is the same everywhere, for methods that look at features alone.
         extras: what else the encoder saw.
+        pooling: as in :class:`Layout`.
     """
     frames, cells = features.shape[:2]
     side = math.isqrt(cells)

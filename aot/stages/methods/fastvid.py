@@ -88,8 +88,10 @@ class FastVID(Budgeted):
         """Rows in order of place.
 
         Args:
-            noise: (R,) uniform in [0, 1) for the R cells that are not salient, frame after frame, of which a millionth
-                is added to their densities. None adds nothing; equally dense cells then count in raster order.
+            tokens: on the language grid.
+            part: which frames of the video these are.
+            noise: (R,) uniform in [0, 1) for the R cells that are not salient, frame after frame; a millionth of it is
+                added to their densities. None adds nothing, and equally dense cells then rank in raster order.
         """
         grid = LanguageGrid.of(self.title, tokens)
         budgets, exact = self._budgets(tokens, part)
@@ -153,9 +155,11 @@ def anchor_counts(
     """Anchors of every frame, and the frames that they gather from.
 
     Args:
-        context: anchors that every frame has to give; room: cells it has for anchors.
-        lengths: of the segments; stride: anchors lie in every so many frames of one, its last among them.
-        exact: whether what does not divide by those frames is handed out to some, and not lost.
+        context: anchors that every frame has to give.
+        room: cells that every frame has for anchors.
+        lengths: frames of each segment.
+        stride: frames from one that holds anchors to the next; the last frame of a segment holds some.
+        exact: whether what does not divide by those frames goes to some of them; otherwise it is lost.
 
     Returns:
         numbers, of every frame; pools, first frame and number of frames that a frame's anchors gather from.
@@ -192,9 +196,11 @@ def joined(
     """Which anchor of every frame that has some each cell of its pool joins: the one of highest cosine.
 
     Args:
+        grid: T frames of L cells.
         rest: (T, L) bool, the cells that are in pools.
-        ranked: (T, A) long, anchors of every frame, the first of equally like ones being joined.
-        numbers: how many of them it has; pools: first frame and number of frames they gather from.
+        ranked: (T, A) long, anchors of every frame; of equal cosines the first is joined.
+        numbers: anchors of every frame.
+        pools: first frame and number of frames that a frame's anchors gather from.
 
     Returns:
         anchor (K,) long, frame * L + cell; row, cell (E,) long, the anchor that a cell joins and the cell.

@@ -116,8 +116,10 @@ class FlashVID(Budgeted):
         """Rows in order of place; of two at one place the chosen cell first.
 
         Args:
+            tokens: on the language grid.
+            part: which frames of the video these are.
             noise: (P,) what is added to the densities of the P roots that are clustered, frame after frame. None adds
-                nothing; equally dense roots then count in raster order.
+                nothing, and equally dense roots then rank in raster order.
         """
         grid = LanguageGrid.of(self.title, tokens)
         frames, cells = grid.token.shape
@@ -167,9 +169,11 @@ class FlashVID(Budgeted):
         """Cells of every frame that stay as they are: (T, count) long, in the order they are chosen in.
 
         Args:
-            directions: (T, L, D), the features at length 1.
-            lengths: of the segments.
-            once: whether no cell may be chosen again; released, attn_div_v2 allows it.
+            grid: T frames of L cells.
+            directions: (T, L, D) floating, the features at length 1.
+            lengths: frames of each segment.
+            count: cells of every frame.
+            once: whether no cell may be chosen again; as released, attn_div_v2 allows it.
         """
         if self.selection == "attn":
             return top_k(grid.attention(Extra.LAST), count)
@@ -198,7 +202,8 @@ def spread_out(directions: Tensor, weight: Tensor, count: int, once: bool) -> Te
     farthest neighbour, nearest but itself.
 
     Args:
-        directions: (T, L, D) of length 1; weight: (T, L).
+        directions: (T, L, D) floating, of length 1.
+        weight: (T, L) floating, what distances to a cell are multiplied with.
         count: cells of every frame.
         once: whether no cell may be chosen again.
 
@@ -222,7 +227,12 @@ def spread_out(directions: Tensor, weight: Tensor, count: int, once: bool) -> Te
 
 
 def most_similar(directions: Tensor, free: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The free cell of the frame before that each free cell is most like, within a segment.
+    """The free cell of the frame before that is most similar to each free cell, within a segment.
+
+    Args:
+        directions: (T, L, D) floating, of length 1.
+        free: (T, L) bool.
+        lengths: frames of each segment.
 
     Returns:
         best (T, L), the cosine, -1 where there is none to compare with; parent (T, L) long, frame * L + cell.
@@ -245,8 +255,10 @@ def thresholds(best: Tensor, lengths: tuple[int, ...], keep: Sequence[int], thre
     """(T,) the cosine that links have to be above: ``threshold``, or more where a segment would keep too little.
 
     Args:
-        best: (T, L), the cosine of every cell with the one it could be linked to.
+        best: (T, L) floating, the cosine of every cell with the one it could be linked to.
+        lengths: frames of each segment.
         keep: cells of every segment that must stay unlinked.
+        threshold: the cosine that links have to be above.
     """
     cells = best.shape[1]
     size = torch.tensor(lengths, device=best.device)
@@ -264,7 +276,9 @@ def cluster_counts(roots: Sequence[int], merging: Sequence[int], lengths: tuple[
     """Clusters of every frame: a segment's merged tokens in proportion to its frames' roots, each rounded up.
 
     Args:
-        roots: of every frame; merging: merged tokens that frames are due; lengths: of the segments.
+        roots: roots of every frame.
+        merging: merged tokens that each frame is due.
+        lengths: frames of each segment.
         exact: whether a segment's sum is met to the token: its frames with most clusters then have one less.
     """
     counts: list[int] = []
@@ -319,6 +333,7 @@ class Trees:
         """The tokens that clusters of roots become, their roots' trees and all.
 
         Args:
+            grid: T frames of L cells.
             counts: clusters of every frame; the trees of a frame that has none are lost.
             noise: as in :meth:`FlashVID.build`.
 

@@ -96,10 +96,12 @@ class HoliTom(Budgeted):
         return self.reduction(tokens)
 
     def reduction(self, tokens: VideoTokens, noise: Tensor | None = None) -> Reduction:
-        """What :meth:`build` gives, with noise on the densities of clustering where that is wanted.
+        """What :meth:`build` gives, with noise on the densities of clustering.
 
         Args:
-            noise: (P,) uniform in [0, 1), one for each still place of each window that keeps any, in order.
+            tokens: on the language grid.
+            noise: (P,) uniform in [0, 1), one for each still place of each window that keeps any, in order; None for
+                none.
         """
         grid = LanguageGrid.of(self.title, tokens)
         windows, counts = self.windows_and_counts(grid)

@@ -75,10 +75,12 @@ class PruneVid(Budgeted):
         return self.reduction(tokens)
 
     def reduction(self, tokens: VideoTokens, noise: Tensor | None = None) -> Reduction:
-        """What :meth:`build` gives, with noise on the densities of clustering where that is wanted.
+        """What :meth:`build` gives, with noise on the densities of clustering.
 
         Args:
-            noise: uniform in [0, 1): T for the frames, then one for each token of each group that is clustered.
+            tokens: on the language grid.
+            noise: uniform in [0, 1): T for the frames, then one for each token of each group that is clustered; None
+                for none.
         """
         grid = LanguageGrid.of(self.title, tokens)
         features = grid.features
@@ -98,10 +100,11 @@ class PruneVid(Budgeted):
         return grid.means(place, row[units.of_cell], torch.arange(len(units.of_cell)), NewlineRule.KEPT_ROWS)
 
     def segments(self, vectors: Tensor, noise: Tensor | None = None) -> tuple[int, ...]:
-        """Lengths of the segments of frames that (T, D) vectors are like.
+        """Lengths of the segments that frames with similar vectors make.
 
         Args:
-            noise: (T,) on the densities, uniform in [0, 1).
+            vectors: (T, D) floating, one a frame.
+            noise: (T,) uniform in [0, 1), on the densities; None for none.
         """
         clusters = max(1, int(len(vectors) * self.segment_ratio))
         _, label = clustered(Groups.even(vectors[None]), (clusters,), NEIGHBOURS, noise)
@@ -196,6 +199,10 @@ def similarity_over(features: Tensor, lengths: Sequence[int]) -> Tensor:
 
     All products less one a frame, so that a token of zeros counts against its place; minus infinity where a segment
     has one frame.
+
+    Args:
+        features: (T, L, D) floating.
+        lengths: frames of each segment, T together.
     """
     directions = features / torch.linalg.vector_norm(features, dim=2, keepdim=True).clamp(min=SHORTEST)
     sums = torch.stack([run.sum(0) for run in directions.split(lengths)])

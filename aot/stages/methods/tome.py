@@ -64,7 +64,8 @@ def match(keys: Tensor, count: int, round_share: float = 0.5) -> tuple[Tensor, T
     """Merge each frame's tokens down to ``count``.
 
     Args:
-        keys: (T, L, d); of a merged token, those of its cells added up.
+        keys: (T, L, d) floating; of a merged token, those of its cells added up.
+        count: tokens to leave of each frame.
         round_share: share of the tokens that merge in a round at most.
 
     Returns:

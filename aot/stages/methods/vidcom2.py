@@ -135,8 +135,9 @@ def brought_to(keep: Tensor, score: Tensor, total: int) -> Tensor:
     """``keep`` with exactly ``total`` cells: the most alike of those kept dropped, or the least alike others added.
 
     Args:
-        keep: (T, L) bool. score: (T, L) similarity; over the whole video, so that a frame may lose all.
-        total: from 0 to T * L; of equal cells the earlier is dropped or added first.
+        keep: (T, L) bool.
+        score: (T, L) similarity, ranked over the whole video: a frame may lose all.
+        total: from 0 to T L; of equal cells the earlier is dropped or added first.
     """
     flat, missing = keep.flatten().clone(), total - int(keep.sum())
     open_to_change = (flat if missing < 0 else ~flat).nonzero()[:, 0]

@@ -102,8 +102,10 @@ def dominant_and_contextual(
     """The cells that stand for frames, and which of them each cell goes to.
 
     Args:
-        attention: (T, L); keys: (T, L, d).
-        dominant, contextual: tokens of every frame, at least one of the second kind, at most L together.
+        attention: (T, L) floating, received.
+        keys: (T, L, d) floating.
+        dominant: cells of every frame that stay as they are.
+        contextual: targets of every frame, at least one; at most L with the dominant ones.
 
     Returns:
         heads (T, dominant + contextual), the cells that tokens stand for: the dominant ones in raster order, then

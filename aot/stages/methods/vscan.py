@@ -73,7 +73,12 @@ def scan(shallow: Tensor, deep: Tensor, count: int, global_ratio: float, window:
     What the windows' equal shares leave over of the local part goes to the global one.
 
     Args:
-        shallow, deep: (T, L) attention received, L = h x w.
+        shallow: (T, L) floating, attention received at the shallow layer, L = h w.
+        deep: (T, L) floating, attention received at the deep layer.
+        count: cells of every frame.
+        global_ratio: share of them chosen over the whole frame, from 0 to 1.
+        window: side of a window, in cells.
+        grid: (h, w).
     """
     chosen = select_anchors(shallow, deep, count, global_ratio, window, grid)
     missing = count - chosen.sum(1)

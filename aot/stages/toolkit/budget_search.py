@@ -44,9 +44,11 @@ def lowest_threshold(values: Tensor, threshold: float, left: Callable[[float], i
     """The lowest threshold, from ``threshold`` on, that leaves ``total`` tokens or more.
 
     Args:
-        values: what is compared with the threshold, any shape.
-        left: tokens left by merging what lies above a threshold. It does not fall as the threshold rises, and is
-            ``total`` or more where nothing lies above.
+        values: floating, of any shape: what is compared with the threshold.
+        threshold: the lowest one allowed.
+        left: tokens left by merging what is above a threshold. It does not fall as the threshold rises, and is
+            ``total`` or more where nothing is above.
+        total: tokens to leave at least.
     """
     if left(threshold) >= total:
         return threshold

@@ -62,6 +62,7 @@ def density_scores(groups: Groups, neighbours: int | Sequence[int], noise: Tenso
     itself among them). The densest has the largest distance of its group.
 
     Args:
+        groups: the points, grouped.
         neighbours: k, the same for all groups or one each; a smaller group's size where that is less.
         noise: (P,) uniform in [0, 1), of which :data:`NOISE` times is added to the densities, and only a strictly
             higher density is denser then, as released. None adds nothing, and of equally dense members the one that
@@ -86,9 +87,11 @@ def clustered(
     """Clusters of every group: the members of highest score are centres, and each other one joins the nearest.
 
     Args:
+        groups: the points, grouped.
         counts: clusters of each group, from 1 to its size.
-        neighbours, noise: as in :func:`density_scores`.
-        by_place: whether a group's centres stand in the order of its members, otherwise highest score first. Of equal
+        neighbours: as in :func:`density_scores`.
+        noise: as in :func:`density_scores`.
+        by_place: whether a group's centres are in the order of its members, otherwise highest score first. Of equal
             scores the member that comes first is the higher; of equally near centres the first in this order is joined.
 
     Returns:

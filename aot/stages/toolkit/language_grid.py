@@ -169,7 +169,7 @@ class LanguageGrid:
         """Kept tokens counted through the video, for methods that group each frame's cells.
 
         Args:
-            heads: (T, S) long, the cells that a frame's tokens stand for, -1 behind those of frames with fewer.
+            heads: (T, S) long, the cells at which a frame's tokens are; -1 after those of a frame with fewer.
             owner: (T, L) long, which of its frame's heads each cell goes to.
 
         Returns:
@@ -269,10 +269,11 @@ def unit(vectors: Tensor) -> Tensor:
 
 
 def nearest(directions: Tensor, chosen: Tensor) -> Tensor:
-    """Which chosen vector of its row each vector is most like; a chosen one is its own.
+    """The chosen vector of its row that each vector is most similar to; a chosen one is its own.
 
     Args:
-        directions: (T, S, d), of length 1; chosen: (T, S) bool.
+        directions: (T, S, d) floating, of length 1.
+        chosen: (T, S) bool.
 
     Returns:
         (T, S) long, where in the row it stands; of equally like ones the earlier.

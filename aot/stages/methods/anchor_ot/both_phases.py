@@ -105,6 +105,7 @@ class AnchorOT(ClipStage, Budgeted):
         """What phase I keeps of every frame so that phase II can meet the budget.
 
         Args:
+            layout: of the video.
             lengths: frames of each clip.
 
         Raises:

@@ -176,9 +176,12 @@ def transport_clips(clips: Clips, anchors: Tensor, sources: Tensor, rules: Rules
     """Carry every clip's frames into its anchors, a step at a time.
 
     Args:
-        anchors: (C, S) bool, the keyframe's tokens that others are carried to.
-        sources: (C, L, S) bool, the tokens that take part. Keyframe tokens among them are absorbed whole before
-            the first step, as of no distance in time.
+        clips: the tokens, C clips of L frames of S tokens at most.
+        anchors: (C, S) bool, the keyframe tokens that others are carried to.
+        sources: (C, L, S) bool, the tokens that take part. Keyframe tokens among them are absorbed whole before the
+            first step, without a time factor.
+        rules: how a frame is carried.
+        keep: which tokens of a step stay distinct.
     """
     step_shape = clips.token.shape
     shares = clips.features.new_zeros(*step_shape, step_shape[2])
@@ -218,8 +221,13 @@ def frame_plan(
     The cost is shifted so that its least entry is 0, then multiplied by the time factor.
 
     Args:
-        sources, anchors: S and A points of C clips, their ``valid`` given.
-        u: (C, S); v: (C, A).
+        sources: S tokens of C clips, their ``valid`` set.
+        anchors: A anchors of C clips, their ``valid`` set.
+        u: (C, S) float64, mass of each token; 0 in padding.
+        v: (C, A) float64, mass of each anchor; 0 in padding.
+        cost: of carrying a token to an anchor.
+        solver: how the problems are solved.
+        factor: the time factor, from 0 to 1.
     """
     assert sources.valid is not None and anchors.valid is not None
     apart = cost.between(sources, anchors)
@@ -236,9 +244,11 @@ def absorb(
     """``a_j = (n_j a_j + lambda sum_i p_ij x_i) / (n_j + lambda sum_i p_ij)``.
 
     Args:
-        anchors: (C, A, D); sources: (C, S, D).
+        anchors: (C, A, D) floating, a.
+        sources: (C, S, D) floating, x.
         share: (C, S, A), p of the absorbed tokens and 0 of the others.
-        count: (C, A), n.
+        count: (C, A), n: tokens that an anchor counts as.
+        scaling: lambda, weight of the transported tokens.
 
     Returns:
         The anchors, and (C, A) each: what is left of an anchor, and what a share of 1 adds to it.

@@ -204,7 +204,8 @@ def share_keyframes(total: int, share: float, room: Sequence[int], candidates: i
     least one; among clips it is poured as evenly as their room allows.
 
     Args:
-        total: of the budget, at least a token a clip, at most all room and candidates.
+        total: tokens of the budget: at least one a clip, at most all room and candidates.
+        share: keyframes' share of it, from 0 to 1.
         room: the most tokens each keyframe can give.
         candidates: tokens of the other frames.
     """
@@ -233,15 +234,18 @@ def reduction_of(
     *,
     rows_end: bool = False,
 ) -> Reduction:
-    """The tokens a walk leaves, clip by clip.
+    """The tokens that are left of the clips, clip by clip.
 
     Args:
-        originals: (C, S) bool, keyframe tokens given as they were.
-        distinct: (C, L, S) bool.
-        updated: (C, S) bool, anchors given as they became.
-        order: "released" (keyframe, distinct, updated) or "time" (frame, row, column, an updated token behind its
+        tokens: K tokens on the language grid.
+        clips: the same, C clips of L frames of S tokens at most.
+        result: how the clips' frames were carried into their anchors.
+        originals: (C, S) bool, keyframe tokens that stay as they were.
+        distinct: (C, L, S) bool, the other frames' tokens that stay as they are.
+        updated: (C, S) bool, anchors that appear as they became.
+        order: "released" (keyframe, distinct, updated) or "time" (frame, row, column, an updated token after its
             original).
-        rows_end: newlines took no part: each follows its row wherever the row gives a token.
+        rows_end: whether newlines took no part; each then stays where its row keeps a token.
     """
     weights, rows = result.weights(clips, updated)
     merged = (updated.flatten().cumsum(0) - 1).reshape(updated.shape) + len(tokens.place)

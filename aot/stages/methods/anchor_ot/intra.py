@@ -199,8 +199,12 @@ def select_anchors(
     the last whole window take no part in the local choice.
 
     Args:
-        shallow, deep: (T, N) attention received, N = H x W.
+        shallow: (T, N) floating, attention received at the shallow layer, N = H x W.
+        deep: (T, N) floating, attention received at the deep layer.
         budget: anchors a frame.
+        global_ratio: share of the anchors chosen over the whole frame, from 0 to 1.
+        window: side of a window, in cells.
+        grid: (H, W).
 
     Returns:
         (T, N) bool. As released, ``local`` is rounded down to a multiple of the windows, so a frame may have
@@ -260,7 +264,13 @@ def anchor_weights(
     Args:
         frames: features (T, N, D) and lengths (T, N).
         mask: (T, N) bool, the same number n of anchors in every frame.
-        mass: (T, N), each frame's anchors and its other tokens summing to 1 each.
+        grid: (H, W), N = H x W.
+        cost: of carrying a token to an anchor.
+        solver: how the T problems are solved.
+        mass: (T, N) float64; each frame's anchors sum to 1, and so do its other tokens.
+        scaling: lambda, weight of the transported tokens.
+        aggregation: "released", "paper" or "counts".
+        nearest_blend: b, for "released".
 
     Returns:
         (T, n, N) row-stochastic, anchors in raster order; float64 for float64 features, float32 otherwise.
@@ -334,8 +344,13 @@ def _compose(
     """Anchor weights, pooling and the choice of cells as one block a frame.
 
     Args:
-        merged: (T, n, N); mask: (T, N); keep: (T, L) bool over pooled tokens, newlines among them.
-        pooling: (L, N + newlines); places: (L, 2); newline: (L,) bool.
+        merged: (T, n, N) floating, the anchors' weights.
+        mask: (T, N) bool, the anchors.
+        keep: (T, L) bool over pooled tokens, newlines among them.
+        pooling: (L, N + newlines) floating.
+        places: (L, 2) long, y and x.
+        newline: (L,) bool.
+        layout: of the video.
     """
     frames, cells = layout.frames, layout.cells
     counts = keep.sum(1)
