@@ -72,16 +72,16 @@ class Blocks:
         """``W.T @ y``: y (kept, ...) to (source, ...); of ones, the column mass."""
         return self._multiply(self.weights.mT, y, self.rows, self.cols)
 
-    def _multiply(self, weights: Tensor, x: Tensor, taken: tuple[int, ...], given: tuple[int, ...]) -> Tensor:
-        if x.shape[0] != sum(taken):
+    def _multiply(self, weights: Tensor, x: Tensor, cols: tuple[int, ...], rows: tuple[int, ...]) -> Tensor:
+        if x.shape[0] != sum(cols):
             raise InputError(
-                f"The token map takes {sum(taken)} rows and was given {x.shape[0]}; "
+                f"The token map takes {sum(cols)} rows and was given {x.shape[0]}; "
                 "apply it to a tensor aligned with the tokens it was made for."
             )
         flat = x.flatten(1) if x.ndim > 1 else x[:, None]
         flat = flat if flat.is_floating_point() else flat.float()
-        out = mix(weights.to(x.device), pad(flat, taken, weights.shape[2]))
-        return unpad(out, given).reshape(sum(given), *x.shape[1:])
+        out = mix(weights.to(x.device), pad(flat, cols, weights.shape[2]))
+        return unpad(out, rows).reshape(sum(rows), *x.shape[1:])
 
     def coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
         """Row, column and value of every non-zero entry, as three (nnz,) tensors."""
@@ -196,9 +196,11 @@ class Sparse:
     """A matrix entry by entry, for means whose members lie anywhere in the video.
 
     Args:
-        row, col: (E,) long, in any order; an entry named twice counts twice.
+        row: (E,) long, in any order; an entry named twice counts twice.
+        col: (E,) long, in the same order.
         weight: (E,) floating.
-        kept, source: rows and columns.
+        kept: number of rows.
+        source: number of columns.
     """
 
     row: Tensor
@@ -238,7 +240,7 @@ class Sparse:
         """``W.T @ y``: y (kept, ...) to (source, ...)."""
         return self._multiply(y, self.row, self.col, self.kept, self.source)
 
-    def _multiply(self, x: Tensor, taken: Tensor, given: Tensor, rows: int, out_rows: int) -> Tensor:
+    def _multiply(self, x: Tensor, col: Tensor, row: Tensor, rows: int, out_rows: int) -> Tensor:
         if x.shape[0] != rows:
             raise InputError(
                 f"The token map takes {rows} rows and was given {x.shape[0]}; "
@@ -248,7 +250,7 @@ class Sparse:
         flat = x.reshape(rows, -1)
         exact = working_dtype(dtype)
         out = torch.zeros(out_rows, flat.shape[1], dtype=exact, device=x.device)
-        parts = (part.to(x.device).split(ENTRIES) for part in (taken, given, self.weight))
+        parts = (part.to(x.device).split(ENTRIES) for part in (col, row, self.weight))
         for source, target, weight in zip(*parts, strict=True):
             out.index_add_(0, target, flat[source].to(exact) * weight.to(exact)[:, None])
         return out.to(dtype).reshape(out_rows, *x.shape[1:])
@@ -271,7 +273,7 @@ class Sparse:
 
 @dataclass(frozen=True)
 class Scale:
-    """Rows multiplied: what a method emits beyond the mean that W is, stated beside it.
+    """Rows multiplied: what a method makes of the means that W gives, stated beside W.
 
     Args:
         by: (K,) floating, 1 where a token is a mean.
@@ -364,7 +366,7 @@ Factor = Blocks | Picked | Sparse | Scale | Stacked
 
 
 def pad(x: Tensor, counts: tuple[int, ...], size: int) -> Tensor:
-    """(sum(counts), D) to (B, size, D): ragged groups of rows side by side, zeros behind the short ones."""
+    """(sum(counts), D) to (B, size, D): ragged groups of rows side by side, zeros after the short ones."""
     if all(count == size for count in counts):
         return x.reshape(len(counts), size, x.shape[-1])
     valid = _valid(counts, size, x.device)

@@ -111,7 +111,7 @@ class Layout:
         return torch.stack((index // cells, index % cells // width, index % width), -1)
 
     def language_places(self) -> Tensor:
-        """(L, 2) long: y and x of a pooled frame's tokens in reading order; a newline stands at x = w."""
+        """(L, 2) long: y and x of a pooled frame's tokens in reading order; a newline is at x = w."""
         height, width = self.language_grid
         columns = width + (1 if self.newlines else 0)
         return torch.cartesian_prod(torch.arange(height), torch.arange(columns)).reshape(-1, 2)

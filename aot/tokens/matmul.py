@@ -59,7 +59,7 @@ def is_native(x: Tensor) -> bool:
 
 
 def _widened(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """The rows of x in float32, as many at a time as one small buffer holds, and where they stand."""
+    """The rows of x in float32, as many at a time as one small buffer holds, and their slice of x."""
     size = max(1, BUFFER_BYTES // (4 * max(1, x[:1].numel())))
     buffer = torch.empty(min(size, len(x)), *x.shape[1:], device=x.device)
     for first in range(0, len(x), size):

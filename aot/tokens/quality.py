@@ -133,9 +133,9 @@ def language_weights(tokens: VideoTokens) -> scipy.sparse.csr_array:
     """
     tokens = tokens.to_language_grid()
     layout = tokens.layout
-    behind = _behind_pooling(tokens)
-    matrix = (behind or tokens.map.means).csr()
-    cell = _cell_of_language_source(layout) if behind else _cell_of_source(layout)
+    after = _after_pooling(tokens)
+    matrix = (after or tokens.map.means).csr()
+    cell = _cell_of_language_source(layout) if after else _cell_of_source(layout)
     every = (torch.arange(layout.frames)[:, None] * layout.language_cells + cell).masked_fill(cell < 0, -1).flatten()
     source = (every >= 0).nonzero()[:, 0].numpy()
     carry = scipy.sparse.csr_array(
@@ -186,7 +186,7 @@ def effective_rank(features: Tensor) -> float:
 
 
 def kept_rank(tokens: VideoTokens) -> float:
-    """The effective rank of the tokens that the LLM will read, newlines left out."""
+    """The effective rank of the tokens that the LLM will read, without newlines."""
     tokens = tokens.to_language_grid()
     return effective_rank(tokens.features[(tokens.role != int(Role.NEWLINE)).to(tokens.features.device)])
 
@@ -194,7 +194,7 @@ def kept_rank(tokens: VideoTokens) -> float:
 def reconstruction_error(full: VideoTokens, tokens: VideoTokens) -> float:
     """How far the kept tokens are from all that the encoder saw: ``||X - X'||_F / ||X||_F``.
 
-    X are the features on the language grid, one row a cell, newlines left out. X' rebuilds each cell as the mean of
+    X are the features on the language grid, one row a cell, without newlines. X' rebuilds each cell as the mean of
     the tokens it went to, each weighing as much as W gives it of the cell; a dropped cell is rebuilt as the kept
     token of the highest cosine. 0 where nothing was reduced.
 
@@ -238,7 +238,7 @@ def require_full(full: VideoTokens, tokens: VideoTokens) -> None:
         )
 
 
-def _behind_pooling(tokens: VideoTokens) -> TokenMap | None:
+def _after_pooling(tokens: VideoTokens) -> TokenMap | None:
     """The map from the language grid and its newlines to the tokens; None where the first stage did not pool."""
     factors = tokens.map.means.factors
     if not factors or not _pools(factors[0], tokens.layout):
@@ -278,10 +278,10 @@ def _cell_of_source(layout: Layout) -> Tensor:
 def _carried_back(tokens: VideoTokens, values: Tensor) -> Tensor:
     """``W.T @ values`` over the language grid: (K, D) of the tokens to (T h w, D) of the cells."""
     layout = tokens.layout
-    behind = _behind_pooling(tokens)
-    back = (behind or tokens.map.means).adjoint(values)
+    after = _after_pooling(tokens)
+    back = (after or tokens.map.means).adjoint(values)
     back = back.reshape(layout.frames, -1, values.shape[1])
-    cell = (_cell_of_language_source(layout) if behind else _cell_of_source(layout)).to(values.device)
+    cell = (_cell_of_language_source(layout) if after else _cell_of_source(layout)).to(values.device)
     out = back.new_zeros(layout.frames, layout.language_cells, values.shape[1])
     return out.index_add_(1, cell[cell >= 0], back[:, cell >= 0]).flatten(0, 1)
 

@@ -26,7 +26,7 @@ __all__ = ["Blocks", "Extra", "Layout", "Role", "StageRecord", "TokenMap", "Vide
 
 
 ENCODE = "encode"
-"""The name under which an encoder stands in a video's history; all the others are stages."""
+"""The encoder's name in a video's history; all the others are stages."""
 
 
 class Role(IntEnum):
@@ -99,7 +99,8 @@ class VideoTokens:
         role: (K,) uint8 of :class:`Role`.
         layout: the grids and how they join.
         pooled: whether the tokens are on the language grid yet.
-        shallow, deep: (T, N) float32 attention received at the two layers, on the encoder grid.
+        shallow: (T, N) float32 attention received at AOT's shallow layer, on the encoder grid.
+        deep: (T, N) float32 attention received at AOT's deep layer, on the encoder grid.
         timestamps: (T,) float64 seconds.
         model: name of the model that encoded them.
         history: one record a stage, the encoder's first.

@@ -29,7 +29,7 @@ class Points:
 
     Args:
         features: (B, M, D).
-        lengths: (B, M) Euclidean lengths of the features, in the dtype the cost is wanted in.
+        lengths: (B, M) Euclidean lengths of the features, in the dtype of the cost.
         places: (B or 1, M, 2) on a grid whose sides have length 1; None where no cost needs them.
         valid: (B, M) bool, False in padding; None where all are valid.
     """
@@ -92,7 +92,7 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def time_factor(offset: float, scale: float) -> float:
-    """``1 - exp(-dt^2 / (2 sigma^2))`` of a frame ``offset`` frames behind its keyframe."""
+    """``1 - exp(-dt^2 / (2 sigma^2))`` of a frame ``offset`` frames after its keyframe."""
     return -math.expm1(-(offset**2) / (2 * scale**2 + 1e-9))
 
 

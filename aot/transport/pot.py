@@ -1,4 +1,4 @@
-"""POT's solvers, one problem at a time on the CPU, behind the interface of our own.
+"""POT's solvers, one problem at a time on the CPU, with the interface of our own.
 
 Source: POT, Flamary et al., JMLR 2021.
 """
@@ -46,7 +46,7 @@ def log_sinkhorn(
 
 
 def partial(cost: Tensor, u: Tensor, v: Tensor, *, mass: float = 0.9, max_iterations: int = 100_000) -> Transport:
-    """Exact transport of the cheapest ``mass`` of the whole; what is left behind has an empty row."""
+    """Exact transport of the cheapest ``mass`` of the whole; a source that is not transported has an empty row."""
     import ot
 
     def solve(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
@@ -57,7 +57,7 @@ def partial(cost: Tensor, u: Tensor, v: Tensor, *, mass: float = 0.9, max_iterat
 
 
 def _each(cost: Tensor, u: Tensor, v: Tensor, max_iterations: int, solve: Solve) -> Transport:
-    """Solve every problem of a batch in float64, padding left out.
+    """Solve every problem of a batch in float64, without padding.
 
     POT warns of a problem it could not finish: that one counts as having run all its iterations.
     """

@@ -77,7 +77,7 @@ class Solver:
     def solve(self, cost: Tensor, u: Tensor, v: Tensor, *, largest: float | None = None) -> Transport:
         """The plans from sources to targets.
 
-        Warns :class:`UnconvergedWarning` where a marginal error is left above the tolerance that was asked for.
+        Warns :class:`UnconvergedWarning` where a marginal error stays above the tolerance.
 
         Args:
             cost: (B, M, N) floating.

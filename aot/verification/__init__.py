@@ -30,9 +30,12 @@ class CaseResult:
     """How one case came out in one dtype.
 
     Args:
+        case: its file's name.
+        dtype: that it ran in.
         error: largest absolute error over the largest recorded value.
         tolerance: what it may be.
-        decisions, near: masks and keeps that differ, and how many more differ within rounding of a threshold.
+        decisions: entries of masks and keeps that differ.
+        near: how many more differ within rounding of a threshold.
     """
 
     case: str

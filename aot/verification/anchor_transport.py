@@ -1,4 +1,4 @@
-"""AOT's own cases; what one checks is told by the start of its name."""
+"""AOT's own cases; the start of a case's name says what it checks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
     """Run one case.
 
     Raises:
-        InputError: its name tells nothing known here.
+        InputError: its name is of no kind known here.
     """
     name = params["case"]
     run = next((run for kind, run in CHECKS.items() if name.startswith(kind)), None)

@@ -88,7 +88,7 @@ def fresh(
 
 
 def sources_of(reduced: VideoTokens) -> Tensor:
-    """(K,) long: which of the language grid's tokens stands where each token does, newlines at the ends of rows."""
+    """(K,) long: the language grid's token at the place of each token, newlines at the ends of rows."""
     (height, width), newlines = reduced.layout.language_grid, reduced.layout.newlines
     line = width + (1 if newlines else 0)
     return (reduced.place * torch.tensor([height * line, line, 1])).sum(1)

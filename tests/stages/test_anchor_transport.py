@@ -166,7 +166,7 @@ def test_a_budget_above_the_grid_is_refused_with_the_range():
 
 
 def test_phase_one_after_phase_two_says_where_it_belongs():
-    with pytest.raises(InputError, match="put it directly behind Encode Video"):
+    with pytest.raises(InputError, match="put it directly after Encode Video"):
         parse("inter+intra:budget=60")(video())
 
 

@@ -56,7 +56,7 @@ class DyCoke(Budgeted):
     keep_tokens: int = KEEP_TOKENS.field()
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
-        """A group at a time; a single frame behind the last group goes with it, as it may be lost altogether."""
+        """A group at a time; a single frame after the last group goes with it, as it may be lost altogether."""
         groups, over = divmod(layout.frames, GROUP)
         lengths = (GROUP,) * groups + ((over,) if over else ())
         return (*lengths[:-2], GROUP + 1) if over == 1 and groups else lengths
@@ -76,7 +76,7 @@ class DyCoke(Budgeted):
         return grid.selection(place[torch.arange(cells) < counts[:, None]], NewlineRule.KEPT_ROWS)
 
     def kept_of_each(self, layout: Layout, frames: int) -> tuple[int, ...]:
-        """Tokens kept of every frame of a video of so many; without a budget none of an odd last one, as released.
+        """Tokens kept of every frame of a whole video; without a budget none of an odd last one, as released.
 
         Raises:
             InputError: a budget is under the whole frames, or above what there is.
@@ -97,7 +97,7 @@ class DyCoke(Budgeted):
 
 
 def references_of(frames: int) -> tuple[int, ...]:
-    """The frame that each frame of a video of so many is compared with, -1 for those kept whole."""
+    """The frame that each frame of a video is compared with, -1 for those kept whole."""
     return tuple(_reference(frame, frames) for frame in range(frames))
 
 

@@ -73,7 +73,11 @@ class FastVID(Budgeted):
     retention: float = OPTIONAL_RETENTION.field()
     keep_tokens: int = KEEP_TOKENS.field()
     anchor_stride: int = Setting(
-        4, "Anchors lie in every so many frames of a segment, its last among them.", low=1, high=100_000, advanced=True
+        4,
+        "Frames from one with anchors to the next in a segment; its last has some.",
+        low=1,
+        high=100_000,
+        advanced=True,
     ).field()
     anchor_weight: float = Setting(
         0.6,
@@ -133,7 +137,7 @@ class FastVID(Budgeted):
         return dynamic_clips(grid.frame_vectors(Extra.GLOBAL), self.similarity, self.min_segments - 1)
 
     def salient(self, grid: LanguageGrid, counts: Sequence[int]) -> Tensor:
-        """(T, L) bool: the cells that stay as they are, so many of every frame."""
+        """(T, L) bool: the ``counts[t]`` cells of every frame that stay as they are."""
         return top_k_mask(grid.attention(Extra.HEAD, Extra.LAST), counts)
 
     def _ranked(self, grid: LanguageGrid, salient: Tensor, numbers: Sequence[int], noise: Tensor | None) -> Tensor:

@@ -93,8 +93,8 @@ class FlashVID(Budgeted):
     ).field()
     min_segments: int = Setting(
         8,
-        "Segments there are at least, cut at the lowest cosines; up to so many frames each is one by itself, and "
-        "nothing is merged along time.",
+        "Segments there are at least, cut at the lowest cosines; a video of no more frames has a segment for each, "
+        "and nothing is merged along time.",
         low=1,
         high=100_000,
         advanced=True,

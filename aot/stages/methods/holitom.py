@@ -84,7 +84,7 @@ class HoliTom(Budgeted):
     ).field()
     neighbours: int = Setting(
         7,
-        "Nearest neighbours that a token's density is told by; the number of clusters where that is less.",
+        "Nearest neighbours that a token's density is taken over; the number of clusters where that is less.",
         low=1,
         high=1000,
         advanced=True,
@@ -108,15 +108,15 @@ class HoliTom(Budgeted):
         merged_counts, frame_counts = counts[: len(windows.lengths)], counts[len(windows.lengths) :]
         own = grid.attention(Extra.LAST).cpu().masked_fill(windows.still[windows.of_frame], -torch.inf)
         chosen = top_k_mask(own, frame_counts)
-        stands = torch.stack((torch.zeros_like(chosen), chosen), 1)
+        occupied = torch.stack((torch.zeros_like(chosen), chosen), 1)
         clusters = self._clusters(grid.features, windows, merged_counts, noise)
-        stands[clusters.frame, 0, clusters.place] = True
-        if not bool(stands.any()):
+        occupied[clusters.frame, 0, clusters.place] = True
+        if not bool(occupied.any()):
             raise InputError(
                 f"{self.title}: target {self.target:g} leaves no token of so small and still a video; raise it, or "
                 "set keep_tokens."
             )
-        return self._woven(grid, stands, clusters)
+        return self._ordered(grid, occupied, clusters)
 
     def windows_and_counts(self, grid: LanguageGrid) -> tuple[Windows, Tensor]:
         """Windows of time, and how many tokens each one's still places keep, then how many each frame's others do.
@@ -145,7 +145,7 @@ class HoliTom(Budgeted):
         return self.similarity or (SPARSE_SIMILARITY if share < SPARSE else SIMILARITY)
 
     def _clusters(self, features: Tensor, windows: Windows, counts: Tensor, noise: Tensor | None) -> Clusters:
-        """The tokens of windows' still places, clustered where they stand in the windows' means."""
+        """The tokens of windows' still places, clustered by the windows' means."""
         device, cells = features.device, features.shape[1]
         some = (counts > 0).nonzero()[:, 0]
         which, place = windows.still[some].nonzero(as_tuple=True)
@@ -181,11 +181,11 @@ class HoliTom(Budgeted):
         share = torch.where(is_centre, self.centre_share, (1 - self.centre_share) / others)
         return torch.where(others == 0, 1.0, share)
 
-    def _woven(self, grid: LanguageGrid, stands: Tensor, clusters: Clusters) -> Reduction:
-        """Clusters and single cells in the order of ``stands``, (T, 2, L) bool: a frame's clusters, then its cells."""
-        cells = stands.shape[2]
-        row = stands.flatten().cumsum(0).sub(1).reshape(stands.shape)
-        frame, kind, place = stands.nonzero(as_tuple=True)
+    def _ordered(self, grid: LanguageGrid, occupied: Tensor, clusters: Clusters) -> Reduction:
+        """Clusters and single cells in order; ``occupied`` (T, 2, L) bool: a frame's clusters, then its cells."""
+        cells = occupied.shape[2]
+        row = occupied.flatten().cumsum(0).sub(1).reshape(occupied.shape)
+        frame, kind, place = occupied.nonzero(as_tuple=True)
         single = kind == 1
         merged_row = row[clusters.frame, 0, clusters.place][clusters.token]
         rows = torch.cat((merged_row, single.nonzero()[:, 0]))
@@ -199,8 +199,12 @@ class Clusters:
     """Merged tokens and what they are made of, E entries.
 
     Args:
-        frame, place: (C,) long, where each stands.
-        token, source_frame, source_place: (E,) long; weight: (E,) floating.
+        frame: (C,) long, where each merged token is.
+        place: (C,) long, its cell in the frame.
+        token: (E,) long, the merged token of each entry.
+        source_frame: (E,) long, the frame of its cell.
+        source_place: (E,) long, its cell in the frame.
+        weight: (E,) floating.
     """
 
     frame: Tensor

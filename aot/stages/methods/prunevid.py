@@ -25,10 +25,10 @@ from ..toolkit.language_grid import LanguageGrid
 from ..toolkit.newlines import NewlineRule
 
 NEIGHBOURS = 7
-"""Nearest neighbours that a density is told by."""
+"""Nearest neighbours that a density is taken over."""
 
 SMALL = 14
-"""Groups of so many tokens, or fewer, are left as they are."""
+"""Groups of at most this many tokens are left as they are."""
 
 SHORTEST = 1e-12
 """Shorter tokens count as this long where they are compared."""
@@ -149,12 +149,12 @@ class PruneVid(Budgeted):
 class Units:
     """What is clustered in space: a segment's static places, merged over time, and its frames' other cells.
 
-    Of T frames of L cells, a segment's static places stand in its first frame and make one group, every frame's others
-    another; groups and units are in the order they are emitted.
+    Of T frames of L cells, a segment's static places are in its first frame and make one group, every frame's others
+    another; groups and units are in the order of the kept tokens.
 
     Args:
         static: (S, L) bool, and ``lengths``: frames of each segment.
-        cell: (U,) long, frame * L + cell where each unit stands.
+        cell: (U,) long, frame * L + cell at which each unit is.
         group: (U,) long, 2 * frame for static units, one more for others; sizes: (2 T,) long, units of each.
         of_cell: (T * L,) long, the unit that each cell is in.
     """
@@ -173,15 +173,15 @@ class Units:
         first = (length.cumsum(0) - length).repeat_interleave(length)
         still = static.repeat_interleave(length, 0)
         leads = first == torch.arange(len(still))
-        stands = torch.stack((still & leads[:, None], ~still), 1)
-        frame, kind, place = stands.nonzero(as_tuple=True)
-        number = stands.flatten().cumsum(0).sub(1).reshape(stands.shape)
+        occupied = torch.stack((still & leads[:, None], ~still), 1)
+        frame, kind, place = occupied.nonzero(as_tuple=True)
+        number = occupied.flatten().cumsum(0).sub(1).reshape(occupied.shape)
         return cls(
             static,
             lengths,
             cell=frame * still.shape[1] + place,
             group=2 * frame + kind,
-            sizes=stands.sum(2).flatten(),
+            sizes=occupied.sum(2).flatten(),
             of_cell=torch.where(still, number[first, 0], number[:, 1]).flatten(),
         )
 

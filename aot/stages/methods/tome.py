@@ -1,8 +1,8 @@
-"""Token Merging: the likest pairs of a frame's tokens become one, round by round, until the budget is met.
+"""Token Merging: the most similar pairs of a frame's tokens become one, round by round, until the budget is met.
 
 In each round a frame's tokens are dealt alternately into A and B. Every token of A names the token of B whose key is
-most like its own, and the likest of these edges merge, A's token into B's. A token is always the mean of all cells
-that have gone into it, a large one weighing by its size.
+most similar to its own, and the most similar of these pairs merge, A's token into B's. A token is always the mean of
+all cells that have gone into it, a large one weighing by its size.
 
 Source: Token Merging (ICLR 2023), bipartite soft matching; here after the encoder, where the paper merges some tokens
 in every layer of it.
@@ -25,7 +25,7 @@ from ..toolkit.ranking import by_count, top_k
 
 @dataclass(frozen=True)
 class TokenMerging(Budgeted):
-    """Merge the likest pairs of each frame's tokens, round by round, by bipartite soft matching."""
+    """Merge the most similar pairs of each frame's tokens, round by round, by bipartite soft matching."""
 
     name = "tome"
     title = "Token Merging"
@@ -37,7 +37,7 @@ class TokenMerging(Budgeted):
     round_share: float = Setting(
         0.5,
         "Share of a frame's tokens that merge in one round at most. Half is the fewest rounds there can be; a smaller "
-        "share merges the likest pairs first and looks again.",
+        "share merges the most similar pairs first and compares again.",
         low=0.01,
         high=0.5,
         step=0.05,

@@ -64,7 +64,7 @@ class VidCom2(Budgeted):
     keep_tokens: int = KEEP_TOKENS.field()
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
-        """Kept cells in order of time, then raster; a frame's newlines, where there are any, behind them."""
+        """Kept cells in order of time, then raster; a frame's newlines, where there are any, after them."""
         grid = LanguageGrid.of(self.title, tokens)
         ratio, total = self.ratio_and_total(tokens.layout)
         similarity, frame_similarity = similarities(quiet_directions(grid.depths))

@@ -1,7 +1,7 @@
 """VisionZip, as ported to LLaVA-OneVision's and LLaVA-Video's frames by HoliTom's authors.
 
 In every frame the cells that receive most attention stay as they are. Of the others, cells at even steps are
-targets, and each remaining cell joins the target whose key is most like its own. A target is emitted as itself plus
+targets, and each remaining cell joins the target whose key is most like its own. A target becomes itself plus
 the mean of those that joined it: a sum of two means, stated here as the mean of both and a scale of 2 beside W.
 
 Source: VisionZip (CVPR 2025), the video port in HoliTom's release.
@@ -99,7 +99,7 @@ class VisionZip(Budgeted):
 def dominant_and_contextual(
     attention: Tensor, keys: Tensor, dominant: int, contextual: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The cells that stand for frames, and which of them each cell goes to.
+    """The cells that a frame keeps, and which of them each cell joins.
 
     Args:
         attention: (T, L) floating, received.
@@ -108,7 +108,7 @@ def dominant_and_contextual(
         contextual: targets of every frame, at least one; at most L with the dominant ones.
 
     Returns:
-        heads (T, dominant + contextual), the cells that tokens stand for: the dominant ones in raster order, then
+        heads (T, dominant + contextual), the cells that are kept: the dominant ones in raster order, then
         the targets; read, the same shape, the cells by which the released code puts tokens between a frame's
         newlines, where it labels its dominant tokens in order of attention; owner (T, L), the head of each cell.
     """

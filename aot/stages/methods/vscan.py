@@ -25,7 +25,7 @@ from .anchor_ot.intra import select_anchors
 
 @dataclass(frozen=True)
 class VScan(Budgeted):
-    """Keep the cells of each frame that a global and a local scan find; merge each other cell into the likest."""
+    """Keep the cells of each frame that a global and a local scan choose; merge the others into the most similar."""
 
     name = "vscan"
     title = "VScan"

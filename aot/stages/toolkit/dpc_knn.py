@@ -130,7 +130,7 @@ class _Batch:
 
     Args:
         group: (G,) long, which these are.
-        at: (G, n) long, the members of each, its last one again behind those of a smaller group.
+        at: (G, n) long, the members of each, a smaller group's last one again after its own.
         valid: (G, n) bool, which of ``at`` are no such padding.
         points: (G, n, D) float32.
         neighbours: (G, 1) long, k of each.

@@ -1,4 +1,4 @@
-"""The tokens a video still holds, frame by frame, for stages that take what other stages have left of it."""
+"""A video's tokens frame by frame, for stages that reduce what other stages have left."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FrameTokens:
 
     Args:
         tokens: on the language grid, reduced or not.
-        token: (T, S) long, which of them stand in each frame, in the order the LLM reads them; -1 in padding.
+        token: (T, S) long, the tokens of each frame, in the order the LLM reads them; -1 in padding.
     """
 
     tokens: VideoTokens
@@ -34,7 +34,11 @@ class FrameTokens:
 
     @classmethod
     def of(cls, tokens: VideoTokens) -> FrameTokens:
-        """The tokens by frame, whatever has been done to them."""
+        """The tokens by frame.
+
+        Args:
+            tokens: on the language grid, reduced or not.
+        """
         cells = (tokens.role != int(Role.NEWLINE)).nonzero()[:, 0]
         frame = tokens.frame[cells]
         counts = tuple(torch.bincount(frame, minlength=tokens.layout.frames).tolist())
@@ -52,7 +56,15 @@ class FrameTokens:
         return tuple(self.valid.sum(1).tolist())
 
     def spread(self, values: Tensor, padding: float = 0) -> Tensor:
-        """(K, ...) aligned with the tokens to (T, S, ...) in the dtype W is computed in, on the values' device."""
+        """Values of tokens by frame.
+
+        Args:
+            values: (K, ...), one a token.
+            padding: what a frame with fewer tokens has after them.
+
+        Returns:
+            (T, S, ...) in the dtype W is computed in, on the device of the values.
+        """
         valid, token = self.valid.to(values.device), self.token.to(values.device)
         out = values.new_full((*token.shape, *values.shape[1:]), padding, dtype=working_dtype(values.dtype))
         out[valid] = values[token[valid]].to(out)
@@ -84,7 +96,7 @@ class FrameTokens:
             if short is not None:
                 raise InputError(
                     f"{stage.title}: frame {part.first + short + 1} of the streamed video has {have[short]} tokens "
-                    f"left of the {even[short]} it is to keep, and other frames cannot be asked; lower the budget, or "
+                    f"left of the {even[short]} it is to keep, and other frames cannot keep more; lower the budget, or "
                     "switch streaming off."
                 )
             return even

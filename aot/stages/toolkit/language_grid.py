@@ -64,7 +64,7 @@ class LanguageGrid:
             done = tokens.history[-1].name if tokens.history else "an earlier stage"
             raise InputError(
                 f"{title} compares cells of the whole language grid, of which {done} has left {len(cells)} of "
-                f"{tokens.tokens_full}; put it directly behind Encode Video, other stages behind it."
+                f"{tokens.tokens_full}; put it directly after Encode Video, other stages after it."
             )
         return cls(tokens, cells.reshape(layout.frames, layout.language_cells))
 
@@ -101,7 +101,7 @@ class LanguageGrid:
     def vectors(self, name: str) -> Tensor:
         """(T, L, d) vectors among the tokens' extras, pooled like the features.
 
-        Warns :class:`SubstituteWarning` where there are none; the features stand in.
+        Warns :class:`SubstituteWarning` where there are none; the features are used then.
         """
         extra = self.tokens.extras.get(name)
         if extra is None:
@@ -112,7 +112,7 @@ class LanguageGrid:
     def frame_vectors(self, name: str) -> Tensor:
         """(T, d) vectors of frames among the tokens' extras, in the dtype W is computed in.
 
-        Warns :class:`SubstituteWarning` where there are none; the means of the frames' features stand in.
+        Warns :class:`SubstituteWarning` where there are none; the means of the frames' features are used then.
         """
         extra = self.tokens.extras.get(name)
         if extra is None:
@@ -276,7 +276,7 @@ def nearest(directions: Tensor, chosen: Tensor) -> Tensor:
         chosen: (T, S) bool.
 
     Returns:
-        (T, S) long, where in the row it stands; of equally like ones the earlier.
+        (T, S) long, its index in the row; of equal cosines the earlier.
     """
     counts = chosen.sum(1)
     most = max(1, int(counts.max()))

@@ -1,4 +1,4 @@
-"""AOT whole: phase I, then phase II, sharing one budget that is met to the token."""
+"""Both phases of AOT, one after the other, to one budget that is met to the token."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class AnchorOT(ClipStage, Budgeted):
         return tokens
 
     def steps(self, layout: Layout, timestamps: Tensor) -> tuple[Stage, ...]:
-        """Both phases, where the clips can be told beforehand."""
+        """Both phases, where the clips are known before the frames are seen."""
         lengths = self.cut(timestamps)
         return (self,) if lengths is None else self._phases(layout, timestamps, lengths)
 

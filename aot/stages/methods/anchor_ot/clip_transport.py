@@ -1,4 +1,4 @@
-"""Walking through a video's clips: what each frame's transport into its clip's anchors decides.
+"""Transport along a video's clips: each frame's tokens into the anchors of its clip.
 
 Clips are independent, so all of them take each step together, side by side and padded; only the steps inside a
 clip follow each other.
@@ -35,9 +35,9 @@ class Clips:
     Args:
         lengths: frames of each clip.
         sizes: tokens of each clip.
-        token: (C, L, S) long, which token stands at a place: clip, frame in the clip, token in the frame; -1 in
-            padding.
-        features: (C, L, S, D) in W's dtype; norms: (C, L, S) their lengths.
+        token: (C, L, S) long, the token by clip, frame in the clip and number in the frame; -1 in padding.
+        features: (C, L, S, D) in W's dtype.
+        norms: (C, L, S) Euclidean lengths of the features.
         places: (C, L, S, 2) float64 on the unit square.
         newline: (C, L, S) bool.
         importance: (C, L, S).
@@ -103,12 +103,12 @@ class Clips:
 
     @property
     def cells(self) -> Tensor:
-        """(C, L, S) bool: tokens of grid cells, newlines left out."""
+        """(C, L, S) bool: tokens of grid cells, without newlines."""
         return self.valid & ~self.newline
 
     @property
     def updated(self) -> Tensor:
-        """(C,) bool: clips whose keyframe meets another frame."""
+        """(C,) bool: clips of more than one frame."""
         return torch.tensor([length > 1 for length in self.lengths], device=self.token.device)
 
     def points(self, step: int, valid: Tensor) -> Points:
@@ -121,7 +121,9 @@ class Rules:
     """How a frame's tokens are carried into the anchors.
 
     Args:
-        cost, solver, marginal: of the transport.
+        cost: of carrying a token to an anchor.
+        solver: how the problems are solved.
+        marginal: importance and validity to the mass of each token.
         scaling: lambda.
         aggregation: "released", shares of whole tokens; "paper", the plan's own mass; "counts", shares, the anchor
             weighing as many tokens as it has absorbed.
@@ -138,12 +140,13 @@ class Rules:
 
 @dataclass(frozen=True)
 class ClipTransport:
-    """What a walk through the clips decided.
+    """How a video's frames were carried into their clips' anchors.
 
     Args:
         shares: (C, L, S, A) how much of each absorbed token goes to each anchor; 0 for all others.
-        decay, gain: (C, L, A): at each step an anchor becomes decay times itself plus gain times its shares.
-        q: (C, L, S) float64, how clearly the best anchor explains a token; infinite where that was not asked.
+        decay: (C, L, A); at each step an anchor becomes decay times itself plus gain times its shares.
+        gain: (C, L, A).
+        q: (C, L, S) float64, how clearly the best anchor explains a token; infinite where no anchor could.
         distinct: (C, L, S) bool, the tokens that stay as they are.
     """
 

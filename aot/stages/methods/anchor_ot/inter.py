@@ -1,4 +1,4 @@
-"""Phase II of AOT: each clip's first frame speaks for the frames behind it.
+"""Phase II of AOT: each clip's first frame represents the frames after it.
 
 The keyframe's tokens are anchors. In every following frame, tokens that no anchor clearly explains stay as
 they are (distinct); the rest are transported into the anchors, which meet the next frame updated.
@@ -64,7 +64,7 @@ class Decided(NamedTuple):
 
 @dataclass(frozen=True)
 class InterFrame(TransportStage, ClipStage, Budgeted):
-    """Keep each clip's keyframe and what is new in the frames behind it; transport the rest into it."""
+    """Keep each clip's keyframe and what is new in the frames after it; transport the rest into it."""
 
     name = "inter"
     title = "Inter-Frame Keyframe OT"
@@ -131,7 +131,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         return reduction_of(tokens, *self._decided(tokens), self.order, rows_end=self.has_budget)
 
     def explained(self, tokens: VideoTokens) -> Tensor:
-        """(K,) float64 q: how clearly the best anchor explains each given token; infinite where not asked."""
+        """(K,) float64 q: how clearly the best anchor explains each token; infinite where no anchor could."""
         clips, result, *_ = self._decided(tokens.to_language_grid())
         q = result.q.new_full((int(clips.valid.sum()),), torch.inf)
         return q.index_copy_(0, clips.token[clips.valid], result.q[clips.valid])
@@ -152,14 +152,14 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
 
     def _as_released(self, clips: Clips, rules: Rules) -> Decided:
         anchors = clips.valid[:, 0]
-        sources = _behind_keyframes(clips.valid)
+        sources = _after_keyframes(clips.valid)
         result = transport_clips(clips, anchors, sources, rules, lambda q, step: below_quantile(q, self.keep_ratio))
         originals = anchors & ~clips.updated[:, None] if not self.repeat else anchors
         return Decided(clips, result, originals, result.distinct, anchors & clips.updated[:, None])
 
     def _on_budget(self, tokens: VideoTokens, clips: Clips, rules: Rules) -> Decided:
         cells, updated = clips.cells, clips.updated
-        following = _behind_keyframes(cells)
+        following = _after_keyframes(cells)
         copies = 1 + (updated & self.repeat).long()
         room = (copies * cells[:, 0].sum(1)).tolist()
         candidates = int(following.sum())
@@ -186,7 +186,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
     def _distinct(
         self, clips: Clips, anchors: Tensor, sources: Tensor, following: Tensor, rules: Rules, count: int
     ) -> Tensor:
-        """(C, L, S) bool: the ``count`` tokens that a first walk finds explained least."""
+        """(C, L, S) bool: the ``count`` tokens explained least when the clips are carried a first time."""
         candidates = int(following.sum())
         ratio = count / max(1, candidates)
         q = transport_clips(clips, anchors, sources, rules, lambda q, step: below_quantile(q, ratio)).q
@@ -215,7 +215,7 @@ def share_keyframes(total: int, share: float, room: Sequence[int], candidates: i
 
 
 def frame_means(tokens: VideoTokens) -> Tensor:
-    """(T, D) the mean of each frame's tokens, newlines left out; zero where a frame has none."""
+    """(T, D) the mean of each frame's tokens, without newlines; zero where a frame has none."""
     cells = tokens.role != int(Role.NEWLINE)
     frame = tokens.frame[cells].to(tokens.features.device)
     sums = torch.zeros(tokens.layout.frames, tokens.features.shape[1], dtype=tokens.lengths.dtype, device=frame.device)
@@ -286,8 +286,8 @@ def _newlines_of(tokens: VideoTokens, clips: Clips, picked: Tensor) -> Tensor:
     return clips.valid & stay[clips.token.clamp(min=0)]
 
 
-def _behind_keyframes(tokens: Tensor) -> Tensor:
+def _after_keyframes(tokens: Tensor) -> Tensor:
     """(C, L, S) bool: those tokens that are not their clip's keyframe's."""
-    behind = tokens.clone()
-    behind[:, 0] = False
-    return behind
+    others = tokens.clone()
+    others[:, 0] = False
+    return others

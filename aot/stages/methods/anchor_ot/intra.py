@@ -125,7 +125,7 @@ class IntraFrame(TransportStage, Budgeted):
             done = tokens.history[-1].name if tokens.history else "an earlier stage"
             raise InputError(
                 f"{self.title} chooses anchors on the encoder's grid, which {done} has already reduced to "
-                f"{tokens.tokens_kept} tokens; put it directly behind Encode Video."
+                f"{tokens.tokens_kept} tokens; put it directly after Encode Video."
             )
         counts = self.counts(layout, part)
         anchors = self._anchor_count(layout, counts)
@@ -224,7 +224,7 @@ def select_anchors(
 
 
 def window_cells(grid: tuple[int, int], window: int) -> Tensor:
-    """(windows, n) long: the cells of each window in raster order, -1 behind those of the smaller ones.
+    """(windows, n) long: the cells of each window in raster order; -1 after those of a smaller one.
 
     The grid is cut into as many whole windows of side ``window`` as fit, at least one each way, and they share its
     rows and columns evenly: where the sides are multiples of the window, as released.

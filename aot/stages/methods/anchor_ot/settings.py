@@ -11,8 +11,21 @@ from ...base import Stage
 from ...clips import CUTS, clips_at, dynamic_clips, fixed_clips, parse_times
 from ...options import Setting
 
-SCALING = Setting(1.0, "Lambda: weight of the transported tokens against the anchor itself.", low=0, high=1e6, step=0.1)
-EPS = Setting(0.1, "Epsilon: entropic regularisation of the transport.", low=1e-4, high=10, step=0.01)
+SCALING = Setting(
+    1.0,
+    "Lambda: weight of the transported tokens against the anchor itself. An anchor becomes (a + lambda sum p x) / "
+    "(1 + lambda sum p).",
+    low=0,
+    high=1e6,
+    step=0.1,
+)
+EPS = Setting(
+    0.1,
+    "Epsilon: entropic regularisation of the transport, in units of cost. The kernel is exp(-cost / epsilon).",
+    low=1e-4,
+    high=10,
+    step=0.01,
+)
 MAX_ITERATIONS = Setting(100, "Sinkhorn iterations at most.", low=1, high=100_000)
 METRIC = Setting(
     "cosine",
@@ -77,7 +90,7 @@ KEYFRAME_SHARE = Setting(
 RANKING = Setting(
     "video",
     "Which tokens an exact budget keeps as distinct: those least explained in the whole video, or the same "
-    "share of every frame behind a keyframe. The time factor makes frames near the keyframe explain less, so "
+    "share of every frame after a keyframe. The time factor makes frames near the keyframe explain less, so "
     "video favours them.",
     choices=("video", "frame"),
     advanced=True,
@@ -104,7 +117,7 @@ CUT_TIMES = Setting("", "Clips times: seconds at which a clip begins, 1.5 3 7.25
 ORDER = Setting(
     "released",
     "Order of a clip's tokens. released: keyframe, distinct, updated keyframe. time: by frame, row and column, "
-    "an updated token right behind its original.",
+    "an updated token right after its original.",
     choices=("released", "time"),
     advanced=True,
 )
