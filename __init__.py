@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .aot.errors import InputError
     from .aot.models import load as load_model
     from .aot.models.base import VideoLLM
-    from .aot.stages.base import Reduction, Stage
+    from .aot.stages.base import Budgeted, Reduction, Stage
     from .aot.stages.chain import Chain, parse
     from .aot.stages.methods.anchor_ot.both_phases import AnchorOT
     from .aot.stages.methods.anchor_ot.inter import InterFrame
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .aot.stages.methods.vidcom2 import VidCom2
     from .aot.stages.methods.visionzip import VisionZip
     from .aot.stages.methods.vscan import VScan
+    from .aot.stages.options import Setting
     from .aot.streaming import stream
     from .aot.tokens.storage import load as load_tokens
     from .aot.tokens.storage import save as save_tokens
@@ -56,6 +57,7 @@ __all__ = [
     "AnchorOT",
     "Answer",
     "Answerer",
+    "Budgeted",
     "Chain",
     "Connection",
     "CosineMerge",
@@ -74,6 +76,7 @@ __all__ = [
     "Reduction",
     "Sampling",
     "Session",
+    "Setting",
     "Stage",
     "TokenMap",
     "TokenMerging",
@@ -105,6 +108,7 @@ _PUBLIC = {
     "Answer": "aot.answering.answer",
     "Answerer": "aot.answering.answerer",
     "AnchorOT": f"{_METHODS}.anchor_ot.both_phases",
+    "Budgeted": "aot.stages.base",
     "Chain": "aot.stages.chain",
     "Connection": "aot.answering.vllm_server",
     "CosineMerge": f"{_METHODS}.controls.cosine",
@@ -124,6 +128,7 @@ _PUBLIC = {
     "Reduction": "aot.stages.base",
     "Sampling": "aot.video.frames",
     "Session": "aot.answering.session",
+    "Setting": "aot.stages.options",
     "Stage": "aot.stages.base",
     "TokenMap": "aot.tokens.token_map",
     "TokenMerging": f"{_METHODS}.tome",
