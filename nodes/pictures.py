@@ -24,7 +24,7 @@ def width_input(default: int) -> io.WidgetInput:
 
 
 class AOTTokenMap(io.ComfyNode):
-    """The frames with every cell's fate."""
+    """Frames with what became of every cell."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -33,8 +33,8 @@ class AOTTokenMap(io.ComfyNode):
             node_id="AOTTokenMap",
             display_name="Token Map (AOT)",
             category=CATEGORY,
-            description="Draw the frames with the fate of every token: kept, keyframe, distinct, absorbed by its frame "
-            "or by another, or dropped; and the area that each token absorbed.",
+            description="Draw the frames and show what became of every cell: kept, keyframe, distinct, absorbed in its "
+            "frame or in another, or dropped. A line shows the area that each token absorbed.",
             inputs=[
                 AOTTokens.Input("tokens", tooltip="Tokens of any stage."),
                 AOTFrames.Input("frames", tooltip="The frames that were encoded."),

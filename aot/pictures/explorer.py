@@ -20,10 +20,9 @@ from PIL import Image
 
 from ..errors import InputError
 from ..tokens.layout import POOLINGS, Layout
-from ..tokens.video_tokens import Role, VideoTokens
+from ..tokens.video_tokens import VideoTokens
 from ..video.frames import Frames
-from .cells import COLOURS
-from .fates import Fate
+from .roles import browser_styles
 from .token_map import frames_together
 
 COVERED = 0.99
@@ -43,15 +42,6 @@ LARGEST_SIDE = 640
 
 QUALITY = 85
 """Of the frames' JPEG files."""
-
-NAMES = {
-    Role.KEPT: "kept",
-    Role.KEYFRAME: "keyframe",
-    Role.DISTINCT: "distinct",
-    Role.MERGED: "updated",
-    Role.NEWLINE: "newline",
-}
-"""What a token of each role is called in pictures."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,8 +235,7 @@ def packed(tokens: VideoTokens, transport: Transport) -> dict[str, Any]:
         "mass": _base64(np.rint(transport.mass / transport.mass.max() * LEVELS).astype("<u2")) if bits == 16 else None,
         "largest_mass": float(transport.mass.max()),
         "source_bits": bits,
-        "roles": [NAMES[role] for role in Role],
-        "colours": [list(COLOURS.get(Fate(1 << int(role)), (160, 167, 178))) for role in Role],
+        **browser_styles(),
         **{name: _base64(values) for name, values in arrays.items()},
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -20,20 +19,17 @@ from ..tokens.video_tokens import Role, VideoTokens
 from ..video.frames import Frames
 from .canvas import (
     BACKGROUND,
-    GREEN,
     MARGIN,
-    ORANGE,
     QUIET_TEXT,
     RAISED,
     RULE,
     SAMPLE,
-    SKY_BLUE,
     TEXT,
-    YELLOW,
     as_image,
     check_width,
     legend_row,
 )
+from .roles import ROLE_STYLES
 from .token_map import frames_drawn, header_of
 
 AXIS = 66
@@ -60,16 +56,8 @@ MOST_MARKS = 8
 STACK = (Role.KEYFRAME, Role.MERGED, Role.DISTINCT, Role.KEPT)
 """From the bottom of a bar up."""
 
-COLOURS = MappingProxyType({Role.KEYFRAME: ORANGE, Role.MERGED: YELLOW, Role.DISTINCT: SKY_BLUE, Role.KEPT: GREEN})
 
-NAMES = MappingProxyType(
-    {
-        Role.KEYFRAME: ("keyframe", "as it was"),
-        Role.MERGED: ("updated", "merged"),
-        Role.DISTINCT: ("distinct", "new in its frame"),
-        Role.KEPT: ("kept", "stays a token"),
-    }
-)
+KEYFRAME_COLOUR = ROLE_STYLES[Role.KEYFRAME].colour
 
 CARRIED = (120, 126, 138)
 """Grey of tokens that were merged, in the lower chart."""
@@ -226,7 +214,7 @@ def _film(frames: Frames, axis: Axis, first: Sequence[int], width: int, together
         shown = Image.fromarray(frames.pixels[index].cpu().numpy())
         picture.paste(shown.resize((across, down), Image.Resampling.LANCZOS, reducing_gap=2.0), (x, top))
         if index in first:
-            draw.rectangle((x, top, x + across - 1, top + down - 1), outline=ORANGE, width=3)
+            draw.rectangle((x, top, x + across - 1, top + down - 1), outline=KEYFRAME_COLOUR, width=3)
         middle = x + across / 2
         draw.text((middle, top + down + 11), str(index * together), fill=TEXT, font=small, anchor="mm")
         seconds = f"{float(frames.timestamps[index]):.2f} s"
@@ -234,7 +222,7 @@ def _film(frames: Frames, axis: Axis, first: Sequence[int], width: int, together
     half = max(1, min(7, int(_apart(axis, first) / 2) - 1))
     for index in first:
         x = (int(axis.edge[index]) + int(axis.edge[index + 1])) // 2
-        draw.polygon(((x, 9 - half), (x + half, 9), (x, 9 + half), (x - half, 9)), fill=ORANGE)
+        draw.polygon(((x, 9 - half), (x + half, 9), (x, 9 + half), (x - half, 9)), fill=KEYFRAME_COLOUR)
     return picture
 
 
@@ -342,9 +330,10 @@ def _fill(pixels: np.ndarray, box: tuple[int, int, int, int], role: Role) -> Non
         Role.DISTINCT: (y + x) % 6 < 2,
         Role.KEPT: (y % 7 < 1) | (x < 0),
     }.get(role)
-    area[:] = COLOURS[role]
+    colour = ROLE_STYLES[role].colour
+    area[:] = colour
     if dark is not None:
-        area[dark] = (np.array(COLOURS[role]) * 0.35).astype(np.uint8)
+        area[dark] = (np.array(colour) * 0.35).astype(np.uint8)
 
 
 def _samples(counts: Tensor, explained: Explained, clips: bool) -> list[tuple[np.ndarray, str, str]]:
@@ -354,15 +343,15 @@ def _samples(counts: Tensor, explained: Explained, clips: bool) -> list[tuple[np
         if amount := int(counts[role].sum()):
             pixels = np.zeros((SAMPLE, SAMPLE, 3), dtype=np.uint8)
             _fill(pixels, (0, 0, SAMPLE, SAMPLE), role)
-            name, meaning = NAMES[role]
-            samples.append((pixels, f"{name} {amount}", meaning))
+            style = ROLE_STYLES[role]
+            samples.append((pixels, f"{style.name} {amount}", style.brief))
     if merged := int((~explained.stayed).sum()):
         grey = np.full((SAMPLE, SAMPLE, 3), CARRIED, dtype=np.uint8)
         samples.append((grey, f"merged {merged}", "tokens behind keyframes" if clips else "into others"))
     if clips:
         picture = Image.new("RGB", (SAMPLE, SAMPLE), BACKGROUND)
         draw = ImageDraw.Draw(picture)
-        draw.polygon(((17, 3), (27, 13), (17, 23), (7, 13)), fill=ORANGE)
+        draw.polygon(((17, 3), (27, 13), (17, 23), (7, 13)), fill=KEYFRAME_COLOUR)
         samples.append((np.array(picture), "clip", "begins with its keyframe"))
     return samples
 

@@ -1,6 +1,6 @@
-"""The token map: the frames with every language-grid cell's fate told apart at a glance, in a grid or in a strip.
+"""The token map: the frames with every language-grid cell's outcome told apart at a glance, in a grid or in a strip.
 
-What became of a cell is in :mod:`.fates`, how it is drawn in :mod:`.cells`.
+What became of a cell is in :mod:`.outcomes`, how it is drawn in :mod:`.overlay`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from .canvas import (
     plural,
     text_lines,
 )
-from .cells import draw_cells
-from .fates import SURVIVES, Fate, LegendEntry, cells_of, entries
+from .outcomes import SURVIVES, LegendEntry, Outcome, cell_outcomes, legend
+from .overlay import draw_outcomes
 
 LAYOUTS = ("grid", "strip")
 """How frames are laid out: in rows that are filled one after another, or all in one row."""
@@ -64,7 +64,7 @@ class Grid(NamedTuple):
 def token_map(
     tokens: VideoTokens, frames: Frames, *, width: int = 1600, columns: int | None = None, layout: str = "grid"
 ) -> Tensor:
-    """The video's frames in reading order, each cell of the language grid drawn by its fate.
+    """The video's frames in reading order, each cell of the language grid drawn by its outcome.
 
     Args:
         tokens: of T frames; anything from freshly encoded to fully reduced.
@@ -88,13 +88,13 @@ def token_map(
     if columns is not None and columns < 1:
         raise InputError(f"A token map of {columns} columns; give 1 or more, or leave the choice open.")
 
-    cells = cells_of(tokens)
-    fate, area = cells.fate.numpy(), cells.area.numpy()
+    cells = cell_outcomes(tokens)
+    outcome, area = cells.outcome.numpy(), cells.area.numpy()
     if layout == "strip":
         grid, width = _strip(frames, width, tokens.layout.language_grid)
     else:
-        grid = _arrange(frames, width, columns, _clip_length(fate))
-    if grid.panel[0] < fate.shape[2] or grid.panel[1] < fate.shape[1]:
+        grid = _arrange(frames, width, columns, _clip_length(outcome))
+    if grid.panel[0] < outcome.shape[2] or grid.panel[1] < outcome.shape[1]:
         raise InputError(
             f"{frames.count} frames in {grid.columns} columns have no room in a token map {width} pixels wide; "
             "give more columns, a larger width or fewer frames."
@@ -103,7 +103,7 @@ def token_map(
     canvas_width = min(width, max(across, LEGEND_WIDTH) + 2 * MARGIN)
 
     header = header_of(tokens, canvas_width)
-    footer = _footer(entries(tokens, cells.fate), bool((area >= 0).any()), canvas_width)
+    footer = _footer(legend(tokens, cells.outcome), bool((area >= 0).any()), canvas_width)
     body = grid.rows * (grid.caption + grid.panel[1] + GAP) - GAP
     canvas = Image.new("RGB", (canvas_width, header.height + body + footer.height), BACKGROUND)
     canvas.paste(header, (0, 0))
@@ -112,7 +112,7 @@ def token_map(
         row, column = divmod(index, grid.columns)
         x = MARGIN + column * (grid.panel[0] + GAP)
         y = header.height + row * (grid.caption + grid.panel[1] + GAP)
-        surviving = int(np.count_nonzero(fate[index] & int(SURVIVES)))
+        surviving = int(np.count_nonzero(outcome[index] & int(SURVIVES)))
         amount = plural(kept, "token") + (f" of {plural(surviving, 'cell')}" if kept != surviving else "")
         number = str(index) if together == 1 else f"{index * together}+"
         parts = (number, f"{float(frames.timestamps[index]):.2f} s", amount)
@@ -120,7 +120,9 @@ def token_map(
         panel = Image.fromarray(frames.pixels[index].cpu().numpy()).resize(
             grid.panel, Image.Resampling.LANCZOS, reducing_gap=2.0
         )
-        canvas.paste(Image.fromarray(draw_cells(np.asarray(panel), fate[index], area[index])), (x, y + grid.caption))
+        canvas.paste(
+            Image.fromarray(draw_outcomes(np.asarray(panel), outcome[index], area[index])), (x, y + grid.caption)
+        )
     return as_image(canvas)
 
 
@@ -152,9 +154,9 @@ def _tokens_per_frame(tokens: VideoTokens) -> list[int]:
     return torch.bincount(drawn, minlength=tokens.layout.frames).tolist()
 
 
-def _clip_length(fate: np.ndarray) -> int:
+def _clip_length(outcome: np.ndarray) -> int:
     """The step that all keyframes are multiples of; 0 where there is none."""
-    keyframes = np.flatnonzero((fate & int(Fate.KEYFRAME)).any(axis=(1, 2)))
+    keyframes = np.flatnonzero((outcome & int(Outcome.KEYFRAME)).any(axis=(1, 2)))
     return math.gcd(*keyframes.tolist())
 
 
@@ -210,29 +212,29 @@ def header_of(tokens: VideoTokens, width: int) -> Image.Image:
     return text_lines([(title, 28, TEXT), (subtitle, 17, QUIET_TEXT)], width)
 
 
-def _footer(told: Sequence[LegendEntry], areas: bool, width: int) -> Image.Image:
-    """The legend: a sample, count, name and meaning for each entry, in as many rows as they need."""
-    samples = [(_sample(entry.fate), f"{entry.name} {entry.count}", entry.meaning) for entry in told]
+def _footer(entries: Sequence[LegendEntry], areas: bool, width: int) -> Image.Image:
+    """The legend, a sample, count, name and meaning for each entry, in as many rows as they need."""
+    samples = [(_sample(entry.outcome), f"{entry.name} {entry.count}", entry.meaning) for entry in entries]
     if areas:
-        survivor = next(entry.fate for entry in told if entry.fate)
+        survivor = next(entry.outcome for entry in entries if entry.outcome)
         samples.append((_sample_area(survivor), "area", "a token and what it absorbed"))
     return legend_row(samples, width)
 
 
-def _sample(fate: Fate) -> np.ndarray:
-    """A cell of a fate, as it is drawn."""
-    return draw_cells(_meadow(SAMPLE, SAMPLE), np.array([[int(fate)]], dtype=np.uint8), np.array([[-1]]))
+def _sample(outcome: Outcome) -> np.ndarray:
+    """A cell of a outcome, as it is drawn."""
+    return draw_outcomes(_meadow(SAMPLE, SAMPLE), np.array([[int(outcome)]], dtype=np.uint8), np.array([[-1]]))
 
 
-def _sample_area(fate: Fate) -> np.ndarray:
+def _sample_area(outcome: Outcome) -> np.ndarray:
     """A token with three cells that it absorbed."""
-    cells = np.full((2, 2), int(Fate.ABSORBED), dtype=np.uint8)
-    cells[0, 0] = int(fate) & ~int(Fate.UPDATED) or int(fate)
-    return draw_cells(_meadow(SAMPLE, SAMPLE), cells, np.zeros((2, 2), dtype=np.int64))
+    cells = np.full((2, 2), int(Outcome.ABSORBED), dtype=np.uint8)
+    cells[0, 0] = int(outcome) & ~int(Outcome.UPDATED) or int(outcome)
+    return draw_outcomes(_meadow(SAMPLE, SAMPLE), cells, np.zeros((2, 2), dtype=np.int64))
 
 
 def _meadow(height: int, width: int) -> np.ndarray:
-    """A small picture to show fates on in the legend: sky over a meadow."""
+    """A small picture for the legend, sky over a meadow, to draw outcomes on."""
     top, bottom = np.array((150, 190, 225)), np.array((120, 150, 70))
     share = (np.arange(height) > height * 0.55)[:, None, None]
     return np.broadcast_to(np.where(share, bottom, top), (height, width, 3)).astype(np.uint8)

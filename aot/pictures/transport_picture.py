@@ -27,9 +27,9 @@ from .canvas import (
     shorten,
     text_lines,
 )
-from .cells import COLOURS, DIMMED, LUMA
-from .explorer import NAMES, Transport
-from .fates import Fate
+from .explorer import Transport
+from .overlay import DIMMED, LUMA
+from .roles import BEND, FAINTEST, ROLE_STYLES, SHADE, STRONGEST
 from .token_map import frames_drawn
 
 WIDTH = 1400
@@ -40,12 +40,6 @@ PANELS = 5
 
 TALLEST_PANEL = 260
 """Pixels."""
-
-SHADE = (225, 130, 185)
-"""Okabe and Ito's reddish purple, lightened: what weights are shaded with."""
-
-FAINTEST, STRONGEST, BEND = 0.1, 0.92, 0.4
-"""Cover of the smallest and of the largest weight's shade, and the power of a weight that its cover grows with."""
 
 STANDS_FOR, REACHES = "stand for most", "reach furthest"
 CHOICES = (STANDS_FOR, REACHES)
@@ -122,7 +116,7 @@ def describe(transport: Transport, token: int, together: int = 1) -> str:
     part = slice(transport.start[token], transport.start[token + 1])
     own, shown = float(transport.own[token]), float(transport.shown[token])
     t, y, x = transport.place[token]
-    name = NAMES[Role(int(transport.role[token]))]
+    name = ROLE_STYLES[Role(int(transport.role[token]))].name
     found = np.unique(transport.source[part] // transport.layout.sources)
     span = f"frame {_number(found[0], together)}"
     if len(found) > 1:
@@ -203,7 +197,7 @@ def _outline(picture: Image.Image, transport: Transport, token: int) -> None:
         math.floor(x * picture.width / width), math.floor(y * picture.height / height),
         math.ceil((x + 1) * picture.width / width) - 1, math.ceil((y + 1) * picture.height / height) - 1,
     ]  # fmt: skip
-    colour = COLOURS.get(Fate(1 << int(transport.role[token])), TEXT)
+    colour = ROLE_STYLES[Role(int(transport.role[token]))].colour
     draw = ImageDraw.Draw(picture)
     for grow, width, fill in ((3, 1, BACKGROUND), (2, 2, colour), (0, 1, BACKGROUND)):
         draw.rectangle([box[0] - grow, box[1] - grow, box[2] + grow, box[3] + grow], outline=fill, width=width)

@@ -192,3 +192,21 @@ def test_it_outlives_another_run_another_tab_and_another_size(renderer, page):
     assert canvas.evaluate("(each) => each.width >= each.clientWidth")
     point_at(page, (0, 0), (1, 1))
     assert words(page).startswith("Frame 0")
+
+
+def test_a_map_of_an_earlier_version_still_opens(page):
+    opened(page, frames=4)
+    run(page)
+    errors = []
+    page.on("pageerror", lambda error: errors.append(error))
+    page.evaluate(f"""() => {{
+        const view = ({VIEW})();
+        const earlier = {{ ...view.sent }};
+        for (const name of ["outlines", "order", "background", "shade"]) delete earlier[name];
+        view.load(earlier, view.addresses);
+        view.selectToken(0);
+    }}""")
+    page.wait_for_timeout(300)
+    assert not errors
+    assert shown(page, "view.transport.shade") is None
+    assert words(page).startswith("Frame 0, row ")

@@ -14,7 +14,8 @@ from PIL import Image
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.pictures.explorer import LARGEST_SIDE, Transport, packed, save_frames
-from comfyui_aot.aot.pictures.transport_picture import REACHES, SHADE, STANDS_FOR, describe, telling, transport_picture
+from comfyui_aot.aot.pictures.roles import SHADE
+from comfyui_aot.aot.pictures.transport_picture import REACHES, STANDS_FOR, describe, telling, transport_picture
 from comfyui_aot.aot.stages.methods.anchor_ot.both_phases import AnchorOT
 from comfyui_aot.aot.tokens.factors import Sparse
 from comfyui_aot.aot.tokens.video_tokens import Layout, Role, StageRecord, VideoTokens
@@ -172,6 +173,17 @@ def test_what_is_sent_is_json_and_small(reduced: VideoTokens) -> None:
     entries = sum(np.diff(unpacked(sent, "start", "<u4")))
     assert len(json.dumps(sent)) < 6 * entries + 60 * reduced.map.kept + 4 * reduced.map.source + 2000
     assert sent["roles"][int(Role.MERGED)] == "updated"
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_newline_is_known_by_its_column(pooled: bool) -> None:
+    tokens = encoded(Layout(2, (4, 4), "average", "grid"))
+    tokens = tokens.to_language_grid() if pooled else tokens
+    sent = packed(tokens, Transport.of(tokens))
+    column = unpacked(sent, "place", "<u2").reshape(-1, 3)[:, 2]
+    newline = unpacked(sent, "role", "<u1") == int(Role.NEWLINE)
+    assert newline.any()
+    assert ((column >= sent["token_grid"][1]) == newline).all()
 
 
 def test_a_token_is_described_by_its_place_its_shares_and_its_frames() -> None:

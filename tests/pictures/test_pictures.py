@@ -12,16 +12,22 @@ from PIL import Image
 from torch import Tensor
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.pictures import Fate, canvas, fates, legend, save_png, token_map
-from comfyui_aot.aot.pictures.cells import AREA, COLOURS, LUMA
-from comfyui_aot.aot.pictures.fates import SURVIVES, cells_of
+from comfyui_aot.aot.pictures import LegendEntry, Outcome, canvas, cell_outcomes, legend, save_png, token_map
+from comfyui_aot.aot.pictures.outcomes import SURVIVES
+from comfyui_aot.aot.pictures.overlay import AREA, LUMA
+from comfyui_aot.aot.pictures.roles import ROLE_STYLES
 from comfyui_aot.aot.stages.methods.anchor_ot.inter import InterFrame
 from comfyui_aot.aot.stages.methods.anchor_ot.intra import IntraFrame
 from comfyui_aot.aot.tokens.video_tokens import Blocks, Layout, Role, TokenMap, VideoTokens
 from comfyui_aot.aot.video.frames import Frames
 
 SKIN = (210, 150, 120)
+COLOURS = {Outcome(1 << int(role)): style.colour for role, style in ROLE_STYLES.items() if role is not Role.NEWLINE}
 """A colour that no outline has, bright and far from grey."""
+
+
+def legend_of(tokens: VideoTokens) -> tuple[LegendEntry, ...]:
+    return legend(tokens, cell_outcomes(tokens).outcome)
 
 
 def plain_frames(count: int, height: int = 120, width: int = 160, colour: tuple[int, int, int] = SKIN) -> Frames:
@@ -131,32 +137,35 @@ def test_a_surviving_cell_shows_the_picture_as_it_is(panel: np.ndarray, y: int, 
 
 
 @pytest.mark.parametrize(
-    ("y", "x", "fate"), [(0, 0, Fate.KEYFRAME), (0, 2, Fate.DISTINCT), (2, 0, Fate.KEYFRAME), (2, 2, Fate.KEPT)]
+    ("y", "x", "outcome"),
+    [(0, 0, Outcome.KEYFRAME), (0, 2, Outcome.DISTINCT), (2, 0, Outcome.KEYFRAME), (2, 2, Outcome.KEPT)],
 )
-def test_a_surviving_cell_has_its_fates_outline_on_every_side(panel: np.ndarray, y: int, x: int, fate: Fate) -> None:
+def test_a_surviving_cell_has_its_outcomes_outline_on_every_side(
+    panel: np.ndarray, y: int, x: int, outcome: Outcome
+) -> None:
     pixels = cell(panel, GRID, y, x)
-    colour = COLOURS[fate]
+    colour = COLOURS[outcome]
     for side in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
         assert share_of(side, colour) > 0.4
-    others = set(COLOURS) - {fate, Fate.UPDATED}
+    others = set(COLOURS) - {outcome, Outcome.UPDATED}
     assert all(share_of(pixels, COLOURS[other]) == 0 for other in others)
 
 
 def test_a_distinct_outline_is_dashed_and_a_keyframe_outline_is_not(panel: np.ndarray) -> None:
     distinct, keyframe = cell(panel, GRID, 0, 2), cell(panel, GRID, 0, 0)
-    assert 0.4 < share_of(distinct[-1], COLOURS[Fate.DISTINCT]) < 0.9
-    assert share_of(keyframe[-1], COLOURS[Fate.KEYFRAME]) == 1
+    assert 0.4 < share_of(distinct[-1], COLOURS[Outcome.DISTINCT]) < 0.9
+    assert share_of(keyframe[-1], COLOURS[Outcome.KEYFRAME]) == 1
 
 
 def test_only_a_keyframe_cell_that_lives_on_updated_has_the_corner_mark(panel: np.ndarray) -> None:
     updated, plain = cell(panel, GRID, 2, 0), cell(panel, GRID, 0, 0)
-    mark = COLOURS[Fate.UPDATED]
+    mark = COLOURS[Outcome.UPDATED]
     assert tuple(updated[2, 2]) == mark
     assert share_of(updated, mark) > 0.05
     assert share_of(plain, mark) == 0
 
 
-def test_fates_differ_in_brightness_or_pattern_without_their_colours(panel: np.ndarray) -> None:
+def test_outcomes_differ_in_brightness_or_pattern_without_their_colours(panel: np.ndarray) -> None:
     grey = panel.astype(float) @ np.array(LUMA)
     cells = [cell(grey, GRID, *at) for at in ((0, 0), (0, 2), (2, 0), (2, 2), (3, 3))]
     for index, one in enumerate(cells):
@@ -165,13 +174,13 @@ def test_fates_differ_in_brightness_or_pattern_without_their_colours(panel: np.n
             assert np.abs(one[:height, :width] - other[:height, :width]).mean() > 1.5
 
 
-def test_neighbours_of_one_fate_share_one_outline() -> None:
+def test_neighbours_of_one_outcome_share_one_outline() -> None:
     tokens = placed(Layout(1, GRID, "none", "none"), [((0, 1, 1), Role.KEYFRAME), ((0, 1, 2), Role.KEYFRAME)])
     drawn = cell_pixels(token_map(tokens, plain_frames(1)))
     left = cell(drawn, GRID, 1, 1)
     middle = left.shape[0] // 2
-    assert share_of(left[middle : middle + 1, -4:], COLOURS[Fate.KEYFRAME]) == 0
-    assert share_of(left[middle : middle + 1, :1], COLOURS[Fate.KEYFRAME]) == 1
+    assert share_of(left[middle : middle + 1, -4:], COLOURS[Outcome.KEYFRAME]) == 0
+    assert share_of(left[middle : middle + 1, :1], COLOURS[Outcome.KEYFRAME]) == 1
 
 
 @pytest.mark.parametrize("pooled", [False, True])
@@ -194,31 +203,34 @@ def test_cells_are_drawn_where_the_picture_has_them() -> None:
 @pytest.mark.parametrize("pooled", [False, True])
 def test_every_cell_of_unreduced_tokens_is_kept(pooled: bool) -> None:
     tokens = encoded(3).to_language_grid() if pooled else encoded(3)
-    found = fates(tokens)
-    assert found.dtype == torch.uint8
-    assert found.shape == (3, 6, 6)
-    assert (found == int(Fate.KEPT)).all()
-    assert [(entry.name, entry.count) for entry in legend(tokens)] == [("kept", 108), ("absorbed", 0)]
+    outcome = cell_outcomes(tokens).outcome
+    assert outcome.dtype == torch.uint8
+    assert outcome.shape == (3, 6, 6)
+    assert (outcome == int(Outcome.KEPT)).all()
+    assert [(entry.name, entry.count) for entry in legend_of(tokens)] == [
+        ("kept", 108),
+        ("absorbed", 0),
+    ]
 
 
-def test_fates_are_the_roles_at_each_place() -> None:
-    found = fates(placed(Layout(1, GRID, "none", "none"), ONE_OF_EACH))[0]
+def test_outcomes_are_the_roles_at_each_place() -> None:
+    outcome = cell_outcomes(placed(Layout(1, GRID, "none", "none"), ONE_OF_EACH)).outcome[0]
     expected = torch.zeros(4, 4, dtype=torch.uint8)
-    expected[0, 0], expected[0, 2], expected[2, 2] = int(Fate.KEYFRAME), int(Fate.DISTINCT), int(Fate.KEPT)
-    expected[2, 0] = int(Fate.KEYFRAME | Fate.UPDATED)
-    assert torch.equal(found, expected)
+    expected[0, 0], expected[0, 2], expected[2, 2] = int(Outcome.KEYFRAME), int(Outcome.DISTINCT), int(Outcome.KEPT)
+    expected[2, 0] = int(Outcome.KEYFRAME | Outcome.UPDATED)
+    assert torch.equal(outcome, expected)
 
 
 def test_the_legend_counts_the_tokens_of_every_role_and_the_cells_absorbed() -> None:
     tokens = reduced(8)
-    found = fates(tokens)
-    counts = {entry.name: entry.count for entry in legend(tokens)}
+    outcome = cell_outcomes(tokens).outcome
+    counts = {entry.name: entry.count for entry in legend_of(tokens)}
     assert counts == {
-        "keyframe": int((found & int(Fate.KEYFRAME) > 0).sum()),
-        "updated": int((found & int(Fate.UPDATED) > 0).sum()),
-        "distinct": int((found & int(Fate.DISTINCT) > 0).sum()),
-        "absorbed": int((found == int(Fate.ABSORBED)).sum()),
-        "to another frame": int((found == int(Fate.ELSEWHERE)).sum()),
+        "keyframe": int((outcome & int(Outcome.KEYFRAME) > 0).sum()),
+        "updated": int((outcome & int(Outcome.UPDATED) > 0).sum()),
+        "distinct": int((outcome & int(Outcome.DISTINCT) > 0).sum()),
+        "absorbed": int((outcome == int(Outcome.ABSORBED)).sum()),
+        "to another frame": int((outcome == int(Outcome.ELSEWHERE)).sum()),
     }
     gone = counts["absorbed"] + counts["to another frame"]
     assert sum(counts.values()) - gone == tokens.tokens_kept
@@ -229,9 +241,11 @@ def test_a_cell_is_absorbed_here_or_by_another_frame_or_dropped_as_w_says() -> N
     kept = [((0, 0, 0), Role.KEPT), ((1, 0, 0), Role.KEPT)]
     joins = {(0, 0, 1): 0, (0, 1, 0): 1, (1, 1, 1): 1}
     tokens = placed(Layout(2, (2, 2), "none", "none"), kept, joins)
-    keeps, here, there, lost = (int(fate) for fate in (Fate.KEPT, Fate.ABSORBED, Fate.ELSEWHERE, Fate.DROPPED))
-    assert fates(tokens).tolist() == [[[keeps, here], [there, lost]], [[keeps, lost], [lost, here]]]
-    counts = {entry.name: entry.count for entry in legend(tokens)}
+    keeps, here, there, lost = (
+        int(outcome) for outcome in (Outcome.KEPT, Outcome.ABSORBED, Outcome.ELSEWHERE, Outcome.DROPPED)
+    )
+    assert cell_outcomes(tokens).outcome.tolist() == [[[keeps, here], [there, lost]], [[keeps, lost], [lost, here]]]
+    counts = {entry.name: entry.count for entry in legend_of(tokens)}
     assert counts == {"kept": 2, "absorbed": 2, "to another frame": 1, "dropped": 3}
 
 
@@ -242,13 +256,17 @@ def test_a_cell_that_is_mostly_in_another_frame_went_there_though_one_token_here
     weights[:, 1] = torch.tensor([0.4, 0.2, 0.2, 0.2])
     weights = weights / weights.sum(1, keepdim=True)
     tokens = dataclasses.replace(tokens, map=TokenMap(6, (*tokens.map.factors[:1], Blocks(weights[None], (4,), (6,)))))
-    assert fates(tokens)[0, 0].tolist() == [int(Fate.KEPT), int(Fate.ELSEWHERE), int(Fate.DROPPED)]
+    assert cell_outcomes(tokens).outcome[0, 0].tolist() == [
+        int(Outcome.KEPT),
+        int(Outcome.ELSEWHERE),
+        int(Outcome.DROPPED),
+    ]
 
 
 def test_an_area_is_a_token_and_the_cells_of_its_frame_it_absorbed() -> None:
     kept = [((0, 0, 0), Role.KEPT), ((0, 2, 2), Role.KEPT), ((1, 0, 0), Role.MERGED)]
     joins = {(0, 0, 1): 0, (0, 3, 3): 2, (1, 0, 1): 2, (1, 1, 0): 2}
-    area = cells_of(placed(Layout(2, GRID, "none", "none"), kept, joins)).area
+    area = cell_outcomes(placed(Layout(2, GRID, "none", "none"), kept, joins)).area
     assert area[0, 0, :3].tolist() == [0, 0, -1]
     assert int((area[0] >= 0).sum()) == 2
     assert sorted(map(tuple, (area[1] == 16).nonzero().tolist())) == [(0, 0), (0, 1), (1, 0)]
@@ -257,21 +275,20 @@ def test_an_area_is_a_token_and_the_cells_of_its_frame_it_absorbed() -> None:
 
 def test_every_absorbed_cell_of_a_real_reduction_lies_in_the_area_of_a_token_of_its_frame() -> None:
     tokens = reduced(8)
-    found = cells_of(tokens)
-    fate, area = found.fate.flatten(), found.area.flatten()
-    heads = area[fate == int(Fate.ABSORBED)]
+    outcome, area = (each.flatten() for each in cell_outcomes(tokens))
+    heads = area[outcome == int(Outcome.ABSORBED)]
     assert len(heads) > 0
     assert bool((heads >= 0).all())
-    assert bool((fate[heads] & int(SURVIVES) > 0).all())
+    assert bool((outcome[heads] & int(SURVIVES) > 0).all())
     per_frame = tokens.layout.language_cells
-    assert torch.equal(heads // per_frame, (fate == int(Fate.ABSORBED)).nonzero()[:, 0] // per_frame)
-    assert bool((area[fate == int(Fate.ELSEWHERE)] == -1).all())
+    assert torch.equal(heads // per_frame, (outcome == int(Outcome.ABSORBED)).nonzero()[:, 0] // per_frame)
+    assert bool((area[outcome == int(Outcome.ELSEWHERE)] == -1).all())
 
 
 def test_selecting_alone_drops_what_it_does_not_keep() -> None:
     tokens = placed(Layout(1, GRID, "none", "none"), [((0, 0, 0), Role.KEPT)], {})
-    assert int((fates(tokens) == int(Fate.DROPPED)).sum()) == 15
-    assert bool((cells_of(tokens).area == -1).all())
+    assert int((cell_outcomes(tokens).outcome == int(Outcome.DROPPED)).sum()) == 15
+    assert bool((cell_outcomes(tokens).area == -1).all())
 
 
 def test_the_area_line_runs_around_the_area_and_not_through_it() -> None:
@@ -325,8 +342,8 @@ def test_newlines_are_not_drawn_and_not_counted() -> None:
     layout = Layout(4, (12, 12), "average", "grid")
     tokens = reduced(4, layout)
     assert int((tokens.role == int(Role.NEWLINE)).sum()) > 0
-    assert fates(tokens).shape == (4, 6, 6)
-    survivors = sum(entry.count for entry in legend(tokens) if entry.fate & SURVIVES)
+    assert cell_outcomes(tokens).outcome.shape == (4, 6, 6)
+    survivors = sum(entry.count for entry in legend_of(tokens) if entry.outcome & SURVIVES)
     assert survivors == tokens.tokens_kept
     assert token_map(tokens, plain_frames(4)).shape[0] == 1
 
@@ -381,7 +398,7 @@ def test_a_frame_keeps_its_own_shape() -> None:
 
 def test_rows_start_where_clips_start() -> None:
     image = token_map(reduced(16), plain_frames(16, 90, 160))
-    marks = (image[0] * 255).round().byte().numpy() == np.array(COLOURS[Fate.KEYFRAME])
+    marks = (image[0] * 255).round().byte().numpy() == np.array(COLOURS[Outcome.KEYFRAME])
     columns = np.flatnonzero(marks.all(-1)[:-90].any(0))
     assert columns.max() < image.shape[2] / 4 + canvas.MARGIN
 
@@ -389,7 +406,7 @@ def test_rows_start_where_clips_start() -> None:
 def test_the_columns_asked_for_are_the_columns_drawn() -> None:
     frames = plain_frames(6)
     image = token_map(encoded(6), frames, columns=3)
-    green = (image[0] * 255).round().byte().numpy() == np.array(COLOURS[Fate.KEPT])
+    green = (image[0] * 255).round().byte().numpy() == np.array(COLOURS[Outcome.KEPT])
     left_edges = green.all(-1)[:-90].sum(0) > 200
     starts = np.flatnonzero(np.diff(left_edges.astype(int)) == 1)
     assert len(starts) == 6

@@ -16,7 +16,7 @@ const STYLE = `
   border-radius: 6px; background: var(--comfy-input-bg); cursor: ew-resize; user-select: none; touch-action: none;
 }
 .aot-slider.aot-loose { height: ${LEAST_HEIGHT}px; }
-.aot-slider:focus-visible { outline: 2px solid var(--p-primary-color, #60a5fa); outline-offset: -2px; }
+.aot-slider:focus-visible { outline: 2px solid var(--p-primary-color, currentcolor); outline-offset: -2px; }
 .aot-slider img {
   position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; pointer-events: none;
 }

@@ -1,12 +1,9 @@
 // What the Transport Explorer draws: the frame that is looked at, and the strip of all frames under it.
-// Weights are shaded in a colour that no outline has; outlines differ in line and mark as well as in colour.
+// Names, colours and outlines of the roles, and the colour of weights, come with the tokens from the node.
 
-const SHADE = "225, 130, 185";
-const [FAINTEST, STRONGEST, BEND] = [0.1, 0.92, 0.4];
-const DARK = "#16181d";
+const BLACK = "#000";
 const DIM = "rgba(0, 0, 0, 0.5)";
 const LEAST_THUMBNAIL = 44;
-const OUTLINED = ["keyframe", "distinct", "kept", "updated"];
 const BARS = 24;
 const NUMBERS = 14;
 
@@ -43,27 +40,44 @@ function inset([left, top, width, height], by) {
   return [left + by, top + by, Math.max(0, width - 2 * by), Math.max(0, height - 2 * by)];
 }
 
-function drawPicture(context, picture, area, dim) {
+function rgb(colour) {
+  return `rgb(${colour})`;
+}
+
+// What lies under pictures and beside outlines.
+function darkOf({ background }) {
+  return background ? rgb(background) : BLACK;
+}
+
+// How weights are shaded: the colour, and the opacity for a weight's share of the largest.
+function shadingOf({ shade }, element) {
+  if (!shade) return { colour: getComputedStyle(element).color, opacity: (share) => share };
+  const { colour, faintest, strongest, bend } = shade;
+  return { colour: rgb(colour), opacity: (share) => faintest + (strongest - faintest) * share ** bend };
+}
+
+function drawPicture(context, picture, area, dark, dim) {
   const rectangle = [area.left, area.top, area.width, area.height];
-  context.fillStyle = DARK;
+  context.fillStyle = dark;
   context.fillRect(...rectangle);
   if (picture) context.drawImage(picture, ...rectangle);
   if (!dim) return;
   context.globalCompositeOperation = "saturation";
-  context.fillStyle = "#000";
+  context.fillStyle = BLACK;
   context.fillRect(...rectangle);
   context.globalCompositeOperation = "source-over";
   context.fillStyle = DIM;
   context.fillRect(...rectangle);
 }
 
-function shade(context, area, frame, { marks, grid, largest }) {
+function drawWeights(context, area, frame, { marks, grid, largest }, { colour, opacity }) {
+  context.fillStyle = colour;
   for (const mark of marks) {
     if (mark.frame !== frame) continue;
-    const cover = FAINTEST + (STRONGEST - FAINTEST) * (mark.weight / largest) ** BEND;
-    context.fillStyle = `rgba(${SHADE}, ${cover})`;
+    context.globalAlpha = opacity(mark.weight / largest);
     context.fillRect(...box(area, grid, mark));
   }
+  context.globalAlpha = 1;
 }
 
 function drawGrid(context, area, [rows, columns]) {
@@ -83,22 +97,23 @@ function drawGrid(context, area, [rows, columns]) {
 }
 
 function colourOf(transport, token) {
-  return `rgb(${transport.colours[transport.role[token]]})`;
+  return rgb(transport.colours[transport.role[token]]);
 }
 
-// A place with tokens: the outline of the first role it has in OUTLINED, and a marked corner where one is updated.
+// A place with tokens: the outline of the role that comes first, and a marked corner where a role has one.
 function outline(context, transport, tokens, area) {
   const rectangle = box(area, transport.tokenGrid, transport.placeOf(tokens[0]));
-  const byRole = (role) => tokens.find((token) => transport.roles[transport.role[token]] === role);
-  const role = OUTLINED.find((name) => byRole(name) !== undefined);
-  context.strokeStyle = colourOf(transport, byRole(role));
+  const outlineOf = (token) => transport.outlines[transport.role[token]];
+  const rank = (token) => transport.order.indexOf(transport.role[token]);
+  const first = tokens.reduce((best, token) => (rank(token) < rank(best) ? token : best));
+  context.strokeStyle = colourOf(transport, first);
   context.lineWidth = 1.5;
-  context.setLineDash(role === "distinct" ? [4, 2] : []);
+  context.setLineDash(outlineOf(first) === "dashed" ? [4, 2] : []);
   context.strokeRect(...inset(rectangle, 1.25));
   context.setLineDash([]);
-  const updated = byRole("updated");
-  if (updated === undefined) return;
-  context.fillStyle = colourOf(transport, updated);
+  const cornered = tokens.find((token) => outlineOf(token) === "corner");
+  if (cornered === undefined) return;
+  context.fillStyle = colourOf(transport, cornered);
   const [left, top, width, height] = rectangle;
   const corner = Math.min(width, height) / 2;
   context.beginPath();
@@ -109,8 +124,8 @@ function outline(context, transport, tokens, area) {
 }
 
 // Dark lines on both sides, so that it shows on any picture.
-function emphasise(context, rectangle, colour) {
-  for (const [line, style] of [[5, DARK], [3, colour]]) {
+function emphasise(context, rectangle, colour, dark) {
+  for (const [line, style] of [[5, dark], [3, colour]]) {
     context.strokeStyle = style;
     context.lineWidth = line;
     context.strokeRect(...inset(rectangle, -1.5));
@@ -122,18 +137,19 @@ export function drawFrame(view, spread) {
   const { context } = prepared(view.frameCanvas);
   const picture = view.picture(frame);
   const area = fitted(view.frameCanvas, picture);
-  drawPicture(context, picture, area, selected !== null);
-  shade(context, area, frame, spread);
+  const dark = darkOf(transport);
+  drawPicture(context, picture, area, dark, selected !== null);
+  drawWeights(context, area, frame, spread, shadingOf(transport, view.element));
   drawGrid(context, area, transport.grid);
   context.globalAlpha = selected === null ? 1 : 0.65;
   for (const tokens of transport.placesIn(frame)) outline(context, transport, tokens, area);
   context.globalAlpha = 1;
   if (selected?.token !== undefined && transport.placeOf(selected.token).frame === frame) {
     const rectangle = box(area, transport.tokenGrid, transport.placeOf(selected.token));
-    emphasise(context, rectangle, colourOf(transport, selected.token));
+    emphasise(context, rectangle, colourOf(transport, selected.token), dark);
   }
   const cell = selected?.source === undefined ? null : transport.cellOf(selected.source);
-  if (cell?.frame === frame) emphasise(context, box(area, transport.grid, cell), "#fff");
+  if (cell?.frame === frame) emphasise(context, box(area, transport.grid, cell), "#fff", dark);
   if (cursor && !view.pinned && !cell) {
     context.setLineDash([3, 3]);
     context.strokeStyle = "#fff";
@@ -148,6 +164,8 @@ export function drawStrip(view, spread) {
   const { transport, frame, element, stripCanvas } = view;
   const { context, width, height } = prepared(stripCanvas);
   const style = getComputedStyle(element);
+  const dark = darkOf(transport);
+  const shading = shadingOf(transport, element);
   const slot = width / transport.frames;
   const step = Math.ceil(LEAST_THUMBNAIL / slot);
   const pictures = height - BARS - NUMBERS;
@@ -163,18 +181,18 @@ export function drawStrip(view, spread) {
       width: across,
       height: across * aspect,
     };
-    drawPicture(context, picture, area, view.selected !== null);
-    shade(context, area, index, spread);
+    drawPicture(context, picture, area, dark, view.selected !== null);
+    drawWeights(context, area, index, spread, shading);
     context.fillStyle = style.color;
     context.fillText(transport.frameName(index), (index + 0.5) * slot, height - BARS - 3);
   }
   const most = spread.perFrame.reduce((most, share) => Math.max(most, share), 0);
   spread.perFrame.forEach((share, index) => {
     const bar = most ? (share / most) * (BARS - 4) : 0;
-    context.fillStyle = `rgb(${SHADE})`;
+    context.fillStyle = shading.colour;
     context.fillRect(index * slot + 1, height - bar, Math.max(1, slot - 2), bar);
     if (share >= 0.005 && slot >= 34) {
-      context.fillStyle = bar > 12 ? DARK : style.color;
+      context.fillStyle = bar > 12 ? dark : style.color;
       context.fillText(`${Math.round(100 * share)}%`, (index + 0.5) * slot, height - (bar > 12 ? 4 : bar + 3));
     }
   });

@@ -35,6 +35,9 @@ export class Transport {
   constructor(sent) {
     const { frames, together, times, grid, sources, kept, entries, levels, roles, colours } = sent;
     Object.assign(this, { frames, together, times, grid, sources, kept, entries, levels, roles, colours });
+    // Maps from an earlier version lack these: outlines are then plain, and weights have the text's colour.
+    const { outlines = [], order = [], background = null, shade = null } = sent;
+    Object.assign(this, { outlines, order, background, shade });
     this.tokenGrid = sent.token_grid;
     this.cells = grid[0] * grid[1];
     this.place = new Uint16Array(bytes(sent.place));
@@ -68,8 +71,9 @@ export class Transport {
     return (frame * this.tokenGrid[0] + y) * this.tokenGrid[1] + x;
   }
 
+  // A newline's column is the one after its row's last.
   isNewline(token) {
-    return this.roles[this.role[token]] === "newline";
+    return this.placeOf(token).x >= this.tokenGrid[1];
   }
 
   placeOf(token) {
@@ -92,7 +96,7 @@ export class Transport {
     return frame * this.sources + y * this.grid[1] + x;
   }
 
-  // Where a source token lies; a newline, behind its frame's cells, has no row and no column.
+  // Where a source token lies; a newline comes after its frame's cells and has no row and no column.
   cellOf(source) {
     const within = source % this.sources;
     const frame = Math.floor(source / this.sources);

@@ -16,7 +16,7 @@ export const STYLE = `
   background: var(--comfy-input-bg); color: var(--input-text); font: 12px/1.35 sans-serif;
   width: 100%; height: 100%; overflow: hidden; cursor: default;
 }
-.aot-explorer:focus { outline: 2px solid var(--p-primary-color, #56b4e9); outline-offset: -2px; }
+.aot-explorer:focus { outline: 2px solid var(--p-primary-color, currentcolor); outline-offset: -2px; }
 .aot-explorer canvas { display: block; width: 100%; touch-action: none; }
 .aot-explorer .aot-frame { flex: 1 1 0; min-height: 80px; cursor: crosshair; }
 .aot-explorer .aot-strip { flex: none; height: 92px; cursor: ew-resize; }
@@ -278,23 +278,23 @@ export class Explorer {
     return { marks, perFrame, grid, largest: marks.reduce((most, { weight }) => Math.max(most, weight), 0) };
   }
 
-  say() {
+  describe() {
     const { transport, selected, frame } = this;
     if (!transport) return EMPTY;
     const head = `Looking at frame ${transport.frameName(frame)} (${transport.frameTime(frame)}). `;
     if (!selected) return head + HINT;
-    const said =
+    const description =
       selected.token === undefined
         ? transport.describeSource(selected.source)
         : transport.describeToken(selected.token, frame);
-    return (this.pinned ? "Pinned. " : "") + said;
+    return (this.pinned ? "Pinned. " : "") + description;
   }
 
   // Draws once before the next picture, however often it is asked for; the words change at once.
   render() {
     const { transport } = this;
-    const said = this.say();
-    if (this.words.textContent !== said) this.words.textContent = said;
+    const description = this.describe();
+    if (this.words.textContent !== description) this.words.textContent = description;
     this.note.textContent = transport ? transport.describeShown() : "";
     this.otherButton.disabled = this.#tokensHere().length < 2;
     this.modeButton.disabled = !transport;

@@ -1,18 +1,18 @@
-"""Fates and areas drawn over a frame: colours, outlines and textures that colour vision is not needed to tell apart.
+"""Outcomes and areas drawn over a frame, so that colour vision is not needed to tell them apart.
 
-Surviving cells show the picture inside an outline: keyframe thick and solid, distinct dashed, kept thin and solid,
-updated with a marked corner. Cells that are gone are grey: absorbed plain, absorbed by another frame
-hatched, dropped nearly black with a dot. The colours are Okabe and Ito's.
+Cells with a token show the picture inside an outline: keyframe thick and solid, distinct dashed, kept thin and solid,
+updated with a marked corner. Cells without one are grey: absorbed plain, absorbed by another frame hatched, dropped
+nearly black with a dot. Names and colours of the roles are in :mod:`.roles`.
 """
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
 import numpy as np
 
-from .canvas import BACKGROUND, GREEN, ORANGE, QUIET_TEXT, SKY_BLUE, YELLOW
-from .fates import SURVIVES, Fate
+from ..tokens.video_tokens import Role
+from .canvas import BACKGROUND, QUIET_TEXT
+from .outcomes import SURVIVES, Outcome
+from .roles import ROLE_STYLES
 
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601 weights of red, green and blue in brightness."""
@@ -20,22 +20,26 @@ LUMA = (0.299, 0.587, 0.114)
 DIMMED, HATCH, DARK = 0.42, 0.78, 0.14
 """Share of its brightness that a cell keeps: absorbed, under the hatching, and dropped."""
 
-COLOURS = MappingProxyType({Fate.KEPT: GREEN, Fate.KEYFRAME: ORANGE, Fate.DISTINCT: SKY_BLUE, Fate.UPDATED: YELLOW})
-
 AREA = QUIET_TEXT
 """Colour of the line around the area that a token absorbed."""
 
-OUTLINES = (Fate.KEYFRAME, Fate.DISTINCT, Fate.KEPT, Fate.UPDATED)
-"""Whose outline a cell of several fates gets: the first of these it has."""
 
+def draw_outcomes(pixels: np.ndarray, outcome: np.ndarray, area: np.ndarray) -> np.ndarray:
+    """A frame with the outcomes and the areas of its cells drawn over it.
 
-def draw_cells(pixels: np.ndarray, fate: np.ndarray, area: np.ndarray) -> np.ndarray:
-    """A frame, (H, W, 3) uint8, with its cells' fates and areas, (h, w) each, drawn over it; a new array."""
+    Args:
+        pixels: (H, W, 3) uint8, the frame.
+        outcome: (h, w) uint8 of :class:`Outcome` flags.
+        area: (h, w) int64, the area that each cell belongs to; -1 in none.
+
+    Returns:
+        (H, W, 3) uint8, a new array.
+    """
     height, width = pixels.shape[:2]
-    row, y, cell_height = _cells_along(height, fate.shape[0])
-    column, x, cell_width = _cells_along(width, fate.shape[1])
+    row, y, cell_height = _cells_along(height, outcome.shape[0])
+    column, x, cell_width = _cells_along(width, outcome.shape[1])
     across = row[:, None], column[None, :]
-    at, area_at = fate[across], area[across]
+    at, area_at = outcome[across], area[across]
     inside = y[:, None], x[None, :]
     cell = min(cell_height, cell_width)
 
@@ -48,22 +52,22 @@ def draw_cells(pixels: np.ndarray, fate: np.ndarray, area: np.ndarray) -> np.nda
     line = max(1, min(4, round(cell / 7)))
     picture[_divided(area_at, 1 + cell // 40)] = AREA
     _draw_outlines(picture, at, line)
-    corner = (inside[0] + inside[1] < cell / 2) & (at & int(Fate.UPDATED) > 0)
-    picture[corner] = COLOURS[Fate.UPDATED]
+    corner = (inside[0] + inside[1] < cell / 2) & (at & int(Outcome.UPDATED) > 0)
+    picture[corner] = ROLE_STYLES[Role.MERGED].colour
     return picture.round().astype(np.uint8)
 
 
 def _draw_gone(picture: np.ndarray, at: np.ndarray, inside: tuple[np.ndarray, np.ndarray], cell: int) -> None:
-    """Grey, hatched or dark where no token stands, into the picture given, (H, W, 3) float32."""
+    """Draw cells without a token grey, hatched or dark; changes ``picture``, (H, W, 3) float32."""
     grey = picture @ np.array(LUMA, dtype=np.float32)
     share = np.full_like(grey, DIMMED)
     y, x = np.indices((at.shape[0], at.shape[1]), sparse=True)
     period = max(3, round(cell / 3))
     hatched = (y + x) % period < max(1, period // 4)
-    share[hatched & (at == int(Fate.ELSEWHERE))] = HATCH
+    share[hatched & (at == int(Outcome.ELSEWHERE))] = HATCH
     grey *= share
-    grey[hatched & (at == int(Fate.ELSEWHERE))] += 26
-    dropped = at == int(Fate.DROPPED)
+    grey[hatched & (at == int(Outcome.ELSEWHERE))] += 26
+    dropped = at == int(Outcome.DROPPED)
     grey[dropped] *= DARK / DIMMED
     dot = (abs(inside[0] - cell // 2) <= cell / 12) & (abs(inside[1] - cell // 2) <= cell / 12)
     grey[dropped & dot] = 120
@@ -72,20 +76,22 @@ def _draw_gone(picture: np.ndarray, at: np.ndarray, inside: tuple[np.ndarray, np
 
 
 def _draw_outlines(picture: np.ndarray, at: np.ndarray, line: int) -> None:
-    """Outlines of the cells that survive, neighbours of one fate inside one, into the picture given."""
+    """Draw outlines of the cells with tokens; neighbours of one outcome share one. Changes ``picture``."""
     survives = at & int(SURVIVES)
     border, thick = _border(survives, line), _border(survives, line + max(1, line // 2))
     y, x = np.indices((at.shape[0], at.shape[1]), sparse=True)
     dash = (y + x) // (line + 1) % 3 > 0
     undrawn = survives > 0
-    for owner in OUTLINES:
-        own = undrawn & (at & int(owner) > 0)
+    for role, style in ROLE_STYLES.items():
+        if style.outline == "none":
+            continue
+        own = undrawn & (at & 1 << int(role) > 0)
         undrawn &= ~own
-        mine = own & (thick if owner is Fate.KEYFRAME else border)
-        if owner is Fate.DISTINCT:
-            picture[mine & ~dash] = BACKGROUND
-            mine &= dash
-        picture[mine] = COLOURS[owner]
+        edge = own & (thick if style.outline == "thick" else border)
+        if style.outline == "dashed":
+            picture[edge & ~dash] = BACKGROUND
+            edge &= dash
+        picture[edge] = style.colour
 
 
 def _cells_along(length: int, cells: int) -> tuple[np.ndarray, np.ndarray, int]:
