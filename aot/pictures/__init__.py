@@ -1,4 +1,4 @@
-"""Pictures of what a reduction did, a file each; what they are drawn with is in :mod:`.canvas`."""
+"""Pictures of what a reduction did, a file each. :mod:`.canvas` holds what all of them are drawn with."""
 
 from .canvas import save_png
 from .explorer import Transport

@@ -18,9 +18,9 @@ BACKGROUND = (22, 24, 29)
 TEXT = (238, 240, 243)
 QUIET_TEXT = (160, 167, 178)
 RAISED = (34, 37, 44)
-"""What lies on the background: the head of a table, every other row, the ground of a chart."""
+"""Colour of what lies on the background: the head of a table, a marked row, the ground of a chart."""
 RULE = (62, 67, 78)
-"""Thin lines between rows and behind bars."""
+"""Colour of thin lines between rows and across charts."""
 
 ORANGE = (230, 159, 0)
 SKY_BLUE = (86, 180, 233)
@@ -31,30 +31,40 @@ PURPLE = (204, 121, 167)
 """Colours that colour-blind readers tell apart, by Okabe and Ito; shape, texture or a word always says the same."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-"""What Pillow may load; the latter where it is built without FreeType."""
+"""What Pillow loads: the second where it is built without FreeType."""
 
 LEAST_WIDTH, MOST_WIDTH = 320, 2400
-"""Pixels a picture may be wide."""
+"""Bounds of a picture's width, in pixels."""
 
 MARGIN = 24
 GAP = 12
 SAMPLE = 34
-"""Pixels on either side of a sample in a legend."""
+"""Side of a sample in a legend, in pixels."""
 
 
 def as_image(picture: Image.Image) -> Tensor:
-    """(1, H, W, 3) float32, 0 to 1: an image as ComfyUI passes them."""
+    """The picture as ComfyUI's IMAGE: (1, H, W, 3) float32, 0 to 1."""
     return torch.from_numpy(np.array(picture.convert("RGB"))).to(torch.float32)[None] / 255
 
 
 def check_width(width: int, what: str) -> None:
-    """Raise an InputError where a picture is to be narrower or wider than can be drawn."""
+    """Raise an InputError where a width is out of bounds.
+
+    Args:
+        width: in pixels.
+        what: the picture's name, for the error.
+    """
     if not LEAST_WIDTH <= width <= MOST_WIDTH:
         raise InputError(f"A {what} {width} pixels wide; give {LEAST_WIDTH} to {MOST_WIDTH}.")
 
 
 def save_png(image: Tensor, path: Path) -> None:
-    """Write an image, (1, H, W, 3) or (H, W, 3) floating in 0 to 1, as PNG; whole or not at all."""
+    """Write an image as PNG. No part of a file is left where writing fails.
+
+    Args:
+        image: (1, H, W, 3) or (H, W, 3), floating, 0 to 1.
+        path: of the file.
+    """
     pixels = image.detach().cpu().reshape(image.shape[-3:])
     pixels = (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     with whole(path) as temporary:
@@ -62,7 +72,12 @@ def save_png(image: Tensor, path: Path) -> None:
 
 
 def text_lines(texts: Sequence[tuple[str, int, tuple[int, int, int]]], width: int) -> Image.Image:
-    """Texts under one another, each (text, font size, colour), broken between words to fit ``width``."""
+    """Texts one below the other, broken between words.
+
+    Args:
+        texts: each (text, font size, colour).
+        width: of the picture in pixels.
+    """
     lines = [
         (line, ImageFont.load_default(size=size), round(size * 1.4), colour)
         for text, size, colour in texts
@@ -78,7 +93,12 @@ def text_lines(texts: Sequence[tuple[str, int, tuple[int, int, int]]], width: in
 
 
 def legend_row(samples: Sequence[tuple[np.ndarray, str, str]], width: int) -> Image.Image:
-    """A legend: each (sample, name, meaning), a sample (34, 34, 3) uint8, in as many rows as they need."""
+    """A legend in as many rows as it needs.
+
+    Args:
+        samples: each (sample, name, meaning); a sample is (34, 34, 3) uint8.
+        width: of the picture in pixels.
+    """
     name_font, meaning_font, space = ImageFont.load_default(size=18), ImageFont.load_default(size=14), 32
     places, x, y = [], MARGIN, MARGIN - 4
     for _, name, meaning in samples:
@@ -97,7 +117,13 @@ def legend_row(samples: Sequence[tuple[np.ndarray, str, str]], width: int) -> Im
 
 
 def wrap(text: str, font: Font, width: int) -> list[str]:
-    """The text in lines no wider than ``width`` pixels; a word that is wider still is shortened."""
+    """The text in lines no wider than ``width``; a single word that is wider is shortened.
+
+    Args:
+        text: of any length.
+        font: that measures it.
+        width: in pixels.
+    """
     lines: list[str] = []
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines else word
@@ -109,7 +135,13 @@ def wrap(text: str, font: Font, width: int) -> list[str]:
 
 
 def shorten(text: str, font: Font, width: int) -> str:
-    """The text, ended by three dots where it is wider than ``width`` pixels."""
+    """The text, cut and ended by three dots where it is wider than ``width``.
+
+    Args:
+        text: one line.
+        font: that measures it.
+        width: in pixels.
+    """
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:
@@ -118,5 +150,5 @@ def shorten(text: str, font: Font, width: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """One token, two tokens."""
+    """A count with its noun: 1 token, 2 tokens."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,4 +1,4 @@
-"""Curves over retention, a panel for each measure, in the colours of the other pictures."""
+"""Curves over retention, a panel for each measure, in the same colours as the other pictures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,12 @@ _LEGEND_COLUMNS = 4
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its name, and its (retention in per cent, value) points in any order."""
+    """One line.
+
+    Args:
+        name: for the legend.
+        points: each (retention in per cent, value), in any order.
+    """
 
     name: str
     points: tuple[tuple[float, float], ...]
@@ -48,10 +53,10 @@ class Panel:
     """One measure.
 
     Args:
-        label: of its values.
+        label: name of its values.
         lines: the same in all panels of a picture.
-        level: where full tokens lie.
-        limits: of its values, where they are known before.
+        level: value of the full tokens.
+        limits: of the axis; None fits the values.
     """
 
     label: str
@@ -66,9 +71,10 @@ def curves(panels: Sequence[Panel], *, title: str, level: str, notes: Sequence[s
     Lines differ in marker and, beyond six, in dashes as well as in colour.
 
     Args:
+        panels: one or more, with the same lines.
         title: a line above them.
-        level: the name of what every panel's level is.
-        notes: what was left out of the picture and why, a line each below it.
+        level: name of the line that every panel's ``level`` is drawn as.
+        notes: what the picture lacks and why, a line each below it.
 
     Returns:
         (1, H, W, 3) float32, 0 to 1: an image as ComfyUI passes them.
@@ -81,9 +87,9 @@ def curves(panels: Sequence[Panel], *, title: str, level: str, notes: Sequence[s
     figure = Figure(figsize=(5 * len(panels), 4.4 + 0.25 * legend_lines), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     figure.set_facecolor(_colour(BACKGROUND))
-    kept = [x for panel in panels for line in panel.lines for x, _ in line.points] or [100.0]
+    retentions = [x for panel in panels for line in panel.lines for x, _ in line.points] or [100.0]
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _dress(axes, panel.label, 1.15 * max(*kept, 100.0), min(kept) / 1.15)
+        _dress(axes, panel.label, 1.15 * max(*retentions, 100.0), min(retentions) / 1.15)
         axes.axhline(panel.level, color=_colour(TEXT), linewidth=1.2, linestyle="-", label=level, zorder=1)
         for i, line in enumerate(panel.lines):
             _draw(axes, line, i)
@@ -110,10 +116,10 @@ def _with_notes(picture: Image.Image, notes: Sequence[str]) -> Image.Image:
     if not notes:
         return picture
     below = text_lines([(f"Left out: {note}", 15, QUIET_TEXT) for note in notes], picture.width)
-    whole = Image.new("RGB", (picture.width, picture.height + below.height), BACKGROUND)
-    whole.paste(picture, (0, 0))
-    whole.paste(below, (0, picture.height))
-    return whole
+    canvas = Image.new("RGB", (picture.width, picture.height + below.height), BACKGROUND)
+    canvas.paste(picture, (0, 0))
+    canvas.paste(below, (0, picture.height))
+    return canvas
 
 
 def _dress(axes: Any, label: str, left: float, right: float) -> None:
@@ -153,7 +159,7 @@ def _colour(levels: tuple[int, int, int]) -> tuple[float, float, float]:
 
 
 def _plain(text: str) -> str:
-    """The text with nothing in it that would be read as a formula."""
+    """The text with dollar signs escaped, so that matplotlib reads no formula."""
     return text.replace("$", r"\$")
 
 

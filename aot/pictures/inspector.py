@@ -1,4 +1,4 @@
-"""The stage inspector: a video's history as a table, with what each stage kept of the features."""
+"""The stage inspector: a table of the stages that ran, with how much of the features each one kept."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Line:
 
     Args:
         record: of the history.
-        rank: effective rank of the tokens it left; None where that is not known.
-        error: relative reconstruction error of the full features from them; None where that is not known.
-        frames: how many frames a token is a mean of, on average; None where that is not known.
+        rank: effective rank of the tokens it left; None where it was not measured.
+        error: relative reconstruction error of the full features from them; None where it was not measured.
+        frames: how many frames a token is a mean of, on average; None where it was not measured.
     """
 
     record: StageRecord
@@ -43,11 +43,11 @@ class Line:
     error: float | None = None
     frames: float | None = None
 
-    def cells(self, full: int) -> tuple[str, ...]:
-        """As a row of the table.
+    def row(self, full: int) -> tuple[str, ...]:
+        """The line as a row of the table.
 
         Args:
-            full: tokens of the whole language grid.
+            full: tokens of the video's language grid before any stage.
         """
         record = self.record
         return (
@@ -59,7 +59,7 @@ class Line:
             _number(self.rank, ".1f"),
             _number(self.error, ".3f"),
             _number(self.frames, ".2f"),
-            settings_told(record),
+            changed_settings(record),
         )
 
 
@@ -69,9 +69,10 @@ class Inspection:
 
     Args:
         model: that encoded it.
-        tokens_kept, tokens_full: of the language grid.
-        lines: a line a stage, the encoder's first.
-        complete: whether the full tokens were given.
+        tokens_kept: of the language grid.
+        tokens_full: of the language grid.
+        lines: one for each stage, the encoder's first.
+        complete: whether every stage was measured.
     """
 
     model: str
@@ -82,47 +83,47 @@ class Inspection:
 
     @property
     def title(self) -> str:
-        """How many tokens are left of how many, and the model's name."""
-        told = f"{self.tokens_kept} of {self.tokens_full} tokens ({self.tokens_kept / self.tokens_full:.1%})"
-        return f"{told}, {self.model}" if self.model else told
+        """Tokens kept, tokens before, and the model's name."""
+        title = f"{self.tokens_kept} of {self.tokens_full} tokens ({self.tokens_kept / self.tokens_full:.1%})"
+        return f"{title}, {self.model}" if self.model else title
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the columns mean, and what is missing."""
+        """What the columns mean, and what was not measured."""
         return NOTES if self.complete else (*NOTES, WITHOUT)
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
         """The table's cells."""
-        return [line.cells(self.tokens_full) for line in self.lines]
+        return [line.row(self.tokens_full) for line in self.lines]
 
     def picture(self, width: int | None = None) -> Tensor:
-        """(1, H, W, 3) float32, 0 to 1: the table, the last stage standing out.
+        """(1, H, W, 3) float32, 0 to 1: the table, with the last stage marked.
 
         Args:
-            width: of the picture in pixels; None lets the text decide.
+            width: of the picture in pixels; None fits the text.
 
         Raises:
-            InputError: a width the columns have no room in.
+            InputError: the columns have no room in this width.
         """
         marks = {len(self.lines) - 1: ORANGE} if len(self.lines) > 1 else {}
         return table(HEAD, self.rows, title=self.title, notes=self.notes, marks=marks, width=width)
 
     def markdown(self) -> str:
-        """The same as Markdown."""
+        """The same table as Markdown."""
         return "\n\n".join((f"**{self.title}**", markdown(HEAD, self.rows), *self.notes)) + "\n"
 
 
 def inspect(tokens: VideoTokens, full: VideoTokens | None = None) -> Inspection:
-    """A video's history with the figures of what each stage kept.
+    """The stages that ran on a video, with the figures of what each one kept.
 
     Args:
         tokens: of any stage.
-        full: what the encoder gave, before any stage: the stages run again on it, and every line gets its figures.
-            None measures the tokens given only, and no error.
+        full: the encoder's tokens, before any stage. The stages run on them again, and every line gets its figures.
+            None measures ``tokens`` only, and no error.
 
     Raises:
-        InputError: the full tokens are reduced, of another video, or not those that ``tokens`` were made of.
+        InputError: ``full`` is reduced, of another video, or not what ``tokens`` were made of.
     """
     if full is None:
         *earlier, last = tokens.history or (StageRecord("tokens", {}, tokens.tokens_full, tokens.tokens_kept, 0.0),)
@@ -133,21 +134,25 @@ def inspect(tokens: VideoTokens, full: VideoTokens | None = None) -> Inspection:
     return Inspection(tokens.model, tokens.tokens_kept, tokens.tokens_full, lines, full is not None)
 
 
-def settings_told(record: StageRecord) -> str:
-    """The settings of a stage that are not the default; all of them where the stage is not one of those here."""
+def changed_settings(record: StageRecord) -> str:
+    """The settings of a stage that are not the default; all of them where the stage is unknown here.
+
+    Args:
+        record: of the stage.
+    """
     kind = stages().get(record.name)
     default = {item.name: item.default for item in dataclasses.fields(kind)} if kind else {}
-    told = _written({name: value for name, value in record.settings.items() if default.get(name, ...) != value})
-    return told or ("as by default" if record.settings else "")
+    text = _assignments({name: value for name, value in record.settings.items() if default.get(name, ...) != value})
+    return text or ("as by default" if record.settings else "")
 
 
 def _measured(record: StageRecord, tokens: VideoTokens, full: VideoTokens | None) -> Line:
-    found = figures(tokens, full)
-    return Line(record, found.rank, found.error, found.frames)
+    measured = figures(tokens, full)
+    return Line(record, measured.rank, measured.error, measured.frames)
 
 
-def _written(settings: Mapping[str, Any]) -> str:
-    """As on the command line, with room to break lines."""
+def _assignments(settings: Mapping[str, Any]) -> str:
+    """Settings as on the command line, with room to break lines."""
     return ", ".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in settings.items()
     )

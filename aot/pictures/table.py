@@ -1,4 +1,4 @@
-"""A table as a picture: a head, rows of text, columns no wider than they need to be, rows that stand out."""
+"""A table as a picture: a head, rows of text, columns as wide as their text, and marked rows."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ SPACE = 26
 """Pixels between two columns."""
 
 MARK = 6
-"""Width of the bar at the left of a row that stands out."""
+"""Width of the bar at the left of a marked row, in pixels."""
 
 NUMBER = re.compile(r"[-+]?\d[\d.,/]*( ?([%x]|[a-zA-Z]{1,3}))?")
-"""What a column of numbers holds: 12, 0.5, 3/4, 25.0%, 5.3 x, 12 ms."""
+"""A cell of a column of numbers: 12, 0.5, 3/4, 25.0%, 5.3 x, 12 ms."""
 
 PIECE = re.compile(r"[^-,+:/=_.]*[-,+:/=_.]|[^-,+:/=_.]+")
-"""What a word that is too wide may be broken into."""
+"""A piece that a word is broken into where it is too wide."""
 
 NOTHING = ("", "-")
-"""What stands in a cell that has nothing to say, in columns of any kind."""
+"""The text of empty cells, in columns of any kind."""
 
 
 def table(
@@ -58,26 +58,24 @@ def table(
 ) -> Tensor:
     """A table drawn in the colours of the other pictures.
 
-    A column is as wide as its widest cell. Where that is more than there is room for, the widest columns (a long
-    text in the last one, mostly) are narrowed to one width and their cells broken between words. Columns that hold
-    only numbers, with or without a unit, are flush right.
+    A column is as wide as its widest cell. Where they have no room, the widest columns are narrowed to one width and
+    their cells broken between words. Columns that hold only numbers, with or without a unit, are flush right.
 
     Args:
         head: names of the columns, one or more.
-        rows: the cells of each row, as many as the head has; "\\n" begins a new line in a cell.
-        title: a line above the table; none where it is empty.
+        rows: the cells of each row, one for each column; "\\n" begins a new line in a cell.
+        title: a line above the table; "" for none.
         notes: lines under the table, small.
-        marks: rows that stand out, by index from 0, with the colour of the bar at their left; their text is bright
-            and their ground is raised, so that they are seen without the colour. The others' text is quieter
-            only where there are marks.
-        width: of the picture in pixels, 320 to 2400; None makes it as narrow as the text allows, 1600 at most.
+        marks: the colour of the bar at the left of each marked row, by its index from 0. A marked row's ground is
+            raised and the other rows' text is quieter, so that it is seen without the colour.
+        width: of the picture in pixels, 320 to 2400; None fits the text, 1600 at most.
 
     Returns:
         (1, H, W, 3) float32, 0 to 1: an image as ComfyUI passes them.
 
     Raises:
-        InputError: a row with another number of cells than the head, a mark on a row that is not there, a width out
-            of bounds, or too narrow for so many columns.
+        InputError: a row has not one cell for each column, a mark is on no row, or the width is out of bounds or too
+            narrow for the columns.
     """
     _check(head, rows, marks)
     font = ImageFont.load_default(size=FONT_SIZE)
@@ -116,7 +114,12 @@ def table(
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same table as Markdown; a bar in a cell is escaped, a line break becomes ``<br>``."""
+    """The same table as Markdown. A bar in a cell is escaped, a line break becomes ``<br>``.
+
+    Args:
+        head: names of the columns.
+        rows: the cells of each row, one for each column.
+    """
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in cells) + " |"
@@ -158,12 +161,12 @@ def _narrowed(natural: Sequence[int], room: int, width: int) -> list[int]:
 
 
 def _broken(cell: str, font: Font, width: int) -> list[str]:
-    """A cell's lines, one at least."""
+    """The lines of a cell, one at least."""
     return [line for part in cell.split("\n") for line in (wrap(_split(part, font, width), font, width) or [""])]
 
 
 def _split(text: str, font: Font, width: int) -> str:
-    """The text with room in words that are wider than ``width``: behind a mark in them, a comma or a plus say."""
+    """The text with spaces in words wider than ``width``, each after a comma, a plus or the like."""
     words = []
     for word in text.split():
         pieces = [word] if font.getlength(word) <= width else PIECE.findall(word)
@@ -178,14 +181,14 @@ def _split(text: str, font: Font, width: int) -> str:
 
 def _holds_numbers(column: Sequence[str]) -> bool:
     """Whether a column holds a number, and nothing else."""
-    told = [cell for cell in column if cell not in NOTHING]
-    return bool(told) and all(NUMBER.fullmatch(cell) for cell in told)
+    filled = [cell for cell in column if cell not in NOTHING]
+    return bool(filled) and all(NUMBER.fullmatch(cell) for cell in filled)
 
 
 def _draw_ground(
     draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], is_head: bool, mark: tuple[int, int, int] | None
 ) -> None:
-    """What a row's text stands on: a rule above it, a raised ground for the head and for a row that stands out."""
+    """Draw the ground of a row: a rule above it, raised for the head and for a marked row."""
     left, top, right, bottom = box
     if is_head or mark is not None:
         draw.rectangle((left, top, right - 1, bottom - 1), fill=RAISED)

@@ -1,4 +1,4 @@
-"""The clip timeline: frames along time, cuts and keyframes, tokens kept of every frame, how well they are explained."""
+"""The clip timeline: frames along time, cuts and keyframes, tokens kept of every frame, how well they explain it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from .roles import ROLE_STYLES
 from .token_map import frames_drawn, header_of
 
 AXIS = 66
-"""Pixels left of the charts for what stands on their axes."""
+"""Pixels left of the charts for the numbers on their axes."""
 
 LEAST_THUMBNAIL, MOST_THUMBNAIL = 72, 240
-"""A thumbnail's width; where frames are narrower than the least, some are left out."""
+"""Bounds of a thumbnail's width, in pixels; where frames are narrower, only some get one."""
 
 BARS, SPREAD = 190, 190
 """Heights of the two charts, in pixels."""
@@ -45,13 +45,13 @@ TITLE = 44
 """Pixels from the top of a chart's part to its ground: a line of text, and room for the number on the highest bar."""
 
 BINS = 38
-"""Steps of the lower chart's axis."""
+"""Bins of a histogram in the lower chart."""
 
 LEAST_APART = 10
-"""Pixels between clips under which cuts are left to the diamonds: lines would hide the charts."""
+"""Pixels between clips under which no line marks a cut: lines would hide the charts. Diamonds remain."""
 
 MOST_MARKS = 8
-"""Numbers that the lower chart's axis has room for."""
+"""The most numbers on the lower chart's axis."""
 
 STACK = (Role.KEYFRAME, Role.MERGED, Role.DISTINCT, Role.KEPT)
 """From the bottom of a bar up."""
@@ -60,7 +60,7 @@ STACK = (Role.KEYFRAME, Role.MERGED, Role.DISTINCT, Role.KEPT)
 KEYFRAME_COLOUR = ROLE_STYLES[Role.KEYFRAME].colour
 
 CARRIED = (120, 126, 138)
-"""Grey of tokens that were merged, in the lower chart."""
+"""Colour of tokens that were merged, in the lower chart."""
 
 
 class Explained(NamedTuple):
@@ -68,9 +68,10 @@ class Explained(NamedTuple):
 
     Args:
         value: (N,) float64, above 0 and up to 1.
-        frame: (N,) long.
-        stayed: (N,) bool, tokens that stay as they are.
-        name, meaning: of the value.
+        frame: (N,) long, the token's frame.
+        stayed: (N,) bool, whether the token stays as it is.
+        name: of the value.
+        meaning: of the value, in a few words.
     """
 
     value: Tensor
@@ -81,7 +82,11 @@ class Explained(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """Where frames stand: the pixel at which each begins, (T + 1,), over the charts."""
+    """The time axis of the charts.
+
+    Args:
+        edge: (T + 1,) int64, the pixel at which each frame begins, and where the last one ends.
+    """
 
     edge: np.ndarray
 
@@ -92,30 +97,30 @@ class Axis(NamedTuple):
 
     @property
     def step(self) -> float:
-        """Pixels a frame."""
+        """Pixels of a frame."""
         return float(self.edge[-1] - self.edge[0]) / self.frames
 
 
 def timeline(tokens: VideoTokens, frames: Frames, full: VideoTokens | None = None, *, width: int = 1600) -> Tensor:
     """A video's frames along time: cuts, keyframes, tokens kept of every frame by role, and how well they explain it.
 
-    Frames stand at equal distances, under each its second. Bars are the tokens kept, a texture for each role. The
-    lower chart holds a histogram for each frame behind a keyframe, on a logarithmic axis. With ``full`` it is of q,
-    the largest share that one of the keyframe's tokens takes of each token that phase II was given: the stages run
-    again to find it, since finished tokens do not carry it. Otherwise, and of tokens that phase II never reduced, it is
-    read off W: the largest part, of what survives of each cell, that lies in one token.
+    Frames are at equal distances, each over its second. Bars are the tokens kept, with a texture for each role. The
+    lower chart has a histogram for each frame after a keyframe, on a logarithmic axis. With ``full`` it is of q: of
+    each token that enters phase II, the largest share that one of the keyframe's tokens takes. Finished tokens do not
+    carry q, so the stages run again. Without ``full``, or without phase II, it is of W: of what is left of each cell,
+    the largest part that is in one token.
 
     Args:
         tokens: of T frames, of any stage.
-        frames: those they were encoded from.
-        full: what the encoder gave, before any stage; None leaves q out.
+        frames: the encoded ones.
+        full: the encoder's tokens, before any stage; None reads the lower chart off W.
         width: of the picture, in pixels.
 
     Returns:
         (1, H, W, 3) float32, 0 to 1: an image as ComfyUI passes them.
 
     Raises:
-        InputError: the frames or the full tokens are not those of the tokens, or the width is out of bounds.
+        InputError: ``frames`` or ``full`` are not those of ``tokens``, or the width is out of bounds.
     """
     frames, together = frames_drawn(tokens, frames)
     check_width(width, "timeline")
@@ -141,18 +146,26 @@ def timeline(tokens: VideoTokens, frames: Frames, full: VideoTokens | None = Non
 
 
 def keyframes(tokens: VideoTokens) -> tuple[int, ...]:
-    """The frames that clips begin with, read off the roles; none where no stage cut the video into clips."""
+    """The frames that clips begin with, read off the roles; none where no stage cut the video into clips.
+
+    Args:
+        tokens: of any stage.
+    """
     if not tokens.pooled:
         return ()
     roles = [int(Role.KEYFRAME)]
     if any(record.name == InterFrame.name for record in tokens.history):
         roles.append(int(Role.MERGED))
-    found = torch.isin(tokens.role.cpu(), torch.tensor(roles, dtype=torch.uint8))
-    return tuple(tokens.frame.cpu()[found].unique().tolist())
+    in_keyframe = torch.isin(tokens.role.cpu(), torch.tensor(roles, dtype=torch.uint8))
+    return tuple(tokens.frame.cpu()[in_keyframe].unique().tolist())
 
 
 def role_counts(tokens: VideoTokens) -> Tensor:
-    """(roles, T) long: tokens of each role at each frame, on the language grid."""
+    """(roles, T) long: tokens of each role at each frame, on the language grid.
+
+    Args:
+        tokens: of T frames, of any stage.
+    """
     pooled = tokens.to_language_grid()
     frames = pooled.layout.frames
     flat = torch.bincount(pooled.role.cpu().long() * frames + pooled.frame.cpu(), minlength=len(Role) * frames)
@@ -160,46 +173,47 @@ def role_counts(tokens: VideoTokens) -> Tensor:
 
 
 def explanation(tokens: VideoTokens, full: VideoTokens | None, first: Sequence[int]) -> Explained:
-    """How well each token of the frames behind keyframes is explained: q where it can be found, else read off W.
+    """How well each token of the frames after keyframes is explained: by q where phase II ran, else by W.
 
     Args:
-        full: what the encoder gave, before any stage.
-        first: frames that clips begin with; they are left out.
+        tokens: of T frames, of any stage.
+        full: the encoder's tokens, before any stage; None reads it off W.
+        first: frames that clips begin with; their tokens are not counted.
 
     Raises:
-        InputError: the full tokens are not those that ``tokens`` were made of.
+        InputError: ``full`` is not what ``tokens`` were made of.
     """
     steps = list(replay(full, tokens)) if full is not None else []
-    found = next(((step, step.stage) for step in steps if isinstance(step.stage, InterFrame)), None)
-    if found is not None:
-        phase, stage = found
-        given = phase.src.to_language_grid()
-        q = stage.explained(given).cpu()
-        asked = torch.isfinite(q) & (given.role != int(Role.NEWLINE))
+    phase_two = next(((step, step.stage) for step in steps if isinstance(step.stage, InterFrame)), None)
+    if phase_two is not None:
+        phase, stage = phase_two
+        before = phase.src.to_language_grid()
+        q = stage.explained(before).cpu()
+        measured = torch.isfinite(q) & (before.role != int(Role.NEWLINE))
         distinct = phase.reduced.place[phase.reduced.role == int(Role.DISTINCT)]
-        stayed = torch.isin(_cell(given.place, given), _cell(distinct, given))
+        stayed = torch.isin(_place_number(before.place, before), _place_number(distinct, before))
         meaning = "share that the keyframe's best token takes of each token"
-        return Explained(q[asked], given.frame[asked], stayed[asked], "q", meaning)
-    went = absorption(tokens)
-    shape = went.largest.shape
+        return Explained(q[measured], before.frame[measured], stayed[measured], "q", meaning)
+    largest = absorption(tokens).largest
+    shape = largest.shape
     frame = torch.arange(shape[0])[:, None, None].expand(shape)
-    told = (went.largest > 0) & ~torch.isin(frame, torch.tensor(first, dtype=torch.long))
+    measured = (largest > 0) & ~torch.isin(frame, torch.tensor(first, dtype=torch.long))
     pooled = tokens.to_language_grid()
-    stands = pooled.place[pooled.role != int(Role.NEWLINE)]
+    cells = pooled.place[pooled.role != int(Role.NEWLINE)]
     stayed = torch.zeros(shape, dtype=torch.bool)
-    stayed[tuple(stands.unbind(1))] = True
+    stayed[tuple(cells.unbind(1))] = True
     meaning = "of each cell, the part in the token that holds most of it, read off W"
-    return Explained(went.largest[told], frame[told], stayed[told], "largest share", meaning)
+    return Explained(largest[measured], frame[measured], stayed[measured], "largest share", meaning)
 
 
-def _cell(place: Tensor, tokens: VideoTokens) -> Tensor:
-    """A number for every place, (K, 3) to (K,)."""
+def _place_number(place: Tensor, tokens: VideoTokens) -> Tensor:
+    """(K,) long: a number for each place of (K, 3) long, counted through the video."""
     height, width = tokens.layout.language_grid
     return (place[:, 0] * height + place[:, 1]) * (width + 1) + place[:, 2]
 
 
 def _film(frames: Frames, axis: Axis, first: Sequence[int], width: int, together: int) -> Image.Image:
-    """Thumbnails with frame and second under them; a keyframe's has a thick outline and a diamond above it."""
+    """Thumbnails over their frame and second; a keyframe's has a thick outline and a diamond above it."""
     every = max(1, math.ceil(LEAST_THUMBNAIL / axis.step))
     across = min(MOST_THUMBNAIL, int(axis.step * every) - 4)
     down = max(1, round(across * frames.height / frames.width))
@@ -211,8 +225,8 @@ def _film(frames: Frames, axis: Axis, first: Sequence[int], width: int, together
         x = int(axis.edge[index]) + (2 if every > 1 else int(axis.step - across) // 2)
         if x + across > width - MARGIN + 2:
             break
-        shown = Image.fromarray(frames.pixels[index].cpu().numpy())
-        picture.paste(shown.resize((across, down), Image.Resampling.LANCZOS, reducing_gap=2.0), (x, top))
+        thumbnail = Image.fromarray(frames.pixels[index].cpu().numpy())
+        picture.paste(thumbnail.resize((across, down), Image.Resampling.LANCZOS, reducing_gap=2.0), (x, top))
         if index in first:
             draw.rectangle((x, top, x + across - 1, top + down - 1), outline=KEYFRAME_COLOUR, width=3)
         middle = x + across / 2
@@ -227,12 +241,12 @@ def _film(frames: Frames, axis: Axis, first: Sequence[int], width: int, together
 
 
 def _apart(axis: Axis, first: Sequence[int]) -> float:
-    """Pixels between the two clips that begin nearest to each other."""
+    """Pixels between the two cuts nearest to each other."""
     return axis.step * min((b - a for a, b in pairwise(first)), default=axis.frames)
 
 
 def _bars(counts: Tensor, axis: Axis, width: int, title: str) -> Image.Image:
-    """Tokens kept of every frame, roles on top of each other."""
+    """A bar of the tokens kept for every frame, its roles one above the other."""
     total = counts[list(STACK)].sum(0)
     most = max(1, int(total.max()))
     picture, floor = _chart(width, BARS, title)
@@ -257,7 +271,7 @@ def _bars(counts: Tensor, axis: Axis, width: int, title: str) -> Image.Image:
 
 
 def _spread(explained: Explained, axis: Axis, width: int, role: Role) -> Image.Image:
-    """A histogram of every frame's values, logarithmic; those of tokens that stayed are drawn as of ``role``."""
+    """A histogram of every frame's values, on a logarithmic axis; tokens that stayed have the texture of ``role``."""
     picture, floor = _chart(width, SPREAD, f"{explained.name}: {explained.meaning}")
     if not len(explained.value):
         return picture
@@ -284,7 +298,7 @@ def _spread(explained: Explained, axis: Axis, width: int, role: Role) -> Image.I
 
 
 def _chart(width: int, height: int, title: str) -> tuple[Image.Image, int]:
-    """A chart's ground under its title, and the row its floor is at."""
+    """The ground of a chart under its title, and the row of its floor."""
     picture = Image.new("RGB", (width, TITLE + height + 20), BACKGROUND)
     draw = ImageDraw.Draw(picture)
     draw.text((MARGIN + AXIS, 12), title, fill=QUIET_TEXT, font=ImageFont.load_default(size=15), anchor="lm")
@@ -294,7 +308,7 @@ def _chart(width: int, height: int, title: str) -> tuple[Image.Image, int]:
 
 
 def _ticks(draw: ImageDraw.ImageDraw, ticks: Sequence[tuple[int, str]], width: int) -> None:
-    """Lines across a chart, each with what it stands for on the left."""
+    """Draw lines across a chart, each with its number on the left."""
     font = ImageFont.load_default(size=14)
     for y, text in ticks:
         draw.line((MARGIN + AXIS, y, width - MARGIN, y), fill=RULE)
@@ -302,13 +316,13 @@ def _ticks(draw: ImageDraw.ImageDraw, ticks: Sequence[tuple[int, str]], width: i
 
 
 def _decades(low: float, high: float) -> tuple[float, float]:
-    """The logarithms that an axis goes from and to, a little beyond its values and never nothing apart."""
+    """The logarithms at both ends of an axis: a little beyond its values, and never equal."""
     room = max(0.05, 0.04 * (high - low))
     return low - room, min(high + room, 0.02)
 
 
 def _marks(low: float, high: float) -> list[float]:
-    """What a logarithmic axis from 10^low to 10^high names: as many round numbers as stand clear of each other."""
+    """The numbers on a logarithmic axis from 10^low to 10^high: round ones, as many as have room."""
     powers = range(-7, 1)
     marks: list[float] = []
     for digits in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
@@ -319,8 +333,10 @@ def _marks(low: float, high: float) -> list[float]:
 
 
 def _fill(pixels: np.ndarray, box: tuple[int, int, int, int], role: Role) -> None:
-    """Fill a box (left, top, right, bottom) in a role's colour: keyframe solid, updated dotted, distinct hatched, kept
-    ruled."""
+    """Fill a box (left, top, right, bottom) with a role's colour and texture.
+
+    Keyframe is solid, updated dotted, distinct hatched, kept ruled.
+    """
     left, top, right, bottom = box
     area = pixels[top:bottom, left:right]
     y, x = np.indices((area.shape[0], area.shape[1]), sparse=True)
@@ -337,7 +353,7 @@ def _fill(pixels: np.ndarray, box: tuple[int, int, int, int], role: Role) -> Non
 
 
 def _samples(counts: Tensor, explained: Explained, clips: bool) -> list[tuple[np.ndarray, str, str]]:
-    """The legend: every role there is, the tokens carried into others, and where clips begin."""
+    """The legend: every role that tokens have, the tokens merged into others, and where clips begin."""
     samples = []
     for role in STACK:
         if amount := int(counts[role].sum()):
@@ -357,7 +373,7 @@ def _samples(counts: Tensor, explained: Explained, clips: bool) -> list[tuple[np
 
 
 def _draw_cuts(canvas: Image.Image, axis: Axis, first: Sequence[int], spans: Sequence[tuple[int, int]]) -> None:
-    """A dashed line where a clip begins, but the first, over each of the (top, bottom) spans."""
+    """Draw a dashed line where each clip but the first begins, over each of the (top, bottom) spans."""
     draw = ImageDraw.Draw(canvas)
     for index in first:
         x = int(axis.edge[index])

@@ -1,6 +1,6 @@
-"""The token map: the frames with every language-grid cell's outcome told apart at a glance, in a grid or in a strip.
+"""The token map: frames in a grid or in a strip, each cell of the language grid drawn by what became of it.
 
-What became of a cell is in :mod:`.outcomes`, how it is drawn in :mod:`.overlay`.
+What became of a cell: :mod:`.outcomes`. How that is drawn: :mod:`.overlay`.
 """
 
 from __future__ import annotations
@@ -40,20 +40,27 @@ TALLEST = 1.0
 """Height over width that the grid of frames stays under."""
 
 MOST_PANEL = 720
-"""A frame is drawn no larger than this on either side, in pixels."""
+"""The longest side of a frame, in pixels."""
 
 STRIP_CELL, MOST_STRIP = 10, 16384
-"""A strip is as wide as it takes to give a cell so many pixels, and no wider than so many."""
+"""Pixels that a cell of a strip has at least, and the width of a strip at most."""
 
 LEGEND_WIDTH = 1240
-"""What the usual legend takes on one line; a picture of few frames is no narrower unless asked to be."""
+"""Pixels of the usual legend on one line; without a smaller ``width`` no picture is narrower."""
 
 WHOLE_CLIPS, PART_CLIPS = 1.6, 1.3
-"""How much larger frames must become for rows of whole clips, or of equal parts of clips, to be given up."""
+"""Rows of whole clips, or of equal parts of clips, are chosen unless other rows make frames larger by this factor."""
 
 
 class Grid(NamedTuple):
-    """How frames are laid out: columns and rows of panels, each (width, height) pixels under a caption."""
+    """How frames are laid out.
+
+    Args:
+        columns: frames in a row.
+        rows: of frames.
+        panel: (width, height) of a frame in pixels.
+        caption: height of the line above a frame in pixels.
+    """
 
     columns: int
     rows: int
@@ -64,22 +71,22 @@ class Grid(NamedTuple):
 def token_map(
     tokens: VideoTokens, frames: Frames, *, width: int = 1600, columns: int | None = None, layout: str = "grid"
 ) -> Tensor:
-    """The video's frames in reading order, each cell of the language grid drawn by its outcome.
+    """The video's frames in reading order, each cell of the language grid drawn by what became of it.
 
     Args:
         tokens: of T frames; anything from freshly encoded to fully reduced.
-        frames: those they were encoded from, of any size; of several that the encoder takes as one, the first is drawn.
+        frames: the encoded ones, of any size. Where the encoder takes several as one, the first of them is drawn.
         width: of the picture at most, in pixels; its frames take no more height than that. A strip is wider where
-            its frames would have too few pixels for their cells.
-        columns: frames a row of a grid; None chooses large frames, and rows that start where clips start.
+            its cells would have too few pixels.
+        columns: frames in a row of the grid; None chooses large frames, and rows that start where clips start.
         layout: "grid", or "strip" for all frames in one row.
 
     Returns:
         (1, H, W, 3) float32, 0 to 1: an image as ComfyUI passes them.
 
     Raises:
-        InputError: the frames are not the tokens' in number, the layout is not one of those, the width or the columns
-            are out of bounds, or the frames have no room.
+        InputError: the frames are more or fewer than the tokens', the layout is unknown, the width or the columns are
+            out of bounds, or the frames have no room.
     """
     frames, together = frames_drawn(tokens, frames)
     check_width(width, "token map")
@@ -108,12 +115,12 @@ def token_map(
     canvas = Image.new("RGB", (canvas_width, header.height + body + footer.height), BACKGROUND)
     canvas.paste(header, (0, 0))
     canvas.paste(footer, (0, header.height + body))
-    for index, kept in enumerate(_tokens_per_frame(tokens)):
+    for index, count in enumerate(_tokens_per_frame(tokens)):
         row, column = divmod(index, grid.columns)
         x = MARGIN + column * (grid.panel[0] + GAP)
         y = header.height + row * (grid.caption + grid.panel[1] + GAP)
         surviving = int(np.count_nonzero(outcome[index] & int(SURVIVES)))
-        amount = plural(kept, "token") + (f" of {plural(surviving, 'cell')}" if kept != surviving else "")
+        amount = plural(count, "token") + (f" of {plural(surviving, 'cell')}" if count != surviving else "")
         number = str(index) if together == 1 else f"{index * together}+"
         parts = (number, f"{float(frames.timestamps[index]):.2f} s", amount)
         _caption(canvas, (x, y, grid.panel[0], grid.caption), parts)
@@ -127,10 +134,14 @@ def token_map(
 
 
 def frames_drawn(tokens: VideoTokens, frames: Frames) -> tuple[Frames, int]:
-    """The frame that is drawn for each of the encoder's, and how many of the video's that one stands for.
+    """The frames to draw, one for each that the encoder sees, and how many of the video's each of them represents.
+
+    Args:
+        tokens: of any stage.
+        frames: the encoded ones.
 
     Raises:
-        InputError: the frames are not the tokens' in number.
+        InputError: the frames are more or fewer than the tokens'.
     """
     if frames.count != tokens.frames_shown:
         raise InputError(
@@ -142,7 +153,11 @@ def frames_drawn(tokens: VideoTokens, frames: Frames) -> tuple[Frames, int]:
 
 
 def frames_together(tokens: VideoTokens) -> int:
-    """How many frames of the video the encoder takes as one."""
+    """How many frames of the video the encoder takes as one.
+
+    Args:
+        tokens: of any stage.
+    """
     return -(-tokens.frames_shown // tokens.layout.frames)
 
 
@@ -155,7 +170,7 @@ def _tokens_per_frame(tokens: VideoTokens) -> list[int]:
 
 
 def _clip_length(outcome: np.ndarray) -> int:
-    """The step that all keyframes are multiples of; 0 where there is none."""
+    """The largest number that divides every keyframe's; 0 where there is none."""
     keyframes = np.flatnonzero((outcome & int(Outcome.KEYFRAME)).any(axis=(1, 2)))
     return math.gcd(*keyframes.tolist())
 
@@ -164,19 +179,19 @@ def _strip(frames: Frames, width: int, cells: tuple[int, int]) -> tuple[Grid, in
     """All frames in one row, and the width of a picture that leaves every cell enough pixels.
 
     Raises:
-        InputError: that would be too wide a picture.
+        InputError: the picture would be too wide.
     """
     aspect = frames.height / frames.width
     least = max(STRIP_CELL * cells[1], math.ceil(STRIP_CELL * cells[0] / aspect))
-    wanted = frames.count * (least + GAP) - GAP + 2 * MARGIN
-    if wanted > MOST_STRIP:
+    needed = frames.count * (least + GAP) - GAP + 2 * MARGIN
+    if needed > MOST_STRIP:
         raise InputError(
             f"{frames.count} frames have no room in a strip {MOST_STRIP} pixels wide; draw them as a grid."
         )
-    across = (max(width, wanted) - 2 * MARGIN + GAP) // frames.count - GAP
+    across = (max(width, needed) - 2 * MARGIN + GAP) // frames.count - GAP
     across = min(across, MOST_PANEL, int(MOST_PANEL / aspect))
     panel = across, max(1, round(across * aspect))
-    return Grid(frames.count, 1, panel, 26 if across >= 130 else 18), max(width, wanted)
+    return Grid(frames.count, 1, panel, 26 if across >= 130 else 18), max(width, needed)
 
 
 def _arrange(frames: Frames, width: int, columns: int | None, clip: int) -> Grid:
@@ -192,8 +207,8 @@ def _arrange(frames: Frames, width: int, columns: int | None, clip: int) -> Grid
         return Grid(columns, rows, (across, max(1, round(across * aspect))), caption)
 
     def worth(grid: Grid) -> tuple[float, int]:
-        whole, part = clip and grid.columns % clip == 0, clip and clip % grid.columns == 0
-        return grid.panel[0] * (WHOLE_CLIPS if whole else PART_CLIPS if part else 1), grid.columns
+        whole_clips, part_clips = clip and grid.columns % clip == 0, clip and clip % grid.columns == 0
+        return grid.panel[0] * (WHOLE_CLIPS if whole_clips else PART_CLIPS if part_clips else 1), grid.columns
 
     most = min(frames.count, (width - 2 * MARGIN) // (GAP + 8))
     if columns is not None:
@@ -202,13 +217,18 @@ def _arrange(frames: Frames, width: int, columns: int | None, clip: int) -> Grid
 
 
 def header_of(tokens: VideoTokens, width: int) -> Image.Image:
-    """How many tokens are left, and the road they came."""
+    """A title: how many tokens are left, and the stages that left them.
+
+    Args:
+        tokens: of any stage.
+        width: of the picture in pixels.
+    """
     title = f"{tokens.tokens_kept} of {tokens.tokens_full} tokens ({tokens.retention:.1%})"
     if tokens.layout.newlines and tokens.pooled:
         newlines = int((tokens.role == int(Role.NEWLINE)).sum())
         title += f" + {plural(newlines, 'newline')}"
-    road = " > ".join(f"{record.name} {record.tokens_out}" for record in tokens.history)
-    subtitle = ": ".join(part for part in (tokens.model, road) if part)
+    stages = " > ".join(f"{record.name} {record.tokens_out}" for record in tokens.history)
+    subtitle = ": ".join(part for part in (tokens.model, stages) if part)
     return text_lines([(title, 28, TEXT), (subtitle, 17, QUIET_TEXT)], width)
 
 
@@ -241,7 +261,7 @@ def _meadow(height: int, width: int) -> np.ndarray:
 
 
 def _caption(canvas: Image.Image, box: tuple[int, int, int, int], parts: tuple[str, str, str]) -> None:
-    """Frame index and seconds on the left, tokens on the right; what a narrow frame has no room for is left out."""
+    """Frame index and seconds on the left, tokens on the right; a narrow frame has fewer of them."""
     x, y, width, height = box
     index, seconds, tokens = parts
     font = ImageFont.load_default(size=15 if height >= 24 else 11)

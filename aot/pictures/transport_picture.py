@@ -1,6 +1,6 @@
-"""A picture of the most telling kept tokens: a row for each, its place and, frame by frame, the cells it comes from.
+"""A picture of the most telling kept tokens: a row for each, with its place and the cells of each frame it comes from.
 
-Weights are shaded in one colour that no outline has, lighter as they grow, over a grey, dim frame; so neither the
+Weights are shaded in one colour that no outline has, stronger as they grow, over a grey, dim frame. Neither the
 interactive view nor colour vision is needed to read it.
 """
 
@@ -33,23 +33,29 @@ from .roles import BEND, FAINTEST, ROLE_STYLES, SHADE, STRONGEST
 from .token_map import frames_drawn
 
 WIDTH = 1400
-"""Of the picture, in pixels."""
+"""Width of the picture, in pixels."""
 
 PANELS = 5
-"""Frames a row shows at most: its token's own, and those it takes most from."""
+"""The most frames in a row: the token's own, and those it takes most from."""
 
 TALLEST_PANEL = 260
-"""Pixels."""
+"""The largest height of a frame, in pixels."""
 
 STANDS_FOR, REACHES = "stand for most", "reach furthest"
 CHOICES = (STANDS_FOR, REACHES)
-"""Which tokens are shown: those standing for most source cells, or those with most weight outside their own frame."""
+"""Which tokens the picture has: those that stand for most source cells, or those with most weight in other frames."""
 
 MOST_ROWS = 12
 
 
 class Panel(NamedTuple):
-    """A frame of a row: its number, the token's weight in it, and its cells' weights (H, W)."""
+    """A frame of a row.
+
+    Args:
+        frame: its number.
+        share: of the token's weight that lies in it.
+        weights: (H, W) float64, of its cells.
+    """
 
     frame: int
     share: float
@@ -59,11 +65,11 @@ class Panel(NamedTuple):
 def transport_picture(
     tokens: VideoTokens, frames: Frames, transport: Transport, *, choice: str = STANDS_FOR, rows: int = 4
 ) -> Tensor:
-    """The most telling kept tokens, a row for each: what they are, and the frames and cells they come from.
+    """The most telling kept tokens, a row for each: what it is, and the frames and cells it comes from.
 
     Args:
         tokens: anything from freshly encoded to fully reduced.
-        frames: those they were encoded from; of several that the encoder takes as one, the first is drawn.
+        frames: the encoded ones. Where the encoder takes several as one, the first of them is drawn.
         transport: of the same tokens.
         choice: which tokens are telling, one of ``CHOICES``.
         rows: how many, 1 to 12.
@@ -72,7 +78,7 @@ def transport_picture(
         (1, H, W, 3) float32, 0 to 1: an image as ComfyUI passes them.
 
     Raises:
-        InputError: the frames are not the tokens' in number, or there is no such choice or number of rows.
+        InputError: the frames are more or fewer than the tokens', or the choice or the number of rows is not allowed.
     """
     if choice not in CHOICES:
         raise InputError(f"There is no choice {choice!r} of tokens to show; choose one of {', '.join(CHOICES)}.")
@@ -94,16 +100,20 @@ def transport_picture(
 
 
 def telling(transport: Transport, choice: str) -> np.ndarray:
-    """(n,) int64: kept tokens, newlines left out, the most telling first.
+    """(n,) int64: indices of the kept tokens without newlines, the most telling first.
 
-    Those at least half as telling as the very first take turns by frame, so that a picture of few shows several clips.
+    Tokens at least half as telling as the first take turns by frame, so that a picture of few shows several clips.
+
+    Args:
+        transport: of the tokens.
+        choice: which tokens are telling, one of ``CHOICES``.
     """
     frame = transport.place[:, 0]
     if choice == REACHES:
-        away = transport.source // transport.layout.sources != frame[transport.row]
+        away = transport.src // transport.layout.sources != frame[transport.row]
         measure = np.bincount(transport.row, transport.weight * away, transport.kept)
     else:
-        measure = transport.speaks
+        measure = transport.stands_for
     order = np.lexsort((-measure, frame))
     first = np.flatnonzero(np.diff(frame[order], prepend=-1))
     number = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
@@ -112,22 +122,28 @@ def telling(transport: Transport, choice: str) -> np.ndarray:
 
 
 def describe(transport: Transport, token: int, together: int = 1) -> str:
-    """What a token is and where its weight lies, in a sentence; numbers count from 0."""
+    """A sentence: what a token is, and where its weight lies. Numbers count from 0.
+
+    Args:
+        transport: of the tokens.
+        token: index of the kept token.
+        together: frames of the video that the encoder takes as one.
+    """
     part = slice(transport.start[token], transport.start[token + 1])
-    own, shown = float(transport.own[token]), float(transport.shown[token])
+    own, coverage = float(transport.own[token]), float(transport.coverage[token])
     t, y, x = transport.place[token]
     name = ROLE_STYLES[Role(int(transport.role[token]))].name
-    found = np.unique(transport.source[part] // transport.layout.sources)
-    span = f"frame {_number(found[0], together)}"
-    if len(found) > 1:
-        span = f"frames {_number(found[0], together)} to {_number(found[-1], together)}"
-    said = (
+    frames = np.unique(transport.src[part] // transport.layout.sources)
+    span = f"frame {_number(frames[0], together)}"
+    if len(frames) > 1:
+        span = f"frames {_number(frames[0], together)} to {_number(frames[-1], together)}"
+    sentence = (
         f"Frame {_number(t, together)}, row {y}, column {x}: {name} token = {own:.0%} its own place, "
-        f"{max(0.0, 1 - own):.0%} elsewhere; {plural(part.stop - part.start, 'cell')} in {span} make up {shown:.0%}; "
-        f"stands for {transport.speaks[token]:.1f} source cells"
+        f"{max(0.0, 1 - own):.0%} elsewhere; {plural(part.stop - part.start, 'cell')} in {span} make up "
+        f"{coverage:.0%}; stands for {transport.stands_for[token]:.1f} source cells"
     )
     scale = float(transport.scale[token])
-    return said + (f"; multiplied by {scale:.2f}" if abs(scale - 1) > 1e-3 else "") + "."
+    return sentence + (f"; multiplied by {scale:.2f}" if abs(scale - 1) > 1e-3 else "") + "."
 
 
 def _number(frame: int, together: int) -> str:
@@ -138,7 +154,7 @@ def _header(tokens: VideoTokens, transport: Transport) -> Image.Image:
     title = f"Where {plural(tokens.tokens_kept, 'token')} of {tokens.tokens_full} come from"
     legend = (
         "Outlined: the token's place. Shaded: the cells it is a weighted mean of, stronger as they weigh more (the "
-        f"largest of a token is full). Drawn is {transport.shown.min():.0%} or more of every token's weight."
+        f"largest of a token is full). Drawn is {transport.coverage.min():.0%} or more of every token's weight."
     )
     return text_lines(((title, 22, TEXT), (legend, 14, QUIET_TEXT)), WIDTH)
 
@@ -146,7 +162,7 @@ def _header(tokens: VideoTokens, transport: Transport) -> Image.Image:
 def _row(
     frames: Frames, transport: Transport, token: int, panels: list[Panel], columns: int, together: int
 ) -> Image.Image:
-    """One token: a sentence, and under it its frames side by side, each with its share of the token's weight."""
+    """One token: a sentence, and below it its frames side by side, each with its share of the weight."""
     across = (WIDTH - 2 * MARGIN + GAP) // columns - GAP
     down = min(TALLEST_PANEL, round(across * frames.height / frames.width))
     across = min(across, max(1, round(down * frames.width / frames.height)))
@@ -170,7 +186,7 @@ def _row(
 
 
 def _panels(transport: Transport, token: int) -> list[Panel]:
-    """The token's own frame and those it takes most from, in order."""
+    """The token's own frame and those it takes most from, in order of time."""
     maps = transport.maps(token)
     share = maps.sum((1, 2))
     own = int(transport.place[token, 0])
@@ -179,19 +195,19 @@ def _panels(transport: Transport, token: int) -> list[Panel]:
 
 
 def _shaded(pixels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """A frame, (H, W, 3) uint8, grey and dim, its cells shaded by their weights, (h, w) in 0 to 1; a new array."""
+    """(H, W, 3) uint8, a new array: the frame grey and dim, its cells shaded by their weights, (h, w), 0 to 1."""
     height, width = pixels.shape[:2]
     rows, columns = (
         np.arange(side) * cells // side for side, cells in zip((height, width), weights.shape, strict=True)
     )
     at = weights[rows[:, None], columns[None, :], None]
-    cover = np.where(at > 0, FAINTEST + (STRONGEST - FAINTEST) * at**BEND, 0)
+    opacity = np.where(at > 0, FAINTEST + (STRONGEST - FAINTEST) * at**BEND, 0)
     grey = DIMMED * (pixels.astype(np.float64) @ np.array(LUMA))[:, :, None]
-    return (grey * (1 - cover) + np.array(SHADE) * cover).round().astype(np.uint8)
+    return (grey * (1 - opacity) + np.array(SHADE) * opacity).round().astype(np.uint8)
 
 
 def _outline(picture: Image.Image, transport: Transport, token: int) -> None:
-    """Draw a token's place onto its frame, in its role's colour between dark lines, so that it shows on any ground."""
+    """Outline a token's place on its frame in its role's colour, between dark lines, to show on any picture."""
     (height, width), (_, y, x) = transport.token_grid, transport.place[token]
     box = [
         math.floor(x * picture.width / width), math.floor(y * picture.height / height),

@@ -90,9 +90,9 @@ def test_what_is_sent_is_w_with_its_smallest_entries_left_out(reduced: VideoToke
 
 def test_of_every_token_the_share_asked_for_is_sent_and_no_entry_more(reduced: VideoTokens, matrix: np.ndarray) -> None:
     transport = Transport.of(reduced, covered=0.5)
-    assert (transport.shown >= 0.5 - 1e-6).all()
-    leads = transport.weight == matrix.max(0)[transport.source]
-    before = transport.shown[transport.row] - transport.weight
+    assert (transport.coverage >= 0.5 - 1e-6).all()
+    leads = transport.weight == matrix.max(0)[transport.src]
+    before = transport.coverage[transport.row] - transport.weight
     last = np.flatnonzero(np.diff(transport.row, append=-1))
     assert (before[last][~leads[last]] < 0.5).all()
 
@@ -100,7 +100,7 @@ def test_of_every_token_the_share_asked_for_is_sent_and_no_entry_more(reduced: V
 def test_of_every_cell_that_went_anywhere_its_largest_weight_is_sent(reduced: VideoTokens, matrix: np.ndarray) -> None:
     transport = Transport.of(reduced, covered=0.5)
     found = np.zeros(matrix.shape[1])
-    np.maximum.at(found, transport.source, transport.weight)
+    np.maximum.at(found, transport.src, transport.weight)
     told = found > 0
     np.testing.assert_allclose(found[told], matrix.max(0)[told])
     assert (matrix.max(0)[~told] < 1e-5).all()
@@ -121,10 +121,10 @@ def test_every_fresh_token_is_its_own_cell(layout: Layout) -> None:
     transport = Transport.of(encoded(layout))
     cell = transport.role != int(Role.NEWLINE)
     assert transport.token_grid == layout.grid
-    assert np.array_equal(transport.source, np.arange(layout.frames * layout.sources))
+    assert np.array_equal(transport.src, np.arange(layout.frames * layout.sources))
     assert (transport.weight == 1).all()
     assert (transport.own[cell] == 1).all()
-    assert np.array_equal(transport.speaks, cell.astype(float))
+    assert np.array_equal(transport.stands_for, cell.astype(float))
 
 
 @pytest.mark.parametrize("layout", [Layout(2, (7, 6)), Layout(2, (6, 6), "average", "grid")])
@@ -146,10 +146,10 @@ def test_own_weight_is_that_on_the_cells_the_place_is_pooled_from(reduced: Video
 
 def test_tokens_together_stand_for_every_cell_that_went_anywhere(reduced: VideoTokens, matrix: np.ndarray) -> None:
     transport = Transport.of(reduced)
-    assert transport.speaks.sum() == pytest.approx((matrix.sum(0) > 0).sum())
+    assert transport.stands_for.sum() == pytest.approx((matrix.sum(0) > 0).sum())
     np.testing.assert_allclose(transport.mass, matrix.sum(0))
     parts = matrix[:, matrix.sum(0) > 0] / matrix.sum(0)[matrix.sum(0) > 0]
-    np.testing.assert_allclose(transport.speaks, parts.sum(1))
+    np.testing.assert_allclose(transport.stands_for, parts.sum(1))
 
 
 def test_a_stated_scale_is_told_and_is_no_part_of_the_weights() -> None:
@@ -158,7 +158,7 @@ def test_a_stated_scale_is_told_and_is_no_part_of_the_weights() -> None:
     tokens = from_cells(layout, places, scale=torch.tensor([3.0, 1.0]))
     transport = Transport.of(tokens)
     assert transport.scale.tolist() == [3, 1]
-    assert transport.shown.tolist() == [1, 1]
+    assert transport.coverage.tolist() == [1, 1]
     assert "multiplied by 3.00" in describe(transport, 0)
     assert "multiplied" not in describe(transport, 1)
 

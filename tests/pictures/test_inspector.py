@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.pictures.inspector import HEAD, inspect, settings_told
+from comfyui_aot.aot.pictures.inspector import HEAD, changed_settings, inspect
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.stages.replay import replay
 from comfyui_aot.aot.tokens.quality import kept_rank, reconstruction_error
@@ -68,8 +68,8 @@ def test_the_markdown_has_a_row_a_stage_with_its_tokens_and_settings(full: Video
 
 def test_settings_that_are_the_default_are_not_told_and_those_of_unknown_stages_all_are() -> None:
     known = parse("inter:keep_ratio=0.3").stages[0]
-    assert settings_told(StageRecord("inter", known.settings(), 2, 1, 0.0)) == "as by default"
-    assert settings_told(StageRecord("gone", {"size": 3, "share": 0.5}, 2, 1, 0.0)) == "size=3, share=0.5"
+    assert changed_settings(StageRecord("inter", known.settings(), 2, 1, 0.0)) == "as by default"
+    assert changed_settings(StageRecord("gone", {"size": 3, "share": 0.5}, 2, 1, 0.0)) == "size=3, share=0.5"
 
 
 def test_the_table_is_a_picture(full: VideoTokens) -> None:
