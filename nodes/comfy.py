@@ -1,7 +1,7 @@
-"""The pack's only door to ComfyUI: everything the nodes need of it, and nothing else imports it.
+"""Everything that the nodes use of ComfyUI. No other file imports it.
 
-Where ComfyUI is not there at all, :mod:`.standin` takes its place under the same names, so the same node
-classes are imported, tested and run headless. A ComfyUI that is there but broken raises its own error.
+Without ComfyUI, :mod:`.standin` takes its place under the same names, so that the same node classes are imported,
+tested and run headless. A ComfyUI that is there but broken raises its own error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..aot.files import make_folder
 
 HAS_COMFYUI = find_spec("comfy_api") is not None or find_spec("folder_paths") is not None
 
-# Types are checked against the stand-in: ComfyUI need not be installed for it.
+# Types are checked against the stand-in, so that pyright needs no ComfyUI.
 if HAS_COMFYUI and not TYPE_CHECKING:
     import folder_paths
     from comfy import model_management
@@ -33,13 +33,13 @@ if HAS_COMFYUI and not TYPE_CHECKING:
 
     @contextmanager
     def directories(base: Path) -> Iterator[None]:
-        """Inside this block ComfyUI's `input`, `output` and `temp` lie under `base`."""
+        """Inside this block ComfyUI's `input`, `output` and `temp` are folders of `base`."""
         kinds = ("input", "output", "temp")
         before = {kind: folder_paths.get_directory_by_type(kind) for kind in kinds}
-        wanted = {kind: str(Path(base).resolve() / kind) for kind in kinds}
+        folders = {kind: str(Path(base).resolve() / kind) for kind in kinds}
         try:
             for kind in kinds:
-                getattr(folder_paths, f"set_{kind}_directory")(wanted[kind])
+                getattr(folder_paths, f"set_{kind}_directory")(folders[kind])
             yield
         finally:
             for kind in kinds:
@@ -86,14 +86,19 @@ def temp_directory() -> Path:
 
 def list_input_files(content_types: Iterable[str] = ("video",)) -> list[str]:
     """Names of the files directly in the input folder whose type is one of `content_types`, sorted."""
-    wanted = set(content_types)
+    allowed = set(content_types)
     folder = input_directory()
     files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
-    return sorted(path.name for path in files if _content_type(path) in wanted)
+    return sorted(path.name for path in files if _content_type(path) in allowed)
 
 
 def list_files(kind: str, suffix: str) -> list[tuple[str, float]]:
-    """Files with a suffix anywhere in the input or output folder: the names workflows call them by, and their times."""
+    """Files with a suffix anywhere in a folder, each (its name in workflows, its modification time in seconds).
+
+    Args:
+        kind: "input" or "output".
+        suffix: end of the names.
+    """
     folder = {"input": input_directory, "output": output_directory}[kind]()
     label = "" if kind == "input" else f" [{kind}]"
     files = [path for path in folder.rglob(f"*{suffix}") if path.is_file()] if folder.is_dir() else []
@@ -101,9 +106,14 @@ def list_files(kind: str, suffix: str) -> list[tuple[str, float]]:
 
 
 def unused_output(prefix: str, suffix: str) -> Path:
-    """A file in the output folder that is not there yet: ``prefix_00001_`` and so on, its folder made.
+    """The path of a new file in the output folder, ``prefix_00001_`` and so on; its folder is made.
 
-    InputError where the prefix leads out of the output folder, or its folder cannot be made.
+    Args:
+        prefix: folder and start of the name, relative to the output folder.
+        suffix: end of the name.
+
+    Raises:
+        InputError: the prefix leads out of the output folder, or its folder cannot be made.
     """
     parts = PureWindowsPath(prefix)
     if not parts.name or "\0" in prefix or parts.drive or parts.root or ".." in parts.parts:
@@ -123,11 +133,15 @@ def _content_type(path: Path) -> str:
 def resolve_file(name: str) -> Path:
     """The file that a workflow calls `clip.mp4`, `sub/clip.mp4`, `clip.mp4 [output]` or `clip.mp4 [temp]`.
 
-    InputError where, symbolic links followed, it is not a file inside ComfyUI's input, output or temp folder.
+    Args:
+        name: relative to the input folder, or to the one it names.
+
+    Raises:
+        InputError: with symbolic links followed, it is no file inside ComfyUI's input, output or temp folder.
     """
-    found = re.fullmatch(r"(.*?)(?: ?\[(input|output|temp)\])?", name, re.DOTALL)
-    assert found is not None  # Any text matches.
-    bare, kind = found[1], found[2] or "input"
+    match = re.fullmatch(r"(.*?)(?: ?\[(input|output|temp)\])?", name, re.DOTALL)
+    assert match is not None  # Any text matches.
+    bare, kind = match[1], match[2] or "input"
     folder = {"input": input_directory, "output": output_directory, "temp": temp_directory}[kind]().resolve()
     # Windows' rules know both separators and drive letters: a workflow file may come from either system.
     parts = PureWindowsPath(bare)
@@ -144,9 +158,13 @@ def resolve_file(name: str) -> Path:
 
 
 def key_file(name: str) -> Path:
-    """A file in ComfyUI's user/aot_keys, by its bare name: keys are kept where no workflow and no page shows them.
+    """A file in ComfyUI's user/aot_keys, where no workflow and no page shows keys.
 
-    InputError where it is not there.
+    Args:
+        name: of the file, without a folder.
+
+    Raises:
+        InputError: there is no such file.
     """
     folder = Path(folder_paths.get_user_directory()) / "aot_keys"
     path = folder / name
@@ -163,9 +181,9 @@ def _outside(name: str) -> str:
 
 
 def model_folders() -> list[tuple[str, Path]]:
-    """The folders where video LLMs may be, as (category, folder); `models/VLLM` is made known to ComfyUI.
+    """The folders where video LLMs may be, each (category, folder).
 
-    extra_model_paths.yaml may have named other folders of that category before, which takes nothing from this one.
+    Registers `models/VLLM` in ComfyUI, beside folders of that category that extra_model_paths.yaml names.
     """
     for category in MODEL_CATEGORIES:
         known = category in folder_paths.folder_names_and_paths
@@ -181,7 +199,7 @@ def torch_device() -> torch.device:
 
 
 def offload_device() -> torch.device:
-    """The device where a model that is not in use rests."""
+    """The device that unused models are moved to."""
     return model_management.unet_offload_device()
 
 
@@ -198,10 +216,14 @@ def model_patcher(
     load_device: torch.device | None = None,
     offload_device: torch.device | None = None,
 ) -> ModelPatcher:
-    """Puts `model` under ComfyUI's memory management: :func:`load_models` loads it, ComfyUI unloads it.
+    """Put a model under ComfyUI's memory management: :func:`load_models` loads it, ComfyUI unloads it.
 
-    Keep the patcher for as long as the model: ComfyUI only holds it weakly. The devices default to
-    :func:`torch_device` and :func:`offload_device`.
+    Keep the patcher as long as the model: ComfyUI has only a weak reference to it.
+
+    Args:
+        model: with all of its weights.
+        load_device: to compute on; None is :func:`torch_device`.
+        offload_device: for the unused model; None is ComfyUI's own.
     """
     return ModelPatcher(
         _Managed(model),
@@ -211,22 +233,34 @@ def model_patcher(
 
 
 def load_models(patchers: Sequence[ModelPatcher], memory_required: int = 0) -> None:
-    """Moves the models to their devices, unloading others for them and for `memory_required` bytes of work.
+    """Move models to their devices; ComfyUI unloads others where it must.
 
-    Call it before each use, since other nodes may have pushed them out.
+    Call it before each use: other nodes may have unloaded them.
+
+    Args:
+        patchers: of the models.
+        memory_required: bytes that the work needs beside the weights.
     """
-    # Partial loading needs ComfyUI's own layer classes: of plain torch layers some would stay behind.
+    # Partial loading needs ComfyUI's own layer classes: some plain torch layers would not be moved.
     model_management.load_models_gpu(list(patchers), memory_required=memory_required, force_full_load=True)
 
 
 def advanced(widget: io.WidgetInput) -> io.WidgetInput:
-    """The same input, hidden behind "Show Advanced": few will want it."""
+    """The same input, hidden until "Show Advanced" is chosen.
+
+    Args:
+        widget: that few users need.
+    """
     widget.extra_dict["advanced"] = True
     return widget
 
 
 def unload_model(patcher: ModelPatcher) -> None:
-    """Moves one model off its device, and gives its memory back; the others stay."""
+    """Move one model off its device and free its memory; other models stay.
+
+    Args:
+        patcher: of the model.
+    """
     others = [each for each in model_management.current_loaded_models if each.model is not patcher]
     model_management.free_memory(sys.maxsize, patcher.load_device, keep_loaded=others)
     patcher.detach()
@@ -234,33 +268,45 @@ def unload_model(patcher: ModelPatcher) -> None:
 
 
 def room_for_weights(device: torch.device) -> int:
-    """Bytes that a model may take on a device: on a GPU all of it, since ComfyUI unloads others for it."""
+    """Bytes that a model may take on a device: all of a GPU's, since ComfyUI unloads other models.
+
+    Args:
+        device: to load onto.
+    """
     if device.type == "cpu":
         return model_management.get_free_memory(device)
     return model_management.get_total_memory(device)
 
 
 def empty_cache() -> None:
-    """Gives the allocator's unused memory back to the device."""
+    """Give the allocator's unused memory back to the device."""
     model_management.soft_empty_cache()
 
 
 def progress(total: int) -> ProgressBar:
     """A progress bar for the node that runs: `.update(n)`, `.update_absolute(value, total)`.
 
-    In ComfyUI each update also raises where the user has interrupted the run.
+    In ComfyUI each update raises when the user has interrupted the run.
+
+    Args:
+        total: number of steps.
     """
     return ProgressBar(total)
 
 
 def interrupted() -> None:
-    """Raises ComfyUI's own exception where the user has interrupted the run; call it between steps."""
+    """Raise ComfyUI's own exception if the user has interrupted the run; call it between steps."""
     model_management.throw_exception_if_processing_interrupted()
 
 
 def send_text(node_id: str | None, text: str) -> None:
-    """Shows `text` on the node while it runs, in place of what it showed; without a server, does nothing."""
-    # Looked up, not imported: importing it would start half of ComfyUI where only its library is in use.
+    """Replace the text on a running node; does nothing without a server.
+
+    Args:
+        node_id: of the node; None does nothing.
+        text: to show.
+    """
+    # Looked up, not imported: the import would start half of ComfyUI where only its library is used.
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is not None and node_id is not None:
         server.send_progress_text(text, node_id, server.client_id)

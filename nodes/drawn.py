@@ -1,4 +1,4 @@
-"""A drawn clip with a question whose answer is known: a first graph that needs neither footage nor a large model."""
+"""A drawn clip with a question whose answer is known: for a graph that needs neither footage nor a large model."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ class AOTDrawnClip(io.ComfyNode):
             node_id="AOTDrawnClip",
             display_name="Drawn Clip (AOT)",
             category=CATEGORY,
-            description="Draw a clip of moving shapes, with a question about it whose answer is known. It is what the "
-            "embedded model was taught, on other clips.",
+            description="Draw a clip of moving shapes and ask a question about it whose answer is known. The embedded "
+            "model was trained on such clips, not on these.",
             inputs=[
                 io.Int.Input(
                     "clip",
                     default=SPLITS["test"],
                     min=0,
                     max=2**31 - 1,
-                    tooltip="Number of the clip; a number is always the same clip. The embedded model was taught with "
-                    f"numbers under {SPLITS['dev']}.",
+                    tooltip="Number of the clip; the same number is always the same clip. The embedded model was "
+                    f"trained on numbers under {SPLITS['dev']}.",
                 ),
                 io.Combo.Input(
                     "family",
                     options=list(FAMILIES),
                     default="motion",
-                    tooltip="What the question is about. Not every clip has all of them; the error names those it has.",
+                    tooltip="What the question is about. Not every clip has every kind; the error names those it has.",
                 ),
-                io.Int.Input("frames", default=16, min=4, max=1024, tooltip="That the clip has, over eight seconds."),
+                io.Int.Input(
+                    "frames", default=16, min=4, max=1024, tooltip="Frames of the clip, spread over eight seconds."
+                ),
             ],
             outputs=[
                 AOTFrames.Output(display_name="frames", tooltip="The frames with their timestamps."),
@@ -47,14 +49,14 @@ class AOTDrawnClip(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: int, family: str, frames: int) -> io.NodeOutput:
-        """Draw the clip and choose the family's first question."""
+        """Draw the clip and choose its question of the family."""
         drawn = shapes_set("any", clips=1, seed=clip, frames=frames)
-        asked = {question.family: question for question in drawn.questions}
-        if family not in asked:
-            raise InputError(f"Clip {clip} has no question of the family {family!r}; it has {', '.join(asked)}.")
-        question = asked[family]
-        told = f"{question.text} {question.answer.capitalize()}."
-        return io.NodeOutput(drawn.frames(str(clip), frames), question.text, question.answer, ui={"text": (told,)})
+        questions = {question.family: question for question in drawn.questions}
+        if family not in questions:
+            raise InputError(f"Clip {clip} has no question of the family {family!r}; it has {', '.join(questions)}.")
+        question = questions[family]
+        report = f"{question.text} {question.answer.capitalize()}."
+        return io.NodeOutput(drawn.frames(str(clip), frames), question.text, question.answer, ui={"text": (report,)})
 
 
 NODES = (AOTDrawnClip,)

@@ -1,4 +1,4 @@
-"""The node to explore W with: which source cells went into a kept token, and where a source cell went."""
+"""The node to explore W: which source cells went into a kept token, and where a source cell went."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .sockets import AOTFrames, AOTTokens
 
 
 class AOTTransportExplorer(io.ComfyNode):
-    """Kept tokens and the cells they come from, to hover over; and a picture of the most telling ones."""
+    """A view of kept tokens and the cells they come from, and a picture of the most telling ones."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,8 +26,8 @@ class AOTTransportExplorer(io.ComfyNode):
             node_id="AOTTransportExplorer",
             display_name="Transport Explorer (AOT)",
             category=CATEGORY,
-            description="Point at a kept token and see every cell of the video that went into it, shaded by weight; "
-            "point at a cell and see where it went. The image shows the most telling tokens.",
+            description="Point at a kept token to see the cells of the video that went into it, shaded by weight. "
+            "Point at a cell to see where it went. The image shows the most telling tokens.",
             inputs=[
                 AOTTokens.Input("tokens", tooltip="Tokens of any stage."),
                 AOTFrames.Input("frames", tooltip="The frames that were encoded."),
@@ -35,8 +35,8 @@ class AOTTransportExplorer(io.ComfyNode):
                     "choice",
                     options=list(CHOICES),
                     default=STANDS_FOR,
-                    tooltip="Which tokens the image shows: those that stand for most source cells, or those with most "
-                    "weight outside their own frame.",
+                    tooltip="Which tokens the image shows. stand for most: those that stand for most source cells. "
+                    "reach furthest: those with most weight in other frames.",
                 ),
                 io.Int.Input("rows", default=4, min=1, max=MOST_ROWS, tooltip="How many tokens the image shows."),
             ],
@@ -48,18 +48,18 @@ class AOTTransportExplorer(io.ComfyNode):
     def execute(
         cls, tokens: VideoTokens | Stream, frames: Frames, choice: str = STANDS_FOR, rows: int = 4
     ) -> io.NodeOutput:
-        """Thin W, draw the picture, and hand both over: the node's view replaces the preview in a browser."""
+        """Thin W and draw the picture; in a browser the node's view replaces the picture's preview."""
         tokens = ready(tokens)
         transport = Transport.of(tokens)
         image = transport_picture(tokens, frames, transport, choice=choice, rows=rows)
         prefix = f"aot_explorer_{uuid.uuid4().hex[:8]}"
         names = save_frames(frames_drawn(tokens, frames)[0], temp_directory(), prefix)
-        shown = {
+        view = {
             **ui.PreviewImage(image, cls=cls).as_dict(),
             "aot_transport": [packed(tokens, transport)],
             "aot_frames": [{"filename": name, "subfolder": "", "type": "temp"} for name in names],
         }
-        return io.NodeOutput(image, ui=shown)
+        return io.NodeOutput(image, ui=view)
 
 
 NODES = (AOTTransportExplorer,)

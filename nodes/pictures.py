@@ -15,7 +15,11 @@ CATEGORY = "AOT/pictures"
 
 
 def width_input(default: int) -> io.WidgetInput:
-    """How wide a picture is to be."""
+    """The widget for a picture's width.
+
+    Args:
+        default: in pixels.
+    """
     return advanced(
         io.Int.Input(
             "width", default=default, min=320, max=2400, optional=True, tooltip="Width of the picture in pixels."
@@ -43,7 +47,7 @@ class AOTTokenMap(io.ComfyNode):
                     list(LAYOUTS),
                     default="grid",
                     optional=True,
-                    tooltip="grid: rows of frames that fit the width. strip: all in one row, as wide as it takes.",
+                    tooltip="grid: rows of frames within the width. strip: all frames in one row, which may be wider.",
                 ),
                 advanced(
                     io.Int.Input(
@@ -82,15 +86,15 @@ class AOTClipTimeline(io.ComfyNode):
             display_name="Clip Timeline (AOT)",
             category=CATEGORY,
             description="Draw the frames along time: cuts and keyframes, the tokens kept of every frame by role, and "
-            "how well the keyframe explains each token of the frames behind it.",
+            "how well the keyframe explains each token of the frames after it.",
             inputs=[
                 AOTTokens.Input("tokens", tooltip="Tokens of any stage."),
                 AOTFrames.Input("frames", tooltip="The frames that were encoded."),
                 AOTTokens.Input(
                     "full",
                     optional=True,
-                    tooltip="Encode Video's tokens, before any stage: the stages run on them again to find q. Without "
-                    "them the lower chart is read off the token map.",
+                    tooltip="Encode Video's tokens, before any stage. The stages run on them again to compute q. "
+                    "Without them the lower chart is read off the token map.",
                 ),
                 width_input(1600),
             ],
@@ -121,15 +125,15 @@ class AOTStageInspector(io.ComfyNode):
             node_id="AOTStageInspector",
             display_name="Stage Inspector (AOT)",
             category=CATEGORY,
-            description="A table of the stages that ran: settings, tokens in and out, time, and what was kept of the "
-            "features: effective rank and reconstruction error.",
+            description="A table of the stages that ran: settings, tokens in and out, time, and two measures of what "
+            "was kept of the features, effective rank and reconstruction error.",
             inputs=[
                 AOTTokens.Input("tokens", tooltip="Tokens of any stage."),
                 AOTTokens.Input(
                     "full",
                     optional=True,
-                    tooltip="Encode Video's tokens, before any stage: the stages run on them again, and each gets its "
-                    "effective rank and error. Without them only the tokens given are measured.",
+                    tooltip="Encode Video's tokens, before any stage. The stages run on them again, and each gets its "
+                    "effective rank and error. Without them only the input tokens are measured.",
                 ),
             ],
             outputs=[
@@ -142,9 +146,9 @@ class AOTStageInspector(io.ComfyNode):
     @classmethod
     def execute(cls, tokens: VideoTokens | Stream, full: VideoTokens | Stream | None = None) -> io.NodeOutput:
         """Measure, draw, and preview on the node."""
-        found = inspect(ready(tokens), None if full is None else ready(full))
-        image = found.picture()
-        return io.NodeOutput(image, found.markdown(), ui=ui.PreviewImage(image, cls=cls))
+        inspection = inspect(ready(tokens), None if full is None else ready(full))
+        image = inspection.picture()
+        return io.NodeOutput(image, inspection.markdown(), ui=ui.PreviewImage(image, cls=cls))
 
 
 NODES = (AOTTokenMap, AOTClipTimeline, AOTStageInspector)

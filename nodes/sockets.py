@@ -1,4 +1,4 @@
-"""The socket types of the pack. Their names are in every saved workflow and never change."""
+"""The socket types of the pack. Saved workflows hold their names, so these never change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes that keep tokens in a file, and bring them back: encode today, reduce and answer another day."""
+"""Nodes that save tokens to a file and load them: encode today, reduce and answer another day."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ from .workflow.requirements import Kind
 
 CATEGORY = "AOT"
 SUFFIX = ".aot.safetensors"
-"""Tells files of tokens from files of weights."""
+"""End of the name of a file of tokens, which tells it from one of weights."""
 NOTHING = "(saved tokens appear here)"
-"""Shown where there is no file yet."""
+"""The option of the widget while there is no file."""
 
 
 def saved_tokens() -> list[str]:
-    """Token files in ComfyUI's output and input folders, newest first, as workflows name them."""
-    found = list_files("output", SUFFIX) + list_files("input", SUFFIX)
-    return [name for name, _ in sorted(found, key=lambda each: -each[1])]
+    """Names of the token files in ComfyUI's output and input folders, newest first."""
+    files = list_files("output", SUFFIX) + list_files("input", SUFFIX)
+    return [name for name, _ in sorted(files, key=lambda each: -each[1])]
 
 
-def described(tokens: VideoTokens) -> str:
-    """One line about tokens that were saved or read."""
-    road = ", ".join(record.name for record in tokens.history)
+def description(tokens: VideoTokens) -> str:
+    """One line about saved or loaded tokens.
+
+    Args:
+        tokens: of any stage.
+    """
+    stages = ", ".join(record.name for record in tokens.history)
     size = sum(tensor.numel() * tensor.element_size() for tensor in (tokens.features, *tokens.extras.values())) / 2**20
-    return f"{tokens.tokens_kept} of {tokens.tokens_full} tokens of {tokens.model} ({road}), {size:.0f} MiB"
+    return f"{tokens.tokens_kept} of {tokens.tokens_full} tokens of {tokens.model} ({stages}), {size:.0f} MiB"
 
 
 class AOTSaveTokens(io.ComfyNode):
@@ -43,14 +47,14 @@ class AOTSaveTokens(io.ComfyNode):
             node_id="AOTSaveTokens",
             display_name="Save Tokens (AOT)",
             category=CATEGORY,
-            description="Write tokens with their way back to the video's cells to a file in ComfyUI's output folder; "
-            "nothing there is overwritten.",
+            description="Write tokens and their token map to a file in ComfyUI's output folder. No file is "
+            "overwritten.",
             inputs=[
                 AOTTokens.Input("tokens", tooltip="Of Encode Video, or of any stage."),
                 io.String.Input(
                     "filename_prefix",
                     default="aot_tokens/video",
-                    tooltip="Folder and start of the name within ComfyUI's output folder; a number is added.",
+                    tooltip="Folder and start of the file name, inside ComfyUI's output folder. A number is added.",
                 ),
             ],
             outputs=[
@@ -67,11 +71,11 @@ class AOTSaveTokens(io.ComfyNode):
         path = unused_output(filename_prefix, SUFFIX)
         save(tokens, path)
         name = f"{path.relative_to(output_directory().resolve()).as_posix()} [output]"
-        return io.NodeOutput(tokens, name, ui={"text": (f"{name}: {described(tokens)}",)})
+        return io.NodeOutput(tokens, name, ui={"text": (f"{name}: {description(tokens)}",)})
 
 
 class AOTLoadTokens(io.ComfyNode):
-    """A file's tokens."""
+    """Tokens of a file."""
 
     NEEDS = MappingProxyType({"file": Kind("tokens", lambda name, inputs: inputs.get("saved") or resolve_file(name))})
 
@@ -83,7 +87,7 @@ class AOTLoadTokens(io.ComfyNode):
             node_id="AOTLoadTokens",
             display_name="Load Tokens (AOT)",
             category=CATEGORY,
-            description="Read tokens that Save Tokens wrote, from ComfyUI's output or input folder: no video is "
+            description="Read tokens that Save Tokens wrote, from ComfyUI's output or input folder. No video is "
             "decoded or encoded.",
             inputs=[
                 io.Combo.Input(
@@ -94,7 +98,7 @@ class AOTLoadTokens(io.ComfyNode):
                     default="",
                     optional=True,
                     force_input=True,
-                    tooltip="A name from Save Tokens, which is then read in place of the file chosen above.",
+                    tooltip="A file name from Save Tokens, used in place of the file chosen above.",
                 ),
             ],
             outputs=[AOTTokens.Output(display_name="tokens", tooltip="For stages, pictures and Answer.")],
@@ -104,11 +108,11 @@ class AOTLoadTokens(io.ComfyNode):
     def execute(cls, file: str, saved: str = "") -> io.NodeOutput:
         """Read."""
         tokens = load(resolve_file(saved or file))
-        return io.NodeOutput(tokens, ui={"text": (described(tokens),)})
+        return io.NodeOutput(tokens, ui={"text": (description(tokens),)})
 
     @classmethod
     def validate_inputs(cls, file: str, saved: str = "") -> bool | str:
-        """Whether the file chosen is there, said before the run; one that is linked is not known yet."""
+        """Check before the run that the chosen file is there; a linked name is not known yet."""
         if file is None or saved is None:
             return True
         try:
@@ -119,7 +123,7 @@ class AOTLoadTokens(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str, saved: str = "") -> tuple[int, int]:
-        """A file that was written anew is read anew; a linked name is known by what it is linked to."""
+        """Changes when the file does. A linked name changes with the node it comes from."""
         if saved is None:
             return 0, 0
         stat = resolve_file(saved or file).stat()

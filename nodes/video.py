@@ -1,4 +1,4 @@
-"""Nodes that bring a video into the graph as AOT_FRAMES, and out of it again as IMAGE."""
+"""Nodes that turn a video or images into AOT_FRAMES, and AOT_FRAMES into images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CATEGORY = "AOT/video"
 
 
 def sampling_inputs() -> list[Any]:
-    """The widgets that choose frames, the same on every node that does."""
+    """The widgets that choose frames, the same on every node that has them."""
     return [
         io.Combo.Input(
             "sampling",
@@ -31,7 +31,7 @@ def sampling_inputs() -> list[Any]:
             default=16,
             min=1,
             max=4096,
-            tooltip="uniform: this many frames. fps and every: at most this many, spread over those found.",
+            tooltip="uniform: this many frames. fps and every: at most this many, evenly spread.",
         ),
         io.Float.Input(
             "fps",
@@ -56,21 +56,38 @@ def sampling_inputs() -> list[Any]:
     ]
 
 
-def chosen(sampling: str, frames: int, fps: float, every: int, start: float, end: float) -> Sampling:
-    """The widgets' values as the library's sampling."""
+def sampling_of(sampling: str, frames: int, fps: float, every: int, start: float, end: float) -> Sampling:
+    """The library's sampling from the widgets' values.
+
+    Args:
+        sampling: one of the library's modes.
+        frames: how many, or at most how many.
+        fps: frames a second.
+        every: k of every k-th frame.
+        start: seconds.
+        end: seconds; 0 is the last frame.
+    """
     cap = None if sampling == "uniform" else frames
     return Sampling(sampling, frames, fps, every, start, end or None, cap)
 
 
 def check_sampling(sampling: str | None) -> bool | str:
-    """True, or what is wrong with the mode: ComfyUI itself does not check a combo's value."""
+    """True, or what is wrong with the mode: ComfyUI does not check a combo's value itself.
+
+    Args:
+        sampling: the mode; None is a linked value, not known yet.
+    """
     if sampling is None or sampling in MODES:
         return True
     return f"sampling is {sampling!r}; choose one of {', '.join(MODES)}."
 
 
 def summary(frames: Frames) -> str:
-    """One line about frames, for the node and its text output."""
+    """One line about frames, for the node and its text output.
+
+    Args:
+        frames: one or more.
+    """
     first, last = float(frames.timestamps[0]), float(frames.timestamps[-1])
     return (
         f"{frames.source}: {frames.count} frames of {frames.width}x{frames.height}, {first:.2f} to {last:.2f} s, "
@@ -79,7 +96,7 @@ def summary(frames: Frames) -> str:
 
 
 class AOTLoadVideo(io.ComfyNode):
-    """A file in the input folder to frames."""
+    """Frames of a file in the input folder."""
 
     NEEDS = MappingProxyType({"video": Kind("clip", lambda name, _: resolve_file(name))})
 
@@ -90,7 +107,7 @@ class AOTLoadVideo(io.ComfyNode):
             node_id="AOTLoadVideo",
             display_name="Load Video (AOT)",
             category=CATEGORY,
-            description="Decode the frames asked for, and no others, from a video in ComfyUI's input folder.",
+            description="Decode the chosen frames, and no others, of a video in ComfyUI's input folder.",
             inputs=[
                 io.Combo.Input(
                     "video",
@@ -105,12 +122,12 @@ class AOTLoadVideo(io.ComfyNode):
                     min=0,
                     max=8192,
                     step=2,
-                    tooltip="Length of the shorter side in pixels, proportions kept; 0 leaves the frames as filmed.",
+                    tooltip="Length of the shorter side in pixels; proportions stay. 0 leaves the size as it is.",
                 ),
             ],
             outputs=[
                 AOTFrames.Output(display_name="frames", tooltip="The frames with their timestamps."),
-                io.String.Output(display_name="info", tooltip="What was read: frames, size, seconds."),
+                io.String.Output(display_name="info", tooltip="Number of frames, size, seconds and memory."),
             ],
         )
 
@@ -127,12 +144,12 @@ class AOTLoadVideo(io.ComfyNode):
         size: int,
     ) -> io.NodeOutput:
         """Decode."""
-        loaded = load_video(resolve_file(video), chosen(sampling, frames, fps, every, start, end), size or None)
+        loaded = load_video(resolve_file(video), sampling_of(sampling, frames, fps, every, start, end), size or None)
         return io.NodeOutput(loaded, summary(loaded), ui={"text": (summary(loaded),)})
 
     @classmethod
     def validate_inputs(cls, video: str, sampling: str) -> bool | str:
-        """Whether the file is there and the mode is known, said before the run starts."""
+        """Check before the run that the file is there and the mode is known."""
         try:
             if video is not None:
                 resolve_file(video)
@@ -148,7 +165,7 @@ class AOTLoadVideo(io.ComfyNode):
 
 
 class AOTFramesFromImages(io.ComfyNode):
-    """IMAGE to frames: VideoHelperSuite's loader, core nodes, anything that makes images."""
+    """Frames of IMAGE, from VideoHelperSuite's loader, core nodes or any other."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -167,7 +184,7 @@ class AOTFramesFromImages(io.ComfyNode):
                     max=240.0,
                     step=1.0,
                     round=0.01,
-                    tooltip="Frames a second of these images: gives every frame its time.",
+                    tooltip="Frames a second of these images. It gives every frame its time.",
                 ),
             ],
             outputs=[AOTFrames.Output(display_name="frames", tooltip="The frames with their timestamps.")],
@@ -181,7 +198,7 @@ class AOTFramesFromImages(io.ComfyNode):
 
 
 class AOTFramesFromVideo(io.ComfyNode):
-    """ComfyUI's own VIDEO, its trim respected, to frames."""
+    """Frames of ComfyUI's own VIDEO, within its trim."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -190,8 +207,8 @@ class AOTFramesFromVideo(io.ComfyNode):
             node_id="AOTFramesFromVideo",
             display_name="Frames from Video (AOT)",
             category=CATEGORY,
-            description="Choose frames from ComfyUI's own VIDEO, trimmed as it is. ComfyUI decodes the whole video for "
-            "this; Load Video (AOT) decodes only the frames chosen.",
+            description="Choose frames of ComfyUI's own VIDEO, within its trim. ComfyUI decodes the whole video for "
+            "this; Load Video (AOT) decodes only the chosen frames.",
             inputs=[io.Video.Input("video", tooltip="A VIDEO of any core node."), *sampling_inputs()],
             outputs=[AOTFrames.Output(display_name="frames", tooltip="The frames with their timestamps.")],
         )
@@ -203,8 +220,8 @@ class AOTFramesFromVideo(io.ComfyNode):
         """Let ComfyUI decode, then choose."""
         require_components_fit(video.get_dimensions(), video.get_duration())
         parts = video.get_components()
-        whole = Frames.from_images(parts.images, float(parts.frame_rate), "video")
-        picked = resample(whole, chosen(sampling, frames, fps, every, start, end))
+        decoded = Frames.from_images(parts.images, float(parts.frame_rate), "video")
+        picked = resample(decoded, sampling_of(sampling, frames, fps, every, start, end))
         return io.NodeOutput(picked, ui={"text": (summary(picked),)})
 
     @classmethod
@@ -214,7 +231,7 @@ class AOTFramesFromVideo(io.ComfyNode):
 
 
 class AOTFramesToImages(io.ComfyNode):
-    """Frames to IMAGE, for any other node."""
+    """Frames as IMAGE, for any other node."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -223,7 +240,7 @@ class AOTFramesToImages(io.ComfyNode):
             node_id="AOTFramesToImages",
             display_name="Frames to Images (AOT)",
             category=CATEGORY,
-            description="Hand the frames on as a batch of images.",
+            description="Turn frames into a batch of images.",
             inputs=[AOTFrames.Input("frames", tooltip="Frames of any AOT loader.")],
             outputs=[io.Image.Output(display_name="images", tooltip="The frames as images, in order.")],
         )
