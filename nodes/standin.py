@@ -1,7 +1,7 @@
-"""What this pack uses of ComfyUI, for where there is no ComfyUI: the same names, small and strict.
+"""What this pack uses of ComfyUI, under the same names, small and strict: used where there is no ComfyUI.
 
-It follows ComfyUI 0.3.64: a schema field or an input option that release lacks is a TypeError here too,
-and a class is as locked while it executes. Only :mod:`.comfy` imports this file.
+It follows ComfyUI 0.3.64: a schema field or an input option that this release lacks is a TypeError here too, and a
+node class is locked while it executes. Only :mod:`.comfy` imports this file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _base: ContextVar[Path | None] = ContextVar("base", default=None)
 
 @contextmanager
 def directories(base: Path) -> Iterator[None]:
-    """Inside this block the folders `input`, `output`, `temp` and `models` are those of `base`."""
+    """Inside this block the folders `input`, `output`, `temp`, `models` and `user` are those of `base`."""
     token = _base.set(Path(base).resolve())
     try:
         yield
@@ -70,17 +70,17 @@ class folder_paths(metaclass=_Folders):
 
     @staticmethod
     def add_model_folder_path(category: str, path: str) -> None:
-        """Nothing: the folders above are all there are."""
+        """Does nothing: there are no other folders."""
 
 
 class ModelPatcher:
-    """A module, the device it computes on and the one it rests on."""
+    """A module, the device it computes on and the one it is moved to when unused."""
 
     def __init__(self, model: torch.nn.Module, load_device: torch.device, offload_device: torch.device):
         self.model, self.load_device, self.offload_device = model, load_device, offload_device
 
     def detach(self) -> None:
-        """Move the module to where it rests."""
+        """Move the module to its offload device."""
         self.model.to(self.offload_device)
 
 
@@ -106,7 +106,7 @@ class model_management:
 
     @staticmethod
     def free_memory(memory_required: int, device: torch.device, keep_loaded: Sequence[Any]) -> None:
-        """Nothing: there is nobody to make room for."""
+        """Does nothing: no other model needs the memory."""
 
     @staticmethod
     def get_free_memory(device: torch.device) -> int:
@@ -123,11 +123,11 @@ class model_management:
 
     @staticmethod
     def throw_exception_if_processing_interrupted() -> None:
-        """Outside ComfyUI Ctrl+C interrupts."""
+        """Does nothing: outside ComfyUI Ctrl+C interrupts."""
 
 
 class ProgressBar:
-    """A bar on standard error, where that is a terminal."""
+    """A progress bar on standard error, if that is a terminal."""
 
     def __init__(self, total: int) -> None:
         self._bar = tqdm(total=total, leave=False, disable=None)
@@ -145,7 +145,7 @@ class ProgressBar:
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """An input that only takes a link."""
+    """An input that takes only a link."""
 
     io_type: ClassVar[str] = "*"
     id: str = field(kw_only=False)
@@ -161,7 +161,7 @@ class Input:
 
 @dataclass(frozen=True, kw_only=True)
 class WidgetInput(Input):
-    """An input whose value can be typed in."""
+    """An input with a widget for its value."""
 
     default: Any = None
     socketless: bool | None = None
@@ -216,7 +216,7 @@ class UploadType(str, Enum):
 
 
 class FolderType(str, Enum):
-    """Where a combo's files lie."""
+    """Which folder has a combo's files."""
 
     input = "input"
     output = "output"
@@ -269,7 +269,7 @@ def Custom(io_type: str) -> SocketType[Input]:
 
 
 class Hidden(str, Enum):
-    """What a node may ask to be told beside its inputs."""
+    """What a node may receive beside its inputs."""
 
     unique_id = "UNIQUE_ID"
     prompt = "PROMPT"
@@ -278,7 +278,7 @@ class Hidden(str, Enum):
 
 @dataclass(frozen=True)
 class HiddenHolder:
-    """What a node asked to be told; None for the rest."""
+    """The hidden values that a node's schema names; None for the others."""
 
     unique_id: str | None = None
     prompt: Any = None
@@ -287,7 +287,7 @@ class HiddenHolder:
 
 @dataclass(frozen=True)
 class Schema:
-    """What a node is: its names, inputs and outputs. The fields are those of ComfyUI 0.3.64."""
+    """A node's names, inputs and outputs, with the fields of ComfyUI 0.3.64."""
 
     node_id: str
     display_name: str | None = None
@@ -305,7 +305,7 @@ class Schema:
     enable_expand: bool = False
 
     def validate(self) -> None:
-        """Raise ValueError where two sockets share an id: ComfyUI would refuse the node."""
+        """Raise ValueError if two sockets share an id: ComfyUI would refuse the node."""
         ids = [socket.id for socket in (*self.inputs, *self.outputs) if socket.id is not None]
         if twice := sorted({name for name in ids if ids.count(name) > 1}):
             raise ValueError(f"{self.node_id}: ids must be unique among inputs and outputs, not {twice}")
@@ -317,10 +317,10 @@ class _Locked(type):
 
 
 class ComfyNode:
-    """Base of a node: a class that is never instantiated, with `define_schema` and `execute`."""
+    """The base of all nodes: a class that is never instantiated, with `define_schema` and `execute`."""
 
     hidden: ClassVar[Any] = None
-    """A HiddenHolder while the node executes, None before."""
+    """A HiddenHolder while the node executes; None before."""
 
     @classmethod
     def define_schema(cls) -> Schema:
@@ -355,7 +355,7 @@ class ComfyNode:
 
 
 class NodeOutput:
-    """What a node returns: its outputs in order, and what the interface shows."""
+    """What a node returns: its outputs in order, and what the editor shows."""
 
     def __init__(self, *args: Any, ui: Any = None) -> None:
         self.args, self.ui = args, ui
@@ -366,7 +366,7 @@ class NodeOutput:
 
 
 class PreviewImage:
-    """Images (B, H, W, 3), floats in [0, 1], saved as PNG files in the temp folder."""
+    """Images (B, H, W, 3), floating, 0 to 1, saved as PNG files in the temp folder."""
 
     def __init__(self, image: torch.Tensor, animated: bool = False, cls: type[ComfyNode] | None = None):
         folder = Path(folder_paths.get_temp_directory())
@@ -385,7 +385,7 @@ class PreviewImage:
 
 
 class PreviewText:
-    """A text for the interface."""
+    """A text for the editor."""
 
     def __init__(self, value: str) -> None:
         self.value = value
@@ -406,7 +406,7 @@ class ComfyExtension:
 
 
 class io:
-    """The schema language, as ComfyUI's module of that name has it."""
+    """The names of ComfyUI's module `io` that schemas use."""
 
     Schema = Schema
     ComfyNode = ComfyNode
@@ -430,7 +430,7 @@ class io:
 
 
 class ui:
-    """What a node can show."""
+    """The names of ComfyUI's module `ui`."""
 
     PreviewImage = PreviewImage
     PreviewText = PreviewText

@@ -1,4 +1,4 @@
-"""ComfyUI's own nodes that many workflows end in, for running those without ComfyUI; in ComfyUI its own are used."""
+"""ComfyUI's own nodes that many workflows end in, for running them without ComfyUI."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Reads a workflow file, in UI or API format, into the graph of nodes, links and values to execute.
 
-API format is that graph already. UI format, what the editor saves, is read as the editor reads it when it
-queues a prompt (frontend 1.27, graphToPrompt): bypassed, muted, reroute, primitive and note nodes vanish.
+API format is that graph already. UI format, which the editor saves, is read as the editor reads it to queue a prompt
+(frontend 1.27, graphToPrompt): bypassed, muted, reroute, primitive and note nodes vanish.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ SEEDS = frozenset({"seed", "noise_seed"})
 
 @dataclass(frozen=True)
 class Link:
-    """An input that takes output number `slot` of node `node`."""
+    """An input that takes the output of another node.
+
+    Args:
+        node: id of that node.
+        slot: number of its output, from 0.
+    """
 
     node: str
     slot: int
@@ -30,16 +35,25 @@ class Link:
 
 @dataclass(frozen=True)
 class Broken:
-    """An input whose link leads nowhere, and how."""
+    """An input whose link leads to no output.
+
+    Args:
+        reason: what is wrong, and what to do.
+    """
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node to execute; each of `inputs` is a :class:`Link`, a :class:`Broken` link or a constant.
+    """A node to execute.
 
-    `pack` is the registry name of the pack it is from, where the file says.
+    Args:
+        id: in the workflow.
+        type: the node id of its class.
+        title: for messages.
+        inputs: by socket id, each a :class:`Link`, a :class:`Broken` link or a constant.
+        pack: registry name of the node's pack; "" if the file does not name it.
     """
 
     id: str
@@ -52,20 +66,32 @@ class Node:
         return f'"{self.title}" (node {self.id})'
 
     def links(self) -> list[Link]:
-        """The inputs that come from other nodes."""
+        """The inputs that are links."""
         return [value for value in self.inputs.values() if isinstance(value, Link)]
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes by id, and the node classes by type."""
+    """The nodes to execute.
+
+    Args:
+        nodes: by id.
+        classes: the known node classes, by type.
+    """
 
     nodes: Mapping[str, Node]
     classes: Mapping[str, type]
 
 
 def load_workflow(path: str | Path) -> dict[str, Any]:
-    """The workflow in a JSON file, in UI or API format. InputError where there is none."""
+    """The workflow in a JSON file, in UI or API format.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: the file cannot be read, is not JSON or holds no nodes.
+    """
     path = Path(path)
     try:
         workflow = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -91,25 +117,47 @@ def _is_api(workflow: Any) -> bool:
 
 
 def to_graph(workflow: Mapping[str, Any], node_classes: Mapping[str, type]) -> Graph:
-    """The graph to execute, with its faults still in it. InputError where a subgraph is used."""
+    """The graph to execute, with any faults still in it.
+
+    Args:
+        workflow: in UI or API format.
+        node_classes: by type.
+
+    Raises:
+        InputError: the workflow has a subgraph.
+    """
     read = _ui_nodes if _is_ui(workflow) else _api_nodes
     return Graph(read(workflow, node_classes), node_classes)
 
 
 def sockets(classes: Mapping[str, type], node_type: str) -> list[Any]:
-    """The inputs of a node type in the editor's order, required ones first; none where it is unknown."""
+    """The inputs of a node type in the editor's order, required ones first; none of an unknown type.
+
+    Args:
+        classes: node classes by type.
+        node_type: node id of the class.
+    """
     inputs = classes[node_type].GET_SCHEMA().inputs if node_type in classes else ()
     return sorted(inputs or (), key=lambda each: bool(each.optional))
 
 
 def is_widget(socket: Any) -> bool:
-    """Whether an input takes a value that is typed in, and not only a link."""
+    """Whether an input has a widget for its value, and takes not only a link.
+
+    Args:
+        socket: an input of a schema.
+    """
     return isinstance(socket, io.WidgetInput) and not socket.force_input
 
 
-def fits(given: Any, wanted: Any) -> bool:
-    """Whether two socket types, each perhaps several joined by commas, have one in common."""
-    sides = [set(kind.split(",")) if isinstance(kind, str) else {"COMBO"} for kind in (given, wanted)]
+def compatible(output_type: Any, input_type: Any) -> bool:
+    """Whether an output can be linked to an input: their types have one in common.
+
+    Args:
+        output_type: one type, or several joined by commas.
+        input_type: the same.
+    """
+    sides = [set(kind.split(",")) if isinstance(kind, str) else {"COMBO"} for kind in (output_type, input_type)]
     return any(side & {"*", ""} for side in sides) or bool(sides[0] & sides[1])
 
 
@@ -161,9 +209,9 @@ class _Canvas:
                 continue
             inputs = self._widget_values(raw)
             for socket in raw.get("inputs") or ():
-                source = self._follow(socket, socket["type"], frozenset())
-                if source is not None:
-                    inputs[socket["name"]] = source
+                value = self._follow(socket, socket["type"], frozenset())
+                if value is not None:
+                    inputs[socket["name"]] = value
             about = raw.get("properties") or {}
             pack = str(about.get("cnr_id") or about.get("aux_id") or "")
             title = raw.get("title") or _title(raw["type"], self.classes)
@@ -171,7 +219,7 @@ class _Canvas:
         return self._without_muted(nodes)
 
     def _widget_values(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """Values by name. The file has them by position; what it lacks, as an older file may, is the default.
+        """Values by name. The file has them by position; one that an older file lacks is the default.
 
         An upload button's value comes after all others, since its widget is made last, and is never reached.
         """
@@ -186,7 +234,7 @@ class _Canvas:
                 next(left, None)
         return values
 
-    def _follow(self, socket: Mapping[str, Any], wanted: str, seen: frozenset) -> Any:
+    def _follow(self, socket: Mapping[str, Any], input_type: str, seen: frozenset) -> Any:
         """What feeds `socket`, through reroutes and bypassed nodes: a link or a value; None for nothing."""
         number = socket.get("link")
         if number is None:
@@ -198,48 +246,50 @@ class _Canvas:
             return Broken("is fed by reroutes or bypassed nodes in a circle: cut one of their links")
         raw, seen = self.raw[key], seen | {number}
         if raw.get("mode") == BYPASSED:
-            through = self._passed_through(raw, slot, wanted)
+            through = self._passed_through(raw, slot, input_type)
             return through and self._follow(through, through["type"], seen)
         if raw["type"] == "Reroute":
-            return self._follow(raw["inputs"][0], wanted, seen)
+            return self._follow(raw["inputs"][0], input_type, seen)
         if raw["type"] == "PrimitiveNode":
             return next(iter(raw.get("widgets_values") or ()), None)
         return Link(key, slot)
 
-    def _passed_through(self, raw: Mapping[str, Any], slot: int, wanted: str) -> Mapping[str, Any] | None:
-        """The input a bypassed node hands on as output `slot`: the opposite one, else the first that fits."""
+    def _passed_through(self, raw: Mapping[str, Any], slot: int, input_type: str) -> Mapping[str, Any] | None:
+        """The input that a bypassed node passes on as output `slot`: the opposite one, else the first of its type."""
         inputs = self._sockets(raw)
         opposite = inputs[slot : slot + 1]
-        if wanted in ("*", ""):
+        if input_type in ("*", ""):
             return next(iter(opposite or inputs), None)
-        given = raw["outputs"][slot]["type"]
-        fitting = [each for each in inputs if fits(each["type"], given) and fits(each["type"], wanted)]
-        exact = [each for each in inputs if each["type"] == wanted]
-        return next(iter([each for each in opposite if each in fitting] or exact or fitting), None)
+        output_type = raw["outputs"][slot]["type"]
+        both = [
+            each for each in inputs if compatible(each["type"], output_type) and compatible(each["type"], input_type)
+        ]
+        exact = [each for each in inputs if each["type"] == input_type]
+        return next(iter([each for each in opposite if each in both] or exact or both), None)
 
     def _sockets(self, raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """All inputs, those with a widget last, as in the editor: a file may leave out unlinked ones."""
+        """All inputs, those with a widget last, as in the editor: a file may lack unlinked ones."""
         saved = {socket["name"]: socket for socket in raw.get("inputs") or ()}
         known = sorted(sockets(self.classes, raw["type"]), key=is_widget)
         listed = [saved.pop(each.id, {"name": each.id, "type": str(each.get_io_type())}) for each in known]
         return listed + list(saved.values())
 
     def _without_muted(self, nodes: Mapping[str, Node]) -> dict[str, Node]:
-        """Without the inputs that muted nodes would feed and, from there on, the nodes that need those."""
-        kept = dict(nodes)
+        """The nodes without inputs from muted nodes, and without nodes that need such an input."""
+        left = dict(nodes)
 
         def cut(node: Node) -> set[str]:
-            return {n for n, each in node.inputs.items() if isinstance(each, Link) and each.node not in kept}
+            return {n for n, each in node.inputs.items() if isinstance(each, Link) and each.node not in left}
 
         def optional(node: Node) -> set[str]:
             return {each.id for each in sockets(self.classes, node.type) if each.optional}
 
-        while gone := [key for key, node in kept.items() if cut(node) - optional(node)]:
+        while gone := [key for key, node in left.items() if cut(node) - optional(node)]:
             for key in gone:
-                del kept[key]
+                del left[key]
         return {
             key: replace(node, inputs={n: value for n, value in node.inputs.items() if n not in cut(node)})
-            for key, node in kept.items()
+            for key, node in left.items()
         }
 
 

@@ -1,4 +1,4 @@
-"""What a shared workflow needs of the machine it is run on: clips, models, files of tokens, other packs."""
+"""What a shared workflow needs on the machine that runs it: clips, models, files of tokens, other packs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .graph import Graph
 
 @dataclass(frozen=True)
 class Kind:
-    """What a widget's value names; a node class lists its own under NEEDS, by the widget's name.
+    """A kind of thing that a widget's value names. A node class lists its kinds in NEEDS, by the widget's name.
 
     Args:
-        name: of such a thing.
-        find: takes the value and all of the node's inputs, and raises an InputError where nothing is called so.
+        name: of the kind: "clip", "model".
+        find: takes the value and all of the node's inputs; raises an InputError if there is no such thing.
     """
 
     name: str
@@ -25,7 +25,13 @@ class Kind:
 
 @dataclass(frozen=True)
 class Need:
-    """One thing a workflow needs; ``lacking`` says what is wrong with it and is empty where it is there."""
+    """One thing that a workflow needs.
+
+    Args:
+        kind: "clip", "model", "pack" and so on.
+        name: of the thing.
+        lacking: what is wrong with it; "" if it is there.
+    """
 
     kind: str
     name: str
@@ -36,8 +42,12 @@ class Need:
 
 
 def needs(graph: Graph) -> list[Need]:
-    """Everything named in the workflow that is not in its file, each once: packs first."""
-    found: dict[tuple[str, str], Need] = {}
+    """Everything that the workflow names and its file does not hold, each once; packs first.
+
+    Args:
+        graph: of the workflow.
+    """
+    named: dict[tuple[str, str], Need] = {}
     foreign: dict[str, list[str]] = {}
     for node in graph.nodes.values():
         if node.type not in graph.classes:
@@ -46,7 +56,7 @@ def needs(graph: Graph) -> list[Need]:
         for widget, kind in getattr(graph.classes[node.type], "NEEDS", {}).items():
             value = node.inputs.get(widget)
             if isinstance(value, str):
-                found[kind.name, value] = Need(kind.name, value, _lacking(kind, value, node.inputs))
+                named[kind.name, value] = Need(kind.name, value, _lacking(kind, value, node.inputs))
     packs = [
         Need(
             "pack",
@@ -55,13 +65,14 @@ def needs(graph: Graph) -> list[Need]:
         )
         for pack, types in foreign.items()
     ]
-    return [*packs, *found.values()]
+    return [*packs, *named.values()]
 
 
 def require(graph: Graph, name: str) -> list[Need]:
-    """What the workflow needs, all of it there.
+    """What the workflow needs, after checking that all of it is there.
 
     Args:
+        graph: of the workflow.
         name: of the workflow, for the error.
 
     Raises:

@@ -26,7 +26,7 @@ from .graph import (
     Graph,
     Link,
     Node,
-    fits,
+    compatible,
     is_widget,
     load_workflow,
     sockets,
@@ -43,7 +43,12 @@ TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 @dataclass(frozen=True)
 class Problem:
-    """What keeps a workflow from running; `node` is None where it concerns the workflow as a whole."""
+    """What keeps a workflow from running.
+
+    Args:
+        node: that it concerns; None is the workflow.
+        message: what is wrong, and what to do.
+    """
 
     node: Node | None
     message: str
@@ -54,9 +59,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Result:
-    """What one node gave: its outputs in order, what the interface would show, and the seconds it took.
+    """What one node returned.
 
-    As in ComfyUI an output is a list of values: one, unless the node gives lists or was given one.
+    Args:
+        node: that was executed.
+        outputs: in order. As in ComfyUI each is a list of values: one, unless the node returns or received lists.
+        ui: what the editor would show.
+        seconds: that the node took.
     """
 
     node: Node
@@ -67,7 +76,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Event:
-    """Node number `index` (from 1) of at most `total` starts or, where there is a `result`, is done."""
+    """A node starts or is done.
+
+    Args:
+        node: that starts or is done.
+        index: its number in the order of execution, from 1.
+        total: nodes to execute at most.
+        result: of the node; None when it starts.
+    """
 
     node: Node
     index: int
@@ -76,14 +92,23 @@ class Event:
 
 
 def registry(classes: Iterable[type]) -> dict[str, type]:
-    """Node classes by node id."""
+    """Node classes by node id.
+
+    Args:
+        classes: any order.
+    """
     return {cls.GET_SCHEMA().node_id: cls for cls in classes}
 
 
 def override(graph: Graph, settings: Iterable[str]) -> Graph:
-    """The graph with values set by `NODE.input=value`; NODE is an id, or a title or node type that is unique.
+    """The graph with some of its values replaced.
 
-    InputError where there is no such node or input, or the value is not one it takes.
+    Args:
+        graph: of the workflow.
+        settings: each `NODE.input=value`; NODE is an id, or a title or node type that is unique.
+
+    Raises:
+        InputError: there is no such node or input, or the input does not take the value.
     """
     nodes = dict(graph.nodes)
     for setting in settings:
@@ -111,8 +136,8 @@ def _find(graph: Graph, name: str) -> Node:
     matches = titled or [node for node in nodes if node.type == name]
     if len(matches) == 1:
         return matches[0]
-    said = f"{len(matches)} nodes are" if matches else "No node is"
-    raise InputError(f"{said} called {name!r}; give an id: {', '.join(map(str, matches or nodes))}.")
+    subject = f"{len(matches)} nodes are" if matches else "No node is"
+    raise InputError(f"{subject} called {name!r}; give an id: {', '.join(map(str, matches or nodes))}.")
 
 
 def _parse(widget: Any, text: str) -> Any:
@@ -126,9 +151,12 @@ def _parse(widget: Any, text: str) -> Any:
 
 
 def check(graph: Graph) -> list[Problem]:
-    """All that keeps the graph from running, at once.
+    """All problems that keep the graph from running.
 
-    As on ComfyUI's server, all node types must be known, but otherwise only what output nodes need counts.
+    As on ComfyUI's server, all node types must be known; apart from that only what output nodes need is checked.
+
+    Args:
+        graph: of the workflow.
     """
     known = ", ".join(sorted(graph.classes))
     problems = [
@@ -156,18 +184,18 @@ def _output_nodes(graph: Graph) -> list[str]:
 
 
 def _needed(graph: Graph, outputs: Iterable[str]) -> list[str]:
-    """The output nodes and all that they draw on, in the graph's order."""
-    found, todo = set(), list(outputs)
+    """The output nodes and all that they depend on, in the graph's order."""
+    needed, todo = set(), list(outputs)
     while todo:
         key = todo.pop()
-        if key not in found and key in graph.nodes:
-            found.add(key)
+        if key not in needed and key in graph.nodes:
+            needed.add(key)
             todo.extend(link.node for link in graph.nodes[key].links())
-    return [key for key in graph.nodes if key in found]
+    return [key for key in graph.nodes if key in needed]
 
 
 def _faults(graph: Graph, node: Node) -> Iterator[str]:
-    """What is wrong with a node's inputs; where nothing is, what its `validate_inputs` has to say."""
+    """What is wrong with a node's inputs; if nothing is, what its own `validate_inputs` reports."""
     cls = graph.classes.get(node.type)
     if cls is None:
         return
@@ -193,39 +221,41 @@ def _faults(graph: Graph, node: Node) -> Iterator[str]:
 
 
 def _checked(graph: Graph, node: Node, socket: Any, ranges: bool) -> Any:
-    """The input's constant as its type, None for a link, as `validate_inputs` gets it; ValueError if wrong."""
-    wanted = socket.get_io_type()
+    """The input's constant as its type, None for a link, as `validate_inputs` takes it; ValueError if it is wrong."""
+    input_type = socket.get_io_type()
     if socket.id not in node.inputs:
         if socket.optional:
             return None
-        raise ValueError("has no value" if is_widget(socket) else f"is not linked: connect a {wanted} output")
+        raise ValueError("has no value" if is_widget(socket) else f"is not linked: connect a {input_type} output")
     value = node.inputs[socket.id]
     if isinstance(value, Broken):
         raise ValueError(value.reason)
     if isinstance(value, Link):
-        _check_link(graph, wanted, value)
+        _check_link(graph, input_type, value)
         return None
     if not is_widget(socket):
-        raise ValueError(f"takes a link from a {wanted} output, not the value {value!r}")
+        raise ValueError(f"takes a link from a {input_type} output, not the value {value!r}")
     return _convert(socket, value, ranges)
 
 
-def _check_link(graph: Graph, wanted: Any, link: Link) -> None:
-    source = graph.nodes.get(link.node)
-    if source is None:
+def _check_link(graph: Graph, input_type: Any, link: Link) -> None:
+    origin = graph.nodes.get(link.node)
+    if origin is None:
         raise ValueError(f"is linked to node {link.node}, which is not in the workflow: connect it again")
-    if source.type not in graph.classes:
+    if origin.type not in graph.classes:
         return
-    outputs = graph.classes[source.type].GET_SCHEMA().outputs or ()
+    outputs = graph.classes[origin.type].GET_SCHEMA().outputs or ()
     if not 0 <= link.slot < len(outputs):
-        raise ValueError(f"is linked to output {link.slot} of {source}, which has only {len(outputs)}")
-    given = outputs[link.slot].get_io_type()
-    if not fits(given, wanted):
-        raise ValueError(f"takes {wanted}, but is linked to {given} of {source}: connect a {wanted} output")
+        raise ValueError(f"is linked to output {link.slot} of {origin}, which has only {len(outputs)}")
+    output_type = outputs[link.slot].get_io_type()
+    if not compatible(output_type, input_type):
+        raise ValueError(
+            f"takes {input_type}, but is linked to {output_type} of {origin}: connect a {input_type} output"
+        )
 
 
 def _convert(widget: Any, value: Any, ranges: bool = True) -> Any:
-    """`value` as the widget's type; ValueError where it is not one or, with `ranges`, is not allowed."""
+    """`value` as the widget's type; ValueError if it is of another type or, with `ranges`, not allowed."""
     kind = str(widget.get_io_type())
     if kind in ("INT", "FLOAT"):
         return _number(widget, kind, value, ranges)
@@ -277,10 +307,17 @@ def _awaited(value: Any) -> Any:
 def run(
     graph: Graph, overrides: Iterable[str] = (), on_event: Callable[[Event], None] | None = None
 ) -> dict[str, Result]:
-    """Executes what the output nodes need, each node once and after those it depends on; results by node id.
+    """Execute what the output nodes need, each node once and after those it depends on; results by node id.
 
-    InputError naming all problems where :func:`check` finds any, and naming the node where a node raises one.
     As in ComfyUI, no gradients are recorded.
+
+    Args:
+        graph: of the workflow.
+        overrides: values to replace, as :func:`override` takes them.
+        on_event: called when a node starts and when it is done.
+
+    Raises:
+        InputError: :func:`check` reports problems, all of which are named; or a node raises one, and is named.
     """
     graph = override(graph, overrides)
     if problems := check(graph):
@@ -290,7 +327,7 @@ def run(
 
 
 class _Run:
-    """One execution of a checked graph: a node is evaluated when something first asks for it."""
+    """One execution of a checked graph: a node is executed when its result is first needed."""
 
     def __init__(self, graph: Graph, on_event: Callable[[Event], None]) -> None:
         self.graph, self.on_event = graph, on_event
@@ -314,31 +351,32 @@ class _Run:
         self.on_event(Event(node, len(self.done) + 1, self.total))
         start = time.perf_counter()
         try:
-            given = [_given(_awaited(cls.execute(**each))) for each in _rounds(cls, inputs)]
+            returned = [_node_output(_awaited(cls.execute(**each))) for each in _rounds(cls, inputs)]
         except InputError as error:
             raise InputError(f"{node}: {error}") from error
         lists = [bool(each.is_output_list) for each in cls.GET_SCHEMA().outputs or ()]
         outputs = tuple(
-            [value for output in given for value in (output.args[i] if is_list else (output.args[i],))]
+            [value for output in returned for value in (output.args[i] if is_list else (output.args[i],))]
             for i, is_list in enumerate(lists)
         )
-        self.done[key] = Result(node, outputs, _together([_shown(each) for each in given]), time.perf_counter() - start)
+        views = _together([_view(each) for each in returned])
+        self.done[key] = Result(node, outputs, views, time.perf_counter() - start)
         self.on_event(Event(node, len(self.done), self.total, self.done[key]))
         return self.done[key]
 
     def _inputs(self, node: Node, cls: type) -> dict[str, list[Any]]:
-        """The inputs' values; one that is linked and lazy is None until `check_lazy_status` asks for it."""
-        given = {each.id: each for each in sockets(self.graph.classes, node.type) if each.id in node.inputs}
-        lazy = {name for name, each in given.items() if each.lazy and isinstance(node.inputs[name], Link)}
-        values = {name: [None] if name in lazy else self._values(node, each) for name, each in given.items()}
+        """The inputs' values; one that is linked and lazy is None until `check_lazy_status` names it."""
+        present = {each.id: each for each in sockets(self.graph.classes, node.type) if each.id in node.inputs}
+        lazy = {name for name, each in present.items() if each.lazy and isinstance(node.inputs[name], Link)}
+        values = {name: [None] if name in lazy else self._values(node, each) for name, each in present.items()}
         while _overrides(cls, "check_lazy_status"):
-            asked = lazy & {
+            needed = lazy & {
                 name for each in _rounds(cls, values) for name in _awaited(cls.check_lazy_status(**each)) or ()
             }
-            if not asked:
+            if not needed:
                 break
-            values |= {name: self._values(node, given[name]) for name in asked}
-            lazy -= asked
+            values |= {name: self._values(node, present[name]) for name in needed}
+            lazy -= needed
         return values
 
     def _values(self, node: Node, socket: Any) -> list[Any]:
@@ -349,9 +387,9 @@ class _Run:
 
 
 def _rounds(cls: type, values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
-    """What a node is executed with: once with whole lists where it takes them, else once for each of their values.
+    """The arguments of each execution of a node: one with all lists if it takes lists, else one for each value.
 
-    As in ComfyUI the shorter lists' last values are given again.
+    As in ComfyUI, a shorter list repeats its last value.
     """
     if cls.GET_SCHEMA().is_input_list:
         return [dict(values)]
@@ -359,17 +397,17 @@ def _rounds(cls: type, values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     return [{name: each[min(i, len(each) - 1)] for name, each in values.items()} for i in range(rounds)]
 
 
-def _given(output: Any) -> io.NodeOutput:
+def _node_output(output: Any) -> io.NodeOutput:
     return output if isinstance(output, io.NodeOutput) else io.NodeOutput(*(output or ()))
 
 
-def _shown(output: io.NodeOutput) -> Mapping[str, Any]:
+def _view(output: io.NodeOutput) -> Mapping[str, Any]:
     return output.ui if isinstance(output.ui, Mapping) else {} if output.ui is None else output.ui.as_dict()
 
 
-def _together(shown: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """What all rounds show, one behind another."""
-    if len(shown) == 1:
-        return shown[0]
-    names = dict.fromkeys(name for each in shown for name in each)
-    return {name: [value for each in shown for value in each.get(name, ())] for name in names}
+def _together(views: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What all executions of a node show, one after the other."""
+    if len(views) == 1:
+        return views[0]
+    names = dict.fromkeys(name for each in views for name in each)
+    return {name: [value for each in views for value in each.get(name, ())] for name in names}
