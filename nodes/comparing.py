@@ -15,7 +15,7 @@ from ..aot.comparison import table as comparison_table
 from ..aot.comparison.compare import Row, side_by_side
 from ..aot.comparison.variants import expand
 from ..aot.errors import InputError
-from ..aot.files import whole
+from ..aot.files import whole_file
 from ..aot.models.base import require_question
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
@@ -33,7 +33,7 @@ SWEEPS = "aot_sweeps"
 def write_csv(rows: Sequence[Row], prefix: str) -> str:
     """Write the rows to a new file in the output folder; its name there."""
     path = unused_output(prefix, ".csv")
-    with whole(path) as temporary:
+    with whole_file(path) as temporary:
         temporary.write_text(comparison_table.as_csv(rows), encoding="utf-8", newline="")
     return path.relative_to(output_directory().resolve()).as_posix()
 

@@ -1,14 +1,16 @@
-"""Files are whole or not there, and a folder that cannot be made is a user's mistake."""
+"""Files and folders are complete or not there, and a JSON file that cannot be read is an error of one line."""
+
+import json
 
 import pytest
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.files import make_folder, whole
+from comfyui_aot.aot.files import make_folder, read_json, whole_file, whole_folder, write_json
 
 
 def test_a_file_is_there_when_the_block_has_ended(tmp_path):
     path = tmp_path / "table.md"
-    with whole(path) as temporary:
+    with whole_file(path) as temporary:
         temporary.write_text("all of it")
         assert not path.exists()
     assert path.read_text() == "all of it"
@@ -20,7 +22,7 @@ def test_an_error_leaves_what_was_there(tmp_path):
     path.write_text("before")
 
     def stop_halfway():
-        with whole(path) as temporary:
+        with whole_file(path) as temporary:
             temporary.write_text("half of")
             raise KeyError
 
@@ -31,7 +33,8 @@ def test_an_error_leaves_what_was_there(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere.*cannot be written"), whole(tmp_path / "nowhere" / "a") as temporary:
+    path = tmp_path / "nowhere" / "a"
+    with pytest.raises(InputError, match=r"nowhere.*cannot be written"), whole_file(path) as temporary:
         temporary.write_text("x")
 
 
@@ -45,3 +48,99 @@ def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="cannot be made"):
         make_folder(tmp_path / "file" / "folder")
+
+
+def fill(folder, **options):
+    """Write one file into a folder."""
+    with whole_folder(folder, **options) as part:
+        (part / "new").write_text("x")
+
+
+def fail(folder, **options):
+    """Write one file into a folder, then fail."""
+    with whole_folder(folder, **options) as part:
+        (part / "half").write_text("x")
+        raise KeyError
+
+
+def test_a_folder_is_there_when_the_block_has_ended(tmp_path):
+    folder = tmp_path / "a" / "b"
+    with whole_folder(folder) as part:
+        (part / "file").write_text("x")
+        assert not folder.exists()
+    assert [path.name for path in folder.iterdir()] == ["file"]
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_an_error_leaves_no_folder(tmp_path):
+    with pytest.raises(KeyError):
+        fail(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unfinished_folder_can_be_resumed(tmp_path):
+    folder = tmp_path / "a"
+    with pytest.raises(KeyError):
+        fail(folder, resume=True)
+    assert not folder.exists()
+    fill(folder, resume=True)
+    assert {path.name for path in folder.iterdir()} == {"half", "new"}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_that_exists_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(InputError, match="exists already; give another folder"):
+        fill(tmp_path / "a")
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_complete_folder_stays_and_a_damaged_one_is_replaced(tmp_path, complete):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "old").write_text("x")
+    fill(folder, is_complete=lambda each: complete)
+    assert [path.name for path in folder.iterdir()] == ["old" if complete else "new"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_in_the_place_of_a_files_child_names_the_remedy(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"file cannot be written .*; set HOME\.$"):
+        fill(tmp_path / "file" / "folder", remedy="set HOME")
+
+
+def test_json_is_read_as_it_was_written(tmp_path):
+    write_json(tmp_path / "a.json", {"x": [1, 2.5, "three"]})
+    assert read_json(tmp_path / "a.json", "The note") == {"x": [1, 2.5, "three"]}
+    (tmp_path / "b.json").write_text("\ufeff[1]", encoding="utf-8")
+    assert read_json(tmp_path / "b.json", "The note", kind=list) == [1]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file"),
+        (b"{", "no valid JSON"),
+        (b"\xff", "no valid JSON"),
+        (b"[" * 100_000, "no valid JSON"),
+        (b"[1]", "it holds a list, not a dict"),
+        (b"{}", "it has no x, y"),
+    ],
+)
+def test_json_that_cannot_be_read_is_one_line(tmp_path, content, reason):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_json(path, "The note", keys=("x", "y"), remedy="write it again")
+    line = str(error.value)
+    assert line.startswith(f"The note {path} cannot be read (")
+    assert reason in line
+    assert line.endswith("; write it again.")
+    assert "\n" not in line
+
+
+def test_json_is_written_in_the_form_that_people_read(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1})
+    assert (tmp_path / "a.json").read_text() == json.dumps({"x": 1}, indent=2) + "\n"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM
 
 from ..errors import InputError
+from ..files import whole_folder
 from ..models.base import VideoLLM
 
 
@@ -24,16 +22,9 @@ def export(model: VideoLLM, folder: Path) -> None:
     Raises:
         InputError: the folder exists or cannot be made.
     """
-    if folder.exists():
-        raise InputError(f"{folder} exists already; give the name of a folder to be made.")
     if getattr(model.hf_model, "is_quantized", False):
         raise InputError("A quantized LLM is not written out; export it with quantization none.")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix=".part"))
-    except OSError as error:
-        raise InputError(f"{folder.parent} cannot be written ({error.strerror}); give another folder.") from error
-    try:
+    with whole_folder(folder) as part:
         config = model.hf_model.config.get_text_config()
         with torch.device("meta"):
             plain = AutoModelForCausalLM.from_config(config)
@@ -44,6 +35,3 @@ def export(model: VideoLLM, folder: Path) -> None:
         plain.generation_config = model.hf_model.generation_config
         plain.save_pretrained(part)
         model.save_tokenizer(part)
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

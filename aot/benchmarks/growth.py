@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..files import whole
+from ..files import whole_file
 from ..stages.chain import Chain
 from .measuring import medians
 from .reduction import random_tokens
@@ -85,5 +85,5 @@ def plot_growth(curves: Sequence[dict[str, Any]], path: Path) -> None:
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("seconds")
-    with whole(path) as temporary:
+    with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

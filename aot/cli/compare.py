@@ -97,12 +97,12 @@ def _write(rows: Sequence[Row], refused: Sequence[str], folder: Path) -> tuple[s
     """Write the table in its forms, and the curve; return the files' names."""
     from ..comparison.sweep import curve
     from ..comparison.table import as_csv, as_markdown, picture, with_refusals
-    from ..files import whole
+    from ..files import whole_file
     from ..pictures import save_png
 
     texts = {"table.md": with_refusals(as_markdown(rows), refused), "table.csv": as_csv(rows)}
     for name, text in texts.items():
-        with whole(folder / name) as path:
+        with whole_file(folder / name) as path:
             path.write_text(text, encoding="utf-8", newline="")
     images = {"table.png": picture(rows, refused), "curve.png": curve(rows, refused)}
     for name, image in images.items():

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from ..answering.answer import Answer
 from ..answering.fidelity import Fidelity, Reference
 from ..answering.generation import Generation
-from ..files import make_folder, whole
+from ..files import make_folder, whole_file, write_json
 from ..models.base import VideoLLM
 from ..models.fingerprint import digest, fingerprint
 from ..tokens.video_tokens import VideoTokens
@@ -116,14 +116,14 @@ class FolderCache:
         make_folder(self.folder)
         path = self.path(variant, against)
         if not (self.folder / ABOUT).exists():
-            _write_json(self.folder / ABOUT, self._about)
+            write_json(self.folder / ABOUT, self._about)
         answer = dataclasses.asdict(dataclasses.replace(measured.answer, first=None))
         answer.pop("first")
         if measured.reference is not None and measured.answer.first is not None:
             tensors = {"log_probabilities": measured.reference.log_probabilities, "first": measured.answer.first}
-            with whole(path.with_suffix(".safetensors")) as temporary:
+            with whole_file(path.with_suffix(".safetensors")) as temporary:
                 save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, temporary)
-        _write_json(path, {"answer": answer, "fidelity": dataclasses.asdict(measured.fidelity)})
+        write_json(path, {"answer": answer, "fidelity": dataclasses.asdict(measured.fidelity)})
 
     def path(self, variant: Variant, against: Variant) -> Path:
         """The file of a variant against another.
@@ -138,8 +138,3 @@ class FolderCache:
 
 def _settings(variant: Variant) -> list[Any]:
     return [] if variant.chain is None else [[stage.name, stage.settings()] for stage in variant.chain.stages]
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

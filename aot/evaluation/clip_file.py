@@ -7,7 +7,7 @@ from pathlib import Path
 
 import av
 
-from ..files import make_folder, whole
+from ..files import make_folder, whole_file
 from ..video.frames import Frames
 
 _PREFERRED, _ALWAYS_THERE = "libx264", "mpeg4"
@@ -26,7 +26,7 @@ def write_mp4(frames: Frames, path: Path) -> None:
     step = float(frames.timestamps[-1] - frames.timestamps[0]) / (frames.count - 1)
     rate = (1 / Fraction(step)).limit_denominator(1000)
     codec = _PREFERRED if _PREFERRED in av.codecs_available else _ALWAYS_THERE
-    with whole(path) as part, av.open(str(part), "w", format="mp4") as file:
+    with whole_file(path) as part, av.open(str(part), "w", format="mp4") as file:
         stream = file.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = frames.width, frames.height, "yuv420p"
         stream.bit_rate = 4_000_000

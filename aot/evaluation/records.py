@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import make_folder, whole
+from ..files import make_folder, whole_file
 
 SETTINGS = "settings.json"
 RECORDS = "records.jsonl"
@@ -84,7 +84,7 @@ class Records:
         current = json.loads(json.dumps(settings))
         path = self.folder / SETTINGS
         if not path.exists() and not self._path.exists():
-            with whole(path) as temporary:
+            with whole_file(path) as temporary:
                 temporary.write_text(json.dumps(current, indent=2) + "\n", encoding="utf-8")
             return []
         try:
@@ -97,7 +97,7 @@ class Records:
         _require_same(self.folder, earlier, current)
         read = [_read(line) for line in lines]
         if None in read:
-            with whole(self._path) as temporary:
+            with whole_file(self._path) as temporary:
                 temporary.write_bytes(b"".join(line for line, record in zip(lines, read, strict=True) if record))
         return [record for record in read if record]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import whole
+from ..files import whole_file
 from .curve import draw_curve
 from .statistics import CONFIDENCE, DRAWS, SEED, Estimate
 from .summary import Difference, Row, Summary
@@ -43,13 +43,13 @@ def write_report(summary: Summary, about: Mapping[str, Any], folder: Path) -> di
         InputError: the folder cannot be written.
     """
     result = {**about, **dataclasses.asdict(summary)}
-    with whole(folder / TABLE) as path:
+    with whole_file(folder / TABLE) as path:
         path.write_text(markdown(summary, about), encoding="utf-8")
-    with whole(folder / CSV) as path:
+    with whole_file(folder / CSV) as path:
         _write_csv(summary, path)
-    with whole(folder / JSON) as path:
+    with whole_file(folder / JSON) as path:
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    with whole(folder / CURVE) as path:
+    with whole_file(folder / CURVE) as path:
         draw_curve(summary, f"{about['set']}, {about['model']}, {about['frames']} frames", path)
     return result
 

@@ -1,12 +1,11 @@
-"""Published models by name, and their download into a model folder: only where it is asked for, resumed where it broke.
+"""Published models by name, and their download into a model folder. A download that broke off goes on where it stopped.
 
-Weights come as safetensors and nothing that could be executed comes at all.
+Nothing is downloaded unless the user switches it on. Weights come as safetensors, and no code is downloaded.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,6 +15,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..files import whole_folder
 from .base import Progress, ignore_progress
 
 PUBLISHED = (
@@ -34,19 +34,16 @@ PUBLISHED = (
 )
 """Models of the supported families, by their names on huggingface.co; any other of these families loads as well."""
 
-PART = ".part"
-"""Ends the name of a folder that is not whole yet."""
-
-_WANTED = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
+_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
 
 
 def folder_name(repository: str) -> str:
-    """What a published model's folder is called."""
+    """The name of a published model's folder."""
     return repository.rpartition("/")[2]
 
 
 def advice(repository: str, folder: Path) -> str:
-    """Where a published model that is not there belongs."""
+    """The error for a published model that is missing: where to put its files."""
     return (
         f"{repository} is not there: put the files of huggingface.co/{repository} in "
         f"{folder / folder_name(repository)}, or switch download on."
@@ -56,47 +53,50 @@ def advice(repository: str, folder: Path) -> str:
 def download(
     repository: str, folder: Path, *, endpoint: str | None = None, on_progress: Progress = ignore_progress
 ) -> Path:
-    """Fetch a published model into ``folder``/its name; what an earlier try has fetched is not fetched again.
+    """Fetch a published model into ``folder``/its name. Files that an earlier try has fetched are not fetched again.
 
     Args:
-        endpoint: of another server with huggingface.co's interface.
+        repository: the model's name on huggingface.co.
+        folder: of all models; made if need be.
+        endpoint: URL of another server with huggingface.co's interface.
         on_progress: called with (bytes done, bytes in all); may raise to stop.
 
     Returns:
-        The model's folder, there only when it is whole.
+        The model's folder. It exists only once every file is there.
 
     Raises:
         InputError: no such model, no connection, or no room on the disk.
     """
     target = folder / folder_name(repository)
-    part = target.with_name(target.name + PART)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        found = HfApi(endpoint=endpoint).model_info(repository, files_metadata=True)
-        if found.siblings is None:
+        model = HfApi(endpoint=endpoint).model_info(repository, files_metadata=True)
+        if model.siblings is None:
             raise InputError(f"{repository} lists no files; check its name, and that it is a model.")
-        files = [each for each in found.siblings if any(fnmatch(each.rfilename, wanted) for wanted in _WANTED)]
+        files = [each for each in model.siblings if any(fnmatch(each.rfilename, pattern) for pattern in _PATTERNS)]
         total = sum(each.size or 0 for each in files)
-        here = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
-        free = shutil.disk_usage(folder).free
-        if total - here > free:
-            raise InputError(
-                f"{repository} takes {total / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free in {folder}; make "
-                "room there."
-            )
-        done = 0
-        for file in files:
-            on_progress(done, total)
-            bar: dict[str, Any] = {"tqdm_class": _bar(done, total, on_progress)} if _TAKES_BAR else {}
-            hf_hub_download(repository, file.rfilename, revision=found.sha, local_dir=part, endpoint=endpoint, **bar)
-            done += file.size or 0
-        on_progress(total, total)
-        shutil.rmtree(part / ".cache", ignore_errors=True)
-        os.replace(part, target)
+        with whole_folder(target, resume=True, remedy=f"put the files of {repository} there yourself") as part:
+            here = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+            free = shutil.disk_usage(folder).free
+            if total - here > free:
+                raise InputError(
+                    f"{repository} takes {total / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free in {folder}; make "
+                    "room there."
+                )
+            done = 0
+            for file in files:
+                on_progress(done, total)
+                bar: dict[str, Any] = {"tqdm_class": _bar(done, total, on_progress)} if _TAKES_BAR else {}
+                hf_hub_download(
+                    repository, file.rfilename, revision=model.sha, local_dir=part, endpoint=endpoint, **bar
+                )
+                done += file.size or 0
+            on_progress(total, total)
+            shutil.rmtree(part / ".cache", ignore_errors=True)
     except InputError:
         raise
     except Exception as error:
-        if not _is_theirs(error):
+        if not _is_of_download(error):
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
@@ -111,14 +111,14 @@ _LIBRARIES = ("huggingface_hub", "httpx", "requests")
 _TAKES_BAR = "tqdm_class" in inspect.signature(hf_hub_download).parameters
 
 
-def _is_theirs(error: Exception) -> bool:
-    """Whether an error is one of a download: huggingface_hub's, the disk's, or of the HTTP library it is built on."""
+def _is_of_download(error: Exception) -> bool:
+    """Whether huggingface_hub, the HTTP library it is built on, or the disk has raised an error."""
     kinds = type(error).__mro__
     return isinstance(error, (OSError, ValueError)) or any(each.__module__.startswith(_LIBRARIES) for each in kinds)
 
 
 def _bar(before: int, total: int, on_progress: Progress) -> type[tqdm]:
-    """A bar for one file that tells ``on_progress`` of every chunk."""
+    """A progress bar for one file that calls ``on_progress`` with every chunk."""
 
     class Bar(tqdm):  # type: ignore[type-arg]
         def __init__(self, *args: Any, **kwargs: Any) -> None:

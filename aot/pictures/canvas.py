@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import whole
+from ..files import whole_file
 
 BACKGROUND = (22, 24, 29)
 TEXT = (238, 240, 243)
@@ -67,7 +67,7 @@ def save_png(image: Tensor, path: Path) -> None:
     """
     pixels = image.detach().cpu().reshape(image.shape[-3:])
     pixels = (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    with whole(path) as temporary:
+    with whole_file(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import whole
+from ..files import whole_file
 from .factors import Blocks, Factor, Picked, Scale, Sparse, Stacked
 from .token_map import TokenMap
 from .video_tokens import Layout, Role, StageRecord, VideoTokens
@@ -52,7 +52,7 @@ def save(tokens: VideoTokens, path: Path) -> None:
         "pooled": json.dumps(tokens.pooled),
         "history": json.dumps([record.to_dict() for record in tokens.history]),
     }
-    with whole(path) as temporary:
+    with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata)
 
 

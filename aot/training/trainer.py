@@ -18,7 +18,7 @@ import torch
 
 from ..evaluation.scenes import Scene, SceneSettings, make_scene
 from ..evaluation.shapes_set import SPLITS, Asked, ask
-from ..files import make_folder, whole
+from ..files import make_folder, whole_file
 from .learner import Learner, Ranks, Result
 from .naming import Naming
 from .pointing import Grounding, names
@@ -180,7 +180,7 @@ class Training:
     def _save(self) -> None:
         learnt = {name: p.detach() for name, p in self.learner.named_parameters() if p.requires_grad}
         state = {"learnt": learnt, "optimiser": self._optimiser.state_dict(), "done": self.done}
-        with whole(self._folder / _CHECKPOINT) as part:
+        with whole_file(self._folder / _CHECKPOINT) as part:
             torch.save({**state, "seconds": self.seconds}, part)
 
     def _resume(self) -> None:

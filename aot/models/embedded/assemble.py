@@ -9,16 +9,11 @@ read it.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +35,7 @@ from transformers import (
 )
 
 from ...errors import InputError
+from ...files import read_json, whole_folder, write_json
 from ..base import Progress, ignore_progress
 from .sources import SPECIAL_TOKENS, language_tokenizer, language_weights, vision_weights
 from .weights import TRAINED, read
@@ -60,6 +56,7 @@ _PATCH = 14
 _PINPOINTS = [[height * IMAGE_SIDE, width * IMAGE_SIDE] for height in range(1, 7) for width in range(1, 7)]
 _WEIGHTS = "model.safetensors"
 _INFO = "model_info.json"
+_REMEDY = "set XDG_CACHE_HOME, or HOME, to a folder where the embedded model can be assembled"
 
 
 @dataclass(frozen=True)
@@ -119,19 +116,8 @@ def convert(folder: Path, *, trained: Path = TRAINED, on_progress: Progress = ig
     require_packages()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / _INFO).is_file():
         raise InputError(f"{folder} holds something that is not the embedded model; delete it or give another folder.")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix=".part"))
-    except OSError as error:
-        raise InputError(
-            f"{folder.parent}, where the embedded model is assembled, cannot be written ({error.strerror}); set "
-            "XDG_CACHE_HOME, or HOME, to a folder that can be."
-        ) from error
-    try:
-        _assemble(work, trained, on_progress)
-        _put_in_place(work, folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with whole_folder(folder, is_complete=is_whole, remedy=_REMEDY) as part:
+        _assemble(part, trained, on_progress)
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -188,7 +174,7 @@ def _assemble(folder: Path, found: Path, on_progress: Progress) -> None:
     ).save_pretrained(folder)
     on_progress(2, steps)
     _compare_with_sources(folder, vision, language, trained.projector, newline=tokenizer("\n").input_ids[0])
-    _write_json(folder / _INFO, {**_info(folder, found), **trained.info})
+    write_json(folder / _INFO, {**_info(folder, found), **trained.info})
     on_progress(steps, steps)
 
 
@@ -256,18 +242,18 @@ def _save_config(config: LlavaOnevisionConfig, folder: Path) -> None:
     """config.json with the rotary base under both its names: transformers 4 knows ``rope_theta``, 5 a dictionary."""
     config.save_pretrained(folder)
     path = folder / "config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings = read_json(path, "The config")
     text = settings["text_config"]
     base = text["rope_theta"] if "rope_theta" in text else text["rope_parameters"]["rope_theta"]
     text |= {"rope_theta": base, "rope_parameters": {"rope_type": "default", "rope_theta": base}}
-    _write_json(path, settings)
+    write_json(path, settings)
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """The tokenizer's files, with the class name that transformers 4 knows and 5 still reads."""
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
-    _write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    write_json(path, read_json(path, "The tokenizer's config") | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _save_preprocessors(folder: Path) -> None:
@@ -290,8 +276,8 @@ def _save_preprocessors(folder: Path) -> None:
         "do_pad": True,
         **common,
     }
-    _write_json(folder / "video_preprocessor_config.json", video)
-    _write_json(folder / "preprocessor_config.json", image)
+    write_json(folder / "video_preprocessor_config.json", video)
+    write_json(folder / "preprocessor_config.json", image)
 
 
 def _projector_shapes(config: LlavaOnevisionConfig) -> dict[str, tuple[int, ...]]:
@@ -417,29 +403,11 @@ def is_whole(folder: Path) -> bool:
     The note that is written last is there, of this version and training, and the weights are as long as it says.
     """
     try:
-        info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
+        info = read_json(folder / _INFO, "The embedded model's note", keys=("format", "trained_sha256", "bytes"))
         return (
             info["format"] == FORMAT_VERSION
             and info["trained_sha256"] == _sha256(TRAINED)
             and info["bytes"] == (folder / _WEIGHTS).stat().st_size
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, InputError):
         return False
-
-
-def _put_in_place(work: Path, folder: Path) -> None:
-    """Rename ``work`` to ``folder``; what lies there and is no whole model of this version is moved away first."""
-    if folder.exists() and not is_whole(folder):
-        damaged = work.with_suffix(".old")
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(folder, damaged)
-        shutil.rmtree(damaged, ignore_errors=True)
-    try:
-        os.replace(work, folder)
-    except OSError:
-        if not is_whole(folder):
-            raise
-
-
-def _write_json(path: Path, content: dict[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...files import whole
+from ...files import whole_file
 
 TRAINED = Path(__file__).with_name("embedded.safetensors")
 """What the package carries."""
@@ -59,7 +59,7 @@ class TrainedWeights:
         for name, (down, up) in self.lora.items():
             tensors |= {f"{name}{_DOWN}": down, f"{name}{_UP}": up}
         metadata = {key: json.dumps(value) for key, value in self.info.items()}
-        with whole(path) as part:
+        with whole_file(path) as part:
             save_file({name: t.to(torch.bfloat16).contiguous() for name, t in tensors.items()}, part, metadata)
 
 
