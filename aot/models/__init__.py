@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
+from ..files import PART, read_json
 from .base import Progress, VideoLLM, ignore_progress
-from .download import PART
 from .embedded.assemble import EMBEDDED, ensure
 from .internvl import InternVL
 from .llava_onevision import LlavaOnevision
@@ -95,9 +94,8 @@ def family_of(folder: Path, name: str | None = None) -> type[VideoLLM]:
         InputError: no folder, no readable config.json in it, or a family that is not supported.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind = str(config["model_type"])
-    except (OSError, ValueError, KeyError) as error:
+        config = read_json(folder / "config.json", "The model's config", keys=("model_type",))
+    except InputError as error:
         raise InputError(
             f"No model in {folder}: a readable config.json with a model_type is missing; give a "
             f"folder in Hugging Face's layout, or {EMBEDDED!r}."
@@ -107,7 +105,8 @@ def family_of(folder: Path, name: str | None = None) -> type[VideoLLM]:
             return adapter
     known = ", ".join(adapter.family for adapter in FAMILIES)
     raise InputError(
-        f"{name or folder.name} is of family {kind!r}; load one of {known}, or {EMBEDDED!r}, which needs no weights."
+        f"{name or folder.name} is of family {config['model_type']!r}; load one of {known}, or {EMBEDDED!r}, which "
+        "needs no weights."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +12,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 
 from ..errors import InputError
+from ..files import read_json
 
 KEPT_WHOLE = ("vision_tower", "visual", "multi_modal_projector", "lm_head")
 """Modules that are never quantized; transformers 4 looks for them anywhere in a name, 5 from its beginning."""
@@ -65,11 +66,20 @@ def require_safetensors(folder: Path, name: str) -> None:
         raise InputError(f"{name} has no .safetensors file; put the model's safetensors files in its folder.")
 
 
-def first_json(folder: Path, *names: str) -> dict[str, Any] | None:
-    """The content of the first of these files that is there."""
+def first_json(folder: Path, *names: str, keys: Sequence[str] = ()) -> dict[str, Any] | None:
+    """The content of the first of these files that exists; None where there is none.
+
+    Args:
+        folder: of the model.
+        names: of the files.
+        keys: names that the content must have.
+
+    Raises:
+        InputError: that file is no JSON object, or lacks one of the keys.
+    """
     for name in names:
         if (folder / name).is_file():
-            return json.loads((folder / name).read_text(encoding="utf-8"))
+            return read_json(folder / name, "The model's", keys=keys)
     return None
 
 
@@ -77,5 +87,5 @@ def processor_template(folder: Path) -> str | None:
     """The processor's own chat template, which takes structured content; None where only the tokenizer has one."""
     if (folder / "processor_config.json").is_file() and (folder / "chat_template.jinja").is_file():
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    settings = first_json(folder, "chat_template.json")
+    settings = first_json(folder, "chat_template.json", keys=("chat_template",))
     return str(settings["chat_template"]) if settings else None

@@ -7,7 +7,6 @@ the last state that remains is read, without a norm.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from transformers import (
 )
 
 from ..errors import InputError
+from ..files import read_json
 from .base import VideoLLM
 from .folder import missing_package, require_safetensors
 from .llava_onevision import LlavaOnevision
@@ -112,7 +112,7 @@ class LlavaOnevisionOriginal(LlavaOnevision):
                 f"{name} lacks {len(missing)} tensors, {missing[0]} among them; download its safetensors files again."
             )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        own = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        own = read_json(folder / "config.json", "The model's config")
         model.generation_config.eos_token_id = own.get("eos_token_id", tokenizer.eos_token_id)
         tokenizer.chat_template = CHATML
         model = model.eval().to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self
@@ -131,11 +131,11 @@ def stock_config(folder: Path, name: str) -> LlavaOnevisionConfig:
     Raises:
         InputError: a tower other than SigLIP so400m that has no config.json of its own in the folder.
     """
-    own = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    own = read_json(folder / "config.json", "The model's config", keys=("mm_vision_tower",))
     tower = str(own["mm_vision_tower"])
     local = folder / tower / "config.json"
     if local.is_file():
-        tower_settings = json.loads(local.read_text(encoding="utf-8"))
+        tower_settings = read_json(local, "The tower's config")
         tower_settings = tower_settings.get("vision_config", tower_settings)
     elif tower.endswith(SIGLIP_NAME):
         tower_settings = SIGLIP

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ...errors import InputError
-from ...files import whole
+from ...files import whole_file
 from ..questions import Question
 from .answers import egoschema_letter
 from .base import Clip, Item, PublishedSet, letters, read_rows
@@ -71,13 +71,13 @@ def write_submission(of: PublishedSet, said: Mapping[str, str], path: Path) -> N
         )
     order = letters(5)
     choices = {question.id: order.index(of.choice(question, said[question.id])) for question in of.questions}
-    with whole(path) as temporary:
+    with whole_file(path) as temporary:
         temporary.write_text(json.dumps(choices, indent=4) + "\n", encoding="utf-8")
 
 
 def _rows_of_json(release: Release, split: str) -> list[dict[str, Any]]:
     """The Parquet file's rows from the files of EgoSchema's own repository, whose options have no letters."""
-    answers = release.json("subset_answers.json") if split == "subset" else {}
+    answers = release.json("subset_answers.json", dict) if split == "subset" else {}
     asked = read_rows(release, "questions.json", release.json("questions.json"), _row_of_json)
     return [
         row | {"answer": answers.get(row["video_idx"])}

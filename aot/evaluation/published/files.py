@@ -1,15 +1,15 @@
-"""A published set's folder: its annotations and videos, and one clear line for whatever is not there."""
+"""A published set's folder: its annotations and videos, and an error of one line for what is missing."""
 
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from ...files import read_json
 
 
 @dataclass(frozen=True)
@@ -19,20 +19,25 @@ class Release:
     Args:
         title: what the set is called in print.
         folder: where it lies, its archives extracted.
-        layout: what has to lie in it, in a few words, for whoever has it otherwise.
+        layout: the files it must hold, in a few words, for errors.
     """
 
     title: str
     folder: Path
     layout: str
 
-    def json(self, relative: str) -> Any:
-        """What an annotation file in JSON holds. Raises InputError where there is none or it does not parse."""
+    def json(self, relative: str, kind: type[dict] | type[list] = list) -> Any:
+        """The content of an annotation file in JSON.
+
+        Args:
+            relative: the file's path in the folder.
+            kind: list, of questions, or dict.
+
+        Raises:
+            InputError: there is no such file, or it is not JSON of this kind.
+        """
         path = self._annotations(relative)
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.title}'s {path} is no readable JSON ({error}); download it again.") from error
+        return read_json(path, f"{self.title}'s", kind=kind, remedy="download it again")
 
     def parquet(self, relative: str, columns: Sequence[str]) -> list[dict[str, Any]]:
         """The rows of an annotation file in Parquet, those columns of it.
