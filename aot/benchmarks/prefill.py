@@ -1,4 +1,4 @@
-"""What fewer tokens are worth in prefill: measured, beside what the count of operations promises."""
+"""How much faster prefill is with fewer tokens: measured, and by the count of operations."""
 
 from __future__ import annotations
 
@@ -20,38 +20,41 @@ from ..answering.session import prefill
 from ..errors import InputError
 from ..models.base import VideoLLM
 from ..models.llava_onevision import LlavaOnevision
-from ..models.llm_cost import LanguageShape
+from ..models.llm_cost import QWEN2_7B, LanguageShape
 from ..models.prompt import Inputs
 from .measuring import extra_bytes, medians
 
-SHAPES: Mapping[str, dict[str, Any]] = MappingProxyType(
+SHAPES: Mapping[str, LanguageShape] = MappingProxyType(
     {
-        "7b": {
-            "hidden_size": 3584,
-            "intermediate_size": 18944,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 28,
-            "num_key_value_heads": 4,
-        },
-        "small": {
-            "hidden_size": 896,
-            "intermediate_size": 4864,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 14,
-            "num_key_value_heads": 2,
-        },
+        "7b": QWEN2_7B,
+        "small": LanguageShape(layers=6, hidden=896, mlp=4864, kv_heads=2, head_dim=64, context=32768),
     }
 )
-"""Qwen2-7B, the LLM of LLaVA-OneVision-7B and LLaVA-Video-7B; and a quarter of Qwen2-0.5B, for a CPU."""
+"""Qwen2-7B, the LLM of LLaVA-OneVision-7B and LLaVA-Video-7B; and the first quarter of Qwen2-0.5B, for a CPU."""
 
 TOKENS = 6272
-"""Of 32 frames on LLaVA-OneVision's language grid."""
+"""32 frames of LLaVA-OneVision's 14 x 14 language grid."""
 
 
 def random_llm(shape: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> VideoLLM:
-    """An LLM of a known shape with random weights, and next to no vision tower."""
+    """An LLM of a known shape with random weights, and a vision tower of one small layer.
+
+    Args:
+        shape: one of ``SHAPES``.
+        device: where to put it.
+        dtype: of its weights.
+    """
+    sizes = SHAPES[shape]
     config = LlavaOnevisionConfig(
-        text_config=Qwen2Config(vocab_size=1024, max_position_embeddings=32768, **SHAPES[shape]),
+        text_config=Qwen2Config(
+            vocab_size=1024,
+            hidden_size=sizes.hidden,
+            intermediate_size=sizes.mlp,
+            num_hidden_layers=sizes.layers,
+            num_attention_heads=sizes.hidden // sizes.head_dim,
+            num_key_value_heads=sizes.kv_heads,
+            max_position_embeddings=sizes.context,
+        ),
         vision_config=SiglipVisionConfig(
             hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, vision_use_head=False
         ),
@@ -66,12 +69,20 @@ def random_llm(shape: str, *, device: torch.device | str = "cpu", dtype: torch.d
     return LlavaOnevision(model.eval(), None, shape)
 
 
-def operations(language: LanguageShape, heads: int, tokens: int) -> float:
-    """Multiplications and additions of prefilling ``tokens``, causal attention and gated MLP counted as they are."""
-    d, width = language.hidden, heads * language.head_dim
-    projections = 2 * tokens * d * (2 * width + 2 * language.kv_heads * language.head_dim)
-    attention = 2 * tokens**2 * width
-    return float(language.layers * (projections + attention + 6 * tokens * d * language.mlp))
+def operations(language: LanguageShape, tokens: int) -> float:
+    """Multiplications and additions of prefilling n ``tokens``: ``layers (2 n d (2 d + 2 k) + 2 n^2 d + 6 n d m)``.
+
+    d is the width, k that of keys and values, m the MLP's. Attention is causal and the MLP gated; the heads of the
+    queries add up to d.
+
+    Args:
+        language: the LLM's sizes.
+        tokens: n.
+    """
+    n, d = tokens, language.hidden
+    projections = 2 * n * d * (2 * d + 2 * language.kv_heads * language.head_dim)
+    attention = 2 * n**2 * d
+    return float(language.layers * (projections + attention + 6 * n * d * language.mlp))
 
 
 @torch.no_grad()
@@ -84,16 +95,21 @@ def bench_prefill(
     dtype: torch.dtype = torch.float32,
     repeats: int = 3,
 ) -> list[dict[str, Any]]:
-    """Time the prefill of so many visual tokens and of the shares of them that a reduction leaves, in turn.
+    """Time the prefill of random visual tokens at several retentions, in turn.
 
     Args:
-        shape: "7b" or "small"; weights and tokens are random.
-        retentions: the first is what the others' speed-up is measured against.
+        shape: one of ``SHAPES``; weights and tokens are random.
+        tokens: visual tokens at retention 1.
+        retentions: shares of them, 0 to 1; speed-up is over the first.
+        device: where the LLM runs.
+        dtype: of weights and tokens.
+        repeats: measured rounds; medians are reported.
 
     Returns:
-        A row a retention: ``tokens``, ``seconds`` (median), ``speedup``, ``ideal`` (by the operations of this very
-        model), ``paper`` (by the estimate token-reduction papers print), ``reached`` (speed-up over ideal),
-        ``extra_bytes`` (the most memory on top of the weights, keys and values included).
+        A row for each retention: ``tokens``, ``seconds`` (median), ``speedup``, ``ideal`` (the quotient of
+        :func:`operations`), ``paper`` (the quotient of the estimate that token-reduction papers print),
+        ``reached`` (speed-up over ideal), ``extra_bytes`` (the most memory beyond the weights, keys and values
+        included).
 
     Raises:
         InputError: no such shape.
@@ -103,15 +119,14 @@ def bench_prefill(
     model = random_llm(shape, device=device, dtype=dtype)
     counts = [round(retention * tokens) for retention in retentions]
     generator = torch.Generator().manual_seed(0)
-    shown = torch.randn(max(counts), model.language.hidden, generator=generator).to(device, dtype)
-    works = {str(count): partial(_read, model, shown[:count]) for count in counts}
+    visual = torch.randn(max(counts), model.language.hidden, generator=generator).to(device, dtype)
+    works = {str(count): partial(_prefill, model, visual[:count]) for count in counts}
     memory = {name: extra_bytes(work, device) for name, work in reversed(works.items())}
-    seconds = medians(works, shown, repeats)
-    heads = SHAPES[shape]["num_attention_heads"]
+    seconds = medians(works, visual, repeats)
     rows = []
     for count in counts:
         speedup = seconds[str(counts[0])] / seconds[str(count)]
-        ideal = operations(model.language, heads, counts[0]) / operations(model.language, heads, count)
+        ideal = operations(model.language, counts[0]) / operations(model.language, count)
         rows.append(
             {
                 "shape": shape,
@@ -129,7 +144,7 @@ def bench_prefill(
     return rows
 
 
-def _read(model: VideoLLM, shown: torch.Tensor) -> None:
-    positions = torch.arange(len(shown), device=shown.device)[None]
-    visual = torch.ones(len(shown), dtype=torch.bool, device=shown.device)
-    prefill(model, Inputs(shown, positions, visual), DynamicCache())
+def _prefill(model: VideoLLM, inputs_embeds: torch.Tensor) -> None:
+    position_ids = torch.arange(len(inputs_embeds), device=inputs_embeds.device)[None]
+    visual = torch.ones(len(inputs_embeds), dtype=torch.bool, device=inputs_embeds.device)
+    prefill(model, Inputs(inputs_embeds, position_ids, visual), DynamicCache())

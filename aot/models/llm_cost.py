@@ -1,4 +1,4 @@
-"""What an LLM pays for visual tokens: prefill operations and key-value cache."""
+"""The cost of visual tokens in an LLM: prefill operations and key-value cache."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LanguageShape:
-    """The sizes of an LLM that its cost follows from.
+    """The sizes of an LLM that determine its cost.
 
     Args:
-        layers, hidden, mlp: number of layers, width d, MLP width m.
-        kv_heads, head_dim: key-value heads and their width.
-        context: longest sequence it was made for, in tokens.
+        layers: their number.
+        hidden: width d of the hidden states.
+        mlp: width m of the MLP.
+        kv_heads: number of key-value heads.
+        head_dim: width of a head.
+        context: longest sequence the LLM was made for, in tokens.
     """
 
     layers: int
@@ -31,7 +34,7 @@ class LanguageShape:
         return float(self.layers * (4 * n * d**2 + 2 * n**2 * d + 2 * n * d * self.mlp))
 
     def kv_cache_bytes(self, tokens: int, bytes_per_value: int) -> int:
-        """Bytes of keys and values of ``tokens`` tokens over all layers."""
+        """Bytes of the keys and values of all layers: ``2 layers kv_heads head_dim tokens bytes_per_value``."""
         return 2 * self.layers * self.kv_heads * self.head_dim * tokens * bytes_per_value
 
 

@@ -11,6 +11,7 @@ from comfyui_aot.aot.benchmarks.measuring import extra_bytes, medians
 from comfyui_aot.aot.benchmarks.reduction import bench_reduce, random_tokens
 from comfyui_aot.aot.benchmarks.streams import bench_stream
 from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.models.llm_cost import LanguageShape
 from comfyui_aot.aot.stages.chain import parse
 
 
@@ -70,8 +71,8 @@ def test_streams_are_measured_shortest_first(embedded_folder):
 
 
 def test_prefill_is_set_beside_its_operations(monkeypatch):
-    tiny = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
-    monkeypatch.setattr(prefill, "SHAPES", {"tiny": tiny | {"num_attention_heads": 4, "num_key_value_heads": 2}})
+    tiny = LanguageShape(layers=2, hidden=64, mlp=128, kv_heads=2, head_dim=16, context=32768)
+    monkeypatch.setattr(prefill, "SHAPES", {"tiny": tiny})
     full, quarter = prefill.bench_prefill("tiny", 400, (1.0, 0.25), repeats=1)
     assert (full["tokens"], quarter["tokens"]) == (400, 100)
     assert full["speedup"] == full["ideal"] == full["paper"] == 1
@@ -84,9 +85,9 @@ def test_prefill_is_set_beside_its_operations(monkeypatch):
 def test_operations_are_those_that_pytorch_counts():
     model = prefill.random_llm("small")
     model.hf_model.set_attn_implementation("eager")  # whose products are counted, all n x n of them
-    shown = torch.randn(1, 300, model.language.hidden)
+    inputs_embeds = torch.randn(1, 300, model.language.hidden)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.language_model(inputs_embeds=shown)
+        model.language_model(inputs_embeds=inputs_embeds)
     above_the_diagonal = 2 * 300**2 * 14 * model.language.head_dim * model.language.layers
-    expected = prefill.operations(model.language, 14, 300) + above_the_diagonal
+    expected = prefill.operations(model.language, 300) + above_the_diagonal
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.001)
