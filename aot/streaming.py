@@ -12,10 +12,12 @@ from itertools import accumulate, pairwise
 
 from torch import Tensor
 
-from .models.base import FrameSource, Progress, VideoLLM, ignore_progress
+from .models.base import VideoLLM
+from .models.progress import Progress, ignore_progress
 from .stages import Stage
 from .stages.base import Part
 from .tokens.video_tokens import Layout, VideoTokens
+from .video.frame_source import FrameSource
 
 TOGETHER = 8
 """Frames that are reduced together where runs are short: enough to fill the cores, few enough to hold."""

@@ -16,7 +16,7 @@ from ..aot.comparison.compare import Row, side_by_side
 from ..aot.comparison.variants import expand
 from ..aot.errors import InputError
 from ..aot.files import whole_file
-from ..aot.models.base import require_question
+from ..aot.models.prompt import require_question
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from .comfy import interrupted, io, output_directory, progress, ui, unused_output

@@ -16,8 +16,9 @@ import torch
 
 from ..errors import InputError
 from ..files import make_folder
-from ..models.base import Progress, VideoLLM, ignore_progress
+from ..models.base import VideoLLM
 from ..models.fingerprint import digest
+from ..models.progress import Progress, ignore_progress
 from ..tokens import storage
 from ..tokens.video_tokens import VideoTokens
 from .questions import QuestionSet

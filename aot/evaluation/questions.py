@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..models.base import FrameSource
+from ..video.frame_source import FrameSource
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..models.base import FrameSource
+from ..video.frame_source import FrameSource
 from .questions import Question, QuestionSet
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from ..models.base import FrameSource
+from ..video.frame_source import FrameSource
 from .drawing import COLOURS, KINDS
 from .questions import Question
 from .scenes import DIRECTIONS, Actor, Scene, SceneSettings, make_scene

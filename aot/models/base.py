@@ -1,25 +1,25 @@
-"""What a video LLM must offer to be reduced and asked: encode frames, lay out a prompt, read it.
+"""The adapter around a video LLM: it encodes frames, lays out a prompt around their tokens, and runs the LLM.
 
-A family is a subclass in a file of its own: how frames become pixels and pixels tokens, how its prompt holds a video,
-and, where the LLM's positions are more than a count, what they are. The model inside is transformers' own class.
+A family is a subclass in a file of its own. It says how frames become pixels and pixels tokens, how its prompt holds a
+video, and its rotary positions where they are more than a count. The model inside is transformers' own class.
 """
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import AutoTokenizer, DynamicCache, GenerationConfig, PreTrainedModel
 
 from ..errors import InputError
 from ..tokens.video_tokens import ENCODE, Layout, StageRecord, VideoTokens
+from ..video.frame_source import FrameSource
 from ..video.frames import Frames
 from .folder import (
     first_json,
@@ -31,67 +31,27 @@ from .folder import (
 )
 from .importance import ATTENTION
 from .llm_cost import LanguageShape
-from .prompt import Inputs, Prefix, Prompt, Turn
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total) as long work goes on; may raise to stop it."""
+from .pixels import CLIP_MEAN, CLIP_STD, normalise, resize
+from .progress import Progress, ignore_progress
+from .prompt import Inputs, Prefix, Prompt, Turn, chat_messages, insert_video, require_one_place
 
 FRAMES_AT_ONCE = 4
-"""Frames a vision pass takes: few enough to be interrupted soon, enough to fill the cores."""
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-class FrameSource(Protocol):
-    """Frames, decoded (:class:`~..video.frames.Frames`) or in a file (:class:`~..video.frames.VideoSource`)."""
-
-    @property
-    @abstractmethod
-    def count(self) -> int:
-        """T."""
-
-    @property
-    @abstractmethod
-    def height(self) -> int:
-        """H, pixels."""
-
-    @property
-    @abstractmethod
-    def width(self) -> int:
-        """W, pixels."""
-
-    @property
-    @abstractmethod
-    def timestamps(self) -> Tensor:
-        """(T,) float64 seconds."""
-
-    @property
-    @abstractmethod
-    def source(self) -> str:
-        """The file's name, without its folder."""
-
-    @abstractmethod
-    def parts(self, size: int) -> Iterator[Frames]:
-        """The frames in order, ``size`` at a time."""
-
-
-def ignore_progress(done: int, total: int) -> None:
-    """The progress callback of whoever does not watch."""
+"""Frames in one pass of the vision tower: few enough to be interrupted soon, enough to use all cores."""
 
 
 @dataclass(frozen=True)
 class TowerOutput:
-    """What a vision tower makes of a few frames.
+    """The outputs of a vision tower for a few frames.
 
     Args:
-        features: (T, N, D), projected to the LLM's width.
-        shallow, deep: (T, N) float32 attention received at the two layers.
-        levels: (T, N, D) each, features of further depths.
-        extras: what else it sees, by the names in :class:`~..tokens.video_tokens.Extra`.
+        image_features: (T, N, D) floating, projected to the LLM's width.
+        shallow: (T, N) float32, attention received at the shallow layer.
+        deep: (T, N) float32, attention received at the deep layer.
+        levels: (T, N, D) each, image features of further depths.
+        extras: further outputs, by the names in :class:`~..tokens.video_tokens.Extra`.
     """
 
-    features: Tensor
+    image_features: Tensor
     shallow: Tensor
     deep: Tensor
     levels: tuple[Tensor, ...] = ()
@@ -103,23 +63,25 @@ class VideoLLM(ABC):
 
     Args:
         hf_model: with a ``model.language_model`` and an ``lm_head``.
+        tokenizer: of the LLM, a stock one; None for a model that only computes.
+        name: the model's name in results and errors.
         preprocessor: the settings of the folder's video processor.
-        chat_template: the processor's own, which takes structured content; the tokenizer's where left out.
+        chat_template: the processor's own, which takes structured content; None takes the tokenizer's.
     """
 
     family: ClassVar[str]
     stock: ClassVar[type[PreTrainedModel]]
     placeholder: ClassVar[str]
-    """What stands for a video in the chat template."""
+    """The text that marks a video in the chat template."""
     slot: ClassVar[str] = ""
-    """What stands for a group of visual tokens in :meth:`video_text`; the placeholder where empty."""
+    """The text that marks a group of visual tokens in :meth:`video_text`; "" means the placeholder."""
     mean: ClassVar[Sequence[float]] = CLIP_MEAN
     std: ClassVar[Sequence[float]] = CLIP_STD
-    """Of the pixels, where the folder's video processor says nothing."""
+    """Of the pixels, unless the folder's video processor has its own."""
     axes: ClassVar[int] = 1
-    """Rotary positions of a token: 1, or 3 where time, height and width have their own."""
+    """A: rotary positions of a token, 1, or 3 for models with positions of time, height and width."""
     frames_apart: ClassVar[bool] = False
-    """Whether text stands between the frames in the prompt, so that each frame's tokens must stay together."""
+    """Whether the prompt has text between the frames, so that each frame's tokens must stay together."""
 
     def __init__(
         self,
@@ -132,7 +94,7 @@ class VideoLLM(ABC):
     ) -> None:
         self.hf_model, self.name = hf_model, name
         own = hf_model.generation_config
-        # A checkpoint's sampling defaults would be filled in wherever a greedy answer leaves something unsaid.
+        # Without this, a checkpoint's sampling defaults would change greedy answers.
         hf_model.generation_config = GenerationConfig(
             bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
         )
@@ -170,8 +132,16 @@ class VideoLLM(ABC):
     ) -> VideoLLM:
         """Load from a folder in Hugging Face's layout; safetensors only, nothing is downloaded or executed.
 
+        Args:
+            folder: of the model.
+            name: the model's name in results and errors.
+            dtype: of the weights.
+            device: where to put them.
+            attention: the LLM's attention implementation.
+            quantization: "none", "8-bit" or "4-bit".
+
         Raises:
-            InputError: the folder holds no safetensors, or the attention or quantization asked for is not installed.
+            InputError: the folder holds no safetensors, or the attention or the quantization is not installed.
         """
         require_safetensors(folder, name)
         quantized = {} if quantization == "none" else quantizing(quantization, dtype, device)
@@ -199,7 +169,7 @@ class VideoLLM(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is now."""
+        """The device that the weights are on."""
         return next(self.hf_model.parameters()).device
 
     @property
@@ -209,7 +179,7 @@ class VideoLLM(ABC):
 
     @property
     def takes_masks(self) -> bool:
-        """Whether the LLM's attention takes a mask that says who sees whom; flash attention does not."""
+        """Whether the LLM's attention takes a mask; flash attention does not."""
         return "flash" not in str(self.language_model.config._attn_implementation)
 
     @property
@@ -224,37 +194,44 @@ class VideoLLM(ABC):
 
     @abstractmethod
     def frame_size(self, frames: FrameSource) -> tuple[int, int]:
-        """(h, w) pixels that these frames are resized to."""
+        """(h, w), in pixels, that these frames are resized to."""
 
     def preprocess(self, frames: Frames, size: tuple[int, int] | None = None) -> Tensor:
-        """Pixels as the vision tower takes them, (T, 3, h, w) float32.
-
-        Bicubic with antialiasing, rounded to whole levels, then normalised.
+        """Resize and normalise frames for the vision tower.
 
         Args:
-            size: (h, w); what :meth:`frame_size` says of these frames where left out.
+            frames: (T, H, W, 3) uint8.
+            size: (h, w), in pixels; None takes that of :meth:`frame_size`.
+
+        Returns:
+            Pixel values, (T, 3, h, w) float32.
         """
-        return normalised(resized(frames, size or self.frame_size(frames)), self._mean, self._std)
+        return normalise(resize(frames, size or self.frame_size(frames)), self._mean, self._std)
 
     def layout(self, frames: FrameSource) -> Layout:
-        """How the tokens of these frames lie."""
+        """The layout of these frames' tokens."""
         return self.layout_of(frames.count, self.frame_size(frames))
 
     @abstractmethod
     def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
-        """How the tokens of so many frames of (h, w) pixels lie."""
+        """The layout of the tokens of ``frames`` frames, ``size`` (h, w) pixels each."""
 
     def timestamps(self, frames: FrameSource) -> Tensor:
-        """(T,) float64 seconds of the layout's frames."""
+        """(T,) float64, the times of the layout's frames in seconds."""
         return frames.timestamps
 
     @abstractmethod
-    def run_tower(self, pixels: Tensor, layout: Layout) -> TowerOutput:
-        """What the tower makes of preprocessed pixels, (T, 3, h, w), whose tokens lie like this."""
+    def run_tower(self, pixel_values: Tensor, layout: Layout) -> TowerOutput:
+        """Run tower and projector, and collect the importance of their tokens.
+
+        Args:
+            pixel_values: (T, 3, h, w) float32, from :meth:`preprocess`.
+            layout: of their tokens.
+        """
 
     @torch.no_grad()
     def encode_parts(self, frames: FrameSource, *, on_progress: Progress = ignore_progress) -> Iterator[VideoTokens]:
-        """Projected tokens with their importance, pooling pending, a few frames at a time, in order."""
+        """Encode frames a few at a time, in order: image features with their importance, not pooled yet."""
         size = self.frame_size(frames)
         settings = {"model": self.name, "frames": frames.count, "source": frames.source}
         done = 0
@@ -262,76 +239,63 @@ class VideoLLM(ABC):
             on_progress(done, frames.count)
             start = time.perf_counter()
             layout = self.layout_of(part.count, size)
-            found = self.run_tower(self.preprocess(part, size), layout)
+            output = self.run_tower(self.preprocess(part, size), layout)
             tokens = layout.frames * layout.language_cells
             milliseconds = (time.perf_counter() - start) * 1e3
             yield VideoTokens.encoded(
-                found.features,
+                output.image_features,
                 layout,
-                found.shallow,
-                found.deep,
+                output.shallow,
+                output.deep,
                 self.timestamps(part),
                 newline=self.hf_model.model.image_newline if layout.newlines else None,
                 model=self.name,
                 history=(StageRecord(ENCODE, settings, tokens, tokens, milliseconds),),
-                levels=found.levels,
-                extras=found.extras,
+                levels=output.levels,
+                extras=output.extras,
             )
             done += part.count
         on_progress(done, frames.count)
 
     def encode(self, frames: FrameSource, *, on_progress: Progress = ignore_progress) -> VideoTokens:
-        """All frames' projected tokens with their importance, pooling pending."""
+        """Encode all frames: image features with their importance, not pooled yet."""
         return VideoTokens.concatenate(list(self.encode_parts(frames, on_progress=on_progress)))
 
     def video_text(self, tokens: VideoTokens | None) -> str:
-        """What the prompt says in a video's place: a slot a group of visual tokens, one where there is none."""
+        """The text in the video's place: a slot for each group of visual tokens; one slot if ``tokens`` is None."""
         return self.placeholder
 
     def video_question(self, tokens: VideoTokens | None, question: str) -> str:
-        """The first question, with what the family tells the LLM of the video beside its tokens."""
+        """The first question, with the facts about the video that the family puts in front of it."""
         return question
 
     def prompt(
         self, question: str, tokens: VideoTokens | None = None, *, system: str = "", turns: Sequence[Turn] = ()
     ) -> Prompt:
-        """The model's chat prompt: the video, then the question, or the turns about it that came before.
+        """The model's chat prompt: the video, earlier turns about it, then the question.
 
         Args:
-            tokens: of the video, which some families speak of; None where it is left out.
-            system: the system prompt; the model's own where empty.
+            question: the last one, to be answered next.
+            tokens: of the video, which some families mention in the text; None for a prompt without a video.
+            system: the system prompt; "" means the model's own.
+            turns: earlier questions and their answers.
 
         Raises:
             InputError: a question is empty or holds the placeholder itself.
         """
-        asked = [turn.question for turn in turns] + [question]
-        for each in asked:
-            require_question(each)
-        asked[0] = self.video_question(tokens, asked[0])
-        messages = [("system", system)] if system else []
-        for i, each in enumerate(asked):
-            messages += [("user", each)] + ([("assistant", turns[i].answer)] if i < len(turns) else [])
+        messages = chat_messages(question, turns, system, lambda first: self.video_question(tokens, first))
         text = self._tokenizer.apply_chat_template(
             self._conversation(messages), chat_template=self._chat_template, add_generation_prompt=True, tokenize=False
         )
-        count = text.count(self.placeholder)
-        if count != 1:
-            raise InputError(
-                f"The prompt holds {count} video placeholders where 1 is needed; "
-                f"leave {self.placeholder} out of the question."
-            )
         slot = self.slot or self.placeholder
-        if slot in text.replace(self.placeholder, ""):
-            raise InputError(f"The question holds {slot}, which stands for visual tokens; leave it out.")
+        require_one_place(text, self.placeholder, slot)
         pieces = self._around_video(text, self.video_text(tokens)).split(slot)
         *before, after = (torch.tensor(self._ids(piece), dtype=torch.long) for piece in pieces)
         return Prompt(tuple(before), after)
 
     def _conversation(self, messages: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-        """Messages, (role, text) each, as the chat template takes them, the video at the head of the first question."""
-        conversation = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in messages]
-        first_question(conversation)["content"].insert(0, {"type": "video"})
-        return conversation
+        """Messages, (role, text) each, as the chat template takes them, the video before the first question."""
+        return insert_video(messages)
 
     def _around_video(self, text: str, video: str) -> str:
         """The rendered prompt with ``video`` in the video's place."""
@@ -341,71 +305,89 @@ class VideoLLM(ABC):
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def prefix(self, tokens: VideoTokens | None, prompt: Prompt) -> Prefix:
-        """The prompt up to the end of the video, the video's tokens in their places.
+        """Embed the prompt up to the end of the video, with the video's tokens in their places.
+
+        Args:
+            tokens: of the video; None leaves their places empty.
+            prompt: from :meth:`prompt`.
 
         Raises:
-            InputError: tokens of another model's width.
+            InputError: the tokens have another model's width.
         """
         embed = self.hf_model.get_input_embeddings()
         words = [embed(ids.to(self.device)) for ids in prompt.before]
-        shown = [words[0][:0]] * len(words)
-        order: list[Tensor] = []
+        image_features = [words[0][:0]] * len(words)
+        groups: list[Tensor] = []
         levels: tuple[Tensor, ...] = ()
         if tokens is not None:
             self._require_own(tokens)
             tokens = tokens.to_language_grid()
-            order = self._groups(tokens)
-            shown = [self._shown(tokens, group).to(words[0]) for group in order]
-            levels = tuple(level[torch.cat(order).to(level.device)].to(words[0]) for level in tokens.levels)
-        pieces = [piece for pair in zip(words, shown, strict=True) for piece in pair]
+            groups = self._groups(tokens)
+            image_features = [self._image_features(tokens, group).to(words[0]) for group in groups]
+            levels = tuple(level[torch.cat(groups).to(level.device)].to(words[0]) for level in tokens.levels)
+        pieces = [piece for pair in zip(words, image_features, strict=True) for piece in pair]
         visual = torch.cat([torch.full((len(piece),), bool(i % 2)) for i, piece in enumerate(pieces)])
-        positions, text, answer = self._positions(tokens, prompt, order, len(visual))
-        inputs = Inputs(torch.cat(pieces), positions.to(self.device), visual.to(self.device), levels)
-        return Prefix(inputs, text, answer)
+        position_ids, next_position, answer_position = self._positions(tokens, prompt, groups, len(visual))
+        inputs = Inputs(torch.cat(pieces), position_ids.to(self.device), visual.to(self.device), levels)
+        return Prefix(inputs, next_position, answer_position)
 
     def _groups(self, tokens: VideoTokens) -> list[Tensor]:
-        """Which tokens stand in each place of the prompt, in their order: all, or a frame's each."""
+        """Indices of the tokens in each place of the prompt: one group of all, or one for each frame."""
         if not self.frames_apart:
             return [torch.arange(len(tokens.place))]
         frame = tokens.frame.cpu()
         return [(frame == t).nonzero().flatten() for t in range(tokens.layout.frames)]
 
-    def _shown(self, tokens: VideoTokens, group: Tensor) -> Tensor:
-        """(n, D): what stands in one place of the prompt."""
+    def _image_features(self, tokens: VideoTokens, group: Tensor) -> Tensor:
+        """(n, D): the embeddings in one place of the prompt."""
         return tokens.features[group.to(tokens.features.device)]
 
     def _positions(
-        self, tokens: VideoTokens | None, prompt: Prompt, order: Sequence[Tensor], length: int
+        self, tokens: VideoTokens | None, prompt: Prompt, groups: Sequence[Tensor], length: int
     ) -> tuple[Tensor, int, int]:
-        """Positions (A, length) of a prefix, that of the token behind, and the first an answer can have."""
+        """Positions (A, length) of a prefix, of the token after it, and the first that an answer can have."""
         return torch.arange(length)[None], length, length
 
     def text_inputs(self, ids: Tensor, positions: Tensor) -> Inputs:
-        """Text to read: (n,) ids at (n,) positions."""
-        embeddings = self.hf_model.get_input_embeddings()(ids.to(self.device))
-        axes = positions.to(self.device)[None].expand(self.axes, -1)
-        return Inputs(embeddings, axes, torch.zeros(len(ids), dtype=torch.bool, device=self.device))
+        """Embed text.
+
+        Args:
+            ids: (n,) long, token ids.
+            positions: (n,) long, rotary positions.
+        """
+        inputs_embeds = self.hf_model.get_input_embeddings()(ids.to(self.device))
+        position_ids = positions.to(self.device)[None].expand(self.axes, -1)
+        return Inputs(inputs_embeds, position_ids, torch.zeros(len(ids), dtype=torch.bool, device=self.device))
 
     def prompt_inputs(
         self, tokens: VideoTokens | None, question: str, *, system: str = "", turns: Sequence[Turn] = ()
     ) -> Inputs:
-        """A whole prompt, the video's tokens in their places."""
-        prompt = self.prompt(question, tokens, system=system, turns=turns)
-        prefix = self.prefix(tokens, prompt)
-        behind = torch.arange(prefix.next_position, prefix.next_position + len(prompt.after))
-        return prefix.inputs.then(self.text_inputs(prompt.after, behind))
-
-    def forward(self, inputs: Inputs, cache: DynamicCache, *, mask: Tensor | None = None, keep: Any = -1) -> Tensor:
-        """Run the LLM over ``inputs`` behind what ``cache`` holds, which grows.
+        """Embed a complete prompt, with the video's tokens in their places.
 
         Args:
-            mask: (1, 1, n, n behind and before) to add to the scores; causal where left out.
-            keep: which tokens' logits to give, an index, a slice or indices; the last's where left out.
+            tokens: of the video; None for a prompt without a video.
+            question: the last one, to be answered next.
+            system: the system prompt; "" means the model's own.
+            turns: earlier questions and their answers.
+        """
+        prompt = self.prompt(question, tokens, system=system, turns=turns)
+        prefix = self.prefix(tokens, prompt)
+        positions = torch.arange(prefix.next_position, prefix.next_position + len(prompt.after))
+        return prefix.inputs.then(self.text_inputs(prompt.after, positions))
+
+    def forward(self, inputs: Inputs, cache: DynamicCache, *, mask: Tensor | None = None, keep: Any = -1) -> Tensor:
+        """Run the LLM over ``inputs``, which follow the tokens in ``cache``.
+
+        Args:
+            inputs: n tokens.
+            cache: keys and values of the p tokens before them; those of ``inputs`` are added.
+            mask: (1, 1, n, p + n) floating, added to the scores; None is causal.
+            keep: the tokens whose logits to return: an index, a slice or indices.
 
         Returns:
-            (kept, vocabulary), logits in the model's dtype; (vocabulary,) for a single index.
+            Logits in the model's dtype, (kept, vocabulary), or (vocabulary,) for a single index.
         """
-        states = self.language_model(
+        hidden_states = self.language_model(
             inputs_embeds=inputs.inputs_embeds[None],
             position_ids=self._position_ids(inputs, cache.get_seq_length()),
             attention_mask=mask,
@@ -413,18 +395,18 @@ class VideoLLM(ABC):
             use_cache=True,
             **self._extras(inputs),
         ).last_hidden_state[0]
-        return self.hf_model.lm_head(states[keep])
+        return self.hf_model.lm_head(hidden_states[keep])
 
-    def _position_ids(self, inputs: Inputs, behind: int) -> Tensor:
-        """As the stock LLM takes them, for tokens that stand behind so many others."""
+    def _position_ids(self, inputs: Inputs, before: int) -> Tensor:
+        """Positions as the stock LLM takes them, for tokens that follow ``before`` others."""
         return inputs.position_ids
 
     def _extras(self, inputs: Inputs) -> dict[str, Any]:
-        """What the stock LLM takes beside embeddings and positions."""
+        """Further arguments of the stock LLM."""
         return {}
 
     def decode(self, ids: list[int]) -> str:
-        """Token ids to text, special tokens left out."""
+        """Token ids to text, without special tokens."""
         return self._tokenizer.decode(ids, skip_special_tokens=True)
 
     def save_tokenizer(self, folder: Path) -> None:
@@ -437,27 +419,3 @@ class VideoLLM(ABC):
                 f"These tokens are {tokens.features.shape[1]} wide (encoded by {tokens.model or 'another model'}) and "
                 f"{self.name} reads {self.language.hidden}; encode the video with the model that answers."
             )
-
-
-def resized(frames: Frames, size: tuple[int, int]) -> Tensor:
-    """(T, 3, h, w) uint8: bicubic with antialiasing, in whole levels as the stock video processors resize on a CPU."""
-    pixels = frames.pixels.permute(0, 3, 1, 2)
-    if pixels.shape[2:] == size:
-        return pixels
-    return functional.interpolate(pixels, size=size, mode="bicubic", antialias=True)
-
-
-def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Levels of 0..255, uint8 (T, 3, h, w), as the tower takes them."""
-    return (pixels.float() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-
-
-def first_question(conversation: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The first message of the user."""
-    return next(message for message in conversation if message["role"] == "user")
-
-
-def require_question(question: str) -> None:
-    """Refuse a question without a word."""
-    if not question.strip():
-        raise InputError("The question is empty; write what you want to know about the video.")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import whole_folder
-from .base import Progress, ignore_progress
+from .progress import Progress, ignore_progress
 
 PUBLISHED = (
     "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",

@@ -10,12 +10,13 @@ import torch
 
 from ..errors import InputError
 from ..files import PART, read_json
-from .base import Progress, VideoLLM, ignore_progress
+from .base import VideoLLM
 from .embedded.assemble import EMBEDDED, ensure
 from .internvl import InternVL
 from .llava_onevision import LlavaOnevision
 from .llava_video import LlavaVideo
 from .lmms_lab import LlavaOnevisionOriginal
+from .progress import Progress, ignore_progress
 from .qwen2_5_vl import Qwen2_5VL
 from .qwen3_vl import Qwen3VL
 from .weights import QUANTIZATIONS, require_room, weight_bytes

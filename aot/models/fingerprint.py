@@ -1,4 +1,4 @@
-"""What stands for a model in the name of what was made with it, so that another model's is never taken for it."""
+"""Digests of models, for the names of files made with them, so that two models' files are never confused."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from ..video.frames import Frames
 from .base import VideoLLM
 
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""By bytes of an element: what a tensor's bits are read as, to be summed exactly, in any order, on any device."""
+"""By bytes of an element: the integer dtype whose sum is exact in any order and on any device."""
 
 
 def fingerprint(model: VideoLLM) -> str:
-    """A digest of what decides a model's tokens and answers: weights, hidden layer, grids, pixels and prompt.
+    """A digest of all that determines a model's tokens and answers: weights, hidden layer, grids, pixels and prompt.
 
-    It does not depend on the folder, the device, or the version of transformers, which names weights in its own way.
+    It does not depend on the folder, the device, or the version of transformers and its names of weights.
     """
     grey = Frames(torch.full((1, 64, 64, 3), 100, dtype=torch.uint8), torch.zeros(1, dtype=torch.float64), "grey")
-    pixels = model.preprocess(grey)
+    pixel_values = model.preprocess(grey)
     prompt = model.prompt("?")
     return digest(
         {
             "weights": sorted(_sum_of_bits(tensor) for tensor in model.hf_model.state_dict().values()),
             "layer": getattr(model.hf_model.config, "vision_feature_layer", None),
             "layout": dataclasses.asdict(model.layout(grey)),
-            "pixels": [list(pixels.shape), [round(value, 4) for value in pixels.flatten(2).mean((0, 2)).tolist()]],
+            "pixels": [
+                list(pixel_values.shape),
+                [round(value, 4) for value in pixel_values.flatten(2).mean((0, 2)).tolist()],
+            ],
             "prompt": [*(ids.tolist() for ids in prompt.before), prompt.after.tolist()],
         }
     )
 
 
 def digest(content: Any) -> str:
-    """Sixteen hexadecimal digits that stand for JSON-ready content."""
+    """The first sixteen hexadecimal digits of the SHA-256 of JSON-ready content."""
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

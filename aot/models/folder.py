@@ -1,4 +1,4 @@
-"""What loading a model reads of its folder, and what it says where something is missing."""
+"""Steps of loading a model from its folder, and the errors for missing parts."""
 
 from __future__ import annotations
 
@@ -14,19 +14,24 @@ from transformers import BitsAndBytesConfig
 from ..errors import InputError
 from ..files import read_json
 
-KEPT_WHOLE = ("vision_tower", "visual", "multi_modal_projector", "lm_head")
-"""Modules that are never quantized; transformers 4 looks for them anywhere in a name, 5 from its beginning."""
+NOT_QUANTIZED = ("vision_tower", "visual", "multi_modal_projector", "lm_head")
+"""Modules that are never quantized. transformers 4 looks for them anywhere in a name, 5 at its beginning."""
 
 
 def missing_package(name: str, attention: str, error: ImportError) -> str:
-    """The line for a model that needs a package which is not installed."""
+    """The error for a model that needs a package which is not installed."""
     if attention not in ("sdpa", "eager"):
         return f"{name} cannot be loaded with attention {attention} ({error}); choose sdpa."
     return f"{name} needs a package that is not installed ({error}); install it, or take a checkpoint without it."
 
 
 def quantizing(quantization: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:
-    """What ``from_pretrained`` takes to quantize the LLM's layers; the vision tower stays as it is.
+    """The arguments of ``from_pretrained`` that quantize the LLM's layers; the vision tower stays as it is.
+
+    Args:
+        quantization: "8-bit" or "4-bit".
+        dtype: of the 4-bit products.
+        device: where to put the model.
 
     Raises:
         InputError: bitsandbytes is not installed.
@@ -36,7 +41,7 @@ def quantizing(quantization: str, dtype: torch.dtype, device: torch.device | str
             f"quantization {quantization} needs bitsandbytes and accelerate, which are not installed; run: pip install "
             "bitsandbytes accelerate, or choose none."
         )
-    settings: dict[str, Any] = {"llm_int8_skip_modules": [*KEPT_WHOLE, *(f"model.{name}" for name in KEPT_WHOLE)]}
+    settings: dict[str, Any] = {"llm_int8_skip_modules": [*NOT_QUANTIZED, *(f"model.{name}" for name in NOT_QUANTIZED)]}
     if quantization == "8-bit":
         config = BitsAndBytesConfig(load_in_8bit=True, **settings)
     else:
@@ -49,8 +54,9 @@ def quantizing(quantization: str, dtype: torch.dtype, device: torch.device | str
 def use_general_products(model: nn.Module) -> None:
     """Make bitsandbytes multiply 4-bit weights of any width on any processor.
 
-    Where a CPU has bfloat16 units, its 4-bit layers pack their weights for them when first used, and fail if the
-    outputs are no multiple of 32 or the inputs none of their block. Those layers keep the products of other CPUs.
+    On a CPU with bfloat16 units, 4-bit layers pack their weights for these units when first used. They fail if their
+    outputs are not a multiple of 32 or their inputs not a multiple of their block. Such layers keep the products of
+    other CPUs.
     """
     for layer in model.modules():
         state = getattr(getattr(layer, "weight", None), "quant_state", None)
@@ -61,7 +67,7 @@ def use_general_products(model: nn.Module) -> None:
 
 
 def require_safetensors(folder: Path, name: str) -> None:
-    """Refuse a folder without weights in the one format that is read."""
+    """Refuse a folder without safetensors, the only format of weights that is loaded."""
     if not any(folder.glob("*.safetensors")):
         raise InputError(f"{name} has no .safetensors file; put the model's safetensors files in its folder.")
 

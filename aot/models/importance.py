@@ -1,10 +1,10 @@
-"""Attention received: how much each token is looked at, without keeping an attention matrix.
+"""Attention received: the importance of each token, computed without keeping an attention matrix.
 
-The importance of a token at a layer is the sum over queries, mean over heads, of the softmax attention that
-falls on it. transformers' ``AttentionInterface`` hands every attention call to a function by name; ours runs
-scaled-dot-product attention and, inside :func:`capture`, sums the attention received at the layers asked for, a
-chunk of queries at a time, in float32 whatever the encoder's precision. What the encoder says stays the same bit
-by bit, which is why the softmax is computed a second time at those layers.
+The importance of token j at a layer with H heads is ``1/H sum_h sum_i softmax(q_hi k_hj' scaling)``: the attention that
+it receives, summed over queries i and averaged over heads h. transformers' ``AttentionInterface`` calls an attention
+function by its name. Ours runs scaled-dot-product attention and, inside :func:`capture`, sums the attention received at
+the chosen layers, a chunk of queries at a time, in float32 for any precision of the encoder. The softmax is computed a
+second time at those layers, so that the encoder's output stays the same bit by bit.
 
 Source: AOT (CVPR 2026), section 3.2.
 """
@@ -23,10 +23,10 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 ATTENTION = "aot_received"
-"""Name to give ``set_attn_implementation`` of the module whose attention is to be captured."""
+"""Name for ``set_attn_implementation`` of a module whose attention is to be captured."""
 
 CHUNK_BYTES = 4 * 2**20
-"""The scores computed at one time take at most about this much memory, their softmax as much again.
+"""Memory of the scores computed at one time; their softmax takes as much again.
 
 Small enough to stay in a CPU's last-level cache between product, softmax and sum, large enough that the threads
 seldom wait for each other.
@@ -34,19 +34,20 @@ seldom wait for each other.
 
 USED_BLOCKS = 26
 SHALLOW_BLOCK = 5
-"""AOT reads SigLIP so400m's block 5 of the 26 that reach the LLM; other depths read the same fraction."""
+"""AOT takes SigLIP so400m's block 5 of the 26 that reach the LLM. Other towers use the same fraction."""
 
 
 @dataclass
 class Received:
-    """Attention received at chosen layers of one encoder, gathered call by call.
+    """Attention received at chosen layers of one encoder, collected call by call.
 
     Args:
         layers: indices of the layers of one forward pass to capture.
-        keys_of: the layer whose keys are kept too; None keeps none.
-        parts: (B, S) float32 a call, by layer, filled as the pass goes on; an encoder that takes windows or frames
-            one by one calls a layer's attention once for each.
-        seen: how many layers' attention has been called.
+        keys_of: index of the layer whose keys are kept too; None keeps none.
+        parts: by layer, (B, S) float32 for each call. An encoder that takes windows or frames one by one calls a
+            layer's attention once for each.
+        key_parts: (B, S, d) floating for each call, the keys' mean over heads.
+        layers_called: the number of layers whose attention has been called.
         module: of the last call.
     """
 
@@ -54,17 +55,17 @@ class Received:
     keys_of: int | None = None
     parts: dict[int, list[Tensor]] = field(default_factory=dict)
     key_parts: list[Tensor] = field(default_factory=list)
-    seen: int = 0
+    layers_called: int = 0
     module: nn.Module | None = None
 
     @property
     def sums(self) -> dict[int, Tensor]:
-        """(B, S) float32 per layer, the calls of a layer one behind another."""
+        """By layer, (B, S) float32, the calls of a layer joined in order."""
         return {layer: torch.cat(parts, 1) for layer, parts in self.parts.items()}
 
     @property
     def keys(self) -> Tensor:
-        """(B, S, d) keys of the layer they are kept of, mean over heads, the calls one behind another."""
+        """(B, S, d) floating, the keys of layer ``keys_of``, mean over heads, the calls joined in order."""
         return torch.cat(self.key_parts, 1)
 
 
@@ -73,10 +74,14 @@ _ACTIVE: ContextVar[Received | None] = ContextVar("aot_received", default=None)
 
 @contextmanager
 def capture(*layers: int, keys_of: int | None = None) -> Iterator[Received]:
-    """Gather the attention received at ``layers``, and one layer's keys, during one forward pass of an encoder.
+    """Collect the attention received at some layers, and one layer's keys, during one forward pass of an encoder.
 
     The encoder's attention implementation must be :data:`ATTENTION`. Layers are counted by the modules that call it,
     so the pass must run each block once, in order.
+
+    Args:
+        *layers: indices of the layers.
+        keys_of: index of the layer whose keys are kept too; None keeps none.
     """
     received = Received(layers, keys_of)
     token = _ACTIVE.set(received)
@@ -97,12 +102,14 @@ def attention_received(
 ) -> Tensor:
     """Sum over queries, mean over heads, of ``softmax(q k' scaling + mask)``, computed in float32.
 
-    A query that the mask lets see nothing spends no attention.
+    A query whose keys are all masked adds nothing.
 
     Args:
-        query, key: (B, heads, S, d), any floating dtype.
+        query: (B, heads, S, d), any floating dtype.
+        key: (B, heads, S, d), the same dtype.
+        scaling: of the scores.
         mask: broadcastable to (B, heads, S, S), added to the scores; boolean masks keep True.
-        chunk_bytes: memory for the scores of one chunk; one frame's heads for one query are the least it can be.
+        chunk_bytes: memory for the scores of one chunk, in bytes; at least one frame's heads for one query.
 
     Returns:
         (B, S) float32.
@@ -113,10 +120,10 @@ def attention_received(
     for frames in _slices(batch, chunk_bytes // (query_bytes * length)):
         keys = key[frames].float().flatten(0, 1).mT
         for queries in _slices(length, chunk_bytes // query_bytes):
-            some = query[frames, :, queries].float().flatten(0, 1)
-            scores = some.new_empty(*some.shape[:2], length).baddbmm_(some, keys, beta=0, alpha=scaling)
-            seen = None if mask is None else mask.expand(batch, heads, length, length)[frames, :, queries]
-            attention = _softmax(scores.unflatten(0, (-1, heads)), seen).flatten(1, 2)
+            chunk = query[frames, :, queries].float().flatten(0, 1)
+            scores = chunk.new_empty(*chunk.shape[:2], length).baddbmm_(chunk, keys, beta=0, alpha=scaling)
+            part = None if mask is None else mask.expand(batch, heads, length, length)[frames, :, queries]
+            attention = _softmax(scores.unflatten(0, (-1, heads)), part).flatten(1, 2)
             received[frames] += attention.new_full(attention.shape[1:2], 1 / heads) @ attention
     return received
 
@@ -130,8 +137,8 @@ def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return scores.softmax(-1)
     masked = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    blind = masked.amax(-1, keepdim=True) == -torch.inf
-    return masked.softmax(-1).masked_fill(blind, 0.0)
+    all_masked = masked.amax(-1, keepdim=True) == -torch.inf
+    return masked.softmax(-1).masked_fill(all_masked, 0.0)
 
 
 def _attention(
@@ -147,8 +154,8 @@ def _attention(
     if received is not None:
         if module is not received.module:
             received.module = module
-            received.seen += 1
-        layer = received.seen - 1
+            received.layers_called += 1
+        layer = received.layers_called - 1
         if layer in received.layers:
             scale = query.shape[-1] ** -0.5 if scaling is None else scaling
             received.parts.setdefault(layer, []).append(attention_received(query, key, scale, attention_mask))

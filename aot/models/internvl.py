@@ -10,7 +10,8 @@ from torch.nn import functional
 from transformers import InternVLForConditionalGeneration
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
-from .base import FrameSource, TowerOutput, VideoLLM
+from ..video.frame_source import FrameSource
+from .base import TowerOutput, VideoLLM
 from .importance import capture, depths
 
 _SLOT, _START, _END = "<IMG_CONTEXT>", "<img>", "</img>"
@@ -31,7 +32,7 @@ class InternVL(VideoLLM):
         return height, width
 
     def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
-        """The grid that pixel shuffle leaves; nothing is left to pool."""
+        """The grid after pixel shuffle; no pooling is pending."""
         height, width = self._patch_grid
         ratio = self.hf_model.config.downsample_ratio
         return Layout(frames, (int(height * ratio), int(width * ratio)), "none", "none")
@@ -42,30 +43,36 @@ class InternVL(VideoLLM):
         (height, width), (tall, wide) = vision.image_size, vision.patch_size
         return height // tall, width // wide
 
-    def run_tower(self, pixels: Tensor, layout: Layout) -> TowerOutput:
-        """Tower, pixel shuffle, projector and importance."""
+    def run_tower(self, pixel_values: Tensor, layout: Layout) -> TowerOutput:
+        """Tower, pixel shuffle, projector and importance.
+
+        Args:
+            pixel_values: (T, 3, h, w) float32.
+            layout: of their tokens.
+        """
         config = self.hf_model.config
         hidden_layer, blocks = config.vision_feature_layer, config.vision_config.num_hidden_layers
         layers = depths(hidden_layer if hidden_layer >= 0 else blocks + 1 + hidden_layer)
         with capture(*layers, keys_of=layers[-1]) as received:
-            found = self.hf_model.model.get_image_features(
-                pixels.to(self.device, self.dtype),
+            output = self.hf_model.model.get_image_features(
+                pixel_values.to(self.device, self.dtype),
                 vision_feature_layer=hidden_layer,
                 vision_feature_select_strategy=config.vision_feature_select_strategy,
             )
-        features = found if isinstance(found, Tensor) else found.pooler_output
+        image_features = output if isinstance(output, Tensor) else output.pooler_output
         patches = (1 / self.hf_model.config.downsample_ratio) ** 2
         shallow, deep, last = (patches * self._pooled(received.sums[layer][:, :, None])[:, :, 0] for layer in layers)
-        return TowerOutput(features, shallow, deep, extras={Extra.LAST: last, Extra.KEYS: self._pooled(received.keys)})
+        extras = {Extra.LAST: last, Extra.KEYS: self._pooled(received.keys)}
+        return TowerOutput(image_features, shallow, deep, extras=extras)
 
     def _pooled(self, values: Tensor) -> Tensor:
-        """(T, 1 + patches, d), the class token first, to the means of each token's patches, (T, N, d)."""
+        """Means over each token's patches: (T, 1 + patches, d), the class token first, to (T, N, d)."""
         ratio = round(1 / self.hf_model.config.downsample_ratio)
         images = values[:, 1:].mT.unflatten(2, self._patch_grid)
         return functional.avg_pool2d(images, ratio).flatten(2).mT
 
     def video_text(self, tokens: VideoTokens | None) -> str:
-        """Every frame with its number; one unnumbered where there is none."""
+        """Every frame with its number; one frame without a number if ``tokens`` is None."""
         if tokens is None:
             return f"{_START}{_SLOT}{_END}"
         frames = range(1, tokens.layout.frames + 1)

@@ -1,7 +1,7 @@
 """LLaVA-Video from lmms-lab's checkpoint, through the stock LLaVA-OneVision class.
 
-Beside LLaVA-OneVision: frames are pooled by averaging to 13 x 13, every grid row ends with a newline, and the prompt
-says how long the video is and when its frames are.
+It differs from LLaVA-OneVision in three things: frames are pooled by averaging to 13 x 13, every grid row ends with a
+newline, and the prompt gives the video's length and its frames' times.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class LlavaVideo(LlavaOnevisionOriginal):
 
     @classmethod
     def matches(cls, config: Mapping[str, Any]) -> bool:
-        """A checkpoint of LLaVA's own code, with a newline a grid row."""
+        """A checkpoint of LLaVA's own code, with a newline after each grid row."""
         return is_lmms_lab(config) and config.get("mm_newline_position") == "grid"
 
     def video_question(self, tokens: VideoTokens | None, question: str) -> str:

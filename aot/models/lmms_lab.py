@@ -1,8 +1,8 @@
 """LLaVA checkpoints as lmms-lab publishes them, loaded into the stock LLaVA-OneVision class by renaming their tensors.
 
-Their config.json is that of LLaVA's own code: the LLM's settings, and ``mm_...`` for what stands in front of it. The
-tower is named there and its (trained) weights are in the checkpoint. The last of SigLIP's 27 blocks is left out and
-the last state that remains is read, without a norm.
+Their config.json is that of LLaVA's own code: the LLM's settings, and ``mm_...`` for tower and projector. It names the
+tower, whose trained weights are in the checkpoint. SigLIP's last block, of 27, is not used: the hidden state after the
+26th is projected, without a norm.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CHATML = (
     "{% endif %}{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
     "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""Qwen2's chat format, in which these models were trained, whatever template their tokenizer brings."""
+"""Qwen2's chat format, in which these models were trained. It replaces the tokenizer's own template."""
 
 _NAMES = (
     (r"^model\.vision_tower\.vision_tower\.", "vision_tower."),
@@ -57,7 +57,7 @@ _NAMES = (
     (r"^lm_head\.", "language_model.lm_head."),
     (r"^model\.(?=embed_tokens\.|layers\.|norm\.)", "language_model.model."),
 )
-"""From lmms-lab's names to those of published checkpoints in Hugging Face's layout, which every transformers reads."""
+"""From lmms-lab's names to those of Hugging Face's layout, which every version of transformers reads."""
 
 
 class LlavaOnevisionOriginal(LlavaOnevision):
@@ -68,7 +68,7 @@ class LlavaOnevisionOriginal(LlavaOnevision):
 
     @classmethod
     def matches(cls, config: Mapping[str, Any]) -> bool:
-        """A checkpoint of LLaVA's own code, with one newline a video."""
+        """A checkpoint of LLaVA's own code, with one newline after the video."""
         return is_lmms_lab(config) and config.get("mm_newline_position", "one_token") == "one_token"
 
     @classmethod
@@ -83,6 +83,14 @@ class LlavaOnevisionOriginal(LlavaOnevision):
         quantization: str = "none",
     ) -> VideoLLM:
         """Load lmms-lab's files as they are: safetensors only, nothing is downloaded or executed.
+
+        Args:
+            folder: of the model.
+            name: the model's name in results and errors.
+            dtype: of the weights.
+            device: where to put them.
+            attention: the LLM's attention implementation.
+            quantization: only "none".
 
         Raises:
             InputError: a quantization, no safetensors, a tower that is not known or not in the checkpoint, or an
@@ -126,7 +134,11 @@ def is_lmms_lab(config: Mapping[str, Any]) -> bool:
 
 
 def stock_config(folder: Path, name: str) -> LlavaOnevisionConfig:
-    """The stock class' config for lmms-lab's.
+    """The stock class' config, made from lmms-lab's.
+
+    Args:
+        folder: of the model.
+        name: the model's name in errors.
 
     Raises:
         InputError: a tower other than SigLIP so400m that has no config.json of its own in the folder.
@@ -155,7 +167,12 @@ def stock_config(folder: Path, name: str) -> LlavaOnevisionConfig:
 
 
 def renamed(folder: Path, name: str, blocks: int) -> dict[str, Tensor]:
-    """The checkpoint's tensors by the names of Hugging Face's layout, the tower's blocks from ``blocks`` on left out.
+    """The checkpoint's tensors by the names of Hugging Face's layout.
+
+    Args:
+        folder: of the model.
+        name: the model's name in errors.
+        blocks: how many of the tower's blocks to keep.
 
     Raises:
         InputError: the tower's weights are not among them.

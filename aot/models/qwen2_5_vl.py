@@ -1,6 +1,6 @@
 """Qwen2.5-VL through the stock transformers class.
 
-Most of its tower's blocks attend within windows; importance is read at those that attend over the whole frame.
+Most of its tower's blocks attend within windows. Importance is taken from those that attend over the full frame.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ..tokens.video_tokens import Layout, VideoTokens
-from .base import FrameSource
+from ..video.frame_source import FrameSource
 from .importance import depths
 from .qwen import QwenVL
 
@@ -26,13 +26,13 @@ class Qwen2_5VL(QwenVL):
     least_pixels, most_pixels = 128 * 28 * 28, 28 * 28 * 768
 
     def frame_size(self, frames: FrameSource) -> tuple[int, int]:
-        """Whole tokens a side, each frame's pixels within the processor's bounds."""
+        """A whole number of tokens a side; each frame's pixels are within the processor's bounds."""
         return fit(frames.height, frames.width, self.factor, self._least, self._most)
 
     def importance_layers(self) -> tuple[int, int, int]:
-        """Of the blocks that attend over the whole frame, those nearest the depths that importance is read at."""
-        whole = self._vision.fullatt_block_indexes
-        shallow, deep, last = (min(whole, key=lambda each: (abs(each - at), each)) for at in depths(self._vision.depth))
+        """The blocks with attention over the full frame that are nearest to AOT's depths."""
+        full = self._vision.fullatt_block_indexes
+        shallow, deep, last = (min(full, key=lambda each: (abs(each - at), each)) for at in depths(self._vision.depth))
         return shallow, deep, last
 
     def _in_order(self, values: Tensor, layout: Layout) -> Tensor:
@@ -45,9 +45,19 @@ class Qwen2_5VL(QwenVL):
 
 
 def fit(height: int, width: int, factor: int, least: int, most: int) -> tuple[int, int]:
-    """(h, w), multiples of ``factor`` near (height, width), their product from ``least`` to ``most`` pixels.
+    """The size that a frame is resized to; its aspect is kept as nearly as the multiples allow.
 
-    Source: Qwen2-VL's published resizing; the aspect is kept as nearly as the multiples allow.
+    Args:
+        height: of the frame, in pixels.
+        width: of the frame, in pixels.
+        factor: both sides are multiples of it, in pixels.
+        least: the fewest pixels in all.
+        most: the most pixels in all.
+
+    Returns:
+        (h, w), in pixels.
+
+    Source: Qwen2-VL's published resizing.
     """
     sides = height, width
     near = [round(side / factor) * factor for side in sides]
@@ -61,7 +71,15 @@ def fit(height: int, width: int, factor: int, least: int, most: int) -> tuple[in
 
 
 def window_order(layout: Layout, side: int) -> Tensor:
-    """(T N,) long: which token, in reading order, the tower has at each place: windows of ``side`` tokens a side."""
+    """The tower's order of tokens: window after window, each of ``side`` x ``side`` tokens.
+
+    Args:
+        layout: T frames of N tokens.
+        side: of a window, in tokens.
+
+    Returns:
+        (T N,) long, indices of tokens sorted by frame, row and column.
+    """
     height, width = layout.grid
     frame, y, x = torch.meshgrid(torch.arange(layout.frames), torch.arange(height), torch.arange(width), indexing="ij")
     across = -(-width // side)

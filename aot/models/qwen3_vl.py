@@ -1,7 +1,7 @@
 """Qwen3-VL through the stock transformers class.
 
-Its prompt says each pair's time in front of it, so frames stay apart and each may keep as many tokens as it will. The
-features of three further depths of the tower go into the LLM's first layers; W reduces them with the tokens.
+Its prompt gives each pair's time in front of it, so frames stay apart, and each may keep any number of tokens. The
+image features of three further depths of the tower are added in the LLM's first layers; W reduces them with the tokens.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from transformers import Qwen3VLForConditionalGeneration
 
 from ..tokens.video_tokens import VideoTokens
-from .base import FrameSource
+from ..video.frame_source import FrameSource
 from .importance import depths
 from .prompt import Inputs
 from .qwen import QwenVL
@@ -30,13 +30,13 @@ class Qwen3VL(QwenVL):
     least_pixels, most_pixels = 128 * 32 * 32, 32 * 32 * 768
 
     def frame_size(self, frames: FrameSource) -> tuple[int, int]:
-        """Whole tokens a side, the whole video's pixels within the processor's bounds."""
+        """A whole number of tokens a side; the video's pixels are within the processor's bounds."""
         pair = self._vision.temporal_patch_size
         count = max(frames.count, pair)
         return fit_video(count, frames.height, frames.width, pair, self.factor, self._least, self._most)
 
     def importance_layers(self) -> tuple[int, int, int]:
-        """At the depths that importance is read at; every block attends over the whole frame."""
+        """AOT's depths; every block attends over the full frame."""
         return depths(self._vision.depth)
 
     def video_text(self, tokens: VideoTokens | None) -> str:
@@ -56,9 +56,21 @@ class Qwen3VL(QwenVL):
 
 
 def fit_video(frames: int, height: int, width: int, pair: int, factor: int, least: int, most: int) -> tuple[int, int]:
-    """(h, w), multiples of ``factor`` near (height, width); the video's pixels lie from ``least`` to ``most``.
+    """The size that a video's frames are resized to; their aspect is kept as nearly as the multiples allow.
 
-    Source: Qwen3-VL's published resizing, which counts the pixels of all frames.
+    Args:
+        frames: their number.
+        height: of a frame, in pixels.
+        width: of a frame, in pixels.
+        pair: frames in a temporal patch.
+        factor: both sides are multiples of it, in pixels.
+        least: the fewest pixels of all frames together.
+        most: the most pixels of all frames together.
+
+    Returns:
+        (h, w), in pixels.
+
+    Source: Qwen3-VL's published resizing.
     """
     if min(height, width) < factor:
         scale = max(factor / height, factor / width)

@@ -1,4 +1,4 @@
-"""What a model's weights take, read off the heads of its safetensors files, and whether there is room for them."""
+"""The memory that a model's weights take, from the headers of its safetensors files, and whether a device has it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ from ..errors import InputError
 
 QUANTIZATIONS = ("none", "8-bit", "4-bit")
 BITS = {"8-bit": 8.5, "4-bit": 4.5}
-"""Bits a weight takes, its share of the scales included."""
+"""Bits of a weight, its share of the scales included."""
 
 _ADVICE = "choose a smaller dtype, a quantization, or a smaller model"
 
 
 def weight_bytes(folder: Path, dtype: torch.dtype, quantization: str = "none") -> int:
-    """Bytes of a folder's weights once loaded in ``dtype``, or quantized (embeddings are not).
+    """Bytes of a folder's weights once loaded.
+
+    Args:
+        folder: of the model.
+        dtype: of weights that are not quantized.
+        quantization: "none", "8-bit" or "4-bit"; embeddings and vectors are not quantized.
 
     Raises:
         InputError: a safetensors file is cut short or damaged.
     """
     total = 0.0
     for name, shape in _tensors(folder):
-        kept = quantization == "none" or len(shape) < 2 or "embed" in name or "lm_head" in name
-        total += math.prod(shape) * (dtype.itemsize if kept else BITS[quantization] / 8)
+        full = quantization == "none" or len(shape) < 2 or "embed" in name or "lm_head" in name
+        total += math.prod(shape) * (dtype.itemsize if full else BITS[quantization] / 8)
     return round(total)
 
 
@@ -40,12 +45,12 @@ def _tensors(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
                 (length,) = struct.unpack("<Q", file.read(8))
                 header = json.loads(file.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            whole = 8 + length + max(ends, default=0)
+            size = 8 + length + max(ends, default=0)
         except (struct.error, ValueError, KeyError, MemoryError, OverflowError) as error:
             raise InputError(f"{path.name} is damaged or no safetensors file; copy or download it again.") from error
-        if path.stat().st_size < whole:
+        if path.stat().st_size < size:
             raise InputError(
-                f"{path.name} is cut short ({path.stat().st_size} of {whole} bytes); copy or download it again."
+                f"{path.name} is cut short ({path.stat().st_size} of {size} bytes); copy or download it again."
             )
         for name, entry in header.items():
             if name != "__metadata__":
@@ -53,10 +58,16 @@ def _tensors(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def require_room(need: int, name: str, device: torch.device, have: int | None = None) -> None:
-    """Refuse weights of ``need`` bytes that a device has no room for.
+    """Refuse weights that a device has too little memory for.
 
     Args:
-        have: bytes the device has for them; what is free on it now where left out.
+        need: bytes of the weights.
+        name: the model's name in the error.
+        device: that they would be put on.
+        have: bytes that the device has for them; None takes what is free on it now.
+
+    Raises:
+        InputError: the device has less than the weights need.
     """
     if have is None:
         have = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ..evaluation.drawing import Shape, coverage
 from ..evaluation.scenes import make_scene
-from ..models.base import Progress, ignore_progress
+from ..models.progress import Progress, ignore_progress
 
 Embed = Callable[[str], Tensor]
 """From a word that is one token to its input embedding (D,)."""

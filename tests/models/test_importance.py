@@ -81,7 +81,7 @@ def test_nothing_is_captured_outside_the_block(tower, pixels):
     before = received.sums[1].clone()
     tower(pixels * 2)
     assert torch.equal(received.sums[1], before)
-    assert received.seen == 6
+    assert received.layers_called == 6
 
 
 def random_heads(*shape):

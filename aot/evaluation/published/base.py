@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from ...errors import InputError
-from ...models.base import FrameSource
+from ...video.frame_source import FrameSource
 from ..questions import Question
 from .files import Release
 from .frames import clip_frames

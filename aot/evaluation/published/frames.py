@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ...errors import InputError
-from ...models.base import FrameSource
+from ...video.frame_source import FrameSource
 from ...video.frames import Frames, Sampling, open_video
 
 PICTURES_PER_SECOND = 3.0

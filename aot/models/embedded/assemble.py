@@ -36,7 +36,8 @@ from transformers import (
 
 from ...errors import InputError
 from ...files import read_json, whole_folder, write_json
-from ..base import Progress, ignore_progress
+from ..pixels import normalise as normalise_pixels
+from ..progress import Progress, ignore_progress
 from .sources import SPECIAL_TOKENS, language_tokenizer, language_weights, vision_weights
 from .weights import TRAINED, read
 
@@ -121,9 +122,8 @@ def convert(folder: Path, *, trained: Path = TRAINED, on_progress: Progress = ig
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """The tower's pixel values, float32 (T, 3, H, W), of frames, uint8 (T, H, W, 3) RGB."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGE_MEAN, IMAGE_STD))
-    return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    """The tower's pixel values, (T, 3, H, W) float32, of RGB frames, (T, H, W, 3) uint8."""
+    return normalise_pixels(pixels.permute(0, 3, 1, 2), IMAGE_MEAN, IMAGE_STD)
 
 
 def resize_positions(positions: Tensor, side: int) -> Tensor:
