@@ -1,4 +1,4 @@
-"""Devices: whether one can be used, and waiting for it."""
+"""Checks of devices, and waiting for their work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_device(device: str) -> None:
         device: as PyTorch names it: cpu, cuda, cuda:1, mps.
 
     Raises:
-        InputError: it is not there.
+        InputError: the device is not available.
     """
     import torch
 
@@ -28,7 +28,7 @@ def check_device(device: str) -> None:
 
 
 def synchronise(tensor: Tensor) -> None:
-    """Wait until the work queued on the tensor's device is done, so that a clock read next is honest."""
+    """Wait until the work queued on the tensor's device is done, so that a clock measures all of it."""
     if tensor.is_cuda:
         import torch
 

@@ -1,10 +1,10 @@
-"""The one kind of error a user can cause: a line that says what was given, what is allowed, what to do."""
+"""The one kind of error that a user can cause: a line with the value, what is allowed, and what to do."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave. Its message is one line and names the remedy.
+    """A mistake in the user's input. Its message is one line and names the remedy.
 
     The command line turns it into exit code 2 and that line; ComfyUI shows that line on the node.
     """

@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes at its peak."""
+"""The memory that a piece of work takes at its peak."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _STATUS = Path("/proc/self/status")
 
 
 def give_back() -> None:
-    """Let the C library return what it keeps of freed memory, where it can; what is in use is then what is needed."""
+    """Return freed memory to the system, where the C library can, so that memory in use is memory needed."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
 
 
 def in_use(device: torch.device | str) -> int:
-    """Bytes in use now: what PyTorch has allocated on a CUDA device, this process' resident set on the CPU."""
+    """Bytes in use now: PyTorch's allocations on a CUDA device, or this process' resident set on the CPU."""
     device = torch.device(device)
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
 
@@ -33,9 +33,11 @@ def in_use(device: torch.device | str) -> int:
 class PeakMemory:
     """Context manager that measures the most memory in use while a block of work runs, in bytes.
 
-    On CUDA it is what PyTorch has allocated there, models included. On the CPU it is the whole process' resident
-    set: Linux's own high-water mark, elsewhere sampled every few milliseconds. Memory that earlier work took and
-    the allocator keeps is part of it.
+    On CUDA these are PyTorch's allocations, models included. On the CPU it is the process' resident set: Linux's own
+    high-water mark, elsewhere sampled every few milliseconds. It includes freed memory that the allocator keeps.
+
+    Args:
+        device: that does the work.
     """
 
     def __init__(self, device: torch.device | str) -> None:
@@ -71,7 +73,7 @@ class PeakMemory:
 
 
 def _reset_high_water() -> bool:
-    """Let Linux's high-water mark of this process start anew; False where there is none to reset."""
+    """Reset Linux's high-water mark of this process; False if there is none."""
     try:
         _RESET.write_text("5")
     except OSError:

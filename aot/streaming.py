@@ -1,7 +1,7 @@
-"""Streaming: decode, encode and reduce a video run by run, so that only reduced tokens are ever kept whole.
+"""Streaming: decode, encode and reduce a video run by run, so that memory holds all reduced tokens but few full ones.
 
-Stages are handed the shortest runs of frames that give what the whole video would (:meth:`Stage.runs`): phase I
-a frame, phase II a clip. A stage that must see the whole video gets what the stages before it have left.
+A stage gets the shortest runs of frames that give the same result as the full video (:meth:`Stage.runs`): phase I a
+frame, phase II a clip. A stage that needs the full video gets all tokens that earlier stages have left.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from .tokens.video_tokens import Layout, VideoTokens
 from .video.frame_source import FrameSource
 
 TOGETHER = 8
-"""Frames that are reduced together where runs are short: enough to fill the cores, few enough to hold."""
+"""Frames that are reduced together if runs are short: enough to use all cores, few enough for memory."""
 
 
 class Stream:
-    """A video's tokens to be, worked out when they are asked for, and then kept.
+    """A video's tokens, computed at the first call of :meth:`tokens` and then kept.
 
     Args:
-        model: gives the model that encodes.
+        model: returns the model that encodes.
         frames: decoded, or a file still to be decoded.
-        stages: run on the way.
+        stages: to run, in order.
     """
 
     def __init__(self, model: Callable[[], VideoLLM], frames: FrameSource, stages: Sequence[Stage] = ()) -> None:
@@ -37,14 +37,17 @@ class Stream:
         self._tokens: VideoTokens | None = None
 
     def then(self, *stages: Stage) -> Stream:
-        """This stream with more stages behind it; nothing is worked out."""
+        """This stream with more stages at its end; nothing is computed yet."""
         return Stream(self._model, self.frames, (*self.stages, *stages))
 
     def tokens(self, on_progress: Progress = ignore_progress) -> VideoTokens:
-        """The tokens the stages leave: those of the eager run.
+        """The tokens after all stages, equal to those of ``model.encode`` and the stages in turn.
+
+        Args:
+            on_progress: called with (done, total) frames.
 
         Raises:
-            InputError: as decoding and the stages do.
+            InputError: decoding or a stage fails.
         """
         if self._tokens is None:
             self._tokens = stream(self._model(), self.frames, self.stages, on_progress)
@@ -57,11 +60,13 @@ def stream(
     """Encode and reduce a video run by run.
 
     Args:
-        frames: decoded, or a file still to be decoded (:func:`~.video.open_video`).
+        model: that encodes.
+        frames: decoded, or a file still to be decoded (:func:`~.video.frames.open_video`).
         stages: in order.
+        on_progress: called with (done, total) frames.
 
     Returns:
-        The same tokens as ``model.encode`` and the stages in turn; its history adds up what the runs took.
+        The same tokens as ``model.encode`` and the stages in turn; their history has the sums over all runs.
     """
     layout, timestamps = model.layout(frames), model.timestamps(frames)
     steps = [step for stage in stages for step in stage.steps(layout, timestamps)]
@@ -73,35 +78,40 @@ def stream(
 
 
 def regroup(parts: Iterator[VideoTokens], lengths: Sequence[int]) -> Iterator[VideoTokens]:
-    """Fresh tokens in runs of other lengths, in order; both cover the same frames."""
-    held: list[VideoTokens] = []
+    """Unreduced tokens in runs of other lengths.
+
+    Args:
+        parts: runs of tokens, in order.
+        lengths: of the new runs, in frames, with the same sum.
+    """
+    buffer: list[VideoTokens] = []
     have = 0
     for length in lengths:
         while have < length:
-            held.append(next(parts))
-            have += held[-1].layout.frames
-        *whole, last = held
+            buffer.append(next(parts))
+            have += buffer[-1].layout.frames
+        *complete, last = buffer
         have -= length
         here = last.layout.frames - have
-        yield VideoTokens.concatenate([*whole, last.cut(0, here)])
-        held = [last.cut(here, last.layout.frames)] if have else []
+        yield VideoTokens.concatenate([*complete, last.cut(0, here)])
+        buffer = [last.cut(here, last.layout.frames)] if have else []
 
 
 def _reduced(stage: Stage, parts: Iterator[VideoTokens], layout: Layout, timestamps: Tensor) -> Iterator[VideoTokens]:
     ends = set(accumulate(stage.runs(layout, timestamps) or (layout.frames,)))
-    held: list[VideoTokens] = []
+    buffer: list[VideoTokens] = []
     first = done = 0
     for part in parts:
-        held.append(part)
+        buffer.append(part)
         done += part.layout.frames
         if done in ends:
-            run, held = VideoTokens.concatenate(held), []
+            run, buffer = VideoTokens.concatenate(buffer), []
             yield stage(run, Part(first, layout.frames))
             first = done
 
 
 def _common_runs(runs: Sequence[tuple[int, ...] | None], frames: int) -> tuple[int, ...]:
-    """Runs that all of ``runs`` can be made of: short ones taken together, long ones handed out in pieces."""
+    """Runs that all of ``runs`` can be made of: short ones are joined, long ones are cut."""
     common = set(range(1, frames + 1)).intersection(*(accumulate(each) for each in runs if each is not None))
     ends, edges = sorted(common), [0]
     while edges[-1] < frames:

@@ -23,7 +23,7 @@ AXES = MappingProxyType(
         "dim": ((384, 768, 1536, 3584, 8192), lambda x: {"frames": 16, "dim": x}),
     }
 )
-"""What is varied: the values, and the video each of them stands for. A grid's x is its side."""
+"""By axis: the values, and the shape of the video for each value x. A grid's x is its side."""
 
 
 def bench_growth(
@@ -37,11 +37,15 @@ def bench_growth(
     """Time a pipeline on random tokens along one axis.
 
     Args:
-        axis: one of :data:`AXES`; its own values where none are given.
+        pipeline: the stages.
+        axis: one of :data:`AXES`.
+        values: along the axis; None takes those in ``AXES``.
+        device: where the pipeline runs.
+        repeats: measured rounds; medians are reported.
 
     Returns:
-        ``axis``, ``x`` (its values; for "grid" the tokens a frame), ``seconds`` (medians), ``exponent`` (of x, by
-        least squares on logarithms).
+        ``axis``, ``x`` (the values; for "grid" tokens per frame), ``seconds`` (medians), ``exponent`` (of x, by least
+        squares on logarithms).
     """
     usual, video = AXES[axis]
     values = values or usual

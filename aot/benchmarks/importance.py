@@ -1,4 +1,4 @@
-"""What capturing importance costs an encoder: its time beside plain attention's, and the memory it takes on top."""
+"""The cost of capturing importance in an encoder: its time over plain attention's, and its extra memory."""
 
 from __future__ import annotations
 
@@ -56,13 +56,15 @@ def bench_importance(
 
     Args:
         tower: "embedded", the embedded model's; or "siglip", so400m/14-384's shape with random weights.
-        frames: how many frames to encode.
+        frames: number of frames to encode.
+        device: where the encoder runs.
+        dtype: of its weights and pixels.
+        repeats: measured rounds; medians are reported.
 
     Returns:
-        ``plain_s``, ``captured_s`` (medians of ``repeats``), ``ratio`` (their quotient), ``extra_bytes`` (the most
-        memory that summing one layer's attention takes on top of its queries and keys), ``extra_bytes_by_layers``
-        (peak of so many attentions in a row with the first and last captured, over their peak without; less than zero
-        where it takes less).
+        ``plain_s``, ``captured_s`` (medians), ``ratio`` (their quotient), ``extra_bytes`` (the most memory that summing
+        one layer's attention takes beyond its queries and keys), ``extra_bytes_by_layers`` (for 2 and 8 attentions in a
+        row, the peak with the first and last captured minus the peak without; it may be negative).
 
     Raises:
         InputError: no such tower, or no frames.
@@ -74,15 +76,15 @@ def bench_importance(
     encoder = load(EMBEDDED).hf_model.model.vision_tower if tower == EMBEDDED else siglip_so400m()
     encoder = encoder.eval().to(device, dtype)  # pyright: ignore[reportArgumentType] - its decorator hides self
     side = cast(int, encoder.config.image_size)
-    pixels = torch.randn(frames, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    pixel_values = torch.randn(frames, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     layers = depths(encoder.config.num_hidden_layers - 1)
-    memory = _memory(encoder)  # first: what earlier work leaves with the allocator would hide it
+    memory = _memory(encoder)  # first, because freed memory of earlier work would hide it
     seconds = medians(
         {
-            "plain": partial(_encode, encoder, pixels, "sdpa", ()),
-            "captured": partial(_encode, encoder, pixels, ATTENTION, layers),
+            "plain": partial(_encode, encoder, pixel_values, "sdpa", ()),
+            "captured": partial(_encode, encoder, pixel_values, ATTENTION, layers),
         },
-        pixels,
+        pixel_values,
         repeats,
     )
     return {
@@ -98,11 +100,11 @@ def bench_importance(
     }
 
 
-def _encode(encoder: PreTrainedModel, pixels: Tensor, attention: str, layers: tuple[int, ...]) -> None:
+def _encode(encoder: PreTrainedModel, pixel_values: Tensor, attention: str, layers: tuple[int, ...]) -> None:
     encoder.set_attn_implementation(attention)
-    for some in pixels.split(FRAMES_AT_ONCE):
+    for part in pixel_values.split(FRAMES_AT_ONCE):
         with capture(*layers):
-            encoder(some, output_hidden_states=True)
+            encoder(part, output_hidden_states=True)
 
 
 def _memory(encoder: PreTrainedModel) -> dict[str, Any]:

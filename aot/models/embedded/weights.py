@@ -1,6 +1,6 @@
-"""What training adds to the embedded model's two sources: a projector, and LoRA for every linear layer of the LLM.
+"""The trained weights of the embedded model: a projector, and LoRA for every linear layer of the LLM.
 
-One safetensors file inside the package, bfloat16, its metadata the training settings and the scores reached.
+They are one safetensors file in the package, bfloat16. Its metadata are the training settings and the scores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from ...files import whole_file
 
 TRAINED = Path(__file__).with_name("embedded.safetensors")
-"""What the package carries."""
+"""The file in the package."""
 
 _PROJECTOR = "multi_modal_projector."
 _DOWN, _UP = ".lora_A", ".lora_B"
@@ -28,12 +28,12 @@ _DOWN, _UP = ".lora_A", ".lora_B"
 
 @dataclass(frozen=True)
 class TrainedWeights:
-    """What training found.
+    """The weights that training adds to the embedded model's two sources.
 
     Args:
-        projector: the four tensors of a LLaVA-OneVision projector, by their names in it.
-        lora: for each linear layer, by its weight's name in a ``LlamaModel`` without ".weight", the pair A (rank, in)
-            and B (out, rank); the layer's weight becomes W + B @ A.
+        projector: the four tensors of a LLaVA-OneVision projector, by their names in it, float32.
+        lora: the pair A (rank, in) and B (out, rank), float32, of each linear layer, by its weight's name in a
+            ``LlamaModel`` without ".weight". The layer's weight becomes ``W + B A``.
         info: settings and scores, JSON-ready.
     """
 
@@ -42,10 +42,13 @@ class TrainedWeights:
     info: Mapping[str, Any]
 
     def merged(self, language: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The LLM's weights, float32, with LoRA added to them.
+        """Add LoRA to the LLM's weights.
+
+        Args:
+            language: the LLM's weights, float32, by their names in a ``LlamaModel``.
 
         Raises:
-            RuntimeError: there is LoRA for a layer that the LLM does not have.
+            RuntimeError: the LLM lacks a layer that LoRA is for.
         """
         unknown = [name for name in self.lora if f"{name}.weight" not in language]
         if unknown:
@@ -54,7 +57,7 @@ class TrainedWeights:
         return {name: values + added[name] if name in added else values for name, values in language.items()}
 
     def save(self, path: Path) -> None:
-        """Write to ``path``, whole or not at all."""
+        """Write to ``path``, completely or not at all."""
         tensors = {f"{_PROJECTOR}{name}": tensor for name, tensor in self.projector.items()}
         for name, (down, up) in self.lora.items():
             tensors |= {f"{name}{_DOWN}": down, f"{name}{_UP}": up}
@@ -64,7 +67,7 @@ class TrainedWeights:
 
 
 def read(path: Path = TRAINED) -> TrainedWeights:
-    """What lies in ``path``; tensors in float32."""
+    """Read the weights in ``path``, as float32."""
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
         info = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
