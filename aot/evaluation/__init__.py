@@ -1,4 +1,4 @@
-"""Video questions whose answers are known, and what a reduction of tokens does to those answers."""
+"""Video questions with known answers, and the effect of token reduction on a model's answers."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ def open_set(
     """A question set by its name.
 
     Args:
+        name: "shapes", or that of a published set.
         folder: of a published set, in its published layout; shapes needs none.
-        split: of the set; its usual one where left out.
-        seed: of shapes: where in the split its clips begin.
-        limit: of shapes, so many clips; of a published set, so many questions, evenly over its families.
-        frames: a clip is shown in.
-        each: of shapes: at most so many questions of a family are asked of a clip, 1 where left out.
+        split: of the set; None takes its usual one.
+        seed: of shapes only: the first clip's place in the split.
+        limit: the most clips of shapes, or the most questions of a published set, evenly over its families.
+        frames: of a clip.
+        each: of shapes only: the most questions of a family about one clip; None means 1.
 
     Raises:
-        InputError: an unknown set, what that set does not take, or videos that are not in the folder.
+        InputError: an unknown set, an option that the set does not take, or videos that are missing in the folder.
     """
     if limit is not None and limit < 1:
         raise InputError(f"A limit of {limit}; it starts at 1.")
@@ -64,7 +65,7 @@ def _published(name: str, folder: Path, split: str | None, limit: int | None) ->
     from .published import open_set
     from .selection import Selection
 
-    whole = open_set(name, folder, split=split)
-    chosen = whole if limit is None else Selection(whole, limit)
-    whole.require(dict.fromkeys(question.clip for question in chosen.questions))
-    return chosen
+    full = open_set(name, folder, split=split)
+    selection = full if limit is None else Selection(full, limit)
+    full.require(dict.fromkeys(question.clip for question in selection.questions))
+    return selection

@@ -1,4 +1,4 @@
-"""A clip as a video file, for players, for ComfyUI's input folder, for whoever wants to see it."""
+"""A clip as a video file, for players and for ComfyUI's input folder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ _PREFERRED, _ALWAYS_THERE = "libx264", "mpeg4"
 
 
 def write_mp4(frames: Frames, path: Path) -> None:
-    """Write ``frames`` as an mp4, whole or not at all; one frame lasts as long as any other.
+    """Write ``frames`` as an mp4, completely or not at all. All frames last equally long.
 
     Args:
-        frames: of even height and width, two at least.
+        frames: (T, H, W, 3) uint8, T at least 2, H and W even.
+        path: of the file; its folder is made if need be.
 
     Raises:
         InputError: the file cannot be written.

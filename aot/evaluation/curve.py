@@ -1,6 +1,6 @@
 """Accuracy over retention: a line for each chain of stages with its intervals as a band, full tokens as a level.
 
-From left to right fewer tokens are kept, so that lines part where their names stand.
+From left to right fewer tokens are kept, so that lines are apart on the right, next to their names.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .statistics import Estimate
 from .summary import Row, Summary
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195")
-"""Told apart by colour-blind readers; Okabe and Ito's, and a violet."""
+"""Distinct for colour-blind readers: Okabe and Ito's, and a violet."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LEVELS = MappingProxyType({FULL: ("#222222", "-"), BLIND: ("#777777", "--"), "majority": ("#777777", ":")})
-"""What does not depend on retention: colour and line."""
+"""Colour and line of the levels, which do not depend on retention."""
 
 _TICKS = (100, 75, 50, 35, 25, 20, 15, 10, 7, 5, 3, 2, 1, 0.5, 0.2, 0.1)
 _TEXT_POINTS = 9
@@ -42,7 +42,13 @@ class _Name:
 
 
 def draw_curve(summary: Summary, title: str, path: Path) -> None:
-    """Write the curve as PNG; it has no lines where no question has a truth or nothing is reduced."""
+    """Write the curve as PNG. It has no lines if no question has a truth or nothing is reduced.
+
+    Args:
+        summary: of all variants.
+        title: of the picture.
+        path: of the file.
+    """
     from matplotlib.figure import Figure
 
     chains = _chains(summary)
@@ -123,13 +129,20 @@ def _write_names(axes: Any, names: Sequence[_Name]) -> None:
         )
 
 
-def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places at least ``gap`` apart and as near as may be to ``wanted``, which ascends.
+def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move places apart. Neighbours that would overlap are centred on their mean.
 
-    Within ``low`` and ``high`` where they fit there; neighbours that would overlap share their mean.
+    Args:
+        values: the places, ascending.
+        gap: the least distance between two of the result.
+        low: the least place, if all have room above it.
+        high: the greatest place.
+
+    Returns:
+        As many places, ascending, near ``values``.
     """
     groups: list[list[float]] = []
-    for value in wanted:
+    for value in values:
         groups.append([value])
         while len(groups) > 1 and _start(groups[-1], gap, low, high) < _end(groups[-2], gap, low, high) + gap:
             groups[-2:] = [groups[-2] + groups[-1]]

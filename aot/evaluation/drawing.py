@@ -1,7 +1,7 @@
 """Coloured shapes and textured backgrounds, drawn from numbers alone.
 
-NumPy only, signed distances for the outlines: the same on every machine, with smooth edges, and what a picture
-shows is known exactly.
+Outlines are signed distances in NumPy: pictures are the same on every machine, have smooth edges, and their content is
+known exactly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COLOURS = {
 KINDS = ("circle", "square", "triangle", "star", "cross", "diamond")
 
 RAY_REACH = 1.7
-"""How far the rays of a shape that flashes go, in radii."""
+"""Outer end of the rays of a flashing shape, in radii."""
 
 _TEXTURES = ((126.0, 34.0), (31.5, 18.0), (9.5, 9.0))
 """Pixels between the grid points of a background's noise, and its amplitude in grey levels."""
@@ -60,11 +60,11 @@ def paint(picture: np.ndarray, shape: Shape) -> None:
 
 
 def coverage(shape: Shape, size: int) -> np.ndarray:
-    """The part of each pixel that ``shape`` covers, rays left out: float64 (size, size) in [0, 1]."""
-    whole = np.zeros((size, size))
-    rows, columns, alpha = _drawn(shape, 1.0, _inside_coverage, whole.shape)
-    whole[rows, columns] = alpha
-    return whole
+    """The part of each pixel that ``shape`` covers, without rays: (size, size) float64 in [0, 1]."""
+    covered = np.zeros((size, size))
+    rows, columns, alpha = _drawn(shape, 1.0, _inside_coverage, covered.shape)
+    covered[rows, columns] = alpha
+    return covered
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""What lmms-eval (0.7) reads through the entry point group "lmms_eval.models": that there is a model called aot.
+"""The entry point of group "lmms_eval.models": it names the model aot to lmms-eval (0.7).
 
-It is read while lmms-eval's own packages are being imported, so nothing here may import them first; the model itself
-(`lmms_eval_model`) is imported when a run asks for it.
+lmms-eval imports this module while its own packages are being imported, so nothing here may import them first. The
+model itself (`lmms_eval_model`) is imported when a run uses it.
 """
 
 from __future__ import annotations

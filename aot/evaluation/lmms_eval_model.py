@@ -1,6 +1,6 @@
-"""Our models and reductions as a model of lmms-eval, so that any of its video tasks can run them.
+"""This pack's models and reductions as a model of lmms-eval, for all of its video tasks.
 
-lmms-eval (0.7) finds it through `lmms_eval_manifest`. With both installed:
+lmms-eval (0.7) gets it through `lmms_eval_manifest`. With both installed:
 
     python -m lmms_eval --model aot --model_args pretrained=FOLDER,frames=32,stages=paper-onevision-10 --tasks mvbench
 
@@ -34,15 +34,15 @@ class AOT(lmms):
     Args:
         pretrained: a model folder in Hugging Face's layout, or "embedded".
         frames: of each video, evenly spread over it.
-        stages: "full", a preset, or a chain of stages; "aot" where only a retention is given.
-        retention: share of the tokens that the last stage keeps, for stages that do not settle it themselves.
+        stages: "full", a preset, or a chain of stages; None means "aot" if there is a retention, else "full".
+        retention: share of the tokens that the last stage keeps, for stages without a retention of their own.
         dtype: "auto", "float32", "bfloat16" or "float16".
-        device: left out, the GPU of this process where there is one.
+        device: None takes the GPU of this process, or else the CPU.
         batch_size: 1; consecutive questions about one video share its encoding instead.
-        others: what lmms-eval may give and nothing here needs: max_batch_size, None.
+        others: only max_batch_size, which has no effect.
 
     Raises:
-        InputError: an argument there is not, a batch, stages or a model that do not fit together.
+        InputError: an unknown argument, a batch, or stages and a retention that do not fit together.
     """
 
     is_simple = True
@@ -74,22 +74,25 @@ class AOT(lmms):
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The device that the model computes on."""
         return self._device
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
-        """Answer each request about its video, in order; a video is encoded and reduced once for those in a row.
+        """Answer each request about its video, in order. Consecutive requests about one video share its tokens.
+
+        Args:
+            requests: of tasks of type generate_until.
 
         Raises:
-            InputError: a request whose visuals are not one video, or that asks for a search over several beams.
+            InputError: a request's visuals are not one video, or its settings need several beams.
         """
-        said = []
+        texts = []
         for request in tqdm(requests, desc="aot", disable=self.rank != 0):
             question, settings, visuals_of, doc, task, split = cast("tuple[Any, ...]", request.args)
             tokens = self._tokens(visuals_of(self.task_dict[task][split][doc]), task)
             text = ask(self._model, tokens, question, _generation(settings, task)).text
-            said.append(_until(text, settings.get("until")))
-        return said
+            texts.append(_until(text, settings.get("until")))
+        return texts
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
         """Refused: a model here reads one video and one question. Raises InputError."""
@@ -104,9 +107,9 @@ class AOT(lmms):
 
     def _tokens(self, visuals: Sequence[Any], task: str) -> VideoTokens:
         if len(visuals) != 1 or not isinstance(visuals[0], str | Path):
-            shown = ", ".join(sorted({type(visual).__name__ for visual in visuals})) or "nothing"
+            kinds = ", ".join(sorted({type(visual).__name__ for visual in visuals})) or "nothing"
             raise InputError(
-                f"Task {task} shows {len(visuals)} visuals ({shown}) with a question; model aot reads the path of one "
+                f"Task {task} shows {len(visuals)} visuals ({kinds}) with a question; model aot reads the path of one "
                 "video."
             )
         path = str(visuals[0])

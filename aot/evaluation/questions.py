@@ -1,4 +1,4 @@
-"""What a video question set is: questions about clips, their frames, and how an answer is scored."""
+"""The protocol of a video question set: questions about clips, the clips' frames, and a score for each answer."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Question:
         id: unique in its set.
         clip: the clip it is about; questions with the same clip are asked of one encoding.
         family: the group whose accuracy is reported together.
-        text: what the model is asked, answer instructions and options included.
-        answer: the truth in the set's own form; empty where the set publishes none.
+        text: the question to the model, with answer instructions and options.
+        answer: the truth in the set's own form; "" if the set publishes none.
     """
 
     id: str
@@ -30,22 +30,22 @@ class Question:
 
 
 class QuestionSet(Protocol):
-    """A set of questions whose clips can be shown."""
+    """A set of questions and their clips."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What the set is called, in tables and file names."""
+        """The set's name in tables and file names."""
 
     @property
     @abstractmethod
     def identity(self) -> Mapping[str, object]:
-        """All that decides its clips and questions, JSON-ready: two sets with equal identities are the same set."""
+        """All that determines its clips and questions, JSON-ready. Sets with equal identities are the same set."""
 
     @property
     @abstractmethod
     def footage(self) -> Mapping[str, object]:
-        """All that decides what a clip of a given name shows, JSON-ready; its encodings are good for any such set."""
+        """All that determines the frames of a clip, besides its name, JSON-ready. Equal footage shares encodings."""
 
     @property
     @abstractmethod
@@ -55,7 +55,7 @@ class QuestionSet(Protocol):
     @property
     @abstractmethod
     def max_new_tokens(self) -> int:
-        """The longest answer worth generating, in LLM tokens."""
+        """The longest answer to generate, in LLM tokens."""
 
     @abstractmethod
     def frames(self, clip: str, count: int) -> FrameSource:
@@ -63,4 +63,4 @@ class QuestionSet(Protocol):
 
     @abstractmethod
     def score(self, question: Question, said: str) -> float | None:
-        """1 for a right answer, 0 for a wrong one, in between where the set grants parts; None without a truth."""
+        """1 for a right answer, 0 for a wrong one, between them for a partly right one; None without a truth."""

@@ -1,9 +1,8 @@
 """Short clips of coloured shapes whose every event is known.
 
-A scene is a pure function of its seed and settings. What happens is laid down in shares of the clip's length, so
-one seed tells one story at any number of frames; only a flash is counted in frames, as it must be seen in one or
-two of them. Every random choice treats colours, kinds of shape, sides and directions alike: whatever is asked
-about one of them, every answer is equally likely until the clip has been seen.
+A scene is a pure function of its seed and settings. Events are in shares of the clip's length, so one seed tells one
+story at any number of frames; only a flash is counted in frames, because it lasts one or two of them. Every random
+choice treats colours, kinds of shape, sides and directions alike, so without the clip all answers are equally likely.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from .drawing import COLOURS, KINDS, RAY_REACH, Shape, background, paint
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 
 LEAST_VISIBLE = 0.28
-"""The smallest share of the clip for which a shape that does not flash is seen."""
+"""The smallest share of the clip in which a shape that does not flash is visible."""
 
 _PAN, _DRIFT = 0.12, 0.2
 """The farthest that the camera pans and a background moves, as shares of the frame's width."""
@@ -35,12 +34,15 @@ class SceneSettings:
     """How a clip is made.
 
     Args:
-        frames: how many; 4 at least, but for a :meth:`Scene.still`.
+        frames: number of frames; at least 4, or 1 for a :meth:`Scene.still`.
         seconds: the clip's length.
-        size: height and width in pixels.
-        radius: smallest and largest of a shape's outer circle, pixels.
-        cut, pan, drift, flash, moving: how often a clip has a hard cut, a panning camera, a background that moves
-            on its own and a flash, and a shape moves.
+        size: height and width, in pixels.
+        radius: smallest and largest radius of a shape's outer circle, in pixels.
+        cut: probability that a clip has a hard cut.
+        pan: probability that a clip has a panning camera.
+        drift: probability that a shot's background moves on its own.
+        flash: probability that a clip has a flash.
+        moving: probability that a shape moves.
     """
 
     frames: int = 16
@@ -65,10 +67,10 @@ class SceneSettings:
 
 @dataclass(frozen=True)
 class Actor:
-    """A shape and what becomes of it.
+    """A shape and its path.
 
-    ``first`` and ``last`` bound the time it is seen, in shares of the clip's length; ``start`` and ``end`` are its
-    centre then, in pixels, before the camera pans. ``direction`` names the way it moves, "" where it stays.
+    It is visible from ``first`` to ``last``, in shares of the clip's length. Its centre is then at ``start`` and
+    ``end``, in pixels, before the camera pans. ``direction`` names its motion, "" if it does not move.
     """
 
     colour: str
@@ -83,7 +85,7 @@ class Actor:
     flashing: bool = False
 
     def seen(self, time: float) -> bool:
-        """Whether it is there at a time."""
+        """Whether it is visible at a time."""
         return self.first <= time < self.last
 
     def at(self, time: float) -> tuple[float, float]:
@@ -114,20 +116,20 @@ class Scene:
         return tuple((i + 0.5) / self.settings.frames for i in range(self.settings.frames))
 
     def shot(self, time: float) -> int:
-        """Which of its shots a time is in."""
+        """The index of the shot at a time."""
         return next(i for i, (_, last) in enumerate(self.shots) if time < last)
 
     def place(self, actor: Actor, time: float) -> tuple[float, float]:
-        """Where the actor's centre is seen at a time, in pixels."""
+        """The actor's centre in the frame at a time, in pixels."""
         x, y = actor.at(time)
         return x + self.pan[0] * (time - 0.5), y + self.pan[1] * (time - 0.5)
 
     def path(self, actor: Actor) -> np.ndarray:
-        """Where the actor's centre is seen in each frame that shows it: (frames, 2) pixels."""
+        """The actor's centre in each frame that shows it: (frames, 2) float64, in pixels."""
         return np.array([self.place(actor, time) for time in self.times if actor.seen(time)])
 
     def shapes(self, frame: int) -> tuple[Shape, ...]:
-        """What a frame shows; the shapes do not overlap."""
+        """The shapes in a frame; they do not overlap."""
         time = self.times[frame]
         return tuple(
             Shape(a.colour, a.kind, *self.place(a, time), a.radius, a.angle, a.flashing)
@@ -175,10 +177,14 @@ class Scene:
 
 
 def make_scene(seed: int, settings: SceneSettings | None = None) -> Scene:
-    """The scene that belongs to ``seed``.
+    """The scene of a seed.
+
+    Args:
+        seed: decides all that the settings leave open.
+        settings: None takes the defaults.
 
     Raises:
-        InputError: fewer than 4 frames, or its shapes find no room in the frame.
+        InputError: fewer than 4 frames, or too little room in the frame for its shapes.
     """
     settings = settings or SceneSettings()
     if settings.frames < 4:
@@ -186,7 +192,7 @@ def make_scene(seed: int, settings: SceneSettings | None = None) -> Scene:
     rng = np.random.default_rng(seed)
     empty = _stage(rng, seed, settings)
     cast = list(_cast(rng, settings, empty.shots))
-    # Who plays is settled before room is sought: a crowded cast that needs more tries stays as likely as any other.
+    # The cast is drawn before its places: a crowded cast, which needs more tries, stays as likely as any other.
     for attempt in range(_ATTEMPTS):
         actors = _find_rooms(np.random.default_rng((seed, attempt)), empty, cast)
         if actors is not None:
@@ -212,10 +218,10 @@ def _stage(rng: np.random.Generator, seed: int, settings: SceneSettings) -> Scen
 
 
 def _cast(rng: np.random.Generator, settings: SceneSettings, shots: tuple[tuple[float, float], ...]) -> Iterator[Actor]:
-    """Who plays and when, not yet where.
+    """The actors and their times, without places.
 
-    All colours differ. One to three actors share a kind, and where there are two shots and two of them or more, just
-    one of them is in the second; all others differ in kind. Where there is no cut, at least one comes late.
+    All colours differ. One to three actors share a kind; if there are two of them or more and two shots, exactly one
+    of them is in the second. All others differ in kind. Without a cut, at least one comes late.
     """
     colours, kinds = rng.permutation(list(COLOURS)).tolist(), rng.permutation(KINDS).tolist()
     alike, others = int(rng.integers(1, 4)), int(rng.integers(2, 4))
@@ -240,7 +246,7 @@ def _cast(rng: np.random.Generator, settings: SceneSettings, shots: tuple[tuple[
 
 
 def _visit(rng: np.random.Generator, shot: tuple[float, float], *, late: bool) -> tuple[float, float]:
-    """When an actor is seen within its shot: all through, or it comes late or leaves early."""
+    """First and last time of an actor in its shot: it stays throughout, comes late or leaves early."""
     first, last = shot
     slack = last - first - LEAST_VISIBLE
     how = rng.random()
@@ -272,10 +278,10 @@ def _find_rooms(rng: np.random.Generator, scene: Scene, cast: list[Actor]) -> li
     """All actors with paths that keep clear of each other, or None."""
     placed: list[Actor] = []
     for actor in cast:
-        found = _find_room(rng, scene, actor, placed)
-        if found is None:
+        with_path = _find_room(rng, scene, actor, placed)
+        if with_path is None:
             return None
-        placed.append(found)
+        placed.append(with_path)
     return placed
 
 

@@ -1,4 +1,4 @@
-"""A part of a question set: as many questions as there is time for, every family fairly among them."""
+"""A part of a question set, with an equal share for every family."""
 
 from __future__ import annotations
 
@@ -14,33 +14,36 @@ from .questions import Question, QuestionSet
 class Selection:
     """``limit`` questions of a set, in its order.
 
-    The families share the limit evenly, those that have less than their share giving the rest to the others; of each
-    family the questions are evenly spread over it, so that its parts are represented. The same limit is the same
-    selection.
+    The families share the limit evenly; a family with fewer questions leaves the rest to the others. A family's
+    questions are spread evenly over it. The same limit gives the same selection.
+
+    Args:
+        full: the set to choose from.
+        limit: the most questions.
     """
 
-    whole: QuestionSet
+    full: QuestionSet
     limit: int
 
     @property
     def name(self) -> str:
-        """The whole set's."""
-        return self.whole.name
+        """The full set's."""
+        return self.full.name
 
     @property
     def identity(self) -> Mapping[str, object]:
-        """The whole set's, and the limit."""
-        return {**self.whole.identity, "limit": self.limit}
+        """The full set's, and the limit."""
+        return {**self.full.identity, "limit": self.limit}
 
     @property
     def footage(self) -> Mapping[str, object]:
-        """The whole set's."""
-        return self.whole.footage
+        """The full set's."""
+        return self.full.footage
 
     @property
     def max_new_tokens(self) -> int:
-        """The whole set's."""
-        return self.whole.max_new_tokens
+        """The full set's."""
+        return self.full.max_new_tokens
 
     @property
     def questions(self) -> Sequence[Question]:
@@ -50,7 +53,7 @@ class Selection:
     @cached_property
     def _questions(self) -> tuple[Question, ...]:
         families: dict[str, list[int]] = {}
-        for i, question in enumerate(self.whole.questions):
+        for i, question in enumerate(self.full.questions):
             families.setdefault(question.family, []).append(i)
         chosen, left = [], self.limit
         smallest_first = sorted(families.values(), key=len)
@@ -58,12 +61,12 @@ class Selection:
             share = min(len(members), left // (len(families) - done))
             chosen += [members[i * len(members) // share] for i in range(share)]
             left -= share
-        return tuple(self.whole.questions[i] for i in sorted(chosen))
+        return tuple(self.full.questions[i] for i in sorted(chosen))
 
     def frames(self, clip: str, count: int) -> FrameSource:
-        """The whole set's."""
-        return self.whole.frames(clip, count)
+        """The full set's."""
+        return self.full.frames(clip, count)
 
     def score(self, question: Question, said: str) -> float | None:
-        """The whole set's."""
-        return self.whole.score(question, said)
+        """The full set's."""
+        return self.full.score(question, said)

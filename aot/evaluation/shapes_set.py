@@ -1,7 +1,7 @@
 """Shapes: questions about made-up clips, whose answers are known and cannot be guessed.
 
-Nine families, each one kind of question. What is asked about is drawn so that every answer is equally likely given
-the words of the question (see :mod:`.scenes`): a model that sees nothing can do no better than ``chance``.
+Nine families, each one kind of question. Questions are drawn so that their words make every answer equally likely (see
+:mod:`.scenes`): a model without the video can do no better than ``chance``.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ SPLITS = MappingProxyType({"train": 0, "dev": 1_000_000, "test": 2_000_000})
 """The first seed of each split; each has a million."""
 
 VERSION = 1
-"""Raised whenever a seed's clip or questions change."""
+"""To be raised with every change of a seed's clip or questions."""
 
 NUMBERS = ("one", "two", "three")
 FORMS = MappingProxyType(
     {"1": "one", "2": "two", "3": "three", "color": "colour", "upwards": "up", "downwards": "down"}
 )
-"""Other words for an answer that are as good."""
+"""Other words that count as an answer."""
 
 _ASKING = 1
 """Sets the draw of the questions apart from that of the scene."""
 _SIDE_MARGIN = 0.06
-"""How far from the middle a shape must stay to be on one side, as a share of the frame."""
+"""Least distance from the middle of a shape that is on one side, as a share of the frame."""
 _APART = 0.2
-"""How far apart two events must be to have an order, as a share of the clip."""
+"""Least time between two events that have an order, as a share of the clip."""
 
 
 class Asked(NamedTuple):
@@ -55,9 +55,9 @@ class Family:
     """One kind of question.
 
     Args:
-        ask: all the questions of this kind that a scene has an unambiguous answer to.
-        answers: the words an answer is among.
-        chance: the share of right answers a model that sees nothing can reach.
+        ask: returns all questions of this kind with an unambiguous answer in a scene.
+        answers: the possible answers.
+        chance: the share of right answers that a model without the video can reach.
     """
 
     ask: Callable[[Scene, np.random.Generator], list[Asked]]
@@ -74,7 +74,7 @@ def _shape(scene: Scene, rng: np.random.Generator) -> list[Asked]:
 
 
 def _exist(scene: Scene, rng: np.random.Generator) -> list[Asked]:
-    """As many that are there as that are not, in pairs."""
+    """Equally many shapes that are in the scene and that are not."""
     there = {(actor.colour, actor.kind): actor for actor in scene.actors}
     absent = [pair for colour in COLOURS for kind in KINDS if (pair := (colour, kind)) not in there]
     chosen = [absent[i] for i in rng.permutation(len(absent))[: len(there)]]
@@ -171,7 +171,14 @@ def ask(scene: Scene, *, each: int = 1) -> list[tuple[str, Asked]]:
 
 @dataclass(frozen=True)
 class ShapesSet:
-    """``clips`` clips from ``first_seed`` on, and ``each`` questions of every family, where there are so many."""
+    """Clips with consecutive seeds, and questions about them.
+
+    Args:
+        first_seed: of the first clip.
+        clips: number of clips.
+        settings: of their scenes.
+        each: the most questions of a family about one clip.
+    """
 
     first_seed: int
     clips: int
@@ -208,7 +215,7 @@ class ShapesSet:
         return tuple(made)
 
     def scene(self, clip: str, frames: int | None = None) -> Scene:
-        """The scene of a clip, retold in so many frames."""
+        """The scene of a clip, in ``frames`` frames; None takes the set's number."""
         settings = replace(self.settings, frames=frames) if frames else self.settings
         return make_scene(int(clip), settings)
 
@@ -217,7 +224,7 @@ class ShapesSet:
         return self.scene(clip, count).frames()
 
     def score(self, question: Question, said: str) -> float:
-        """1 where the first of the family's answers that occurs in what was said is the right one."""
+        """1 if the first of the family's answers that occurs in an answer is the right one, else 0."""
         return float(first_answer(question.family, said) == question.answer)
 
     def _clips(self) -> Iterator[str]:
@@ -225,7 +232,7 @@ class ShapesSet:
 
 
 def first_answer(family: str, said: str) -> str:
-    """The first word in ``said`` that could answer a question of ``family``; "" where there is none."""
+    """The first word in ``said`` that could answer a question of ``family``; "" if there is none."""
     words = (FORMS.get(word, word) for word in re.findall(r"[a-z0-9]+", said.lower()))
     return next((word for word in words if word in FAMILIES[family].answers), "")
 
@@ -236,10 +243,11 @@ def shapes_set(
     """A set of clips of ``frames`` frames.
 
     Args:
-        split: train, dev or test, each with seeds of its own.
-        clips: how many.
-        seed: where in the split to begin (0 where left out); any seed outside them with split "any".
-        each: at most so many questions of a family are asked of a clip.
+        split: "train", "dev" or "test", each with seeds of its own, or "any".
+        clips: number of clips.
+        seed: of the first clip, counted from the split's first; with split "any" the seed itself. None means 0.
+        frames: of each clip.
+        each: the most questions of a family about one clip.
 
     Raises:
         InputError: an unknown split, no clips or questions, or a seed outside the split.
@@ -260,7 +268,7 @@ def shapes_set(
 
 
 def _alone(actors: Sequence[Actor]) -> list[Actor]:
-    """Those whose kind no other of them has."""
+    """The actors whose kind is unique among them."""
     kinds = Counter(actor.kind for actor in actors)
     return [actor for actor in actors if kinds[actor.kind] == 1]
 

@@ -1,4 +1,4 @@
-"""How sure a measured accuracy is: intervals, resampling of clips, and a test of paired answers.
+"""The uncertainty of a measured accuracy: intervals, resampling of clips, and a test of paired answers.
 
 All intervals are at 95 %. Questions about one clip are answered from one encoding and are not independent, so
 accuracies over many families, and differences between variants, are judged by drawing whole clips.
@@ -50,10 +50,12 @@ def resampled_means(sums: np.ndarray, counts: np.ndarray, *, draws: int = DRAWS,
 
     Args:
         sums: (clips, columns) float, the summed scores of a clip's questions.
-        counts: (clips, columns), how many questions that are.
+        counts: (clips, columns), the number of these questions.
+        draws: number of draws.
+        seed: of the draws.
 
     Returns:
-        (draws, columns) float64; NaN where a draw holds no question of a column.
+        (draws, columns) float64; NaN for a draw without a question of a column.
     """
     rng = np.random.default_rng(seed)
     clips = len(sums)
@@ -61,8 +63,8 @@ def resampled_means(sums: np.ndarray, counts: np.ndarray, *, draws: int = DRAWS,
     for first in range(0, draws, _DRAWS_AT_ONCE):
         part = means[first : first + _DRAWS_AT_ONCE]
         times = rng.multinomial(clips, np.full(clips, 1 / clips), size=len(part)).astype(float)
-        held = times @ counts
-        part[:] = np.where(held > 0, times @ sums / np.maximum(held, 1), np.nan)
+        drawn = times @ counts
+        part[:] = np.where(drawn > 0, times @ sums / np.maximum(drawn, 1), np.nan)
     return means
 
 

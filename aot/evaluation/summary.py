@@ -1,4 +1,4 @@
-"""What the records of an evaluation say: accuracies, how they differ, and what each variant cost."""
+"""The summary of an evaluation: accuracies, their differences, and the cost of each variant."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .runner import by_clip
 from .statistics import Estimate, percentiles, resampled_means, sign_test, wilson
 
 RELEASED = "paper"
-"""What the names of the presets with AOT's released settings begin with."""
+"""Beginning of the names of presets with AOT's released settings."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Difference:
     Args:
         against: the other's name.
         accuracy: the difference, with its interval from resampled clips.
-        better, worse: questions on which it scores higher, and lower.
+        better: number of questions on which it scores higher.
+        worse: number of questions on which it scores lower.
         p: of McNemar's exact test.
     """
 
@@ -43,13 +44,19 @@ class Row:
     """One variant over all clips.
 
     Args:
+        name: of the variant.
+        chain: its stages, the same at every retention.
         accuracy: mean score of all questions with a truth, its interval from resampled clips; None without any.
-        family_mean: mean of the families' accuracies, likewise.
+        family_mean: mean of the families' accuracies, its interval likewise.
         families: accuracy of every family, with Wilson's interval.
-        differences: against full tokens and against AOT as released, where that was run.
-        agreement: share of all questions to which it says what full tokens say, word for word.
-        tokens, retention: means over clips of the tokens kept, and of their share of the language grid.
-        encode_s, reduce_s, prefill_s, questions_s: means over clips, in seconds.
+        differences: from full tokens, and from AOT as released if that was run.
+        agreement: share of all questions with the same answer as full tokens give, word for word.
+        tokens: kept tokens, mean over clips.
+        retention: their share of the language grid, mean over clips.
+        encode_s: seconds of the vision encoder, mean over clips.
+        reduce_s: seconds of the stages, mean over clips.
+        prefill_s: seconds of prefilling the video, mean over clips.
+        questions_s: seconds of all questions and answers, mean over clips.
         prefill_speedup: full tokens' prefill seconds over this variant's.
     """
 
@@ -74,11 +81,13 @@ class Summary:
     """All variants, full tokens first.
 
     Args:
-        clips, questions: how many there are.
-        asked: questions with a truth in each family.
+        clips: number of clips.
+        questions: number of questions.
+        asked: number of questions with a truth in each family.
         majority: accuracy in each family of always giving its most frequent answer.
-        majority_overall: the same over all questions; None where no question has a truth.
-        references: the variants that the others are compared with.
+        majority_overall: the same over all questions; None if no question has a truth.
+        references: names of the variants that the others are compared with.
+        rows: the variants.
     """
 
     clips: int
@@ -96,12 +105,14 @@ def summarise(
     """Summarise every variant that has answered all questions.
 
     Args:
-        first: variants to list before the others, in this order; full tokens are always the very first.
-        against: what each variant is compared with besides full tokens; where left out, the first variant with
-            AOT's released settings, if there is one.
+        questions: of the set.
+        records: of all variants.
+        first: names of variants to list before the others, in this order, but after full tokens.
+        against: name of the variant that each is compared with, besides full tokens; None takes the first variant
+            with AOT's released settings, if there is one.
 
     Raises:
-        InputError: full tokens, or the variant to compare with, have not answered all questions.
+        InputError: full tokens, or the variant to compare with, lack answers.
     """
     clips = by_clip(questions)
     complete = _complete(records, clips)
@@ -111,7 +122,7 @@ def summarise(
         if name not in complete:
             raise InputError(f"No variant {name!r} has answered all questions; there are {', '.join(names) or 'none'}.")
     scores = np.array([_scores(complete[name], questions) for name in names])
-    said = {name: [complete[name][question.clip].said[question.id] for question in questions] for name in names}
+    answers = {name: [complete[name][question.clip].said[question.id] for question in questions] for name in names}
     references = tuple(dict.fromkeys((FULL, against or released or FULL)))
     judged = _judge(names, scores, questions, references)
     full_prefill = _mean(record.prefill_s for record in complete[FULL].values())
@@ -119,7 +130,7 @@ def summarise(
         Row(
             name=name,
             chain=next(iter(complete[name].values())).chain,
-            agreement=_mean(mine == full for mine, full in zip(said[name], said[FULL], strict=True)),
+            agreement=_mean(mine == full for mine, full in zip(answers[name], answers[FULL], strict=True)),
             prefill_speedup=full_prefill / _mean(record.prefill_s for record in complete[name].values()),
             **judgement,
             **_costs(complete[name].values()),
@@ -135,10 +146,10 @@ def summarise(
 
 def _complete(records: Iterable[Record], clips: Mapping[str, Sequence[Question]]) -> dict[str, dict[str, Record]]:
     """The records of every variant that has answered about all clips, by clip."""
-    found: dict[str, dict[str, Record]] = {}
+    variants: dict[str, dict[str, Record]] = {}
     for record in records:
-        found.setdefault(record.variant, {})[record.clip] = record
-    return {name: by for name, by in found.items() if clips.keys() <= by.keys()}
+        variants.setdefault(record.variant, {})[record.clip] = record
+    return {name: by for name, by in variants.items() if clips.keys() <= by.keys()}
 
 
 def _place(name: str, order: Sequence[str]) -> int:
@@ -146,7 +157,7 @@ def _place(name: str, order: Sequence[str]) -> int:
 
 
 def _scores(records: Mapping[str, Record], questions: Sequence[Question]) -> list[float]:
-    """One score a question; NaN where there is no truth."""
+    """The score of each question; NaN for a question without a truth."""
     scores = (records[question.clip].scores[question.id] for question in questions)
     return [np.nan if score is None else score for score in scores]
 
@@ -197,7 +208,7 @@ def _judge(
 
 
 def _interval(value: float, draws: np.ndarray, clips: int) -> Estimate:
-    """From the draws; Wilson's with each clip counted once where all clips score alike, of which draws know nothing."""
+    """The interval of the draws, or Wilson's over clips if all clips score alike, so that the draws do not vary."""
     return percentiles(float(value), draws) if np.ptp(draws) > 0 else wilson(float(value), clips)
 
 

@@ -37,13 +37,13 @@ def main(arguments: Sequence[str] | None = None, plan: Settings = PLAN, frames: 
     parser.add_argument("--out", type=Path, default=TRAINED, help="where to put the result; into the package")
     options = parser.parse_args(arguments)
     logging.disable_progress_bar()
-    found = options.folder / "embedded.safetensors"
-    if not found.is_file():
-        _train(plan, options.folder, options.device).save(found)
-    convert(options.folder / EMBEDDED, trained=found)
+    trained_file = options.folder / "embedded.safetensors"
+    if not trained_file.is_file():
+        _train(plan, options.folder, options.device).save(trained_file)
+    convert(options.folder / EMBEDDED, trained=trained_file)
     model = load(str(options.folder / EMBEDDED), device=options.device)
     scores = score(model, options.clips, options.folder / "scores", frames)
-    trained = read(found)
+    trained = read(trained_file)
     dataclasses.replace(trained, info={**trained.info, "scores": scores, "clips": options.clips}).save(options.out)
     for name, families in scores.items():
         print(f"{name}: {', '.join(f'{family} {share:.2f}' for family, share in families.items())}")

@@ -105,11 +105,11 @@ class Result:
 
 
 class Learner(nn.Module):
-    """The model with what learns in it.
+    """The model, with the parameters that learn.
 
     Args:
         ranks: of LoRA.
-        device: where it learns; on a GPU the LLM runs in bfloat16, what learns stays float32.
+        device: where it learns. On a GPU the LLM runs in bfloat16; parameters that learn stay float32.
     """
 
     def __init__(self, ranks: Ranks | None = None, *, device: torch.device | str = "cpu") -> None:
@@ -145,10 +145,13 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def set_naming(self, scenes: Sequence[Scene], texts: Sequence[str], grounding: Grounding, settings: Naming) -> None:
-        """Have names attend to what they name, layer by layer; see :mod:`.naming`.
+        """Make names attend to what they name, layer by layer; see :mod:`.naming`.
 
         Args:
-            scenes: stills; texts: that name what they show, one each.
+            scenes: stills.
+            texts: one for each still, with the names of its shapes.
+            grounding: the layers and heads.
+            settings: of the codes.
         """
         prefixes = [self._prefix(scene)[:2] for scene in scenes]
         for layer in grounding.naming:
@@ -223,13 +226,15 @@ class Learner(nn.Module):
         sets: bool = False,
         weights: Tensor | None = None,
     ) -> Result:
-        """Ask all questions about one clip; those without an answer are read only.
+        """Run all questions about one clip; those without an answer are only read.
 
         Args:
-            grounding: see there.
-            layers: so many of the LLM's layers run, all where left out.
-            sets: names of what is not there are told so too, and all names the colours of what they name.
-            weights: how much each question with an answer counts; all alike where left out.
+            scene: the clip.
+            asked: the questions.
+            grounding: layers, heads and weights of the losses.
+            layers: number of the LLM's layers to run; None runs all.
+            sets: whether names of absent shapes learn too, and all names the colours of what they name.
+            weights: (answered,) float32, of the questions with an answer; None weighs all alike.
         """
         layers = layers or len(self.model.model.language_model.layers)
         prefix, side, before = self._prefix(scene)
@@ -238,8 +243,8 @@ class Learner(nn.Module):
         looks = self._looks(scene, asked, [prompt.after for prompt in prompts], packed, absent=sets)
         pointing = self._pointing(scene, looks, grounding, side, before, packed)
         states = {}
-        wanted = (grounding.timed_after, grounding.known_after, grounding.answered_after)
-        with self._noting(states, wanted, layers):
+        noted = (grounding.timed_after, grounding.known_after, grounding.answered_after)
+        with self._noting(states, noted, layers):
             self._run(prefix, packed, [each for group in pointing for each in group])
         timed = states.get(grounding.timed_after)
         zero = torch.zeros((), device=self.device)

@@ -43,10 +43,16 @@ class Naming:
 
 
 def fit_codes(states: Tensor, codes: Tensor, weighty: Tensor, settings: Naming) -> Tensor:
-    """(names, D): the ridge regression, without a constant, from hidden states (n, D) onto codes (n, names).
+    """The ridge regression, without a constant, from hidden states onto codes.
 
     Args:
-        weighty: (n,) bool: those that count ``settings.shown_weight`` times.
+        states: (n, D) floating, hidden states.
+        codes: (n, names) bool.
+        weighty: (n,) bool, the rows that count ``settings.shown_weight`` times.
+        settings: weight and penalty.
+
+    Returns:
+        (names, D) float32.
     """
     x = states.double()
     counts = torch.where(weighty, settings.shown_weight, 1.0).to(x)[:, None]

@@ -76,9 +76,11 @@ class Pointing:
         """Note a layer's attention.
 
         Args:
-            query: (1, heads, n, d), of the tokens behind the prefix.
-            key: (1, heads, P + n, d).
+            layer: its index.
+            query: (1, heads, n, d) floating, of the tokens after the prefix.
+            key: (1, heads, P + n, d) floating.
             mask: (1, 1, n, P + n) bool.
+            scaling: of the scores.
         """
         if layer in self.layers and len(self.rows):
             scores = query[0, self.heads][:, self.rows] @ key[0, self.heads].mT * scaling

@@ -70,11 +70,13 @@ class Look:
 def mentions(text: str, offsets: Sequence[tuple[int, int]], scene: Scene, about: tuple[Actor, ...] = ()) -> list[Look]:
     """The tokens of a text that name shapes, there or not: by colour, by kind, or by what happened.
 
-    A kind right behind a colour names what has both.
+    A kind right after a colour names the shapes that have both.
 
     Args:
+        text: about the scene.
         offsets: first and last character of every token.
-        about: whom "appeared briefly" and "after the cut" mean.
+        scene: with its actors.
+        about: the actors that "appeared briefly" and "after the cut" mean.
     """
     looks = []
     for end, actors in _named(text, scene, about):
@@ -103,8 +105,8 @@ def _named(text: str, scene: Scene, about: tuple[Actor, ...]) -> Iterator[tuple[
             colour, behind = name, word.end()
             yield word.end(), tuple(a for a in scene.actors if a.colour == name)
         elif name in _KIND_OF:
-            wanted = colour if word.start() == behind + 1 else ""
-            alike = (a for a in scene.actors if a.kind == _KIND_OF[name] and wanted in ("", a.colour))
+            of_colour = colour if word.start() == behind + 1 else ""
+            alike = (a for a in scene.actors if a.kind == _KIND_OF[name] and of_colour in ("", a.colour))
             yield word.end(), tuple(alike)
         elif name in _HAPPENING:
             yield word.end(), about
@@ -117,7 +119,10 @@ def cells(scene: Scene, actors: Sequence[Actor], side: int, span: str = "all") -
     """The tokens of a video, ``side`` x ``side`` a frame, that show any of ``actors``.
 
     Args:
-        span: in all frames that show an actor, in the first third of them, or in the last.
+        scene: the clip.
+        actors: of the scene.
+        side: of a frame, in tokens.
+        span: "all" frames that show an actor, the "first" third of them, or the "last".
 
     Returns:
         (frames * side * side,) bool.

@@ -1,4 +1,4 @@
-"""What a trained model reaches on clips it has not seen: the scores that its file carries."""
+"""The scores of a trained model on unseen clips, for its file's metadata."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ def score(
     """Accuracy on the test split, greedily and with all tokens: of each family, and "all".
 
     Args:
-        clips: how many, from the split's first on.
-        folder: for what was answered; a run that was stopped goes on from it.
-        frames: numbers of frames; at the first of them the model is asked blind too.
+        model: the trained model.
+        clips: number of clips, from the split's first on.
+        folder: for the answers; a stopped run goes on from them.
+        frames: numbers of frames; at the first of them the model also answers without the video.
 
     Returns:
         By "16 frames" and so on, "16 frames, blind", and "16 frames, majority": of always giving a family's most
         frequent answer.
     """
-    found: dict[str, Mapping[str, float]] = {}
+    scores: dict[str, Mapping[str, float]] = {}
     weights = fingerprint(model)
     for number in frames:
         asked = shapes_set("test", clips, frames=number, each=EACH)
@@ -45,8 +46,8 @@ def score(
         for row in summary.rows:
             name = f"{number} frames" + (f", {BLIND}" if row.name == BLIND else "")
             families = {family: round(estimate.value, 4) for family, estimate in row.families.items()}
-            found[name] = {**families, "all": round(row.accuracy.value, 4)}
+            scores[name] = {**families, "all": round(row.accuracy.value, 4)}
         if blind:
             majority = {family: round(share, 4) for family, share in summary.majority.items()}
-            found[f"{number} frames, majority"] = {**majority, "all": round(summary.majority_overall, 4)}
-    return found
+            scores[f"{number} frames, majority"] = {**majority, "all": round(summary.majority_overall, 4)}
+    return scores

@@ -1,1 +1,1 @@
-"""Video files: which frames, their times, and the two decoders behind them."""
+"""Video files: which frames, their times, and the two decoders that read them."""

@@ -93,7 +93,7 @@ def _index_of(container: Any, file: Path) -> Index:
     stream = container.streams.video[0]
     if stream.codec_context is None or not stream.width or not stream.height:
         raise InputError(f"{file.name} holds no picture that can be decoded: convert it to H.264 mp4")
-    found: dict[int, tuple[bool, int]] = {}
+    frames: dict[int, tuple[bool, int]] = {}
     packets, rotation = 0, None
     for packet in container.demux(stream):
         if not packet.size:
@@ -101,14 +101,14 @@ def _index_of(container: Any, file: Path) -> Index:
         packets += 1
         at = _time_of(packet)
         if at is not None and not getattr(packet, "is_discard", False):
-            found[at] = packet.is_keyframe, packet.duration or 0
+            frames[at] = packet.is_keyframe, packet.duration or 0
         if rotation is None:
             rotation = next((getattr(frame, "rotation", 0) for frame in _decode_packet(packet)), None)
-    if not found:
+    if not frames:
         raise InputError(f"{file.name} holds no frame: copy or download it again")
-    pts = sorted(found)
+    pts = sorted(frames)
     span, unit = pts[-1] - pts[0], float(stream.time_base)
-    last_frame = found[pts[-1]][1] or span / max(1, len(pts) - 1)
+    last_frame = frames[pts[-1]][1] or span / max(1, len(pts) - 1)
     quarter_turns = round((rotation or 0) / 90) % 4
     width, height = (stream.width, stream.height)[:: -1 if quarter_turns % 2 else 1]
     return Index(
@@ -117,7 +117,7 @@ def _index_of(container: Any, file: Path) -> Index:
         width=width,
         quarter_turns=quarter_turns,
         pts=tuple(pts),
-        keyframes=tuple(i for i, at in enumerate(pts) if found[at][0]),
+        keyframes=tuple(i for i, at in enumerate(pts) if frames[at][0]),
         timestamps=(torch.tensor(pts, dtype=torch.float64) - pts[0]) * unit,
         duration=(span + last_frame) * unit,
         promised=(stream.duration or 0) * unit,
@@ -250,8 +250,8 @@ def _read_pyav(
     for seek, threads in ((True, "AUTO"), (False, "AUTO"), (False, "NONE")):
         missing: dict[int | None, int] = {index.pts[frame]: at for at, frame in enumerate(chosen[row:], row)}
         early: dict[int, Any] = {}
-        with suppress(av.error.FFmpegError), closing(_shown(index, chosen[row:], seek, threads)) as shown:
-            for frame in shown:
+        with suppress(av.error.FFmpegError), closing(_frames(index, chosen[row:], seek, threads)) as frames:
+            for frame in frames:
                 at = missing.pop(_time_of(frame), None)
                 if at is not None:
                     early[at] = frame
@@ -261,7 +261,7 @@ def _read_pyav(
                 if len(early) > _REORDERED:
                     break
             if threads == "NONE":
-                for frame in shown:  # only to say how many more are lost
+                for frame in frames:  # only to say how many more are lost
                     missing.pop(_time_of(frame), None)
         if row == len(chosen):
             return
@@ -279,7 +279,7 @@ def _picture(frame: Any, quarter_turns: int, height: int, width: int) -> np.ndar
     return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), quarter_turns))
 
 
-def _shown(index: Index, chosen: list[int], seek: bool, threads: str) -> Generator[Any, None, None]:
+def _frames(index: Index, chosen: list[int], seek: bool, threads: str) -> Generator[Any, None, None]:
     """Frames as PyAV decodes them, all those `chosen` among them; with `seek`, skipping what none of them needs."""
     with _open_av(index.path) as container:
         stream = container.streams.video[0]

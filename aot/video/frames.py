@@ -121,7 +121,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file holds: by the frames in it, which in a file cut short are fewer than its header says.
+    """The facts of a file, counted from its frames; a file that is cut short has fewer than its header says.
 
     name has no folder; fps is the mean rate (0 where a single frame has none); duration is in seconds, to the end
     of the last frame; width and height are as shown; backend is the one that would decode it.
@@ -189,22 +189,22 @@ class Sampling:
         if available < 1:
             raise InputError(f"{source} has no frame from {self.start:g} to {self.end:g} s: widen the range")
         if self.mode == "uniform":
-            wanted = self.frames if self.cap is None else min(self.frames, self.cap)
-            if wanted > available:
+            count = self.frames if self.cap is None else min(self.frames, self.cap)
+            if count > available:
                 last = times[stop - 1]
                 raise InputError(
-                    f"{wanted} frames asked of {source}, which has {available} from "
+                    f"{count} frames asked of {source}, which has {available} from "
                     f"{times[first]:.2f} to {last:.2f} s: ask for at most {available}, "
                     "widen the range, or take a longer video"
                 )
-            found = np.linspace(first, stop - 1, wanted, dtype=int)
+            chosen = np.linspace(first, stop - 1, count, dtype=int)
         elif self.mode == "every":
-            found = np.arange(first, stop, self.every)
+            chosen = np.arange(first, stop, self.every)
         else:
-            found = first + self._nearest(times[first:stop])
-        if self.cap is not None and len(found) > self.cap:
-            found = found[np.linspace(0, len(found) - 1, self.cap, dtype=int)]
-        return torch.from_numpy(found.astype(np.int64))
+            chosen = first + self._nearest(times[first:stop])
+        if self.cap is not None and len(chosen) > self.cap:
+            chosen = chosen[np.linspace(0, len(chosen) - 1, self.cap, dtype=int)]
+        return torch.from_numpy(chosen.astype(np.int64))
 
     def _nearest(self, times: np.ndarray) -> np.ndarray:
         # A frame is nearest to every moment up to half-way to the next frame. It is taken where the count of

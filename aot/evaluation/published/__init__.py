@@ -1,8 +1,8 @@
 """MVBench, VideoMME, EgoSchema and LongVideoBench from a folder in their published layout.
 
 Prompts and scoring are those of lmms-eval 0.7.3, with two differences. An empty answer to MVBench is wrong here; there
-it is left out, so that falling silent would help. A guess, where a set's evaluation makes one for an answer without a
-letter, is the same for every model and reduction here.
+it is not counted, which rewards empty answers. If a set's evaluation guesses for an answer without a letter, the guess
+is the same for every model and reduction here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["SETS", "PublishedSet", "open_set", "write_submission"]
 
 @dataclass(frozen=True)
 class Opener:
-    """What reads a set, and its splits, the usual one first."""
+    """The function that reads a set, and the set's splits, the usual one first."""
 
     read: Callable[[Path, str], PublishedSet]
     splits: tuple[str, ...]
@@ -42,13 +42,13 @@ SETS: Mapping[str, Opener] = MappingProxyType(
 
 
 def open_set(name: str, folder: str | Path, *, split: str | None = None, families: Sequence[str] = ()) -> PublishedSet:
-    """A published set from the folder it lies in; its videos are looked for when they are shown.
+    """A published set from its folder. Its videos are opened later, when their frames are needed.
 
     Args:
         name: one of `SETS`.
         folder: as downloaded, archives extracted.
-        split: of the set; the usual one where left out.
-        families: only the questions of these; all where left out.
+        split: of the set; None takes the usual one.
+        families: names of the families whose questions to take; empty takes all.
 
     Raises:
         InputError: no such set, split, family or folder, or annotations that are missing or do not read.
@@ -61,9 +61,9 @@ def open_set(name: str, folder: str | Path, *, split: str | None = None, familie
         raise InputError(f"{name} has no split {split!r}; it has {', '.join(opener.splits)}.")
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give the one {name} was downloaded to.")
-    found = opener.read(folder, split)
-    there = tuple(dict.fromkeys(item.question.family for item in found.items))
-    if unknown := [family for family in families if family not in there]:
-        raise InputError(f"{name} has no family {unknown[0]!r}; it has {', '.join(there)}.")
-    wanted = tuple(item for item in found.items if item.question.family in (families or there))
-    return dataclasses.replace(found, items=wanted)
+    full = opener.read(folder, split)
+    known = tuple(dict.fromkeys(item.question.family for item in full.items))
+    if unknown := [family for family in families if family not in known]:
+        raise InputError(f"{name} has no family {unknown[0]!r}; it has {', '.join(known)}.")
+    chosen = tuple(item for item in full.items if item.question.family in (families or known))
+    return dataclasses.replace(full, items=chosen)

@@ -1,6 +1,6 @@
 """The letter an answer means, by the rules of lmms-eval 0.7.3: each set has its own, and numbers depend on them.
 
-Every rule takes what was said and the options, and gives an upper-case letter, or "" where it finds none. Their
+Every rule takes an answer and the options, and returns an upper-case letter, or "" for an answer without one. Their
 oddities (MVBench takes the article "a" for option A) are kept, for numbers that can be compared.
 """
 
@@ -60,15 +60,15 @@ def videomme_letter(said: str, options: Sequence[str]) -> str:
 
 
 def _videomme_forms(said: str) -> Iterator[dict[int, str]]:
-    """The letters found in each form, by where they stand; the most telling form first."""
+    """The letters in each form, by their position; the most telling form first."""
     choices = letters(4)
     yield {0: said[0]} if said[:1] in tuple(choices) and not said[1:2].isalpha() else {}
     yield {0: said[-1]} if said[-1:] in tuple(choices) and not said[-2:-1].isalpha() else {}
     padded = f" {said} "
     lower = padded.lower()
     announced = [lower.find(phrase) + len(phrase) for phrase in _ANNOUNCEMENTS if phrase in lower]
-    found = ((padded.find(letter, after), letter) for after in announced for letter in choices)
-    yield {at: letter for at, letter in found if at >= 0}
+    places = ((padded.find(letter, after), letter) for after in announced for letter in choices)
+    yield {at: letter for at, letter in places if at >= 0}
     for form in ("({})", "{}.", "{}:", "{})", "{} ", "{}"):
         yield {padded.rfind(form.format(letter)): letter for letter in choices if form.format(letter) in padded}
 
@@ -94,8 +94,8 @@ def longvideobench_letter(said: str, options: Sequence[str]) -> str:
     said = said.strip()
     for lead in _LEADS:
         said = said.replace(lead, "")
-    found = re.search("[ABCDE]", said)
-    return found[0] if found else ""
+    letter = re.search("[ABCDE]", said)
+    return letter[0] if letter else ""
 
 
 def _stripped(said: str, marks: str) -> str:

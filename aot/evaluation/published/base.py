@@ -1,4 +1,4 @@
-"""What the published sets have in common: multiple choice, a clip for each question, a letter read off what is said."""
+"""The common part of published sets: multiple choice, a clip for each question, and a letter in each answer."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from .frames import clip_frames
 T = TypeVar("T")
 
 Reader = Callable[[str, Sequence[str]], str]
-"""Takes what was said and the options; gives the letter that means, or "" where it means none."""
+"""Takes an answer and the options; returns the letter that the answer means, or "" for none."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Where a clip lies, and the part of it that is asked about.
+    """The places of a clip's video, and the part that questions are about.
 
     Args:
-        places: where to look for it, best first, as `Release.first` takes them.
-        start, end: seconds; the end is the video's where left out.
+        places: patterns for `Release.first`, best first.
+        start: in seconds.
+        end: in seconds; None means the video's end.
     """
 
     places: tuple[str, ...]
@@ -84,13 +85,13 @@ class PublishedSet:
 
     @cached_property
     def _identity(self) -> Mapping[str, object]:
-        told = [(dataclasses.asdict(item.question), item.clip.start, item.clip.end) for item in self.items]
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        content = [(dataclasses.asdict(item.question), item.clip.start, item.clip.end) for item in self.items]
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return {"set": self.name, "split": self.split, "questions": len(self.items), "sha256": digest}
 
     @property
     def footage(self) -> Mapping[str, object]:
-        """The set's name; a clip's name tells its video, and the part of it."""
+        """The set's name; a clip's name names its video and part."""
         return {"set": self.name}
 
     def frames(self, clip: str, count: int) -> FrameSource:
@@ -108,9 +109,9 @@ class PublishedSet:
             self.release.first(self._clip(clip).places)
 
     def choice(self, question: Question, said: str) -> str:
-        """The letter that an answer chooses; "" where it chooses none.
+        """The letter that an answer chooses, or "" for none.
 
-        A guess is drawn with the question as its seed: the same for everyone who gives no letter.
+        A guess is drawn with the question's id as its seed, so it is the same for all answers without a letter.
         """
         options = self._options[question.id]
         letter = self.read(said, options)
@@ -119,7 +120,7 @@ class PublishedSet:
         return random.Random(question.id).choice(letters(len(options)))
 
     def score(self, question: Question, said: str) -> float | None:
-        """1 where the right letter is chosen, else 0; None where the set publishes no answer."""
+        """1 if the right letter is chosen, else 0; None if the set publishes no answer."""
         return float(self.choice(question, said) == question.answer) if question.answer else None
 
     def _clip(self, clip: str) -> Clip:
@@ -139,13 +140,16 @@ class PublishedSet:
 def read_rows(
     release: Release, annotations: str, rows: Iterable[Any], read: Callable[[int, Mapping[str, Any]], T]
 ) -> Iterator[T]:
-    """What `read` makes of each row, which it is given with its number.
+    """The results of `read` for each row.
 
     Args:
-        annotations: the file the rows are from, for the error.
+        release: the set.
+        annotations: the rows' file, for the error.
+        rows: of the file.
+        read: takes a row's number and the row.
 
     Raises:
-        InputError: a row has not the fields or values it is published with.
+        InputError: a row lacks a field, or has a value that is not as published.
     """
     for i, row in enumerate(rows):
         try:
@@ -158,5 +162,5 @@ def read_rows(
 
 
 def letters(count: int) -> str:
-    """The letters of so many options: "ABC"."""
+    """The letters of ``count`` options: "ABC" for 3."""
     return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:count]

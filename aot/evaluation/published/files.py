@@ -17,8 +17,8 @@ class Release:
     """A set as it was published, on this disk.
 
     Args:
-        title: what the set is called in print.
-        folder: where it lies, its archives extracted.
+        title: the set's name in print.
+        folder: the set's, with its archives extracted.
         layout: the files it must hold, in a few words, for errors.
     """
 
@@ -69,8 +69,8 @@ class Release:
             InputError: there is none.
         """
         for pattern in patterns:
-            if found := sorted(self.folder.glob(pattern)):
-                return found[0]
+            if paths := sorted(self.folder.glob(pattern)):
+                return paths[0]
         raise self._missing(" or ".join(patterns))
 
     def _annotations(self, relative: str) -> Path:
@@ -79,8 +79,8 @@ class Release:
             raise self._missing(relative)
         return path
 
-    def _missing(self, wanted: str) -> InputError:
-        return InputError(f"{self.title}'s {wanted} is missing in {self.folder}; lay the folder out as {self.layout}.")
+    def _missing(self, name: str) -> InputError:
+        return InputError(f"{self.title}'s {name} is missing in {self.folder}; lay the folder out as {self.layout}.")
 
 
 def literal(name: str) -> str:

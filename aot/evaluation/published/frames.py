@@ -1,4 +1,4 @@
-"""Frames of a clip as LLaVA's evaluation takes them: always as many as asked for, evenly over the part asked about."""
+"""Frames of a clip as LLaVA's evaluation takes them: a fixed number, evenly over the part that a question is about."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ PICTURES = (".jpg", ".jpeg", ".png")
 def clip_frames(path: Path, count: int, start: float = 0.0, end: float | None = None) -> FrameSource:
     """`count` frames at `np.linspace(first, last, count, dtype=int)` of those from `start` to `end` seconds.
 
-    A clip of fewer frames shows each of them as often as it takes to make `count`, at evenly spread times.
+    A clip of fewer frames repeats each of them to make `count`, at evenly spread times.
 
     Args:
         path: a video file, or a folder of pictures at 3 a second, in the order of their names, the first at 0 s.
-        count: at least 1.
-        end: to the last frame where left out.
+        count: number of frames, at least 1.
+        start: of the part, in seconds.
+        end: of the part, in seconds; None means the last frame.
 
     Raises:
         InputError: a count below 1, no readable video or pictures, or none in that part of it.
@@ -39,7 +40,7 @@ def clip_frames(path: Path, count: int, start: float = 0.0, end: float | None = 
     if video.count >= count:
         return dataclasses.replace(video, chosen=video.chosen[_spread(video.count, count)])
     (frames,) = video.parts(video.count)
-    return _held(frames, count)
+    return _repeated(frames, count)
 
 
 def _from_pictures(folder: Path, count: int, every: Sampling) -> Frames:
@@ -51,7 +52,7 @@ def _from_pictures(folder: Path, count: int, every: Sampling) -> Frames:
     chosen = chosen[_spread(len(chosen), min(count, len(chosen)))]
     pixels = torch.stack([_pixels(files[i]) for i in chosen.tolist()])
     frames = Frames(pixels, times[chosen], folder.name)
-    return frames if frames.count == count else _held(frames, count)
+    return frames if frames.count == count else _repeated(frames, count)
 
 
 def _pixels(file: Path) -> torch.Tensor:
@@ -66,8 +67,8 @@ def _spread(frames: int, count: int) -> torch.Tensor:
     return torch.from_numpy(np.linspace(0, frames - 1, count, dtype=int))
 
 
-def _held(frames: Frames, count: int) -> Frames:
-    """`count` frames out of fewer; a clip of one frame is shown for a second."""
+def _repeated(frames: Frames, count: int) -> Frames:
+    """`count` frames out of fewer; a clip of one frame lasts for a second."""
     first, last = float(frames.timestamps[0]), float(frames.timestamps[-1])
     times = torch.linspace(first, last if frames.count > 1 else first + 1, count, dtype=torch.float64)
     return Frames(frames.pixels[_spread(frames.count, count)], times, frames.source)
