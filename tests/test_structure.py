@@ -11,7 +11,7 @@ import pytest
 CHECKOUT = Path(__file__).parents[1]
 FLOORS = (
     ("errors",),
-    ("files", "memory", "devices"),
+    ("files", "tables", "memory", "devices"),
     ("video", "tokens"),
     ("transport",),
     ("stages",),

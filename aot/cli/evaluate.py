@@ -69,10 +69,11 @@ def run(options: argparse.Namespace) -> Result:
     """Answer the questions that have no answer yet, print the table, and write it with a curve."""
     from ..evaluation.encodings import Encodings
     from ..evaluation.records import Records
-    from ..evaluation.report import CSV, CURVE, JSON, TABLE, overview, tabulate, write_report
+    from ..evaluation.report import CSV, CURVE, JSON, TABLE, overview, write_report
     from ..evaluation.runner import by_clip, settings
     from ..evaluation.summary import summarise
     from ..models.fingerprint import fingerprint
+    from ..tables import markdown
 
     variants = chosen_variants(options)
     names = [variant.name for variant in variants]
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> Result:
     size = encodings.size(clips)
     origin = {"set": questions.name, "command": _command(options), "date": datetime.date.today().isoformat()}
     result = write_report(summary, {**about, "identity": about["set"], **origin, "encodings_bytes": size}, out)
-    print(tabulate(*overview(summary)), end="")
+    print(markdown(*overview(summary), padded=True))
     print(f"Results in {out}: {', '.join((TABLE, CSV, JSON, CURVE, *_submissions(questions, records, out)))}")
     if cache:
         print(f"{size / 2**20:.0f} MiB of encodings are kept in {cache} for stages added later; delete them at will.")

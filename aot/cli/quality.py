@@ -37,8 +37,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Result:
     """Print what each stage keeps, in the mean over the videos."""
     from ..comparison.variants import expand
-    from ..evaluation.report import tabulate
     from ..stages.chain import FULL
+    from ..tables import markdown
     from ..tokens.quality import figures
 
     variants = expand([spec for spec in options.stages if spec != FULL], options.retention)
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> Result:
     rows = {name: _mean(each) for name, each in measured.items() if each and name not in refused}
     if not rows:
         raise InputError(next(iter(refused.values())))
-    print(tabulate(HEAD, [_cells(name, row) for name, row in rows.items()]), end="")
+    print(markdown(HEAD, [_cells(name, row) for name, row in rows.items()], padded=True))
     for name, reason in refused.items():
         print(f"Left out: {name}: {reason}")
     return {"of": str(options.set), "clips": clips, "rows": rows, "refused": refused}, 0

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..comparison.text_table import aligned
 from ..errors import InputError
+from ..tables import aligned
 from .command import Result
 from .evaluate import chosen_variants
 from .options import load, model_options, variant_options

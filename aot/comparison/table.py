@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,9 +9,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..pictures.canvas import GREEN, SKY_BLUE
-from ..pictures.table import markdown, table
+from ..pictures.table import table
+from ..tables import aligned, markdown
+from ..tables import as_csv as csv_of
 from .compare import Row, closest, fastest
-from .text_table import aligned
 
 LONGEST = 60
 """Letters of an answer in a terminal's table."""
@@ -104,11 +103,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     for row in rows:
         values = {name: value for name, value in row.to_dict().items() if name not in left_out}
         lines.append({"stages": row.name, "question": row.answer.question, "answer": row.answer.text, **values})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return csv_of(lines)
 
 
 def picture(rows: Sequence[Row], refused: Sequence[str] = ()) -> Tensor:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..files import whole_file
+from ..tables import as_csv
+from ..tables import markdown as markdown_table
 from .curve import draw_curve
 from .statistics import CONFIDENCE, DRAWS, SEED, Estimate
 from .summary import Difference, Row, Summary
@@ -46,7 +47,7 @@ def write_report(summary: Summary, about: Mapping[str, Any], folder: Path) -> di
     with whole_file(folder / TABLE) as path:
         path.write_text(markdown(summary, about), encoding="utf-8")
     with whole_file(folder / CSV) as path:
-        _write_csv(summary, path)
+        path.write_text(as_csv([_flat(row, summary) for row in summary.rows]), encoding="utf-8", newline="")
     with whole_file(folder / JSON) as path:
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     with whole_file(folder / CURVE) as path:
@@ -61,9 +62,9 @@ def markdown(summary: Summary, about: Mapping[str, Any]) -> str:
         f"{about['model']}, {about['frames']} frames, {about['dtype']} on {about['device']}, {about['date']}\n\n"
         f"    {about['command']}\n"
     )
-    tables = [tabulate(*overview(summary))]
+    tables = [markdown_table(*overview(summary), padded=True) + "\n"]
     if summary.asked:
-        tables.append(tabulate(*families(summary)))
+        tables.append(markdown_table(*families(summary), padded=True) + "\n")
     return "\n".join((heading, *tables, _NOTES))
 
 
@@ -102,14 +103,6 @@ def families(summary: Summary) -> tuple[list[str], list[list[str]]]:
     return ["variant", *names], lines
 
 
-def tabulate(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table that is also aligned for the eye."""
-    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
-    rows = [head, ["-" * width for width in widths], *lines]
-    padded = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "".join(f"| {row} |\n" for row in padded)
-
-
 def _percent(estimate: Estimate | None) -> str:
     if estimate is None:
         return "no truth"
@@ -127,15 +120,6 @@ def _difference(row: Row, against: str) -> str:
 
 def _against(row: Row, name: str) -> Difference | None:
     return next((each for each in row.differences if each.against == name), None)
-
-
-def _write_csv(summary: Summary, path: Path) -> None:
-    """One line a variant, shares between 0 and 1, every interval as three columns."""
-    lines = [_flat(row, summary) for row in summary.rows]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for line in lines for name in line)))
-        writer.writeheader()
-        writer.writerows(lines)
 
 
 def _flat(row: Row, summary: Summary) -> dict[str, Any]:

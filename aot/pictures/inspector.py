@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ..stages import stages
 from ..stages.replay import replay
+from ..tables import markdown
 from ..tokens.quality import figures
 from ..tokens.video_tokens import StageRecord, VideoTokens
 from .canvas import ORANGE
-from .table import markdown, table
+from .table import table
 
 HEAD = ("stage", "in", "out", "kept", "time", "effective rank", "error", "frames a token", "settings")
 

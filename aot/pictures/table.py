@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..errors import InputError
+from ..tables import holds_numbers
 from .canvas import (
     BACKGROUND,
     MARGIN,
@@ -37,14 +38,8 @@ SPACE = 26
 MARK = 6
 """Width of the bar at the left of a marked row, in pixels."""
 
-NUMBER = re.compile(r"[-+]?\d[\d.,/]*( ?([%x]|[a-zA-Z]{1,3}))?")
-"""A cell of a column of numbers: 12, 0.5, 3/4, 25.0%, 5.3 x, 12 ms."""
-
 PIECE = re.compile(r"[^-,+:/=_.]*[-,+:/=_.]|[^-,+:/=_.]+")
 """A piece that a word is broken into where it is too wide."""
-
-NOTHING = ("", "-")
-"""The text of empty cells, in columns of any kind."""
 
 
 def table(
@@ -97,7 +92,7 @@ def table(
     if below:
         canvas.paste(below, (0, above.height + sum(heights)))
     draw = ImageDraw.Draw(canvas)
-    right = [_holds_numbers(column) for column in zip(*rows, strict=True)] if rows else [False] * len(head)
+    right = [holds_numbers(column) for column in zip(*rows, strict=True)] if rows else [False] * len(head)
     y = above.height
     for index, (row, height) in enumerate(zip(cells, heights, strict=True), -1):
         mark = marks.get(index)
@@ -111,22 +106,6 @@ def table(
             x += size + SPACE
         y += height
     return as_image(canvas)
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same table as Markdown. A bar in a cell is escaped, a line break becomes ``<br>``.
-
-    Args:
-        head: names of the columns.
-        rows: the cells of each row, one for each column.
-    """
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in cells) + " |"
-
-    right = [_holds_numbers(column) for column in zip(*rows, strict=True)] if rows else [False] * len(head)
-    rule = "|" + "|".join("---:" if is_right else "---" for is_right in right) + "|"
-    return "\n".join((line(head), rule, *map(line, rows)))
 
 
 def _check(head: Sequence[str], rows: Sequence[Sequence[str]], marks: Mapping[int, tuple[int, int, int]]) -> None:
@@ -177,12 +156,6 @@ def _split(text: str, font: Font, width: int) -> str:
             else:
                 words.append(piece)
     return " ".join(words)
-
-
-def _holds_numbers(column: Sequence[str]) -> bool:
-    """Whether a column holds a number, and nothing else."""
-    filled = [cell for cell in column if cell not in NOTHING]
-    return bool(filled) and all(NUMBER.fullmatch(cell) for cell in filled)
 
 
 def _draw_ground(

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.pictures.canvas import BACKGROUND, MARGIN, ORANGE
-from comfyui_aot.aot.pictures.table import markdown, table
+from comfyui_aot.aot.pictures.table import table
+from comfyui_aot.aot.tables import markdown
 
 HEAD = ("stage", "tokens", "answer")
 ROWS = (("full", "3136", "a cat"), ("aot", "784", "a very long answer " * 20))

@@ -12,8 +12,9 @@ from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.curve import spread
 from comfyui_aot.aot.evaluation.questions import Question
 from comfyui_aot.aot.evaluation.records import Record
-from comfyui_aot.aot.evaluation.report import CSV, CURVE, JSON, TABLE, tabulate, write_report
+from comfyui_aot.aot.evaluation.report import CSV, CURVE, JSON, TABLE, write_report
 from comfyui_aot.aot.evaluation.summary import summarise
+from comfyui_aot.aot.tables import markdown
 
 ABOUT = {
     "set": "tiny",
@@ -202,7 +203,7 @@ def test_json_and_csv_hold_the_same_numbers(summary, tmp_path):
 
 
 def test_a_table_is_aligned():
-    assert tabulate(["a", "long"], [["wide", "1"]]) == "| a    | long |\n| ---- | ---- |\n| wide | 1    |\n"
+    assert markdown(["a", "long"], [["wide", "1"]], padded=True) == "| a    | long |\n| ---- | ---- |\n| wide | 1    |"
 
 
 @pytest.mark.parametrize(

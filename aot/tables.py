@@ -1,0 +1,72 @@
+"""Tables as text: for a terminal, in Markdown and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NOTHING = ("", "-")
+"""Cells without a value."""
+
+NUMBER = re.compile(r"[-+]?\d[\d.,/]*( ?([%x]|[a-zA-Z]{1,3}))?")
+"""A cell of a column of numbers: 12, 0.5, 3/4, 25.0%, 5.3 x, 12 ms."""
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """For a terminal: columns as wide as their widest cell, a rule under the head.
+
+    Args:
+        head: names of the columns.
+        rows: the cells of each row, one for each column.
+    """
+    widths = _widths(head, rows)
+    lines = (head, ["-" * width for width in widths], *rows)
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, padded: bool = False) -> str:
+    """In Markdown. A bar in a cell is escaped, a line break becomes ``<br>``.
+
+    Args:
+        head: names of the columns.
+        rows: the cells of each row, one for each column.
+        padded: whether the source is aligned for the eye too; columns are then all flush left.
+    """
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    escaped = [[cell.replace("|", "\\|").replace("\n", "<br>") for cell in row] for row in (head, *rows)]
+    if padded:
+        widths = _widths(escaped[0], escaped[1:])
+        top, *rest = ([*map(str.ljust, row, widths)] for row in escaped)
+        return "\n".join(map(line, (top, ["-" * width for width in widths], *rest)))
+    right = [holds_numbers(column) for column in zip(*rows, strict=True)] if rows else [False] * len(head)
+    rule = "|" + "|".join("---:" if is_right else "---" for is_right in right) + "|"
+    return "\n".join((line(escaped[0]), rule, *map(line, escaped[1:])))
+
+
+def as_csv(lines: Sequence[Mapping[str, Any]]) -> str:
+    """As CSV, UTF-8 text with ``\\n`` at the end of each line. A column that a line lacks is empty in it.
+
+    Args:
+        lines: values by column; columns are in the order of their first line.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def holds_numbers(column: Sequence[str]) -> bool:
+    """Whether a column holds a number, and nothing else."""
+    filled = [cell for cell in column if cell not in NOTHING]
+    return bool(filled) and all(NUMBER.fullmatch(cell) for cell in filled)
+
+
+def _widths(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(head, *rows, strict=True)]
