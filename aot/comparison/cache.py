@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from ..answering.answer import Answer
 from ..answering.fidelity import Fidelity, Reference
 from ..answering.generation import Generation
-from ..files import make_folder, whole_file, write_json
+from ..errors import InputError
+from ..files import make_folder, read_json, whole_file, write_json
 from ..models.base import VideoLLM
 from ..models.fingerprint import digest, fingerprint
 from ..tokens.video_tokens import VideoTokens
@@ -91,14 +92,14 @@ class FolderCache:
         """
         path = self.path(variant, against)
         try:
-            cell = json.loads(path.read_text(encoding="utf-8"))
+            cell = read_json(path, "Cell", keys=("answer", "fidelity"))
             values, fidelity = cell["answer"], Fidelity(**cell["fidelity"])
             ids = tuple(values.pop("ids"))
             tensors = load_file(path.with_suffix(".safetensors")) if variant == against else {}
             values |= {"stages": tuple(values["stages"]), "turns": ()}
             answer = Answer(**values, ids=ids, first=tensors.get("first"))
             reference = Reference(ids, tensors["log_probabilities"]) if tensors else None
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        except (InputError, OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
         return Measured(answer, fidelity, reference)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import make_folder, whole_file
+from ..files import make_folder, read_json, whole_file, write_json
 
 SETTINGS = "settings.json"
 RECORDS = "records.jsonl"
@@ -84,16 +84,10 @@ class Records:
         current = json.loads(json.dumps(settings))
         path = self.folder / SETTINGS
         if not path.exists() and not self._path.exists():
-            with whole_file(path) as temporary:
-                temporary.write_text(json.dumps(current, indent=2) + "\n", encoding="utf-8")
+            write_json(path, current)
             return []
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-            lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{self.folder} holds results whose settings cannot be read ({error}); delete it, or give another."
-            ) from error
+        earlier = read_json(path, "Settings of earlier results", remedy="delete their folder, or give another")
+        lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
         _require_same(self.folder, earlier, current)
         read = [_read(line) for line in lines]
         if None in read:

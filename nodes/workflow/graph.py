@@ -6,13 +6,13 @@ API format is that graph already. UI format, which the editor saves, is read as 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...aot.errors import InputError
+from ...aot.files import read_json
 from ..comfy import io
 
 MUTED, BYPASSED = 2, 4
@@ -90,17 +90,11 @@ def load_workflow(path: str | Path) -> dict[str, Any]:
         path: of the file.
 
     Raises:
-        InputError: the file cannot be read, is not JSON or holds no nodes.
+        InputError: the file cannot be read, is no JSON object or holds no nodes.
     """
     path = Path(path)
-    try:
-        workflow = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        reason = error.strerror or "it cannot be read"
-        raise InputError(f"Workflow {path}: {reason}; give the path of a .json file.") from None
-    except ValueError:
-        raise InputError(f"Workflow {path} is not JSON; export it from ComfyUI again.") from None
-    if isinstance(workflow, dict) and isinstance(workflow.get("prompt"), dict):
+    workflow = read_json(path, "Workflow", remedy="give a .json file that ComfyUI exported")
+    if isinstance(workflow.get("prompt"), dict):
         workflow = workflow["prompt"]
     if not (_is_ui(workflow) or _is_api(workflow)):
         raise InputError(f"Workflow {path} holds JSON but no nodes; export it from ComfyUI again.")

@@ -121,7 +121,9 @@ def override(graph: Graph, settings: Iterable[str]) -> Graph:
         if socket not in widgets:
             raise InputError(f"{node} has no value {socket!r}; it has: {', '.join(widgets) or 'none'}.")
         try:
-            value = _convert(widgets[socket], _parse(widgets[socket], text))
+            # What a workflow needs is looked for before it runs, and that error says where.
+            is_needed = socket in getattr(graph.classes[node.type], "NEEDS", {})
+            value = _convert(widgets[socket], _parse(widgets[socket], text), ranges=not is_needed)
         except ValueError as error:
             raise InputError(f"{setting!r}: {socket} {error}.") from None
         nodes[node.id] = replace(node, inputs={**node.inputs, socket: value})

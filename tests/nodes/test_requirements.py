@@ -1,4 +1,4 @@
-"""What a shared workflow needs: told before it runs, and refused with the list of what is missing."""
+"""What a shared workflow needs: printed before it runs, and refused with the list of what is missing."""
 
 import json
 
@@ -88,3 +88,10 @@ def test_what_is_needed_is_printed_before_the_run(base, capsys):
     with pytest.raises(InputError):
         run_file(workflow, [], base)
     assert capsys.readouterr().out.startswith("needs clip here.mp4")
+
+
+def test_a_name_set_on_the_command_line_is_looked_for_where_all_are(base):
+    workflow = base / "shared.json"
+    workflow.write_text(json.dumps({"1": loader("here.mp4")}))
+    with pytest.raises(InputError, match=r"clip gone\.mp4 \(There is no file 'gone\.mp4' in the input folder"):
+        run_file(workflow, ["AOTLoadVideo.video=gone.mp4"], base)

@@ -534,7 +534,7 @@ def test_a_title_that_two_nodes_share_is_refused():
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "is not JSON"), ("[1, 2]", "holds JSON but no nodes"), ('{"a": {"b": 1}}', "holds JSON but no nodes")],
+    [("{", "no valid JSON"), ("[1, 2]", "holds a list, not a dict"), ('{"a": {"b": 1}}', "holds JSON but no nodes")],
 )
 def test_a_file_that_is_no_workflow_is_refused(tmp_path, text, said):
     path = tmp_path / "workflow.json"
