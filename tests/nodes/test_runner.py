@@ -544,7 +544,7 @@ def test_a_file_that_is_no_workflow_is_refused(tmp_path, text, said):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"No such file or directory; give the path of a \.json file"):
+    with pytest.raises(InputError, match=r"No such file or directory\); give a \.json file that ComfyUI exported"):
         load_workflow(tmp_path / "none.json")
 
 
