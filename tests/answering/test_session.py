@@ -50,15 +50,13 @@ def test_texts_of_many_tokens_are_those_of_one_question_at_a_time(talkative, tok
     assert len(set(texts)) > 1
 
 
-def test_answers_that_end_sooner_leave_the_others_alone(talkative, reduced):
+def test_answers_that_end_sooner_leave_the_others_alone(talkative, reduced, monkeypatch):
     logits = ask_all(talkative, reduced, QUESTIONS, 1).first_logits
-    talkative.hf_model.generation_config.eos_token_id = [int(logits[1].argmax()), 0]
-    try:
-        texts = ask_all(talkative, reduced, QUESTIONS, NEW).texts
-        assert texts == one_by_one(talkative, reduced)
-        assert len({len(talkative._tokenizer(text).input_ids) for text in texts}) > 1
-    finally:
-        talkative.hf_model.generation_config.eos_token_id = None
+    ends = [int(logits[1].argmax()), 0]
+    monkeypatch.setattr(talkative.hf_model.generation_config, "eos_token_id", ends)
+    texts = ask_all(talkative, reduced, QUESTIONS, NEW).texts
+    assert texts == one_by_one(talkative, reduced)
+    assert len({len(talkative._tokenizer(text).input_ids) for text in texts}) > 1
 
 
 @torch.no_grad()
