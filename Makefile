@@ -84,7 +84,8 @@ lock: .venv/test
 
 # The API reference, out of the docstrings.
 docs: .venv/test
-	$(BIN)/python -m pdoc comfyui_aot --output-directory build/docs
+	$(BIN)/python -c "import pathlib, pdoc, comfyui_aot as aot; [getattr(aot, name) for name in aot.__all__]; \
+		pdoc.pdoc('comfyui_aot', output_directory=pathlib.Path('build/docs'))"
 
 embedded-model: .venv/test
 	$(BIN)/python -m comfyui_aot.aot.training .venv/training

@@ -159,7 +159,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, called = _PUBLIC[name].partition(":")
-    return getattr(import_module(f".{module}", __name__), called or name)
+    value = globals()[name] = getattr(import_module(f".{module}", __name__), called or name)
+    return value
 
 
 def __dir__() -> list[str]:

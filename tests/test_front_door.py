@@ -54,3 +54,11 @@ def test_a_chain_of_objects_is_the_chain_of_its_text():
 def test_a_chain_of_something_else_is_refused_in_a_line():
     with pytest.raises(comfyui_aot.InputError, match="made of stages, not of 3"):
         comfyui_aot.Chain([3])
+
+
+def test_the_reference_describes_every_name():
+    pdoc = pytest.importorskip("pdoc.doc", reason="pdoc is in the environment that make builds")
+    for name in comfyui_aot.__all__:
+        getattr(comfyui_aot, name)
+    members = pdoc.Module(comfyui_aot).members
+    assert [name for name in comfyui_aot.__all__ if not members[name].docstring] == []
