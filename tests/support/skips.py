@@ -23,6 +23,7 @@ WANTS = (
     ("lmms-eval", "lmms-eval", "make test installs it"),
     ("pyarrow", "pyarrow", "make test installs it"),
     ("datasets", "datasets", "make test installs it"),
+    ("pdoc is in", "pdoc", "make test installs it"),
     ("which make test fills", "packages that stand apart", "make test installs them"),
     ("PyAV cannot write", "a codec", "a PyAV that writes it"),
     ("stand-in is not used", "no ComfyUI on the path", "run without ComfyUI on PYTHONPATH"),
