@@ -27,6 +27,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     reduce = verb("reduce", _reduce, "reduction time and its ratio to the limit, and memory")
     _size(reduce)
+    reduce.add_argument(
+        "--operations", action="store_true", help="count the operations launched and the waits for them, on the CPU"
+    )
     reduce.add_argument("--stages", nargs="+", default=["intra", "intra+inter"], help=CHAIN)
 
     growth = verb("growth", _growth, "reduction time against frames, grid and width, with fitted exponents")
@@ -69,6 +72,7 @@ def _size(parser: argparse.ArgumentParser) -> None:
 def _reduce(options: argparse.Namespace) -> Result:
     import torch
 
+    from ..benchmarks.operations import count_operations
     from ..benchmarks.reduction import bench_reduce
     from ..stages.chain import parse
 
@@ -86,6 +90,10 @@ def _reduce(options: argparse.Namespace) -> Result:
             f"{row['memory_ratio']:.2f} x the features in memory on top; "
             f"{row['tokens_kept']} of {row['tokens_full']} tokens kept"
         )
+        if options.operations:
+            counter = count_operations(parse(row["stages"]), options.frames)
+            row |= {"operations": counter.operations.total(), "waits": counter.waits.total()}
+            print(f"    {row['operations']} operations, {row['waits']} waits for the device")
     return {"rows": rows}, 0
 
 
