@@ -62,5 +62,5 @@ class QuestionSet(Protocol):
         """``count`` frames of a clip, evenly spread over it."""
 
     @abstractmethod
-    def score(self, question: Question, said: str) -> float | None:
+    def score(self, question: Question, answer: str) -> float | None:
         """1 for a right answer, 0 for a wrong one, between them for a partly right one; None without a truth."""

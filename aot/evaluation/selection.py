@@ -67,6 +67,6 @@ class Selection:
         """The full set's."""
         return self.full.frames(clip, count)
 
-    def score(self, question: Question, said: str) -> float | None:
+    def score(self, question: Question, answer: str) -> float | None:
         """The full set's."""
-        return self.full.score(question, said)
+        return self.full.score(question, answer)

@@ -42,7 +42,7 @@ _APART = 0.2
 """Least time between two events that have an order, as a share of the clip."""
 
 
-class Asked(NamedTuple):
+class SceneQuestion(NamedTuple):
     """A question's words, its answer, and the actors that show it."""
 
     words: str
@@ -60,51 +60,53 @@ class Family:
         chance: the share of right answers that a model without the video can reach.
     """
 
-    ask: Callable[[Scene, np.random.Generator], list[Asked]]
+    ask: Callable[[Scene, np.random.Generator], list[SceneQuestion]]
     answers: tuple[str, ...]
     chance: float
 
 
-def _colour(scene: Scene, rng: np.random.Generator) -> list[Asked]:
-    return [Asked(f"What colour is the {actor.kind}?", actor.colour, (actor,)) for actor in _alone(scene.actors)]
+def _colour(scene: Scene, rng: np.random.Generator) -> list[SceneQuestion]:
+    return [
+        SceneQuestion(f"What colour is the {actor.kind}?", actor.colour, (actor,)) for actor in _alone(scene.actors)
+    ]
 
 
-def _shape(scene: Scene, rng: np.random.Generator) -> list[Asked]:
-    return [Asked(f"What shape is the {actor.colour} one?", actor.kind, (actor,)) for actor in scene.actors]
+def _shape(scene: Scene, rng: np.random.Generator) -> list[SceneQuestion]:
+    return [SceneQuestion(f"What shape is the {actor.colour} one?", actor.kind, (actor,)) for actor in scene.actors]
 
 
-def _exist(scene: Scene, rng: np.random.Generator) -> list[Asked]:
+def _exist(scene: Scene, rng: np.random.Generator) -> list[SceneQuestion]:
     """Equally many shapes that are in the scene and that are not."""
     there = {(actor.colour, actor.kind): actor for actor in scene.actors}
     absent = [pair for colour in COLOURS for kind in KINDS if (pair := (colour, kind)) not in there]
     chosen = [absent[i] for i in rng.permutation(len(absent))[: len(there)]]
     pairs = [(pair, "yes", (actor,)) for pair, actor in there.items()] + [(pair, "no", ()) for pair in chosen]
-    return [Asked(f"Is there {_a(colour)} {kind}?", answer, about) for (colour, kind), answer, about in pairs]
+    return [SceneQuestion(f"Is there {_a(colour)} {kind}?", answer, about) for (colour, kind), answer, about in pairs]
 
 
-def _place(scene: Scene, rng: np.random.Generator) -> list[Asked]:
-    asked = []
+def _place(scene: Scene, rng: np.random.Generator) -> list[SceneQuestion]:
+    questions = []
     for actor in scene.actors:
         places = scene.path(actor) / scene.settings.size - 0.5
         for axis, (low, high) in enumerate((("left", "right"), ("top", "bottom"))):
             if (np.abs(places[:, axis]) > _SIDE_MARGIN).all() and len(set(places[:, axis] > 0)) == 1:
                 answer = high if places[0, axis] > 0 else low
                 where = f"on the {low} or on the {high}" if axis == 0 else f"at the {low} or at the {high}"
-                asked.append(Asked(f"Is the {actor.colour} {actor.kind} {where}?", answer, (actor,)))
-    return asked
+                questions.append(SceneQuestion(f"Is the {actor.colour} {actor.kind} {where}?", answer, (actor,)))
+    return questions
 
 
-def _motion(scene: Scene, rng: np.random.Generator) -> list[Asked]:
+def _motion(scene: Scene, rng: np.random.Generator) -> list[SceneQuestion]:
     return [
-        Asked(f"Which way does the {actor.colour} {actor.kind} move?", actor.direction, (actor,))
+        SceneQuestion(f"Which way does the {actor.colour} {actor.kind} move?", actor.direction, (actor,))
         for actor in scene.actors
         if actor.direction and len(scene.path(actor)) > 1
     ]
 
 
-def _order(scene: Scene, rng: np.random.Generator) -> list[Asked]:
+def _order(scene: Scene, rng: np.random.Generator) -> list[SceneQuestion]:
     """What comes or goes first, of two shapes that are named in either order."""
-    asked = []
+    questions = []
     lasting = [actor for actor in scene.actors if not actor.flashing]
     for i, one in enumerate(lasting):
         for other in lasting[i + 1 :]:
@@ -113,11 +115,11 @@ def _order(scene: Scene, rng: np.random.Generator) -> list[Asked]:
             for verb, when in (("appears", lambda actor: actor.first), ("disappears", lambda actor: actor.last)):
                 earlier, later = sorted(pair, key=when)
                 if when(later) - when(earlier) >= _APART:
-                    asked.append(Asked(f"Which shape {verb} first, {named}?", earlier.colour, pair))
-    return asked
+                    questions.append(SceneQuestion(f"Which shape {verb} first, {named}?", earlier.colour, pair))
+    return questions
 
 
-def _count(scene: Scene, rng: np.random.Generator) -> list[Asked]:
+def _count(scene: Scene, rng: np.random.Generator) -> list[SceneQuestion]:
     """How many shapes share the scene's common kind: one to three of them, equally often."""
     kinds = Counter(actor.kind for actor in scene.actors if not actor.flashing)
     if not kinds:
@@ -126,22 +128,24 @@ def _count(scene: Scene, rng: np.random.Generator) -> list[Asked]:
     if count == 1:
         kind = str(rng.choice(sorted(kinds)))
     counted = tuple(actor for actor in scene.actors if actor.kind == kind)
-    return [Asked(f"How many {_plural(kind)} are there?", NUMBERS[count - 1], counted)]
+    return [SceneQuestion(f"How many {_plural(kind)} are there?", NUMBERS[count - 1], counted)]
 
 
-def _flash(scene: Scene, rng: np.random.Generator) -> list[Asked]:
+def _flash(scene: Scene, rng: np.random.Generator) -> list[SceneQuestion]:
     words = "What colour was the shape that appeared briefly?"
-    return [Asked(words, actor.colour, (actor,)) for actor in scene.actors if actor.flashing]
+    return [SceneQuestion(words, actor.colour, (actor,)) for actor in scene.actors if actor.flashing]
 
 
-def _after_the_cut(scene: Scene, rng: np.random.Generator) -> list[Asked]:
+def _after_the_cut(scene: Scene, rng: np.random.Generator) -> list[SceneQuestion]:
     """The colour of a kind of shape that was there in another colour before the cut."""
     if len(scene.shots) == 1:
         return []
     cut = scene.shots[1][0]
     before = {actor.kind for actor in scene.actors if actor.first < cut}
     after = _alone([actor for actor in scene.actors if actor.first >= cut])
-    return [Asked(f"What colour is the {a.kind} after the cut?", a.colour, (a,)) for a in after if a.kind in before]
+    return [
+        SceneQuestion(f"What colour is the {a.kind} after the cut?", a.colour, (a,)) for a in after if a.kind in before
+    ]
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -159,13 +163,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 )
 
 
-def ask(scene: Scene, *, each: int = 1) -> list[tuple[str, Asked]]:
+def ask(scene: Scene, *, each: int = 1) -> list[tuple[str, SceneQuestion]]:
     """Questions about a scene, each with its family's name, at most ``each`` of a family; its seed decides which."""
     rng = np.random.default_rng((scene.seed, _ASKING))
     chosen = []
     for name, family in FAMILIES.items():
-        asked = family.ask(scene, rng)
-        chosen += [(name, asked[i]) for i in rng.permutation(len(asked))[:each]]
+        questions = family.ask(scene, rng)
+        chosen += [(name, questions[i]) for i in rng.permutation(len(questions))[:each]]
     return chosen
 
 
@@ -208,10 +212,10 @@ class ShapesSet:
         made = []
         for clip in self._clips():
             numbers: Counter[str] = Counter()
-            for family, asked in ask(self.scene(clip), each=self.each):
+            for family, question in ask(self.scene(clip), each=self.each):
                 numbers[family] += 1
                 name = f"{clip}-{family}-{numbers[family]}"
-                made.append(Question(name, clip, family, asked.words, asked.answer))
+                made.append(Question(name, clip, family, question.words, question.answer))
         return tuple(made)
 
     def scene(self, clip: str, frames: int | None = None) -> Scene:
@@ -223,17 +227,17 @@ class ShapesSet:
         """The clip rendered in ``count`` frames; only a flash's length depends on how many."""
         return self.scene(clip, count).frames()
 
-    def score(self, question: Question, said: str) -> float:
+    def score(self, question: Question, answer: str) -> float:
         """1 if the first of the family's answers that occurs in an answer is the right one, else 0."""
-        return float(first_answer(question.family, said) == question.answer)
+        return float(first_answer(question.family, answer) == question.answer)
 
     def _clips(self) -> Iterator[str]:
         return (str(self.first_seed + i) for i in range(self.clips))
 
 
-def first_answer(family: str, said: str) -> str:
-    """The first word in ``said`` that could answer a question of ``family``; "" if there is none."""
-    words = (FORMS.get(word, word) for word in re.findall(r"[a-z0-9]+", said.lower()))
+def first_answer(family: str, answer: str) -> str:
+    """The first word in ``answer`` that could answer a question of ``family``; "" if there is none."""
+    words = (FORMS.get(word, word) for word in re.findall(r"[a-z0-9]+", answer.lower()))
     return next((word for word in words if word in FAMILIES[family].answers), "")
 
 

@@ -138,10 +138,10 @@ def summarise(
         for name, judgement in zip(names, judged, strict=True)
     )
     truths = [question for question, known in zip(questions, _known(scores), strict=True) if known]
-    asked = dict(Counter(question.family for question in truths))
-    majority = {family: _most_frequent(truths, family) / count for family, count in asked.items()}
-    overall = sum(majority[family] * count for family, count in asked.items()) / len(truths) if truths else None
-    return Summary(len(clips), len(questions), asked, majority, overall, references, rows)
+    truth_counts = dict(Counter(question.family for question in truths))
+    majority = {family: _most_frequent(truths, family) / count for family, count in truth_counts.items()}
+    overall = sum(majority[family] * count for family, count in truth_counts.items()) / len(truths) if truths else None
+    return Summary(len(clips), len(questions), truth_counts, majority, overall, references, rows)
 
 
 def _complete(records: Iterable[Record], clips: Mapping[str, Sequence[Question]]) -> dict[str, dict[str, Record]]:
@@ -176,9 +176,9 @@ def _judge(
         nothing = {"accuracy": None, "family_mean": None, "families": {}, "differences": ()}
         return [dict(nothing) for _ in names]
     scores = scores[:, known]
-    asked = [questions[i] for i in known.tolist()]
-    families, family = _numbered([question.family for question in asked])
-    clips, clip = _numbered([question.clip for question in asked])
+    scored = [questions[i] for i in known.tolist()]
+    families, family = _numbered([question.family for question in scored])
+    clips, clip = _numbered([question.clip for question in scored])
     member = np.stack([np.ones(len(known)), *(family == i for i in range(len(families)))], 1)
     in_clip = (clip == np.arange(len(clips))[:, None]).astype(float)
     counts = in_clip @ member

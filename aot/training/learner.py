@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from ..evaluation.scenes import Scene
-from ..evaluation.shapes_set import FAMILIES, Asked
+from ..evaluation.shapes_set import FAMILIES, SceneQuestion
 from ..models.embedded.assemble import normalise, untrained
 from ..models.embedded.weights import TrainedWeights
 from ..models.llava_onevision import LlavaOnevision
@@ -155,20 +155,20 @@ class Learner(nn.Module):
         """
         prefixes = [self._prefix(scene)[:2] for scene in scenes]
         for layer in grounding.naming:
-            read, shown = [], []
+            query_rows, key_rows = [], []
             for scene, text, (prefix, side) in zip(scenes, texts, prefixes, strict=True):
                 ids = self._adapter.prompt(text).after
                 states = self._states(prefix, ids, layer)
                 names = text_codes(self._pieces(ids))
                 codes, plain = cell_codes(scene, side, settings.least)
-                behind = len(prefix)
-                read.append((states[behind:], names, names.any(1)))
+                start = len(prefix)
+                query_rows.append((states[start:], names, names.any(1)))
                 # A name is a key too, and must not be found for what it names.
-                around = behind - 1 - len(codes), 1 + len(ids)
+                around = start - 1 - len(codes), 1 + len(ids)
                 keys, known = functional.pad(codes, (0, 0, *around)), functional.pad(plain, around, value=True)
-                weighty = torch.cat((keys[:behind].any(1), names.any(1)))
-                shown.append((states[known], keys[known], weighty[known]))
-            self._set_heads(layer, grounding.heads, *(_joined(pairs) for pairs in (read, shown)), settings)
+                weighty = torch.cat((keys[:start].any(1), names.any(1)))
+                key_rows.append((states[known], keys[known], weighty[known]))
+            self._set_heads(layer, grounding.heads, *(_joined(rows) for rows in (query_rows, key_rows)), settings)
 
     def _states(self, prefix: Tensor, ids: Tensor, layer: int) -> Tensor:
         """What a layer's attention reads of a prefix and a text behind it."""
@@ -184,8 +184,8 @@ class Learner(nn.Module):
         self,
         layer: int,
         heads: Sequence[int],
-        read: Sequence[Tensor],
-        shown: Sequence[Tensor],
+        query_rows: Sequence[Tensor],
+        key_rows: Sequence[Tensor],
         settings: Naming,
     ) -> None:
         config = self.model.config.text_config
@@ -193,11 +193,11 @@ class Learner(nn.Module):
         groups = config.num_attention_heads // config.num_key_value_heads
         product = settings.strength * dims**0.5
         attention = self.model.model.language_model.layers[layer].self_attn
-        for matrix, pairs, gain, numbers in (
-            (attention.q_proj, read, (product / settings.key) ** 0.5, heads),
-            (attention.k_proj, shown, (product * settings.key) ** 0.5, [head // groups for head in heads]),
+        for matrix, rows, gain, numbers in (
+            (attention.q_proj, query_rows, (product / settings.key) ** 0.5, heads),
+            (attention.k_proj, key_rows, (product * settings.key) ** 0.5, [head // groups for head in heads]),
         ):
-            fitted = fit_codes(*pairs, settings)
+            fitted = fit_codes(*rows, settings)
             down, up = matrix.lora_A[_ADAPTER].weight, matrix.lora_B[_ADAPTER].weight
             names = len(fitted)
             down[:names] = gain**0.5 * fitted.to(down)
@@ -219,7 +219,7 @@ class Learner(nn.Module):
     def forward(
         self,
         scene: Scene,
-        asked: Sequence[Asked],
+        questions: Sequence[SceneQuestion],
         grounding: Grounding,
         *,
         layers: int | None = None,
@@ -230,7 +230,7 @@ class Learner(nn.Module):
 
         Args:
             scene: the clip.
-            asked: the questions.
+            questions: their words, answers and actors.
             grounding: layers, heads and weights of the losses.
             layers: number of the LLM's layers to run; None runs all.
             sets: whether names of absent shapes learn too, and all names the colours of what they name.
@@ -238,9 +238,9 @@ class Learner(nn.Module):
         """
         layers = layers or len(self.model.model.language_model.layers)
         prefix, side, before = self._prefix(scene)
-        prompts = [self._adapter.prompt(question.words) for question in asked]
-        packed = pack(len(prefix), [(p.after, self._answer(q.answer)) for p, q in zip(prompts, asked, strict=True)])
-        looks = self._looks(scene, asked, [prompt.after for prompt in prompts], packed, absent=sets)
+        prompts = [self._adapter.prompt(question.words) for question in questions]
+        packed = pack(len(prefix), [(p.after, self._answer(q.answer)) for p, q in zip(prompts, questions, strict=True)])
+        looks = self._looks(scene, questions, [prompt.after for prompt in prompts], packed, absent=sets)
         pointing = self._pointing(scene, looks, grounding, side, before, packed)
         states = {}
         noted = (grounding.timed_after, grounding.known_after, grounding.answered_after)
@@ -250,7 +250,7 @@ class Learner(nn.Module):
         zero = torch.zeros((), device=self.device)
         time = zero if timed is None else self.clock(timed[0, before : len(prefix) - 1].float())
         states = {after: state[0, len(prefix) :] for after, state in states.items()}
-        answered = torch.tensor([bool(question.answer) for question in asked])
+        answered = torch.tensor([bool(question.answer) for question in questions])
         weights = torch.ones(int(answered.sum())) if weights is None else weights
         loss, early, right = self._answers(states, packed, answered, weights, grounding.answered_after)
         after = states.get(grounding.known_after)
@@ -293,7 +293,7 @@ class Learner(nn.Module):
             )
 
     @contextlib.contextmanager
-    def _noting(self, states: dict[int, Tensor], wanted: Sequence[int], layers: int) -> Iterator[None]:
+    def _noting(self, states: dict[int, Tensor], noted: Sequence[int], layers: int) -> Iterator[None]:
         """Run so many layers only, and note the hidden states after those wanted; after all of them, the normed."""
         language = self.model.model.language_model
         whole = language.config.num_hidden_layers
@@ -301,7 +301,7 @@ class Learner(nn.Module):
         def note(after: int) -> Callable[..., None]:
             return lambda _module, _inputs, state: states.__setitem__(after, state)
 
-        hooks = [language.layers[n - 1].register_forward_hook(note(n)) for n in wanted if n <= layers]
+        hooks = [language.layers[n - 1].register_forward_hook(note(n)) for n in noted if n <= layers]
         if layers == whole:
             hooks.append(language.norm.register_forward_hook(note(whole)))
         language.config.num_hidden_layers = layers
@@ -322,23 +322,23 @@ class Learner(nn.Module):
         if not right:
             return loss, early, right
         first = packed.first[answered]
-        wanted = packed.targets[first]
+        first_targets = packed.targets[first]
         if early_after in states:
             scores = functional.layer_norm(states[early_after][first.to(self.device)].float(), (self._table.shape[1],))
             scores = scores @ self._table.T
-            classes = (wanted[:, None] == self._answer_ids[None]).long().argmax(1).to(self.device)
+            classes = (first_targets[:, None] == self._answer_ids[None]).long().argmax(1).to(self.device)
             early = _weighted(functional.cross_entropy(scores, classes, reduction="none"), weights)
             right = (scores.argmax(1) == classes).tolist()
         last = len(self.model.model.language_model.layers)
         if last in states:
-            said = packed.targets != IGNORED
-            logits = self.model.lm_head(states[last][said.to(self.device)]).float()
-            losses = functional.cross_entropy(logits, packed.targets[said].to(self.device), reduction="none")
-            owners = torch.searchsorted(first, said.nonzero()[:, 0], right=True) - 1
+            in_answer = packed.targets != IGNORED
+            logits = self.model.lm_head(states[last][in_answer.to(self.device)]).float()
+            losses = functional.cross_entropy(logits, packed.targets[in_answer].to(self.device), reduction="none")
+            owners = torch.searchsorted(first, in_answer.nonzero()[:, 0], right=True) - 1
             loss = _weighted(losses, weights[owners])
             chosen = torch.full_like(packed.targets, IGNORED)
-            chosen[said] = logits.detach().argmax(-1).cpu()
-            right = (chosen[first] == wanted).tolist()
+            chosen[in_answer] = logits.detach().argmax(-1).cpu()
+            right = (chosen[first] == first_targets).tolist()
         return loss, early, right
 
     def _knowledge(self, scene: Scene, naming: Sequence[Look], states: Tensor | None) -> tuple[Tensor, list[float]]:
@@ -351,32 +351,32 @@ class Learner(nn.Module):
         return loss, known.tolist()
 
     def _looks(
-        self, scene: Scene, asked: Sequence[Asked], texts: Sequence[Tensor], packed: Pack, *, absent: bool
+        self, scene: Scene, questions: Sequence[SceneQuestion], texts: Sequence[Tensor], packed: Pack, *, absent: bool
     ) -> _Looks:
         """What looks where; names of what is absent only where they are asked for."""
         naming, reading, answering = [], [], []
-        for question, ids, last in zip(asked, texts, packed.first.tolist(), strict=True):
+        for question, ids, last in zip(questions, texts, packed.first.tolist(), strict=True):
             pieces = self._pieces(ids)
             ends = list(itertools.accumulate(map(len, pieces)))
             offsets = [(end - len(piece), end) for end, piece in zip(ends, pieces, strict=True)]
             start = last + 1 - len(ids)
-            found = mentions("".join(pieces), offsets, scene, question.about)
-            named = [Look(start + look.token, look.actors) for look in found if look.actors or absent]
+            mentioned = mentions("".join(pieces), offsets, scene, question.about)
+            named = [Look(start + look.token, look.actors) for look in mentioned if look.actors or absent]
             naming += named
             if question.answer and named:
                 right = [look for look in named if {a.colour for a in look.actors} == {question.answer}]
                 reading.append((last, [look.token for look in right or named]))
             if question.answer and (question.about or absent):
-                shown = tuple(actor for actor in question.about if actor.colour == question.answer)
-                answering.append(Look(last, shown or question.about))
+                right_actors = tuple(actor for actor in question.about if actor.colour == question.answer)
+                answering.append(Look(last, right_actors or question.about))
         return _Looks(naming, reading, answering)
 
     def _pointing(
         self, scene: Scene, looks: _Looks, grounding: Grounding, side: int, before: int, packed: Pack
     ) -> list[list[Pointing]]:
         """What is watched: naming by span, reading, answering."""
-        behind = len(packed.ids)
-        prefix = len(packed.positions) - behind
+        texts = len(packed.ids)
+        prefix = len(packed.positions) - texts
 
         def seen(looks: Sequence[Look], span: str) -> list[tuple[int, Tensor]]:
             pairs = []
@@ -387,11 +387,11 @@ class Learner(nn.Module):
             return pairs
 
         def read(tokens: Sequence[int]) -> Tensor:
-            marked = torch.zeros(prefix + behind, dtype=torch.bool)
+            marked = torch.zeros(prefix + texts, dtype=torch.bool)
             marked[[prefix + token for token in tokens]] = True
             return marked
 
-        def told(layers: Sequence[int], heads: Sequence[int], pairs: list[tuple[int, Tensor]]) -> Pointing:
+        def pointing(layers: Sequence[int], heads: Sequence[int], pairs: list[tuple[int, Tensor]]) -> Pointing:
             rows = torch.tensor([row for row, _ in pairs], device=self.device)
             return Pointing(rows, torch.stack([marked for _, marked in pairs]).to(self.device), layers, heads)
 
@@ -400,7 +400,7 @@ class Learner(nn.Module):
         ]
         groups.append([(grounding.reading, grounding.heads, [(row, read(tokens)) for row, tokens in looks.reading])])
         groups.append([(grounding.answering, grounding.heads, seen(looks.answering, "all"))])
-        return [[told(*each) for each in group if each[2]] for group in groups]
+        return [[pointing(*each) for each in group if each[2]] for group in groups]
 
     def _answer(self, words: str) -> Tensor:
         if not words:

@@ -73,7 +73,7 @@ def cell_codes(scene: Scene, side: int, least: float) -> tuple[Tensor, Tensor]:
     Plain is a cell without a shape, and one that a shape covers to ``least`` or more.
     """
     covered, words = cell_contents(scene.shapes(0), scene.settings.size, side)
-    codes = torch.tensor([[name in shown for name in NAMES] for shown in words])
+    codes = torch.tensor([[name in pair for name in NAMES] for pair in words])
     return codes, (covered == 0) | (covered >= least)
 
 

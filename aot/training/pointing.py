@@ -98,14 +98,14 @@ def names(scene: Scene, rng: np.random.Generator) -> str:
 
 def _named(text: str, scene: Scene, about: tuple[Actor, ...]) -> Iterator[tuple[int, tuple[Actor, ...]]]:
     """Where a name ends in the text, and whom it names."""
-    colour, behind = "", -1
+    colour, colour_end = "", -1
     for word in _WORD.finditer(text):
         name = word[0]
         if name in COLOURS:
-            colour, behind = name, word.end()
+            colour, colour_end = name, word.end()
             yield word.end(), tuple(a for a in scene.actors if a.colour == name)
         elif name in _KIND_OF:
-            of_colour = colour if word.start() == behind + 1 else ""
+            of_colour = colour if word.start() == colour_end + 1 else ""
             alike = (a for a in scene.actors if a.kind == _KIND_OF[name] and of_colour in ("", a.colour))
             yield word.end(), tuple(alike)
         elif name in _HAPPENING:
@@ -129,7 +129,7 @@ def cells(scene: Scene, actors: Sequence[Actor], side: int, span: str = "all") -
     """
     size = scene.settings.size
     width = size / side
-    shown = torch.zeros(scene.settings.frames, side, side, dtype=torch.bool)
+    marked = torch.zeros(scene.settings.frames, side, side, dtype=torch.bool)
     middles = (torch.arange(side) + 0.5) * width
     for actor in actors:
         frames = [frame for frame, time in enumerate(scene.times) if actor.seen(time)]
@@ -137,6 +137,6 @@ def cells(scene: Scene, actors: Sequence[Actor], side: int, span: str = "all") -
         for frame in {"all": frames, "first": frames[:third], "last": frames[len(frames) - third :]}[span]:
             x, y = scene.place(actor, scene.times[frame])
             away = torch.hypot(middles[None] - x, middles[:, None] - y)
-            shown[frame] |= away < max(0.9 * actor.radius, 0.5 * width)
-            shown[frame, min(side - 1, int(y / width)), min(side - 1, int(x / width))] = True
-    return shown.flatten()
+            marked[frame] |= away < max(0.9 * actor.radius, 0.5 * width)
+            marked[frame, min(side - 1, int(y / width)), min(side - 1, int(x / width))] = True
+    return marked.flatten()

@@ -37,12 +37,12 @@ def score(
     scores: dict[str, Mapping[str, float]] = {}
     weights = fingerprint(model)
     for number in frames:
-        asked = shapes_set("test", clips, frames=number, each=EACH)
-        records = Records(folder / str(number), settings(model, asked, number, weights))
-        encodings = Encodings(model, asked, number, None, weights=weights)
+        question_set = shapes_set("test", clips, frames=number, each=EACH)
+        records = Records(folder / str(number), settings(model, question_set, number, weights))
+        encodings = Encodings(model, question_set, number, None, weights=weights)
         blind = [BLIND] if number == frames[0] else []
-        evaluate(model, asked, expand(blind, (), blind=True), records, encodings)
-        summary = summarise(asked.questions, records)
+        evaluate(model, question_set, expand(blind, (), blind=True), records, encodings)
+        summary = summarise(question_set.questions, records)
         for row in summary.rows:
             name = f"{number} frames" + (f", {BLIND}" if row.name == BLIND else "")
             families = {family: round(estimate.value, 4) for family, estimate in row.families.items()}

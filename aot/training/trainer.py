@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..evaluation.scenes import Scene, SceneSettings, make_scene
-from ..evaluation.shapes_set import SPLITS, Asked, ask
+from ..evaluation.shapes_set import SPLITS, SceneQuestion, ask
 from ..files import make_folder, whole_file
 from .learner import Learner, Ranks, Result
 from .naming import Naming
@@ -201,8 +201,8 @@ def accuracy(answers: Sequence[tuple[str, bool]]) -> Mapping[str, float]:
 
 def balance(families: Sequence[str]) -> torch.Tensor:
     """Weights of questions of these families, (questions,), that have every family count the same."""
-    asked = Counter(families)
-    return torch.tensor([1.0 / asked[family] for family in families])
+    counts = Counter(families)
+    return torch.tensor([1.0 / counts[family] for family in families])
 
 
 def _groups(learner: Learner, settings: Settings) -> list[dict[str, object]]:
@@ -232,13 +232,13 @@ def _learn_clip(learner: Learner, seed: int, phase: Phase, settings: Settings) -
     scene = make_scene(seed, made)
     if frames == 1:
         scene = _still(scene, rng)
-    asked = ask(scene, each=phase.each)
-    listed = Asked(names(scene, rng), "", ())
-    questions = [*(question for _, question in asked), listed]
-    weights = balance([family for family, _ in asked]) if phase.balanced else None
+    drawn = ask(scene, each=phase.each)
+    listed = SceneQuestion(names(scene, rng), "", ())
+    questions = [*(question for _, question in drawn), listed]
+    weights = balance([family for family, _ in drawn]) if phase.balanced else None
     result = learner(scene, questions, settings.grounding, layers=phase.layers, sets=phase.sets, weights=weights)
     (result.total(settings.grounding) / phase.clips).backward()
-    return result, [family for family, _ in asked]
+    return result, [family for family, _ in drawn]
 
 
 def _still(scene: Scene, rng: np.random.Generator) -> Scene:

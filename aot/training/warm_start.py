@@ -60,18 +60,18 @@ def fit_projector(
         settings: see :class:`WarmStart`.
         on_progress: called with (frames seen, frames).
     """
-    read, shown = [], []
+    tower_states, contents = [], []
     for i in range(settings.frames):
         scene = make_scene(settings.first_seed + i)
         frame = i % scene.settings.frames
-        read.append(features(scene.frames().pixels[frame : frame + 1]))
-        shown.append((scene.shapes(frame), scene.settings.size))
+        tower_states.append(features(scene.frames().pixels[frame : frame + 1]))
+        contents.append((scene.shapes(frame), scene.settings.size))
         on_progress(i + 1, settings.frames)
     blank = embed(settings.background)
-    first = _random_map(torch.cat(read), len(blank), settings.seed)
-    pooled = torch.cat([pool(functional.gelu(first(states))) for states in read])
+    first = _random_map(torch.cat(tower_states), len(blank), settings.seed)
+    pooled = torch.cat([pool(functional.gelu(first(states))) for states in tower_states])
     side = round(pooled.shape[1] ** 0.5)
-    cells = [cell_contents(shapes, size, side) for shapes, size in shown]
+    cells = [cell_contents(shapes, size, side) for shapes, size in contents]
     counts = torch.cat([torch.where(covered > 0, settings.shape_weight, 1.0) for covered, _ in cells])
     targets = torch.cat([_meaning(covered, words, embed, blank, settings) for covered, words in cells])
     second = _ridge(pooled.flatten(0, 1), targets, counts, settings.ridge)

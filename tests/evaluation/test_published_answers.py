@@ -28,7 +28,7 @@ against = settings(max_examples=examples(400), deadline=None)
 
 
 @pytest.mark.parametrize(
-    ("said", "letter"),
+    ("answer", "letter"),
     [
         ("B", "B"),
         ("(B) a blue kite", "B"),
@@ -41,12 +41,12 @@ against = settings(max_examples=examples(400), deadline=None)
         ("", ""),
     ],
 )
-def test_mvbench_takes_the_first_letter_that_stands_alone(said, letter):
-    assert mvbench_letter(said, OPTIONS) == letter
+def test_mvbench_takes_the_first_letter_that_stands_alone(answer, letter):
+    assert mvbench_letter(answer, OPTIONS) == letter
 
 
 @pytest.mark.parametrize(
-    ("said", "letter"),
+    ("answer", "letter"),
     [
         ("C", "C"),
         ("C. two kites", "C"),
@@ -59,12 +59,12 @@ def test_mvbench_takes_the_first_letter_that_stands_alone(said, letter):
         ("", ""),
     ],
 )
-def test_videomme_takes_the_most_telling_form(said, letter):
-    assert videomme_letter(said, OPTIONS[:4]) == letter
+def test_videomme_takes_the_most_telling_form(answer, letter):
+    assert videomme_letter(answer, OPTIONS[:4]) == letter
 
 
 @pytest.mark.parametrize(
-    ("said", "letter"),
+    ("answer", "letter"),
     [
         ("E", "E"),
         ("(D) or (B) or (D)", "B"),
@@ -74,16 +74,16 @@ def test_videomme_takes_the_most_telling_form(said, letter):
         ("", ""),
     ],
 )
-def test_egoschema_takes_the_letter_whose_last_place_comes_first(said, letter):
-    assert egoschema_letter(said, OPTIONS) == letter
+def test_egoschema_takes_the_letter_whose_last_place_comes_first(answer, letter):
+    assert egoschema_letter(answer, OPTIONS) == letter
 
 
 @pytest.mark.parametrize(
-    ("said", "letter"),
+    ("answer", "letter"),
     [("D", "D"), ("The answer is B. A book", "B"), ("The best option is E", "E"), ("a red kite", ""), ("", "")],
 )
-def test_longvideobench_takes_the_first_capital_after_the_lead(said, letter):
-    assert longvideobench_letter(said, OPTIONS) == letter
+def test_longvideobench_takes_the_first_capital_after_the_lead(answer, letter):
+    assert longvideobench_letter(answer, OPTIONS) == letter
 
 
 @pytest.fixture(scope="module")
@@ -107,34 +107,34 @@ def longvideobench():
 
 
 @against
-@given(said=answers, truth=st.integers(0, 3))
-@example(said="." * 40 + "A", truth=0)
-def test_mvbench_scores_as_lmms_eval_does(mvbench, said, truth):
+@given(answer=answers, truth=st.integers(0, 3))
+@example(answer="." * 40 + "A", truth=0)
+def test_mvbench_scores_as_lmms_eval_does(mvbench, answer, truth):
     doc = {"candidates": list("wxyz"), "answer": "wxyz"[truth]}
-    expected = mvbench.mvbench_process_results(doc, [said])["mvbench_accuracy"]["score"]
-    assert (mvbench_letter(said, doc["candidates"]) == "ABCD"[truth]) == bool(expected)
+    expected = mvbench.mvbench_process_results(doc, [answer])["mvbench_accuracy"]["score"]
+    assert (mvbench_letter(answer, doc["candidates"]) == "ABCD"[truth]) == bool(expected)
 
 
 @against
-@given(said=answers)
-def test_videomme_reads_as_lmms_eval_does(videomme, said):
-    assert videomme_letter(said, OPTIONS[:4]) == videomme.extract_characters_regex(said)
+@given(answer=answers)
+def test_videomme_reads_as_lmms_eval_does(videomme, answer):
+    assert videomme_letter(answer, OPTIONS[:4]) == videomme.extract_characters_regex(answer)
 
 
 @against
-@given(said=answers)
-def test_egoschema_reads_as_lmms_eval_does_and_has_no_letter_where_that_guesses(egoschema, said):
+@given(answer=answers)
+def test_egoschema_reads_as_lmms_eval_does_and_has_no_letter_where_that_guesses(egoschema, answer):
     index_to_answer, choices = egoschema.get_multi_choice_info({"option": list(OPTIONS)})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(egoschema.random, "choice", lambda choices: "")
-        expected, _ = egoschema.parse_multi_choice_response(said, choices, index_to_answer)
-    assert egoschema_letter(said, OPTIONS) == expected
+        expected, _ = egoschema.parse_multi_choice_response(answer, choices, index_to_answer)
+    assert egoschema_letter(answer, OPTIONS) == expected
 
 
 @against
-@given(said=answers)
-def test_longvideobench_reads_as_lmms_eval_does_and_has_no_letter_where_that_guesses(longvideobench, said):
+@given(answer=answers)
+def test_longvideobench_reads_as_lmms_eval_does_and_has_no_letter_where_that_guesses(longvideobench, answer):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(longvideobench.random, "choice", lambda choices: "")
-        expected = longvideobench.parse_multi_choice_response(said, list("ABCDE"), {})
-    assert longvideobench_letter(said, OPTIONS) == expected
+        expected = longvideobench.parse_multi_choice_response(answer, list("ABCDE"), {})
+    assert longvideobench_letter(answer, OPTIONS) == expected

@@ -92,7 +92,7 @@ def test_what_is_said_is_what_the_model_answers_one_question_at_a_time(run, mode
 
 def test_scores_are_the_sets_own(run):
     class Lenient(TinySet):
-        def score(self, question, said):
+        def score(self, question, answer):
             return None if question.family == "place" else 0.5
 
     scores = next(iter(run(Lenient()))).scores

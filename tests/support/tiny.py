@@ -54,8 +54,8 @@ class TinySet:
             pixels[i, 8:40, 4 + i : 30 + i] = torch.tensor(COLOURS[clip], dtype=torch.uint8)
         return Frames(pixels, torch.arange(count, dtype=torch.float64), clip)
 
-    def score(self, question, said):
-        return float(question.answer in said.lower()) if question.answer else None
+    def score(self, question, answer):
+        return float(question.answer in answer.lower()) if question.answer else None
 
 
 def tiny_model(tokenizer_folder, cells=6):

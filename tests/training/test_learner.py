@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from comfyui_aot.aot.evaluation.scenes import SceneSettings, make_scene
-from comfyui_aot.aot.evaluation.shapes_set import FAMILIES, Asked, ask
+from comfyui_aot.aot.evaluation.shapes_set import FAMILIES, SceneQuestion, ask
 from comfyui_aot.aot.models.embedded.assemble import IMAGE_MEAN, IMAGE_STD, untrained
 from comfyui_aot.aot.models.llava_onevision import LlavaOnevision
 from comfyui_aot.aot.training.learner import Learner, Ranks, _Looks
@@ -109,7 +109,7 @@ def test_the_answer_read_early_is_the_likeliest_of_all_answers_by_its_direction(
 def test_a_text_without_an_answer_is_named_from_and_not_answered(learner):
     with torch.no_grad():
         alone = learner(SCENE, ASKED, Grounding())
-        listed = learner(SCENE, [*ASKED, Asked(SCENE.actors[0].colour, "", ())], Grounding())
+        listed = learner(SCENE, [*ASKED, SceneQuestion(SCENE.actors[0].colour, "", ())], Grounding())
     assert float(listed.loss) == pytest.approx(float(alone.loss), abs=1e-5)
     assert listed.right == alone.right
     assert float(listed.knowledge) != float(alone.knowledge)
@@ -133,7 +133,7 @@ def test_an_answer_that_names_a_shape_is_read_off_that_name(learner):
     words = f"Which shape appears first, the {one.colour} one or the {other.colour} one?"
     ids = learner._adapter.prompt(words).after
     packed = pack(7, [(ids, torch.tensor([1, 2]))])
-    looks = learner._looks(SCENE, [Asked(words, other.colour, (one, other))], [ids], packed, absent=False)
+    looks = learner._looks(SCENE, [SceneQuestion(words, other.colour, (one, other))], [ids], packed, absent=False)
     ((row, read),) = looks.reading
     tokenizer = untrained()[1]
     assert row == len(ids) - 1
@@ -144,13 +144,13 @@ def test_an_answer_that_names_a_shape_is_read_off_that_name(learner):
 def test_what_is_not_there_is_looked_for_at_the_first_token_of_the_prompt(learner):
     words = "Is there a yellow circle?"
     assert not any(actor.colour == "yellow" or actor.kind == "circle" for actor in SCENE.actors)
-    asked, ids = Asked(words, "no", ()), learner._adapter.prompt(words).after
+    question, ids = SceneQuestion(words, "no", ()), learner._adapter.prompt(words).after
     packed = pack(70, [(ids, torch.tensor([1, 2]))])
-    assert learner._looks(SCENE, [asked], [ids], packed, absent=False) == _Looks([], [], [])
-    looks = learner._looks(SCENE, [asked], [ids], packed, absent=True)
+    assert learner._looks(SCENE, [question], [ids], packed, absent=False) == _Looks([], [], [])
+    looks = learner._looks(SCENE, [question], [ids], packed, absent=True)
     assert [tuple(look.actors) for look in looks.naming + looks.answering] == [(), (), ()]
-    told = learner._pointing(SCENE, looks, Grounding(), 4, 5, packed)
-    for pointing in told[0] + told[2]:
+    groups = learner._pointing(SCENE, looks, Grounding(), 4, 5, packed)
+    for pointing in groups[0] + groups[2]:
         assert all(row.nonzero().flatten().tolist() == [0] for row in pointing.about)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from comfyui_aot.aot.evaluation.scenes import SceneSettings, make_scene
-from comfyui_aot.aot.evaluation.shapes_set import Asked
+from comfyui_aot.aot.evaluation.shapes_set import SceneQuestion
 from comfyui_aot.aot.training.learner import Learner
 from comfyui_aot.aot.training.naming import NAMES, Naming, cell_codes, fit_codes, slow_dimensions, text_codes
 from comfyui_aot.aot.training.pointing import Grounding, names
@@ -32,8 +32,8 @@ def pointing(learner: Learner) -> float:
     """Over stills that nothing was set with."""
     scenes = stills(3_000_000, 6)
     with torch.no_grad():
-        asked = [[Asked(text, "", ())] for text in listed(scenes)]
-        losses = [learner(s, a, GROUNDING, layers=2).pointing for s, a in zip(scenes, asked, strict=True)]
+        questions = [[SceneQuestion(text, "", ())] for text in listed(scenes)]
+        losses = [learner(s, q, GROUNDING, layers=2).pointing for s, q in zip(scenes, questions, strict=True)]
     return float(torch.stack(losses).mean())
 
 

@@ -35,36 +35,36 @@ _LEADS = (
 )
 
 
-def mvbench_letter(said: str, options: Sequence[str]) -> str:
+def mvbench_letter(answer: str, options: Sequence[str]) -> str:
     """MVBench: "B. ..." is B; else the first of A to E, in either case, that stands alone without punctuation."""
-    said = said.strip()
-    if labelled := re.match(r"([A-E])\.\s*.+$", said, re.IGNORECASE):
+    answer = answer.strip()
+    if labelled := re.match(r"([A-E])\.\s*.+$", answer, re.IGNORECASE):
         return labelled[1].upper()
-    said = said.replace("\n", " ").replace("\t", " ").strip()
-    digits_grouped = re.search(r"\d,\d", said) is not None
-    bare = said
+    answer = answer.replace("\n", " ").replace("\t", " ").strip()
+    digits_grouped = re.search(r"\d,\d", answer) is not None
+    bare = answer
     for mark in _PUNCTUATION:
-        loose = f"{mark} " in said or f" {mark}" in said or digits_grouped
+        loose = f"{mark} " in answer or f" {mark}" in answer or digits_grouped
         bare = bare.replace(mark, "" if loose else " ")
     bare = re.sub(r"\.(?!\d)", "", bare, count=32)
     alone = re.search(r"\b[A-E]\b", bare, re.IGNORECASE)
     return alone[0].upper() if alone else ""
 
 
-def videomme_letter(said: str, options: Sequence[str]) -> str:
+def videomme_letter(answer: str, options: Sequence[str]) -> str:
     """VideoMME: the most telling form that a letter of A to D has in the answer, and the last one in that form."""
-    for places in _videomme_forms(_stripped(said.strip(), _ENDS + '"').strip()):
+    for places in _videomme_forms(_stripped(answer.strip(), _ENDS + '"').strip()):
         if places:
             return places[max(places)]
     return ""
 
 
-def _videomme_forms(said: str) -> Iterator[dict[int, str]]:
+def _videomme_forms(answer: str) -> Iterator[dict[int, str]]:
     """The letters in each form, by their position; the most telling form first."""
     choices = letters(4)
-    yield {0: said[0]} if said[:1] in tuple(choices) and not said[1:2].isalpha() else {}
-    yield {0: said[-1]} if said[-1:] in tuple(choices) and not said[-2:-1].isalpha() else {}
-    padded = f" {said} "
+    yield {0: answer[0]} if answer[:1] in tuple(choices) and not answer[1:2].isalpha() else {}
+    yield {0: answer[-1]} if answer[-1:] in tuple(choices) and not answer[-2:-1].isalpha() else {}
+    padded = f" {answer} "
     lower = padded.lower()
     announced = [lower.find(phrase) + len(phrase) for phrase in _ANNOUNCEMENTS if phrase in lower]
     places = ((padded.find(letter, after), letter) for after in announced for letter in choices)
@@ -73,12 +73,12 @@ def _videomme_forms(said: str) -> Iterator[dict[int, str]]:
         yield {padded.rfind(form.format(letter)): letter for letter in choices if form.format(letter) in padded}
 
 
-def egoschema_letter(said: str, options: Sequence[str]) -> str:
+def egoschema_letter(answer: str, options: Sequence[str]) -> str:
     """EgoSchema: of the letters as "(B)", "B " or "B.", the one whose last place comes first.
 
     Without any, and in more than five words, the same of the options themselves.
     """
-    padded = f" {_stripped(said, _ENDS)} "
+    padded = f" {_stripped(answer, _ENDS)} "
     choices = letters(len(options))
     forms = [(form.format(letter), letter) for form in ("({})", "{} ", "{}.") for letter in choices]
     places = [(padded.rfind(form), letter) for form, letter in forms if form in padded]
@@ -89,17 +89,17 @@ def egoschema_letter(said: str, options: Sequence[str]) -> str:
     return min(places)[1] if places else ""
 
 
-def longvideobench_letter(said: str, options: Sequence[str]) -> str:
+def longvideobench_letter(answer: str, options: Sequence[str]) -> str:
     """LongVideoBench: the first capital of A to E once what leads up to an answer is taken out."""
-    said = said.strip()
+    answer = answer.strip()
     for lead in _LEADS:
-        said = said.replace(lead, "")
-    letter = re.search("[ABCDE]", said)
+        answer = answer.replace(lead, "")
+    letter = re.search("[ABCDE]", answer)
     return letter[0] if letter else ""
 
 
-def _stripped(said: str, marks: str) -> str:
+def _stripped(answer: str, marks: str) -> str:
     """Each mark taken off both ends in turn: what one uncovers of an earlier one stays."""
     for mark in marks:
-        said = said.strip(mark)
-    return said
+        answer = answer.strip(mark)
+    return answer

@@ -108,20 +108,20 @@ class PublishedSet:
         for clip in clips:
             self.release.first(self._clip(clip).places)
 
-    def choice(self, question: Question, said: str) -> str:
+    def choice(self, question: Question, answer: str) -> str:
         """The letter that an answer chooses, or "" for none.
 
         A guess is drawn with the question's id as its seed, so it is the same for all answers without a letter.
         """
         options = self._options[question.id]
-        letter = self.read(said, options)
+        letter = self.read(answer, options)
         if letter or not self.guesses:
             return letter
         return random.Random(question.id).choice(letters(len(options)))
 
-    def score(self, question: Question, said: str) -> float | None:
+    def score(self, question: Question, answer: str) -> float | None:
         """1 if the right letter is chosen, else 0; None if the set publishes no answer."""
-        return float(self.choice(question, said) == question.answer) if question.answer else None
+        return float(self.choice(question, answer) == question.answer) if question.answer else None
 
     def _clip(self, clip: str) -> Clip:
         if clip not in self._clips:

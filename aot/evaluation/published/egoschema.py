@@ -50,12 +50,12 @@ def prompt(row: Mapping[str, Any]) -> str:
     return "\n".join((row["question"], *row["option"], ending))
 
 
-def write_submission(of: PublishedSet, said: Mapping[str, str], path: Path) -> None:
+def write_submission(of: PublishedSet, answers: Mapping[str, str], path: Path) -> None:
     """Write what EgoSchema's server scores: one JSON object, each question's uid and the index (0 to 4) of the choice.
 
     Args:
         of: EgoSchema, either split; the server counts what is missing of the 5,031 as missing.
-        said: the answers, by question id.
+        answers: the answers, by question id.
         path: the file to write, whole or not at all.
 
     Raises:
@@ -63,14 +63,14 @@ def write_submission(of: PublishedSet, said: Mapping[str, str], path: Path) -> N
     """
     if of.name != "egoschema":
         raise InputError(f"{of.release.title} has no submission file; EgoSchema has one.")
-    missing = [question.id for question in of.questions if question.id not in said]
+    missing = [question.id for question in of.questions if question.id not in answers]
     if missing:
         raise InputError(
             f"{len(missing)} of EgoSchema's {len(of.questions)} questions, the first {missing[0]}, have no answer; "
             "ask them all before writing the submission file."
         )
     order = letters(5)
-    choices = {question.id: order.index(of.choice(question, said[question.id])) for question in of.questions}
+    choices = {question.id: order.index(of.choice(question, answers[question.id])) for question in of.questions}
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(choices, indent=4) + "\n", encoding="utf-8")
 
@@ -78,17 +78,17 @@ def write_submission(of: PublishedSet, said: Mapping[str, str], path: Path) -> N
 def _rows_of_json(release: Release, split: str) -> list[dict[str, Any]]:
     """The Parquet file's rows from the files of EgoSchema's own repository, whose options have no letters."""
     answers = release.json("subset_answers.json", dict) if split == "subset" else {}
-    asked = read_rows(release, "questions.json", release.json("questions.json"), _row_of_json)
+    rows = read_rows(release, "questions.json", release.json("questions.json"), _row_of_json)
     return [
         row | {"answer": answers.get(row["video_idx"])}
-        for row in asked
+        for row in rows
         if split == "full" or row["video_idx"] in answers
     ]
 
 
-def _row_of_json(i: int, asked: Mapping[str, Any]) -> dict[str, Any]:
-    options = [f"{letter}. {asked[f'option {n}']}" for n, letter in enumerate(letters(5))]
-    return {"video_idx": asked["q_uid"], "question": asked["question"], "option": options}
+def _row_of_json(i: int, entry: Mapping[str, Any]) -> dict[str, Any]:
+    options = [f"{letter}. {entry[f'option {n}']}" for n, letter in enumerate(letters(5))]
+    return {"video_idx": entry["q_uid"], "question": entry["question"], "option": options}
 
 
 def _item(i: int, row: Mapping[str, Any], *, answered: bool) -> Item:
