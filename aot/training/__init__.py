@@ -1,1 +1,1 @@
-"""How the embedded model is trained: on made-up clips, with all their tokens, from nothing."""
+"""Training of the embedded model: on drawn clips, with all their tokens, from untrained weights."""

@@ -1,6 +1,6 @@
-"""``python -m comfyui_aot.aot.training FOLDER``: train the embedded model from nothing, score it, put it in place.
+"""``python -m comfyui_aot.aot.training FOLDER``: train the embedded model, score it, put it into the package.
 
-Stopped, the same command goes on where it was.
+A run that was stopped goes on from its last checkpoint when the same command runs again.
 """
 
 from __future__ import annotations
@@ -25,11 +25,17 @@ from .scoring import FRAMES, score
 from .trainer import Settings, Training, accuracy
 
 _RECENT = 40
-"""Steps over which the bar tells the accuracy."""
+"""Steps over which the progress bar averages the accuracy."""
 
 
 def main(arguments: Sequence[str] | None = None, plan: Settings = PLAN, frames: Sequence[int] = FRAMES) -> None:
-    """Train by ``plan``, score at so many frames."""
+    """Train the embedded model, score it and save its weights.
+
+    Args:
+        arguments: of the command line; None takes the process's own.
+        plan: the settings of the training.
+        frames: numbers of frames to score the model at.
+    """
     parser = argparse.ArgumentParser(prog="python -m comfyui_aot.aot.training", description=__doc__)
     parser.add_argument("folder", type=Path, help="for checkpoint, log and scores; a run that was stopped goes on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -50,7 +56,7 @@ def main(arguments: Sequence[str] | None = None, plan: Settings = PLAN, frames: 
 
 
 def _train(plan: Settings, folder: Path, device: str) -> TrainedWeights:
-    """What training finds; its bar tells the losses and the accuracy on the clips of the last steps."""
+    """Train, and return the weights. The progress bar shows losses, and the accuracy over the last steps."""
     recent: deque[tuple[tuple[str, bool], ...]] = deque(maxlen=_RECENT)
     training = Training(plan, folder, device=device)
     with tqdm(total=plan.steps, initial=training.done, desc="train", file=sys.stderr) as bar:

@@ -1,7 +1,7 @@
-"""The embedded model as training sees it: the tower frozen, a projector and LoRA that learn.
+"""The embedded model in training: the vision tower is frozen, the projector and LoRA learn.
 
-The stock classes do all the work; what is here joins their parts as ``LlavaOnevisionForConditionalGeneration`` does,
-for frames of any size (the stock class knows one) and with all of a clip's questions in one pass.
+The stock classes do all the work. This module joins their parts as ``LlavaOnevisionForConditionalGeneration`` does,
+but for frames of any size (the stock class takes one size) and with all of a clip's questions in one pass.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _FRAMES_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Ranks:
-    """LoRA's ranks, where the first layers get more: they find in the video what the others only say.
+    """LoRA's ranks. The first layers get higher ones: they look things up in the video, the others put them into words.
 
     Args:
-        first: of attention's and the MLP's matrices in the first layers.
-        others: likewise, in the other layers.
-        layers: how many are the first.
-        alpha: what LoRA adds is scaled by alpha / sqrt(rank), so that ranks learn alike (Kalajdzievski, "A Rank
+        first: ranks of the attention's and of the MLP's matrices in the first layers.
+        others: the same in the other layers.
+        layers: number of first layers.
+        alpha: the update is scaled by alpha / sqrt(rank), so that all ranks learn alike (Kalajdzievski, "A Rank
             Stabilization Scaling Factor for Fine-Tuning with LoRA", 2023).
     """
 
@@ -52,7 +52,7 @@ class Ranks:
     alpha: float = 6.0
 
     def config(self) -> LoraConfig:
-        """For PEFT: every linear layer of the LLM."""
+        """PEFT's configuration, for every linear layer of the LLM."""
         early = "|".join(map(str, range(self.layers)))
         ranks = {
             rf"layers\.({early})\.self_attn\.\w+": self.first[0],
@@ -70,17 +70,17 @@ class Ranks:
 
 @dataclass(frozen=True)
 class Result:
-    """What a clip's questions came to.
+    """The losses of a clip's questions, each () floating, and how many answers are right.
 
     Args:
-        loss: of the answers' tokens, as the model says them; 0 where its last layer did not run.
-        early: of the answers' first tokens, read off where they should be known; 0 where that layer did not run.
-        pointing: of where the tokens looked that name shapes, and those that answer; see :class:`Pointing`.
-        time: of what video tokens know of their time; see :class:`.Clock`.
-        knowledge: of what the tokens that name a shape know of it; see :class:`.Attributes`.
-        colours: of the colours that the tokens that name shapes know them to have; see :class:`.Colours`.
-        right: for each question with an answer, whether its first token was right, as far as the layers ran.
-        known: for each attribute, how often it was known.
+        loss: cross-entropy of the answers' tokens at the model's output; 0 where its last layer did not run.
+        early: cross-entropy of the answers' first tokens after ``answered_after`` layers; 0 where those did not run.
+        pointing: loss of the attention of tokens that name shapes and of tokens that answer; see :class:`Pointing`.
+        time: loss of the readout of the video tokens' time; see :class:`.Clock`.
+        knowledge: loss of the readout of attributes from tokens that name one shape; see :class:`.Attributes`.
+        colours: loss of the readout of colours from all tokens that name shapes; see :class:`.Colours`.
+        right: for each question with an answer, whether its first token is right at the last layer that ran.
+        known: share of right readouts of each attribute, 0 to 1.
     """
 
     loss: Tensor
@@ -93,7 +93,11 @@ class Result:
     known: list[float]
 
     def total(self, grounding: Grounding) -> Tensor:
-        """What is to become small."""
+        """The weighted sum of the losses, () floating.
+
+        Args:
+            grounding: the weight of each loss.
+        """
         return (
             self.loss
             + grounding.early * self.early
@@ -105,11 +109,11 @@ class Result:
 
 
 class Learner(nn.Module):
-    """The model, with the parameters that learn.
+    """The model with its trainable parameters.
 
     Args:
-        ranks: of LoRA.
-        device: where it learns. On a GPU the LLM runs in bfloat16; parameters that learn stay float32.
+        ranks: of LoRA; None takes the default ones.
+        device: to train on. On a GPU the LLM runs in bfloat16; trainable parameters stay float32.
     """
 
     def __init__(self, ranks: Ranks | None = None, *, device: torch.device | str = "cpu") -> None:
@@ -133,7 +137,11 @@ class Learner(nn.Module):
         self._table = functional.normalize(table, dim=1).to(self.device)
 
     def warm_start(self, settings: WarmStart) -> None:
-        """Fit the projector in closed form."""
+        """Fit the projector in closed form.
+
+        Args:
+            settings: see :class:`.WarmStart`.
+        """
         words = self.model.get_input_embeddings().weight.detach().cpu()
 
         def embed(word: str) -> Tensor:
@@ -163,7 +171,7 @@ class Learner(nn.Module):
                 codes, plain = cell_codes(scene, side, settings.least)
                 start = len(prefix)
                 query_rows.append((states[start:], names, names.any(1)))
-                # A name is a key too, and must not be found for what it names.
+                # A name is a key too. Its code is zero, so that other names do not attend to it.
                 around = start - 1 - len(codes), 1 + len(ids)
                 keys, known = functional.pad(codes, (0, 0, *around)), functional.pad(plain, around, value=True)
                 weighty = torch.cat((keys[:start].any(1), names.any(1)))
@@ -171,7 +179,7 @@ class Learner(nn.Module):
             self._set_heads(layer, grounding.heads, *(_joined(rows) for rows in (query_rows, key_rows)), settings)
 
     def _states(self, prefix: Tensor, ids: Tensor, layer: int) -> Tensor:
-        """What a layer's attention reads of a prefix and a text behind it."""
+        """The input of a layer's attention, (P + n, D) float32 on the CPU, for a prefix and the text after it."""
         states: dict[int, Tensor] = {}
         with self._noting(states, (layer,), layer):
             self._run(prefix, pack(len(prefix), [(ids, self._answer(""))]), [])
@@ -206,7 +214,14 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def tower(self, pixels: Tensor) -> Tensor:
-        """What the projector reads of frames, uint8 (T, H, W, 3): (T, patches, V)."""
+        """The vision tower's hidden states that the projector takes.
+
+        Args:
+            pixels: (T, H, W, 3) uint8.
+
+        Returns:
+            (T, patches, V) floating.
+        """
         states = []
         for part in pixels.split(_FRAMES_AT_ONCE):
             values = normalise(part).to(self.device)
@@ -226,14 +241,14 @@ class Learner(nn.Module):
         sets: bool = False,
         weights: Tensor | None = None,
     ) -> Result:
-        """Run all questions about one clip; those without an answer are only read.
+        """Run all questions about one clip in one pass.
 
         Args:
             scene: the clip.
-            questions: their words, answers and actors.
+            questions: about the clip. A text without an answer has no loss of an answer.
             grounding: layers, heads and weights of the losses.
             layers: number of the LLM's layers to run; None runs all.
-            sets: whether names of absent shapes learn too, and all names the colours of what they name.
+            sets: whether the names of absent shapes count too, and the loss of :class:`.Colours`.
             weights: (answered,) float32, of the questions with an answer; None weighs all alike.
         """
         layers = layers or len(self.model.model.language_model.layers)
@@ -259,12 +274,16 @@ class Learner(nn.Module):
         if sets and after is not None and looks.naming:
             named = after[[look.token for look in looks.naming]].float()
             colours = self.colours(named, [look.actors for look in looks.naming])
-        # A layer that does not run sees nothing.
+        # A layer that did not run has no loss.
         pointed = sum((each.loss / len(group) for group in pointing for each in group), zero)
         return Result(loss, early, pointed, time, knowledge, colours, right, known)
 
     def weights(self, info: dict[str, object]) -> TrainedWeights:
-        """What has been learnt so far."""
+        """The weights learnt so far.
+
+        Args:
+            info: for the file's metadata, JSON-ready.
+        """
         projector = {n: t.detach().cpu() for n, t in self.model.model.multi_modal_projector.state_dict().items()}
         lora = {}
         for name, layer in self.model.model.language_model.named_modules():
@@ -274,7 +293,7 @@ class Learner(nn.Module):
         return TrainedWeights(projector, lora, info)
 
     def _prefix(self, scene: Scene) -> tuple[Tensor, int, int]:
-        """The prompt up to the end of the video, a side of its language grid, and where the video begins."""
+        """The prompt's embeddings up to the video's end (P, D), the language grid's side, and the video's start."""
         model = self.model.model
         visual = _pool(model.multi_modal_projector(self.tower(scene.frames().pixels)))
         before = self._adapter.prompt("?").before[0].to(self.device)
@@ -294,7 +313,10 @@ class Learner(nn.Module):
 
     @contextlib.contextmanager
     def _noting(self, states: dict[int, Tensor], noted: Sequence[int], layers: int) -> Iterator[None]:
-        """Run so many layers only, and note the hidden states after those wanted; after all of them, the normed."""
+        """Run the first ``layers`` layers only, and put hidden states into ``states`` by the number of layers run.
+
+        They are kept after each number in ``noted``, and with all layers also after the last norm.
+        """
         language = self.model.model.language_model
         whole = language.config.num_hidden_layers
 
@@ -315,7 +337,7 @@ class Learner(nn.Module):
     def _answers(
         self, states: Mapping[int, Tensor], packed: Pack, answered: Tensor, weights: Tensor, early_after: int
     ) -> tuple[Tensor, Tensor, list[bool]]:
-        """The losses of the answers as said and as read early, and which of them begin right."""
+        """The answers' losses at the output and at the early readout, and which first tokens are right."""
         zero = torch.zeros((), device=self.device)
         loss = early = zero
         right = [False] * int(answered.sum())
@@ -353,7 +375,7 @@ class Learner(nn.Module):
     def _looks(
         self, scene: Scene, questions: Sequence[SceneQuestion], texts: Sequence[Tensor], packed: Pack, *, absent: bool
     ) -> _Looks:
-        """What looks where; names of what is absent only where they are asked for."""
+        """The tokens that should look somewhere; names of absent shapes only with ``absent``."""
         naming, reading, answering = [], [], []
         for question, ids, last in zip(questions, texts, packed.first.tolist(), strict=True):
             pieces = self._pieces(ids)
@@ -374,7 +396,7 @@ class Learner(nn.Module):
     def _pointing(
         self, scene: Scene, looks: _Looks, grounding: Grounding, side: int, before: int, packed: Pack
     ) -> list[list[Pointing]]:
-        """What is watched: naming by span, reading, answering."""
+        """The attention to watch, in groups: naming (a span for each head), reading, answering."""
         texts = len(packed.ids)
         prefix = len(packed.positions) - texts
 
@@ -411,7 +433,13 @@ class Learner(nn.Module):
 
 @dataclass(frozen=True)
 class _Looks:
-    """Of a pack's tokens: those that name shapes, the answering ones with those they read, and with what they see."""
+    """The tokens of a pack that should look somewhere.
+
+    Args:
+        naming: tokens that name shapes, with those shapes.
+        reading: tokens that answer, each with the tokens of its question that it should look at.
+        answering: tokens that answer, with the shapes that they should look at.
+    """
 
     naming: list[Look]
     reading: list[tuple[int, list[int]]]
@@ -427,6 +455,6 @@ def _joined(parts: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
 
 
 def _pool(states: Tensor) -> Tensor:
-    """(T, side * side, D) to the language grid, as LLaVA-OneVision pools."""
+    """(T, side * side, D) to the language grid, pooled as LLaVA-OneVision pools."""
     side = round(states.shape[1] ** 0.5)
     return Layout(len(states), (side, side), "bilinear", "one_token").pool(states)

@@ -1,9 +1,9 @@
-"""How a name finds what it names before anything has been learnt: attention set in closed form.
+"""Attention from names to the cells they name, set in closed form before training.
 
-A token that names a colour or a kind should attend to the cells that show it. Both sides are read off hidden states
-by ridge regression onto one code, a place for every name: of a token the name it is, of a cell the names of what it
-shows. LoRA of the query and key matrices then writes these codes where the heads compare them, in the rotary
-dimensions that turn so slowly that distance does not matter. Left to gradients, the same takes hundreds of clips.
+A token that names a colour or a kind should attend to the cells that show it. Two ridge regressions map hidden states
+onto codes with one dimension for each name: the code of a token is the name that it is, the code of a cell the names
+of the shape that it shows. LoRA of the query and key matrices writes these codes into the rotary dimensions that turn
+so slowly that distance does not matter. By gradients alone, the same takes hundreds of clips.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ NAMES = (*COLOURS, *KINDS)
 
 @dataclass(frozen=True)
 class Naming:
-    """How the attention of naming is set.
+    """Settings of the attention from names to cells.
 
     Args:
-        first_seed, clips: of the stills that the codes are read from.
-        strength: what a match adds to a score of attention.
-        key: how large the codes of cells are beside those of tokens; small, as other heads read the same keys.
+        first_seed: seed of the first still that the codes are fitted on.
+        clips: number of stills.
+        strength: what a match adds to the attention score.
+        key: size of the cells' codes relative to the tokens'. It is small, as other heads use the same keys.
         ridge: penalty relative to the power of the hidden states.
-        least: the part of a cell that a shape covers where the cell shows it.
-        shown_weight: how much a token that names or shows something counts beside one that does not.
+        least: the least part of a cell that its shape covers, 0 to 1, for the cell to be used.
+        shown_weight: weight in the fit of a token that names or shows something, relative to one that does not.
     """
 
     first_seed: int = 800_000
@@ -49,7 +50,7 @@ def fit_codes(states: Tensor, codes: Tensor, weighty: Tensor, settings: Naming) 
         states: (n, D) floating, hidden states.
         codes: (n, names) bool.
         weighty: (n,) bool, the rows that count ``settings.shown_weight`` times.
-        settings: weight and penalty.
+        settings: the weight and the penalty.
 
     Returns:
         (names, D) float32.
@@ -62,15 +63,27 @@ def fit_codes(states: Tensor, codes: Tensor, weighty: Tensor, settings: Naming) 
 
 
 def text_codes(pieces: list[str]) -> Tensor:
-    """(tokens, names): the name that each token of a text is."""
+    """Which name each token of a text is: (tokens, names) bool.
+
+    Args:
+        pieces: the text of each token.
+    """
     words = [piece.strip() for piece in pieces]
     return torch.tensor([[word == name for name in NAMES] for word in words])
 
 
 def cell_codes(scene: Scene, side: int, least: float) -> tuple[Tensor, Tensor]:
-    """(cells, names): the two names of what each cell of a still shows, and (cells,) which of them are plain.
+    """The colour and the kind that each cell of a still shows, and which cells are plain.
 
-    Plain is a cell without a shape, and one that a shape covers to ``least`` or more.
+    A cell is plain if no shape touches it, or if a shape covers ``least`` of it or more.
+
+    Args:
+        scene: a still.
+        side: of the language grid, in cells.
+        least: part of a cell, 0 to 1.
+
+    Returns:
+        (cells, names) bool and (cells,) bool.
     """
     covered, words = cell_contents(scene.shapes(0), scene.settings.size, side)
     codes = torch.tensor([[name in pair for name in NAMES] for pair in words])
@@ -78,7 +91,16 @@ def cell_codes(scene: Scene, side: int, least: float) -> tuple[Tensor, Tensor]:
 
 
 def slow_dimensions(head: int, dims: int, count: int) -> list[int]:
-    """``count`` of the dimensions of a head that turn slowest with distance; they turn in pairs (i, i + dims / 2)."""
+    """The rotary dimensions of a head that turn slowest with distance. They turn in pairs (i, i + dims / 2).
+
+    Args:
+        head: its index.
+        dims: dimensions of a head.
+        count: number of dimensions to return.
+
+    Returns:
+        Rows of the query or key matrix.
+    """
     half = dims // 2
     pairs = -(-count // 2)
     if pairs > half:

@@ -1,7 +1,7 @@
-"""Many questions behind one video in one pass, each blind to the others.
+"""Many questions about one video in one pass, each blind to the others.
 
-The video's tokens are by far the most of a prompt. So all questions about a clip stand one after another behind
-them, at the positions each would have alone, and attention lets a question see the video and itself only.
+The video's tokens are by far the most of a prompt. So all questions about a clip follow them in one sequence. Each
+question has the positions that it would have alone, and attends to the video and to itself only.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from transformers import AttentionInterface
 
 IGNORED = -100
 PACKED_ATTENTION = "aot_packed"
-"""The name under which :func:`packed_attention` is known to transformers."""
+"""The name of :func:`packed_attention` in transformers."""
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Questions and their answers, n tokens in all, behind a prefix of P.
+    """Questions and their answers, n tokens in all, after a prefix of P tokens.
 
     Args:
-        ids: (n,) long.
-        positions: (P + n,) long, the prefix's first.
-        mask: (1, 1, n, P + n) bool: what each of the n may attend to.
-        targets: (n,) long: the token that should follow where it is part of an answer, else ``IGNORED``.
-        first: (questions,) long: where each question ends and the first token of its answer is predicted.
+        ids: (n,) long, token ids.
+        positions: (P + n,) long, those of the prefix first.
+        mask: (1, 1, n, P + n) bool, true where a token may attend.
+        targets: (n,) long, the next token where it belongs to an answer, else ``IGNORED``.
+        first: (questions,) long, the last token of each question, which predicts the first token of its answer.
     """
 
     ids: Tensor
@@ -39,9 +39,12 @@ class Pack:
 
 
 def pack(prefix: int, pairs: Sequence[tuple[Tensor, Tensor]]) -> Pack:
-    """Questions as (question ids (q,), answer ids (a,) with the end token) behind a prefix of so many tokens.
+    """Put questions and answers into one sequence after a prefix.
 
-    A text with an answer of no tokens is read and nothing more.
+    Args:
+        prefix: number of its tokens.
+        pairs: (question ids (q,) long, answer ids (a,) long with the end token). An answer may have no tokens; its
+            text then has no targets.
     """
     ids, positions, targets, owners, first = [], [torch.arange(prefix)], [], [], []
     start = 0
@@ -60,12 +63,13 @@ def pack(prefix: int, pairs: Sequence[tuple[Tensor, Tensor]]) -> Pack:
 
 
 class Pointing:
-    """How much attention tokens behind the prefix pay to what they should see.
+    """The loss of attention that should go to certain tokens.
 
     Args:
-        rows: (looks,) long: the tokens, counted from the end of the prefix.
-        about: (looks, seen) bool: which of the first ``seen`` tokens each should see, one at least.
-        layers: the layers that are watched, in each the heads ``heads``.
+        rows: (looks,) long, the tokens that look, counted from the end of the prefix.
+        about: (looks, seen) bool, which of the sequence's first ``seen`` tokens each should look at, one at least.
+        layers: indices of the layers to watch.
+        heads: indices of the heads to watch in each of these layers.
     """
 
     def __init__(self, rows: Tensor, about: Tensor, layers: Sequence[int], heads: Sequence[int]) -> None:
@@ -73,14 +77,14 @@ class Pointing:
         self._losses: list[Tensor] = []
 
     def watch(self, layer: int, query: Tensor, key: Tensor, mask: Tensor, scaling: float) -> None:
-        """Note a layer's attention.
+        """Add a layer's attention to the loss.
 
         Args:
             layer: its index.
             query: (1, heads, n, d) floating, of the tokens after the prefix.
             key: (1, heads, P + n, d) floating.
             mask: (1, 1, n, P + n) bool.
-            scaling: of the scores.
+            scaling: factor of the scores.
         """
         if layer in self.layers and len(self.rows):
             scores = query[0, self.heads][:, self.rows] @ key[0, self.heads].mT * scaling
@@ -90,7 +94,7 @@ class Pointing:
 
     @property
     def loss(self) -> Tensor:
-        """The mean negative logarithm of the share of attention; 0 where there was nothing to watch."""
+        """The mean of -log(share of attention on the right tokens), () floating; 0 if nothing was watched."""
         return torch.stack(self._losses).mean() if self._losses else torch.zeros(())
 
 
@@ -104,10 +108,22 @@ def packed_attention(
     pointing: Sequence[Pointing] = (),
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Attention for transformers: causal over the prefix, by the mask of a :class:`Pack` over what is behind it.
+    """Attention for transformers: causal over the prefix, and by the mask of a :class:`Pack` after it.
 
-    Two calls in place of one, as a causal call does half the work and needs no mask: with thousands of video tokens
-    and hundreds of question tokens that is most of it.
+    It makes two calls in place of one. A causal call does half the work and needs no mask, and with thousands of
+    video tokens and hundreds of question tokens it is most of the work.
+
+    Args:
+        module: the attention layer.
+        query: (1, heads, P + n, d) floating.
+        key: (1, key heads, P + n, d) floating.
+        value: (1, key heads, P + n, d) floating.
+        attention_mask: (1, 1, n, P + n) bool.
+        scaling: factor of the scores; None means 1 / sqrt(d).
+        pointing: losses that watch the attention.
+
+    Returns:
+        (1, P + n, heads, d) floating, and no attention weights.
     """
     prefix = key.shape[2] - attention_mask.shape[2]
     groups = query.shape[1] // key.shape[1]

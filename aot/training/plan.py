@@ -1,4 +1,4 @@
-"""How the embedded model that the package carries was trained."""
+"""The training plan of the embedded model in the package."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _MANY = 6, 8, 12, 16
 
 PLAN = Settings(
     phases=(
-        # Names are looked up, five layers: in one frame, then in a few.
+        # Five layers learn to look names up: in one frame, then in a few.
         Phase(15, 1e-3, frames=(1,), clips=4, layers=_NAMING, **_SMALL),
         Phase(165, 1e-3, frames=(1,), clips=4, layers=_NAMING, **_SMALL),
         Phase(300, 1e-3, frames=(4, 6), clips=2, layers=_NAMING, **_SMALL),
-        # Questions are answered, ten layers: of one frame, of a few small ones, of many whole ones.
+        # Ten layers learn to answer questions: about one frame, about a few small ones, about many of full size.
         Phase(500, 1e-3, frames=(1,), each=3, layers=_SHALLOW, **_SMALL),
         Phase(145, 9.17e-4, frames=(4, 6), each=3, layers=_SHALLOW, **_SMALL),
         Phase(450, 6.6e-4, frames=(4, 6), each=3, layers=_SHALLOW, moving=0.9, **_SMALL),
@@ -26,9 +26,9 @@ PLAN = Settings(
         Phase(
             25, 5.0972e-4, frames=(8, 12, 16), each=3, layers=_SHALLOW, moving=0.7, sets=True, balanced=True, **_WHOLE
         ),
-        # The other layers learn to say what the first have found.
+        # The other layers learn to put the answer of the first ten into words.
         Phase(250, 3e-4, frames=(4, 6, 8, 12), each=3, moving=0.7, sets=True, balanced=True, **_SMALL),
-        # What is found among few tokens is to be found among thousands.
+        # The first ten layers learn to look up among thousands of tokens.
         Phase(60, 2.5e-4, frames=(8, 16), each=3, layers=_SHALLOW, moving=0.7, sets=True, balanced=True, **_WHOLE),
         Phase(12, 2e-5, frames=(4, 8, 16), each=3, moving=0.7, sets=True, balanced=True, **_WHOLE),
     )

@@ -1,8 +1,8 @@
-"""What a text about a scene speaks of, token by token, and where in the video that is to be seen.
+"""Where the tokens of a text should look: the shapes that each token names, and the cells that show them.
 
-A small LLM takes long to find out by itself that a word of a question is to be looked up in the video; the loss on
-answers says nothing of how. So training also says where to look: a token that names a shape at the cells that show
-it, and the token that answers at the tokens that name, and at the cells that show what is asked about.
+The loss of the answers does not teach a small LLM that a word of a question is to be looked up in the video. So
+training has losses of attention. A token that names a shape should look at the cells that show it. The token that
+answers should look at the tokens that name shapes, and at the cells that show the shapes of the question.
 """
 
 from __future__ import annotations
@@ -21,24 +21,28 @@ from ..evaluation.scenes import Actor, Scene
 _WORD = re.compile(r"[a-z]+")
 _KIND_OF = {form: kind for kind in KINDS for form in (kind, f"{kind}s", f"{kind}es")}
 _HAPPENING = ("briefly", "cut")
-"""Words that end the naming of what the question is about."""
+"""Words that name the shapes of a question by an event."""
 
 
 @dataclass(frozen=True)
 class Grounding:
-    """Which heads are told where to look, in which layers, and what is read off the hidden states.
+    """The layers and heads whose attention is trained, the layers of the readouts, and the weights of the losses.
 
     Args:
         naming: layers in which a token that names shapes looks at the cells that show them.
-        reading: layers in which a token that answers looks at the tokens of its question that name shapes, at those
-            that name the answer where there are such.
-        answering: layers in which a token that answers looks at the cells that show what is asked about.
-        heads: three of each of these layers. In those of naming the first looks at shapes in all frames, the second
-            where they are first seen, the third where they are last seen.
-        timed_after: after so many layers a video token knows when it is; see :class:`.Clock`.
-        known_after: after so many layers a token that names one shape knows all about it; see :mod:`.attributes`.
-        answered_after: after so many layers the answer is there.
-        pointing, time, knowledge, colours, early: how much each counts beside the answers.
+        reading: layers in which a token that answers looks at the tokens of its question that name shapes; if some
+            of them name the answer, at those only.
+        answering: layers in which a token that answers looks at the cells that show the shapes of the question.
+        heads: three heads of each of these layers. In the layers of naming the first looks at shapes in all frames,
+            the second in the first third of them, the third in the last third.
+        timed_after: number of layers after which :class:`.Clock` reads the time off video tokens.
+        known_after: number of layers after which :class:`.Attributes` and :class:`.Colours` read tokens that name.
+        answered_after: number of layers after which the answer is read early.
+        pointing: weight of the attention's loss; the loss of the answers has weight 1.
+        time: weight of the loss of :class:`.Clock`.
+        knowledge: weight of the loss of :class:`.Attributes`.
+        colours: weight of the loss of :class:`.Colours`.
+        early: weight of the early readout's loss.
     """
 
     naming: tuple[int, ...] = (1, 3)
@@ -57,10 +61,12 @@ class Grounding:
 
 @dataclass(frozen=True)
 class Look:
-    """A token that should look somewhere: its place in its text, and the actors it should see.
+    """A token that should look at shapes.
 
-    Without any, what it names is not there: it should look at the prompt's first token, where attention that has
-    nothing to do goes.
+    Args:
+        token: its place in its text, from 0.
+        actors: the shapes. If there are none, the token names an absent shape and should look at the prompt's first
+            token, which takes idle attention.
     """
 
     token: int
@@ -68,14 +74,14 @@ class Look:
 
 
 def mentions(text: str, offsets: Sequence[tuple[int, int]], scene: Scene, about: tuple[Actor, ...] = ()) -> list[Look]:
-    """The tokens of a text that name shapes, there or not: by colour, by kind, or by what happened.
+    """The tokens of a text that name shapes by colour, by kind or by an event; absent shapes too.
 
     A kind right after a colour names the shapes that have both.
 
     Args:
         text: about the scene.
-        offsets: first and last character of every token.
-        scene: with its actors.
+        offsets: for each token the place of its first character, and of the first one after it.
+        scene: the clip.
         about: the actors that "appeared briefly" and "after the cut" mean.
     """
     looks = []
@@ -86,7 +92,12 @@ def mentions(text: str, offsets: Sequence[tuple[int, int]], scene: Scene, about:
 
 
 def names(scene: Scene, rng: np.random.Generator) -> str:
-    """A list of all that a scene shows, in any order, each by its colour, its kind where no other has it, or both."""
+    """The names of all shapes of a scene in random order: colour, kind if it is unique, or both.
+
+    Args:
+        scene: the clip.
+        rng: chooses the order and the names.
+    """
     kinds = [actor.kind for actor in scene.actors]
     listed = []
     for i in rng.permutation(len(scene.actors)):
@@ -97,7 +108,7 @@ def names(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def _named(text: str, scene: Scene, about: tuple[Actor, ...]) -> Iterator[tuple[int, tuple[Actor, ...]]]:
-    """Where a name ends in the text, and whom it names."""
+    """The end of each name in the text, and the actors that it names."""
     colour, colour_end = "", -1
     for word in _WORD.finditer(text):
         name = word[0]
@@ -120,8 +131,8 @@ def cells(scene: Scene, actors: Sequence[Actor], side: int, span: str = "all") -
 
     Args:
         scene: the clip.
-        actors: of the scene.
-        side: of a frame, in tokens.
+        actors: shapes of the scene.
+        side: of the language grid, in tokens.
         span: "all" frames that show an actor, the "first" third of them, or the "last".
 
     Returns:

@@ -1,4 +1,4 @@
-"""The scores of a trained model on unseen clips, for its file's metadata."""
+"""The scores of a trained model on unseen clips, for the metadata of its file."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ..models.fingerprint import fingerprint
 
 FRAMES = (16, 8, 32)
 EACH = 3
-"""Questions of a family a clip."""
+"""The most questions of a family about one clip."""
 
 
 def score(
     model: VideoLLM, clips: int, folder: Path, frames: Sequence[int] = FRAMES
 ) -> Mapping[str, Mapping[str, float]]:
-    """Accuracy on the test split, greedily and with all tokens: of each family, and "all".
+    """Accuracy on the test split, of each family and of "all" questions. Answers are greedy, with all tokens.
 
     Args:
         model: the trained model.
         clips: number of clips, from the split's first on.
-        folder: for the answers; a stopped run goes on from them.
-        frames: numbers of frames; at the first of them the model also answers without the video.
+        folder: for the answers. A run that was stopped goes on from them.
+        frames: numbers of frames. At the first of them the model also answers without the video.
 
     Returns:
-        By "16 frames" and so on, "16 frames, blind", and "16 frames, majority": of always giving a family's most
-        frequent answer.
+        Shares from 0 to 1, under "16 frames" and so on, "16 frames, blind" (without the video) and "16 frames,
+        majority" (always the most frequent answer of a family).
     """
     scores: dict[str, Mapping[str, float]] = {}
     weights = fingerprint(model)

@@ -1,7 +1,7 @@
-"""The training loop: clip after clip, every one new, each asked many questions in one pass.
+"""The training loop. Every clip is new, and all its questions run in one pass.
 
-No clip is ever seen twice, so the accuracy noted while learning is that on unseen clips. A run that was stopped goes
-on from its last checkpoint.
+No clip is seen twice, so the accuracy in the log is that on unseen clips. A run that was stopped goes on from its
+last checkpoint.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _CHECKPOINT, _LOG = "checkpoint.pt", "log.jsonl"
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training.
+    """One phase of the training.
 
     Args:
         steps: of the optimiser.
-        rate: the learning rate at its end, reached in a straight line from that of the phase before.
-        size: of the frames, pixels; smaller ones hold fewer tokens, and shapes of the same size in pixels.
-        frames: a clip has one of these numbers of frames; of 1, it is a frame out of a clip of 4.
-        radius: of the shapes, pixels.
-        clips: in each step.
-        each: at most so many questions of a family are asked of a clip; with 0, its shapes are named and no more.
-        layers: so many of the LLM's layers run, all where left out.
-        moving: how often a shape moves, in clips of several frames.
-        sets: names of what is not there, and the colours of all that is named, are learnt too; see :class:`Learner`.
-        balanced: every family of questions counts the same, however many of it are asked.
+        rate: the learning rate at the phase's end. It changes linearly from the rate of the phase before.
+        size: side of the frames, in pixels. Smaller frames have fewer tokens.
+        frames: numbers of frames, one of which each clip has. A clip of 1 is a frame out of a clip of 4.
+        radius: least and largest radius of the shapes, in pixels.
+        clips: number of clips in each step.
+        each: the most questions of a family about one clip. With 0 its shapes are named only.
+        layers: number of the LLM's layers to run; None runs all.
+        moving: probability that a shape moves, in clips of several frames.
+        sets: whether names of absent shapes and the colours of all named shapes are learnt too; see :class:`Learner`.
+        balanced: whether every family of questions has the same weight, whatever its number of questions.
     """
 
     steps: int
@@ -60,19 +60,22 @@ class Phase:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the embedded model is trained. Always with all tokens: what is reduced later is reduced untrained.
+    """Settings of the training. The model always sees all tokens; it is not trained on reduced videos.
 
     Args:
-        phases: one after another.
+        phases: in order.
         ranks: of LoRA.
-        projector_rate: the projector's learning rate, as a share of LoRA's.
-        clip_gradient: the longest gradient.
+        projector_rate: the projector's learning rate, as a multiple of LoRA's.
+        readout_rate: the readouts' learning rate, as a multiple of LoRA's.
+        flash: probability that a clip has a flash.
+        warm_start: of the projector.
+        naming: of the attention that is set before the first step.
+        grounding: of the losses besides the answers'.
+        clip_gradient: the largest norm of a gradient.
         betas: of Adam.
-        readout_rate: that of what is read off the hidden states, likewise.
-        flash: how often a clip has a flash.
-        first_seed: the first clip's; every further clip has the next.
-        checkpoint_every: so many steps.
-        seed: of what LoRA begins with.
+        first_seed: seed of the first clip; every further clip has the next one.
+        checkpoint_every: steps between two checkpoints.
+        seed: of LoRA's initial weights.
     """
 
     phases: tuple[Phase, ...]
@@ -91,11 +94,15 @@ class Settings:
 
     @property
     def steps(self) -> int:
-        """Of the optimiser, in all."""
+        """Number of the optimiser's steps in all phases."""
         return sum(phase.steps for phase in self.phases)
 
     def at(self, step: int) -> tuple[Phase, float, int]:
-        """A step's phase, its learning rate, and the seed of its first clip."""
+        """The phase of a step, its learning rate, and the seed of its first clip.
+
+        Args:
+            step: from 0.
+        """
         before, seed = 0.0, self.first_seed
         for phase in self.phases:
             if step < phase.steps:
@@ -107,7 +114,21 @@ class Settings:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training is after a step: the mean losses of its clips, and families' answers as (name, right) pairs."""
+    """A line of the log: the mean losses of a step's clips, and its answers.
+
+    Args:
+        step: number of the step, from 1.
+        steps: number of all steps.
+        loss: see :class:`.Result`, as are the next six.
+        early: likewise.
+        pointing: likewise.
+        time: likewise.
+        knowledge: likewise.
+        colours: likewise.
+        known: likewise.
+        answers: for each question its family, and whether its answer is right.
+        seconds: that the step took.
+    """
 
     step: int
     steps: int
@@ -123,11 +144,12 @@ class Progress:
 
 
 class Training:
-    """A run of training, from its checkpoint on where there is one.
+    """A run of the training. It goes on from the folder's checkpoint if there is one.
 
     Args:
-        settings: see :class:`Settings`; those of a checkpoint's run have to be the same up to where it stopped.
-        folder: for the checkpoint and the log, a line a step.
+        settings: see :class:`Settings`. Up to the checkpoint they must be those of the earlier run.
+        folder: for the checkpoint, and for the log with a line for each step.
+        device: to train on.
     """
 
     def __init__(self, settings: Settings, folder: Path, *, device: torch.device | str = "cpu") -> None:
@@ -141,7 +163,7 @@ class Training:
             self._resume()
 
     def steps(self) -> Iterator[Progress]:
-        """Take all steps that are left, one at a time."""
+        """Take the remaining steps, one at a time."""
         if not self.done:
             self._begin()
         for step in range(self.done, self._settings.steps):
@@ -152,7 +174,7 @@ class Training:
             yield progress
 
     def _begin(self) -> None:
-        """What is set in closed form."""
+        """Set the projector and the attention of names in closed form."""
         settings, phase = self._settings, self._settings.phases[0]
         self.learner.warm_start(settings.warm_start)
         rng = np.random.default_rng(settings.naming.first_seed)
@@ -194,19 +216,27 @@ class Training:
 
 
 def accuracy(answers: Sequence[tuple[str, bool]]) -> Mapping[str, float]:
-    """The share of right answers of each family."""
+    """The share of right answers of each family, 0 to 1.
+
+    Args:
+        answers: (family, whether the answer is right).
+    """
     families = dict.fromkeys(name for name, _ in answers)
     return {family: float(np.mean([right for name, right in answers if name == family])) for family in families}
 
 
 def balance(families: Sequence[str]) -> torch.Tensor:
-    """Weights of questions of these families, (questions,), that have every family count the same."""
+    """Weights of questions, (questions,) float32, with the same sum for every family.
+
+    Args:
+        families: the family of each question.
+    """
     counts = Counter(families)
     return torch.tensor([1.0 / counts[family] for family in families])
 
 
 def _groups(learner: Learner, settings: Settings) -> list[dict[str, object]]:
-    """What learns, in groups each with its learning rate."""
+    """The trainable parameters, in groups with a learning rate each."""
     readouts = settings.readout_rate
     scales = {
         "multi_modal_projector": settings.projector_rate,
@@ -223,7 +253,7 @@ def _groups(learner: Learner, settings: Settings) -> list[dict[str, object]]:
 
 
 def _learn_clip(learner: Learner, seed: int, phase: Phase, settings: Settings) -> tuple[Result, list[str]]:
-    """The gradient of one clip, added to that of the others; and its questions' families."""
+    """Add the gradient of one clip to the parameters'; return its result and its questions' families."""
     rng = np.random.default_rng((seed, 7))
     frames = phase.frames[rng.integers(len(phase.frames))]
     made = SceneSettings(
@@ -242,7 +272,7 @@ def _learn_clip(learner: Learner, seed: int, phase: Phase, settings: Settings) -
 
 
 def _still(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Any of its frames that shows something."""
+    """A random frame of a scene that shows a shape."""
     return scene.still(int(rng.choice([i for i in range(scene.settings.frames) if scene.shapes(i)])))
 
 

@@ -1,10 +1,10 @@
-"""Where training begins: a projector fitted in closed form; no LLM is run and no gradient is taken.
+"""The projector at the start of training, fitted in closed form without the LLM and without gradients.
 
-A token should mean to the LLM what its own word embeddings mean: where there is a red circle, the sum of the
-embeddings of " red" and " circle"; elsewhere that of a blank. Frames whose contents are known give the pairs.
-``linear_1`` takes seeded random directions of the tower's features. ``linear_2`` is the ridge regression from their
-GELU, pooled to the language grid, onto the word embeddings; the model pools after ``linear_2``, but as pooling is
-linear and its weights sum to 1 the order does not matter.
+A visual token should equal word embeddings of the LLM: at a red circle the sum of the embeddings of " red" and
+" circle", elsewhere the embedding of a blank. The fit uses drawn frames, whose contents are known. ``linear_1`` takes
+seeded random directions of the tower's features. ``linear_2`` is the ridge regression from their GELU, pooled to the
+language grid, onto the word embeddings. The model pools after ``linear_2``; the order does not matter, as pooling is
+linear and its weights sum to 1.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ from ..evaluation.scenes import make_scene
 from ..models.progress import Progress, ignore_progress
 
 Embed = Callable[[str], Tensor]
-"""From a word that is one token to its input embedding (D,)."""
+"""Takes a word of one token; returns its input embedding, (D,) floating."""
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What the projector is fitted on and how.
+    """Settings of the projector's fit.
 
-    ``first_seed`` and ``frames`` name the clips, of which one frame each is taken. ``background`` is the token for a
-    cell without a shape. ``full_coverage`` is the part of a cell that a shape must cover to be the whole of its
-    meaning, ``shape_weight`` how much a cell with a shape counts beside one without, ``ridge`` the penalty relative
-    to the features' power.
+    Args:
+        first_seed: seed of the first clip.
+        frames: number of clips, of which one frame each is taken.
+        background: the word for a cell without a shape.
+        full_coverage: part of a cell, 0 to 1, from which on a shape's words alone are its target.
+        shape_weight: weight of a cell with a shape, relative to one without.
+        ridge: penalty relative to the power of the features.
+        seed: of the random directions.
     """
 
     first_seed: int = 900_000
@@ -51,14 +55,17 @@ def fit_projector(
     *,
     on_progress: Progress = ignore_progress,
 ) -> dict[str, Tensor]:
-    """The four tensors of a LLaVA-OneVision projector, float32, by their names in it.
+    """Fit the projector of a LLaVA-OneVision.
 
     Args:
-        features: from frames, uint8 (T, H, W, 3), to what the projector reads, (T, patches, V) float32.
-        pool: from (T, patches, D) to the language grid, (T, side * side, D).
+        features: takes frames, (T, H, W, 3) uint8; returns the projector's input, (T, patches, V) float32.
+        pool: takes (T, patches, D); returns (T, side * side, D) on the language grid.
         embed: the LLM's word embeddings.
         settings: see :class:`WarmStart`.
-        on_progress: called with (frames seen, frames).
+        on_progress: called with (frames done, frames).
+
+    Returns:
+        The projector's four tensors, float32, by name.
     """
     tower_states, contents = [], []
     for i in range(settings.frames):
@@ -84,11 +91,16 @@ def fit_projector(
 
 
 def cell_contents(shapes: Sequence[Shape], size: int, side: int) -> tuple[Tensor, list[tuple[str, str]]]:
-    """What each cell of a ``side`` x ``side`` grid over a frame of ``size`` pixels shows, in raster order.
+    """What each cell of a grid over a frame shows, in raster order.
+
+    Args:
+        shapes: of the frame.
+        size: side of the frame, in pixels.
+        side: of the grid, in cells.
 
     Returns:
-        The part of the cell that its largest shape covers, float32 (side * side,), and that shape's colour and
-        kind; two empty words where no shape touches it.
+        The part of each cell that its largest shape covers, (side * side,) float32, and that shape's colour and
+        kind; two empty words if no shape touches the cell.
     """
     if not shapes:
         return torch.zeros(side * side), [("", "")] * side**2
@@ -102,14 +114,14 @@ def cell_contents(shapes: Sequence[Shape], size: int, side: int) -> tuple[Tensor
 
 
 def _meaning(covered: Tensor, words: list[tuple[str, str]], embed: Embed, blank: Tensor, settings: WarmStart) -> Tensor:
-    """The embedding each cell should have: (cells, D)."""
+    """The target embedding of each cell, (cells, D)."""
     meant = torch.stack([embed(f" {colour}") + embed(f" {kind}") if colour else blank for colour, kind in words])
     part = (covered / settings.full_coverage).clamp(max=1)[:, None]
     return part * meant + (1 - part) * blank
 
 
 def _random_map(features: Tensor, width: int, seed: int) -> nn.Linear:
-    """A layer that takes seeded random directions of the features, to mean about 0 and variance 1 over them."""
+    """A layer of seeded random directions of the features, with outputs of mean about 0 and variance about 1."""
     generator = torch.Generator().manual_seed(seed)
     mean, depth = features.mean((0, 1)), features.shape[-1]
     power = features.var((0, 1)).mean()
