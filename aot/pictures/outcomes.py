@@ -80,10 +80,9 @@ def cell_outcomes(tokens: VideoTokens) -> CellOutcomes:
     dropped = absorbed.mass < LEAST_MASS
     outcome[gone & ~dropped & (absorbed.here < 0.5)] = int(Outcome.ELSEWHERE)
     outcome[gone & dropped] = int(Outcome.DROPPED)
-    height, width = outcome.shape[1:]
-    t, y, x = tokens.place.cpu()[absorbed.owner.clamp(min=0)].unbind(-1)
-    joined = (outcome == int(Outcome.ABSORBED)) & (x < width)
-    area[joined] = ((t * height + y) * width + x)[joined]
+    owner = tokens.place.cpu()[absorbed.owner.clamp(min=0)]
+    joined = (outcome == int(Outcome.ABSORBED)) & (owner[..., 2] < outcome.shape[2])  # further right are newlines
+    area[joined] = tokens.layout.index(owner[joined])
     own = torch.arange(area.numel()).reshape(area.shape)
     return CellOutcomes(outcome, torch.where(torch.isin(own, area), own, area))
 

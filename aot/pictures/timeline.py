@@ -189,11 +189,12 @@ def explanation(tokens: VideoTokens, full: VideoTokens | None, first: Sequence[i
         phase, stage = phase_two
         before = phase.src.to_language_grid()
         q = stage.explained(before).cpu()
-        measured = torch.isfinite(q) & (before.role != int(Role.NEWLINE))
-        distinct = phase.reduced.place[phase.reduced.role == int(Role.DISTINCT)]
-        stayed = torch.isin(_place_number(before.place, before), _place_number(distinct, before))
+        measured = torch.isfinite(q) & (before.role.cpu() != int(Role.NEWLINE))
+        cells = before.place.cpu()[measured]
+        distinct = phase.reduced.place[phase.reduced.role == int(Role.DISTINCT)].cpu()
+        stayed = torch.isin(before.layout.index(cells), before.layout.index(distinct))
         meaning = "share that the keyframe's best token takes of each token"
-        return Explained(q[measured], before.frame[measured], stayed[measured], "q", meaning)
+        return Explained(q[measured], cells[:, 0], stayed, "q", meaning)
     largest = absorption(tokens).largest
     shape = largest.shape
     frame = torch.arange(shape[0])[:, None, None].expand(shape)
@@ -204,12 +205,6 @@ def explanation(tokens: VideoTokens, full: VideoTokens | None, first: Sequence[i
     stayed[tuple(cells.unbind(1))] = True
     meaning = "of each cell, the part in the token that holds most of it, read off W"
     return Explained(largest[measured], frame[measured], stayed[measured], "largest share", meaning)
-
-
-def _place_number(place: Tensor, tokens: VideoTokens) -> Tensor:
-    """(K,) long: a number for each place of (K, 3) long, counted through the video."""
-    height, width = tokens.layout.language_grid
-    return (place[:, 0] * height + place[:, 1]) * (width + 1) + place[:, 2]
 
 
 def _film(frames: Frames, axis: Axis, first: Sequence[int], width: int, together: int) -> Image.Image:
@@ -363,7 +358,7 @@ def _samples(counts: Tensor, explained: Explained, clips: bool) -> list[tuple[np
             samples.append((pixels, f"{style.name} {amount}", style.brief))
     if merged := int((~explained.stayed).sum()):
         grey = np.full((SAMPLE, SAMPLE, 3), CARRIED, dtype=np.uint8)
-        samples.append((grey, f"merged {merged}", "tokens behind keyframes" if clips else "into others"))
+        samples.append((grey, f"merged {merged}", "tokens after keyframes" if clips else "into others"))
     if clips:
         picture = Image.new("RGB", (SAMPLE, SAMPLE), BACKGROUND)
         draw = ImageDraw.Draw(picture)
