@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .decoding import DecordUnfit, Index, decode, open_decord, read_index
+from .decoding import Index, decode, read_index
 
 BACKENDS = ("auto", "decord", "pyav")
 MODES = ("uniform", "fps", "every")
@@ -120,23 +120,6 @@ class Frames:
 
 
 @dataclass(frozen=True)
-class VideoInfo:
-    """The facts of a file, counted from its frames; a file that is cut short has fewer than its header says.
-
-    name has no folder; fps is the mean rate (0 where a single frame has none); duration is in seconds, to the end
-    of the last frame; width and height are as shown; backend is the one that would decode it.
-    """
-
-    name: str
-    frames: int
-    fps: float
-    duration: float
-    width: int
-    height: int
-    backend: str
-
-
-@dataclass(frozen=True)
 class Sampling:
     """Which frames to take from those at `start` to `end` seconds, both included (`end` None: to the last).
 
@@ -212,20 +195,6 @@ class Sampling:
         reach = np.append((times[:-1] + times[1:]) / 2, times[-1])
         ticks = np.floor((reach - self.start + _TIME_SLACK) * self.fps)
         return np.flatnonzero(np.diff(ticks, prepend=-1.0) > 0)
-
-
-def probe(path: str | os.PathLike[str], backend: str = "auto") -> VideoInfo:
-    """What the video file at `path` holds, from its index. Raises InputError as `load_video` does."""
-    _check_backend(backend)
-    index = read_index(path)
-    if backend == "auto":
-        try:
-            open_decord(index, index.height, index.width)
-            backend = "decord"
-        except DecordUnfit:
-            backend = "pyav"
-    fps = index.count / index.duration if index.duration else 0.0
-    return VideoInfo(index.name, index.count, fps, index.duration, index.width, index.height, backend)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.video.decoding import DecordUnfit, open_decord, read_index
 from comfyui_aot.aot.video.frames import (
     Frames,
     Sampling,
     estimate_bytes,
     load_video,
-    probe,
     require_components_fit,
     resample,
 )
@@ -46,17 +46,17 @@ def refused(call, *words):
 # What a file holds
 
 
-def test_probe_describes_a_real_clip(bunny):
-    info = probe(bunny)
-    assert (info.name, info.frames, info.width, info.height) == ("bigbuckbunny.mp4", 132, 1280, 720)
-    assert (info.fps, info.duration, info.backend) == (25.0, pytest.approx(5.28), "decord")
+def test_the_index_describes_a_real_clip(bunny):
+    index = read_index(bunny)
+    assert (index.name, index.count, index.width, index.height) == ("bigbuckbunny.mp4", 132, 1280, 720)
+    assert index.duration == pytest.approx(5.28)
+    assert len(open_decord(index, index.height, index.width)) == index.count
 
 
-def test_probe_takes_duration_from_the_frames_where_the_rate_varies(make_clip):
-    info = probe(make_clip("vfr.mp4", milliseconds=[0, 100, 150, 400, 1000, 1040, 2000, 2500]))
-    assert info.frames == 8
-    assert 2.5 < info.duration < 3.2
-    assert info.fps == pytest.approx(8 / info.duration)
+def test_the_index_takes_duration_from_the_frames_where_the_rate_varies(make_clip):
+    index = read_index(make_clip("vfr.mp4", milliseconds=[0, 100, 150, 400, 1000, 1040, 2000, 2500]))
+    assert index.count == 8
+    assert 2.5 < index.duration < 3.2
 
 
 # Decoding
@@ -141,7 +141,8 @@ def test_a_rotated_video_comes_upright(make_clip):
     content[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 64 << 16, 0, 1 << 30)
     path.write_bytes(content)
     frames = load_video(path, Sampling(frames=2))
-    assert (frames.width, frames.height) == (64, 96) == (probe(path).width, probe(path).height)
+    index = read_index(path)
+    assert (frames.width, frames.height) == (64, 96) == (index.width, index.height)
     assert frames.pixels[0, :40].float().mean() > 240  # the left half, turned clockwise, is on top
     assert frames.pixels[0, 56:].float().mean() < 40
 
@@ -158,7 +159,8 @@ def test_the_source_is_a_name_without_its_folder(bikes):
 
 def test_pyav_reads_alone_where_decord_is_missing(bikes, monkeypatch):
     monkeypatch.setitem(sys.modules, "decord", None)
-    assert probe(bikes).backend == "pyav"
+    with pytest.raises(DecordUnfit, match="not installed"):
+        open_decord(read_index(bikes), 32, 32)
     assert load_video(bikes, Sampling(frames=2), size=32).count == 2
     refused(lambda: load_video(bikes, size=32, backend="decord"), "decord is not installed", "pyav")
 
@@ -370,9 +372,13 @@ def test_an_absurd_frame_count_in_the_header_does_not_abort_the_process(bikes, t
     path = tmp_path / "absurd.mp4"
     path.write_bytes(content)
     script = (
-        "import sys; from comfyui_aot.aot.video.frames import Sampling, load_video, probe\n"
-        "assert probe(sys.argv[1]).backend == 'pyav'\n"
-        "from comfyui_aot.aot.errors import InputError\n"
+        "import sys; from comfyui_aot.aot.errors import InputError\n"
+        "from comfyui_aot.aot.video.decoding import DecordUnfit, open_decord, read_index\n"
+        "from comfyui_aot.aot.video.frames import Sampling, load_video\n"
+        "index = read_index(sys.argv[1])\n"
+        "try: open_decord(index, index.height, index.width)\n"
+        "except DecordUnfit: pass\n"
+        "else: raise SystemExit('decord opened it')\n"
         "try: load_video(sys.argv[1], Sampling(frames=2), size=32)\n"
         "except InputError: pass\n"
     )
