@@ -1,18 +1,18 @@
 """Reading a video file: its index with PyAV, and the chosen frames with decord or PyAV.
 
-PyAV reads the file's index first (every frame's time, without decoding), so that a sampling is settled and
-its memory checked before anything is decoded. decord then decodes the chosen frames, or PyAV where decord
-cannot, or is not installed. Both go through the file once, from its first chosen frame to its last, and hand
-the frames out a part at a time. With PyAV memory is bounded by a part; decord queues ahead without a bound, as
-far as its demuxing outruns its decoding. Four more habits of decord 3 shape how it is called:
+PyAV first reads the file's index: the time of every frame, without decoding. So frames are chosen, and their memory
+is checked, before anything is decoded. decord then decodes the chosen frames. PyAV does it if decord cannot, or is not
+installed. Both go through the file once, from the first chosen frame to the last, and return the frames in parts. PyAV
+needs the memory of one part. decord queues frames without a bound when it demuxes faster than it decodes. Four more
+properties of decord 3 decide how it is called:
 
-- `get_batch` and `seek_accurate` to a frame between keyframes give up waiting when the machine is busy, and
-  then a neighbouring frame comes back without an error. Stepping with `next` from a keyframe is exact.
-- A header with an absurd frame count aborts the whole process, so decord opens only files whose header
-  agrees with their index. This leaves WebM, Matroska and MPEG-TS, which have no such count, to PyAV.
-- Rotated (phone) videos come back with a wrong shape, so those are PyAV's too.
-- Where FFmpeg pads the rows of a small picture, to a multiple that the processor's instructions choose, decord counts
-  the padding as further channels. The picture is at the start of each row.
+- On a busy machine, `get_batch` and `seek_accurate` to a frame between keyframes time out, and return a neighbouring
+  frame without an error. Stepping with `next` from a keyframe is exact.
+- A header with an absurd frame count aborts the whole process. So decord opens only files whose header agrees with
+  their index. WebM, Matroska and MPEG-TS have no such count, and PyAV reads them.
+- Rotated (phone) videos come back with a wrong shape. PyAV reads them too.
+- FFmpeg pads the rows of a small picture to a multiple that depends on the processor's instructions. decord counts the
+  padding as further channels. The picture is at the start of each row.
 """
 
 from __future__ import annotations
@@ -32,42 +32,65 @@ from torch import Tensor
 from ..errors import InputError
 
 _CUT_SHORT = 0.95
-"""Below this part of the length its header promises, a file counts as cut short rather than as rounded."""
+"""A file shorter than this share of the duration in its header is cut short; above it, the header is rounded."""
 
 _REORDERED = 16
-"""Frames by which the order of times may differ from the order shown: the most that H.264 and HEVC reorder."""
+"""The most frames that may be decoded before an earlier one: the limit of reordering in H.264 and HEVC."""
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Every frame of a file, in the order shown, without its pixels; height and width are as shown, upright."""
+    """Every frame of a file in order of time, without its pixels.
+
+    Args:
+        path: of the file, absolute.
+        height: of the upright picture, in pixels.
+        width: of the upright picture, in pixels.
+        quarter_turns: from the stored picture to the upright one, counter-clockwise.
+        pts: time of every frame, strictly increasing, in the stream's own units.
+        keyframes: indices into ``pts``.
+        timestamps: (T,) float64, ``pts`` in seconds, the first at 0.
+        duration: seconds from the first frame to the end of the last.
+        promised: the duration in the header, in seconds; 0 if there is none.
+        header_agrees: whether the header counts exactly these frames.
+    """
 
     path: Path
     height: int
     width: int
-    quarter_turns: int  # counter-clockwise, from stored to upright
-    pts: tuple[int, ...]  # of every frame, strictly increasing, in the stream's own time units
-    keyframes: tuple[int, ...]  # indices into pts
-    timestamps: Tensor  # pts as float64 seconds, the first at 0
-    duration: float  # seconds from the first frame to the end of the last
-    promised: float  # the duration by the header, 0 if it does not say
-    header_agrees: bool  # the header counts exactly these frames
+    quarter_turns: int
+    pts: tuple[int, ...]
+    keyframes: tuple[int, ...]
+    timestamps: Tensor
+    duration: float
+    promised: float
+    header_agrees: bool
 
     @property
     def name(self) -> str:
+        """The file's name, without its folder."""
         return self.path.name
 
     @property
     def count(self) -> int:
+        """T, the number of frames."""
         return len(self.pts)
 
     @property
     def cut_short(self) -> bool:
+        """Whether the file ends well before the duration in its header."""
         return self.duration < _CUT_SHORT * self.promised
 
 
 def read_index(path: str | os.PathLike[str]) -> Index:
-    """The index of the file at `path`. Raises InputError where it is no readable video."""
+    """Read the index of a video file.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: the file is no readable video.
+    """
     import av.error
 
     file = Path(path).absolute()
@@ -128,7 +151,7 @@ def _index_of(container: Any, file: Path) -> Index:
 def _open_av(file: Path) -> Any:
     import av
 
-    # A playlist can pose as a video: nothing but local files may be opened on its behalf.
+    # A playlist can have the name of a video. It may open local files only.
     return av.open(str(file), metadata_errors="replace", options={"protocol_whitelist": "file"})
 
 
@@ -146,15 +169,27 @@ def _decode_packet(packet: Any) -> list[Any]:
     try:
         return packet.decode()
     except av.error.FFmpegError:
-        return []  # a damaged packet costs its own frame, which is missed only if it was asked for
+        return []  # A damaged packet loses its own frame, which matters only if it was chosen.
 
 
 class DecordUnfit(Exception):
-    """decord is missing, cannot read this file, or is not to be trusted with it."""
+    """decord is not installed, cannot read this file, or may read it wrongly."""
 
 
 def open_decord(index: Index, height: int, width: int) -> Any:
-    """A decord reader that decodes at this size. Raises DecordUnfit where PyAV has to do it."""
+    """Open a file with decord.
+
+    Args:
+        index: of the file.
+        height: to decode to, in pixels.
+        width: to decode to, in pixels.
+
+    Returns:
+        A decord.VideoReader.
+
+    Raises:
+        DecordUnfit: PyAV has to read this file.
+    """
     if not index.header_agrees or index.quarter_turns:
         raise DecordUnfit("its header does not count its frames" if not index.quarter_turns else "it is rotated")
     try:
@@ -169,7 +204,7 @@ def open_decord(index: Index, height: int, width: int) -> Any:
             width=width if scaled else -1,
             height=height if scaled else -1,
             num_threads=min(4, os.cpu_count() or 1),
-            fault_tol=0,  # 0: no neighbour in place of a damaged frame
+            fault_tol=0,  # A damaged frame is an error, and is not replaced by its neighbour.
         )
         keyframes = tuple(reader.get_key_indices())
     except (decord.DECORDError, RuntimeError, AssertionError) as error:
@@ -182,17 +217,28 @@ def open_decord(index: Index, height: int, width: int) -> Any:
 def decode(
     index: Index, chosen: list[int], height: int, width: int, backend: str, size: int
 ) -> Generator[Tensor, None, None]:
-    """The frames `chosen` (indices, increasing), `size` at a time: uint8 (size, height, width, 3), the last shorter.
+    """Decode frames in parts. The file is opened at the first part, and closed with the generator.
 
-    backend: "auto" (decord, and from the first part it fails in PyAV), "decord" or "pyav". Nothing is opened before
-    the first part is asked for, and all is closed with the generator. Raises InputError where frames are lost.
+    Args:
+        index: of the file.
+        chosen: indices of the frames, increasing.
+        height: to decode to, in pixels.
+        width: to decode to, in pixels.
+        backend: "auto" (decord, then PyAV from the first part on that decord cannot decode), "decord" or "pyav".
+        size: frames in a part.
+
+    Yields:
+        (size, height, width, 3) uint8, RGB; the last part may be shorter.
+
+    Raises:
+        InputError: frames are damaged.
     """
     done = 0
     for read in {"auto": (_read_decord, _read_pyav), "decord": (_read_decord,), "pyav": (_read_pyav,)}[backend]:
         try:
             with closing(read(index, chosen, done, height, width)) as pictures:
                 while done < len(chosen):
-                    # Not by way of a variable, which would keep this part in memory beside the next one.
+                    # No variable: it would keep this part in memory beside the next one.
                     yield _stack(pictures, min(size, len(chosen) - done), height, width)
                     done += size
         except DecordUnfit as reason:
@@ -241,12 +287,12 @@ def _unpadded(picture: np.ndarray) -> np.ndarray:
 def _read_pyav(
     index: Index, chosen: list[int], first: int, height: int, width: int
 ) -> Generator[np.ndarray, None, None]:
-    """The frames `chosen[first:]`, uint8 (height, width, 3). Raises InputError where one is lost."""
+    """The frames `chosen[first:]`, uint8 (height, width, 3). Raises InputError if one is damaged."""
     import av.error
 
     row = first
-    # Seeking is inexact in some containers: once it misses a frame, all from there on is decoded from the start. Before
-    # PyAV 17 a damaged last frame takes those with it that other threads have decoded: then once more with one thread.
+    # Seeking is inexact in some containers. If it misses a frame, the rest is decoded from the file's start. Before
+    # PyAV 17 a damaged last frame also loses the frames in other threads, so the last try has one thread.
     for seek, threads in ((True, "AUTO"), (False, "AUTO"), (False, "NONE")):
         missing: dict[int | None, int] = {index.pts[frame]: at for at, frame in enumerate(chosen[row:], row)}
         early: dict[int, Any] = {}
@@ -261,7 +307,7 @@ def _read_pyav(
                 if len(early) > _REORDERED:
                     break
             if threads == "NONE":
-                for frame in frames:  # only to say how many more are lost
+                for frame in frames:  # to count the other damaged frames
                     missing.pop(_time_of(frame), None)
         if row == len(chosen):
             return
@@ -273,14 +319,14 @@ def _read_pyav(
 
 
 def _picture(frame: Any, quarter_turns: int, height: int, width: int) -> np.ndarray:
-    """A PyAV frame upright and scaled, uint8 (height, width, 3)."""
+    """A PyAV frame as an upright, scaled picture, uint8 (height, width, 3)."""
     stored_width, stored_height = (width, height)[:: -1 if quarter_turns % 2 else 1]
     rgb = frame.reformat(stored_width, stored_height, "rgb24", interpolation="BICUBIC")
     return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), quarter_turns))
 
 
 def _frames(index: Index, chosen: list[int], seek: bool, threads: str) -> Generator[Any, None, None]:
-    """Frames as PyAV decodes them, all those `chosen` among them; with `seek`, skipping what none of them needs."""
+    """PyAV's frames, with all `chosen` ones among them; `seek` skips the parts of the file that none of them needs."""
     with _open_av(index.path) as container:
         stream = container.streams.video[0]
         stream.thread_type = threads
@@ -296,7 +342,7 @@ def _frames(index: Index, chosen: list[int], seek: bool, threads: str) -> Genera
 
 
 def _stretches(index: Index, chosen: list[int]) -> Iterator[tuple[int, int]]:
-    """What to decode for `chosen`: from a keyframe to a last frame, with keyframes to skip to between stretches."""
+    """The stretches to decode for `chosen`, each as its keyframe and its last frame."""
     start, last = 0, -1
     for frame in chosen:
         keyframe = _keyframe_before(index, frame)

@@ -1,7 +1,7 @@
-"""A video file, or frames already in memory, becomes `Frames`: the chosen frames and the seconds they show.
+"""Frames of a video: which ones are chosen, their pixels and their times in seconds.
 
-A file is decoded whole by `load_video`, or part by part through the `VideoSource` that `open_video` gives, in the
-memory of one part. `Frames` come in parts too, so that what works on one works on the other.
+`load_video` decodes the chosen frames of a file at once. `open_video` returns a `VideoSource`, which decodes them part
+by part in the memory of one part. `Frames` can be read in parts too, so that code for one works on the other.
 """
 
 from __future__ import annotations
@@ -26,18 +26,23 @@ LARGEST_SIDE = 16384
 """Pixels."""
 
 _TIME_SLACK = 1e-6
-"""Seconds by which a time may miss a frame's: containers round times, and 3 * 0.04 is not 0.12."""
+"""Seconds by which a time may differ from a frame's: containers round times, and 3 * 0.04 is not 0.12."""
 
 _DECODER_FRAMES = 32
-"""Filmed-size YUV 4:2:0 frames a decoder may hold at once: 16 references, and as many in its threads."""
+"""The most YUV 4:2:0 frames of the filmed size in a decoder at once: 16 references, and as many in its threads."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Frames:
-    """Decoded frames. Everything is on the CPU.
+    """Decoded frames, on the CPU.
 
-    pixels: uint8 (T, H, W, 3), RGB, contiguous. timestamps: float64 (T,), seconds from the start of the video,
-    strictly increasing. source: the file's name, without its folder. Raises InputError where these do not hold.
+    Args:
+        pixels: (T, H, W, 3) uint8, RGB, contiguous.
+        timestamps: (T,) float64, seconds from the start of the video, strictly increasing.
+        source: the file's name, without its folder.
+
+    Raises:
+        InputError: the tensors are not as stated.
     """
 
     pixels: Tensor
@@ -83,23 +88,36 @@ class Frames:
         return self.pixels.shape[2]
 
     def parts(self, size: int) -> Generator[Frames, None, None]:
-        """These frames in order, `size` at a time, the last part shorter; views, not copies. Raises InputError."""
+        """These frames in parts, in order. The parts are views, not copies.
+
+        Args:
+            size: frames in a part; the last part may be shorter.
+
+        Raises:
+            InputError: the size is below 1.
+        """
         _check_part(size)
         rows = zip(self.pixels.split(size), self.timestamps.split(size), strict=True)
         return (Frames(pixels, times, self.source) for pixels, times in rows)
 
     def to_images(self) -> Tensor:
-        """Float32 (T, H, W, 3) in 0..1, as ComfyUI's IMAGE."""
+        """The frames as ComfyUI's IMAGE: (T, H, W, 3) float32, 0 to 1."""
         return self.pixels.to(torch.float32).div_(255)
 
     @classmethod
     def from_images(
         cls, images: Tensor, fps: float | None = None, source: str = "images", timestamps: Tensor | None = None
     ) -> Frames:
-        """Frames from ComfyUI's IMAGE: float (T, H, W, 3 or 4) in 0..1; a fourth channel (alpha) is dropped.
+        """Frames from ComfyUI's IMAGE. Values are rounded to 256 levels; values outside 0 to 1 are clipped.
 
-        Give either fps (the first frame is at 0 s) or timestamps, (T,) in seconds. Values are rounded to the
-        nearest of 256 levels, those outside 0..1 clipped; `images` is not modified. Raises InputError.
+        Args:
+            images: (T, H, W, 3 or 4) floating, 0 to 1. A fourth channel (alpha) is dropped.
+            fps: frames a second, the first frame at 0 s; needed without ``timestamps``.
+            source: name of the frames, for messages.
+            timestamps: (T,) floating, in seconds; goes before ``fps``.
+
+        Raises:
+            InputError: the images are of another shape or dtype, or have no times.
         """
         if not images.is_floating_point() or images.ndim != 4 or images.shape[-1] not in (3, 4):
             raise InputError(
@@ -114,21 +132,34 @@ class Frames:
                 )
             timestamps = torch.arange(images.shape[0], dtype=torch.float64) / fps
         pixels = torch.empty((*images.shape[:3], 3), dtype=torch.uint8)
-        for target, image in zip(pixels, images, strict=True):  # one at a time: no second float copy of a video
+        for target, image in zip(pixels, images, strict=True):  # one by one: no second float copy of the video
             target.copy_(image[..., :3].mul(255).round_().clamp_(0, 255))
         return cls(pixels, timestamps.to("cpu", torch.float64, copy=True), source)
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which frames to take from those at `start` to `end` seconds, both included (`end` None: to the last).
+    """Which frames to take from a window of a video.
+
+    The modes are:
 
     - "uniform": `frames` of them, at `np.linspace(first, last, frames, dtype=int)`, as LLaVA's evaluation does.
     - "fps": the nearest frame to each of start, start + 1/fps, start + 2/fps, ..., none twice.
     - "every": the first and every `every`-th after it.
 
-    At most `cap` frames: "uniform" asks for no more, "fps" and "every" spread `cap` uniformly over those found.
-    A setting of another mode is checked but has no effect. Raises InputError.
+    A setting of another mode is checked but has no effect.
+
+    Args:
+        mode: "uniform", "fps" or "every".
+        frames: number of frames of "uniform".
+        fps: frames a second of "fps".
+        every: step of "every".
+        start: of the window, in seconds; included.
+        end: of the window, in seconds; included. None means the last frame.
+        cap: the most frames, or None. "fps" and "every" then spread `cap` frames uniformly over their choice.
+
+    Raises:
+        InputError: a setting is out of range.
     """
 
     mode: str = "uniform"
@@ -156,10 +187,14 @@ class Sampling:
             )
 
     def indices(self, timestamps: Tensor, source: str = "the video") -> Tensor:
-        """Indices of the chosen frames, int64 (K,), strictly increasing.
+        """Indices of the chosen frames: (K,) int64, strictly increasing.
 
-        timestamps: float64 (T,), seconds, strictly increasing; source names the video in errors.
-        Raises InputError where the window holds no frame, or fewer than "uniform" asks for.
+        Args:
+            timestamps: (T,) float64, in seconds, strictly increasing.
+            source: name of the video, for messages.
+
+        Raises:
+            InputError: the window has no frame, or fewer than "uniform" takes.
         """
         times = timestamps.numpy()
         first = int(np.searchsorted(times, self.start - _TIME_SLACK))
@@ -190,8 +225,8 @@ class Sampling:
         return torch.from_numpy(chosen.astype(np.int64))
 
     def _nearest(self, times: np.ndarray) -> np.ndarray:
-        # A frame is nearest to every moment up to half-way to the next frame. It is taken where the count of
-        # ticks of the fps clock up to there grows: each frame once, and no list of ticks for a huge fps.
+        # A frame is the nearest one until half-way to the next frame. It is taken if the number of ticks of the
+        # fps clock grows within that time. So each frame is taken once, and a huge fps needs no list of ticks.
         reach = np.append((times[:-1] + times[1:]) / 2, times[-1])
         ticks = np.floor((reach - self.start + _TIME_SLACK) * self.fps)
         return np.flatnonzero(np.diff(ticks, prepend=-1.0) > 0)
@@ -199,10 +234,15 @@ class Sampling:
 
 @dataclass(frozen=True, eq=False)
 class VideoSource:
-    """The frames chosen from a file, not yet decoded: `open_video` makes one, `parts` decodes it.
+    """The chosen frames of a file, not yet decoded. `open_video` makes it, `parts` decodes it.
 
-    index: the file's. chosen: int64 (T,), the chosen frames as indices into it, strictly increasing. height and
-    width: pixels to decode to. backend, free_bytes: as `open_video` takes them.
+    Args:
+        index: of the file.
+        chosen: (T,) int64, indices of the frames, strictly increasing.
+        height: to decode to, in pixels.
+        width: to decode to, in pixels.
+        backend: see :func:`open_video`.
+        free_bytes: see :func:`open_video`.
     """
 
     index: Index
@@ -219,7 +259,7 @@ class VideoSource:
 
     @property
     def timestamps(self) -> Tensor:
-        """Float64 (T,), seconds from the start of the video, strictly increasing."""
+        """(T,) float64, seconds from the start of the video, strictly increasing."""
         return self.index.timestamps[self.chosen]
 
     @property
@@ -228,12 +268,18 @@ class VideoSource:
         return self.index.name
 
     def parts(self, size: int) -> Generator[Frames, None, None]:
-        """The frames in order, `size` at a time, the last part shorter, each decoded when it is asked for.
+        """Decode the frames in parts, in order, in one pass through the file. Every call starts a new pass.
 
-        One pass through the file, which every call starts anew. Only the part being decoded is held here: let go of
-        the one before, and the memory needed is that of one part and the decoder (decord may queue many frames more;
-        backend "pyav" does not). Closing the generator closes the file. Raises InputError at once for a size below 1
-        or parts that would not fit in memory, and at the part they are in for frames that are damaged.
+        The generator keeps only the part that it decodes. If the caller keeps none either, the memory is that of one
+        part and of the decoder; decord may queue many more frames, PyAV does not. Closing the generator closes the
+        file.
+
+        Args:
+            size: frames in a part; the last part may be shorter.
+
+        Raises:
+            InputError: at once if the size is below 1 or a part does not fit in memory; at its part if a frame is
+                damaged.
         """
         _check_part(size)
         self._check_memory(min(size, self.count))
@@ -266,15 +312,19 @@ def open_video(
     backend: str = "pyav",
     free_bytes: int | None = None,
 ) -> VideoSource:
-    """The frames that `sampling` (by default 32 uniformly) chooses, at `size`, to be decoded part by part.
+    """Choose frames of a video file, to decode them part by part.
 
-    size: None as filmed; an int, the length of the shorter side in pixels, keeping the proportions; or (height,
-    width) exactly. Either may enlarge. backend: "pyav", whose memory is that of a part; "decord", which queues frames
-    as it likes; "auto" (decord, PyAV where decord is unfit). Frames of the filmed size are the same from each.
-    free_bytes: memory that may be used; by default what the machine has available when `parts` is called.
+    Args:
+        path: of the file.
+        sampling: which frames; None takes 32 uniformly.
+        size: None for the filmed size; an int for the shorter side in pixels, with the same proportions; or exactly
+            (height, width). It may enlarge.
+        backend: "pyav", which needs the memory of a part; "decord", which may queue many frames; or "auto", decord if
+            it can read the file and else PyAV. Frames of the filmed size are the same from each.
+        free_bytes: memory that may be used; None takes what the machine has available when `parts` is called.
 
-    Raises InputError, one line with the remedy, for a path that is no readable video, and a sampling or size that
-    does not fit it.
+    Raises:
+        InputError: the file is no readable video, or the sampling or the size does not suit it.
     """
     _check_backend(backend)
     sampling = Sampling() if sampling is None else sampling
@@ -295,9 +345,17 @@ def load_video(
     backend: str = "auto",
     free_bytes: int | None = None,
 ) -> Frames:
-    """Decode the frames that `sampling` chooses, and no others, into memory at once: `open_video` says how.
+    """Decode the chosen frames of a video file into memory.
 
-    Raises InputError as `open_video` does, and for frames that are damaged or would not fit in memory.
+    Args:
+        path: of the file.
+        sampling: which frames; None takes 32 uniformly.
+        size: see :func:`open_video`.
+        backend: see :func:`open_video`.
+        free_bytes: see :func:`open_video`.
+
+    Raises:
+        InputError: as :func:`open_video`, and if frames are damaged or do not fit in memory.
     """
     video = open_video(path, sampling, size, backend, free_bytes)
     (frames,) = video.parts(video.count)
@@ -305,21 +363,42 @@ def load_video(
 
 
 def resample(frames: Frames, sampling: Sampling) -> Frames:
-    """The choice `load_video` would make, from frames already in memory. Raises InputError as it does."""
+    """Choose among frames in memory as `load_video` chooses among those of a file.
+
+    Args:
+        frames: all frames.
+        sampling: which of them.
+
+    Raises:
+        InputError: the window has no frame, or fewer than "uniform" takes.
+    """
     chosen = sampling.indices(frames.timestamps, frames.source)
     return Frames(frames.pixels[chosen], frames.timestamps[chosen], frames.source)
 
 
 def estimate_bytes(frames: int, height: int, width: int) -> int:
-    """Bytes of `frames` decoded RGB frames. Decoding needs up to 32 YUV frames of the filmed size beside it."""
+    """Bytes of decoded RGB frames. Decoding needs up to 32 YUV frames of the filmed size in addition.
+
+    Args:
+        frames: number of frames.
+        height: in pixels.
+        width: in pixels.
+    """
     return frames * height * width * 3
 
 
 def require_components_fit(dimensions: tuple[int, int], duration: float, free_bytes: int | None = None) -> None:
-    """Refuse, before ComfyUI decodes a whole VIDEO, one that would not fit in memory even at 24 frames a second.
+    """Refuse a VIDEO that would not fit in memory even at 24 frames a second, before ComfyUI decodes all of it.
 
-    dimensions: (width, height), as `VideoInput.get_dimensions` gives them; duration in seconds. ComfyUI decodes to
-    float32 frames and then stacks them, which holds each twice. Raises InputError.
+    ComfyUI decodes to float32 frames and then stacks them, so that each is in memory twice.
+
+    Args:
+        dimensions: (width, height) in pixels, as `VideoInput.get_dimensions` returns them.
+        duration: in seconds.
+        free_bytes: memory that may be used; None takes what the machine has available.
+
+    Raises:
+        InputError: the frames do not fit.
     """
     width, height = dimensions
     need = 2 * 4 * estimate_bytes(math.ceil(24 * duration), height, width)
