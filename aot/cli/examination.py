@@ -1,7 +1,7 @@
-"""What this installation is and what of it works here, learnt by trying: a page to read, or to put into a bug report.
+"""An examination of this installation: its versions, and what works here. Its page can go into a bug report.
 
-Every check is done the way a user would do it (a clip is written and read back, tokens are reduced), in a folder that
-is gone afterwards. Nothing is sent, downloaded or assembled; the home folder's name is not printed.
+Every check does what a user would do (write a clip and read it back, reduce tokens), in a folder that is removed
+afterwards. Nothing is sent, downloaded or assembled; the home folder's name is not printed.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ class Examination:
 
 
 def examine() -> Examination:
-    """Look at this installation and try what it can do; some seconds."""
+    """Examine this installation. It takes some seconds."""
     with tempfile.TemporaryDirectory() as folder, _elsewhere("MPLCONFIGDIR", folder):
         return _examine()
 
 
 @contextmanager
 def _elsewhere(variable: str, folder: str) -> Iterator[None]:
-    """What a library would write into the home folder goes to `folder` meanwhile."""
+    """Set an environment variable to `folder` meanwhile: a library writes there and not into the home folder."""
     before = os.environ.get(variable)
     os.environ[variable] = folder
     try:
@@ -169,13 +169,13 @@ def _caches() -> dict[str, str]:
 
 
 def _folder(folder: Path) -> str:
-    """Where it is, whether it can be written, and how much is free there."""
+    """The folder's path, its free space, and whether it cannot be written."""
     writable = "" if os.access(folder, os.W_OK) else ", cannot be written"
     return f"{_short(folder)}, {shutil.disk_usage(folder).free / 2**30:.1f} GiB free{writable}"
 
 
 def _there(folder: Path) -> Path:
-    """The folder, or the nearest above it that exists."""
+    """The folder, or the nearest one above it that exists."""
     return next(each for each in (folder, *folder.parents) if each.is_dir())
 
 
@@ -187,7 +187,7 @@ def _short(path: Path) -> str:
 
 
 def version(package: str) -> str | None:
-    """The version of an installed package, None where it is not installed."""
+    """The version of a package; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -199,7 +199,7 @@ Trial = Callable[[], "str | Unmet"]
 
 @dataclass(frozen=True)
 class Unmet:
-    """Why a trial could not pass, and what to do."""
+    """Why a check failed, and what to do."""
 
     text: str
 

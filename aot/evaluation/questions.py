@@ -16,7 +16,7 @@ class Question:
 
     Args:
         id: unique in its set.
-        clip: the clip it is about; questions with the same clip are asked of one encoding.
+        clip: the clip it is about; questions about the same clip share one encoding.
         family: the group whose accuracy is reported together.
         text: the question to the model, with answer instructions and options.
         answer: the truth in the set's own form; "" if the set publishes none.

@@ -158,4 +158,4 @@ def require_one_place(text: str, placeholder: str, slot: str) -> None:
             f"The prompt holds {count} video placeholders where 1 is needed; leave {placeholder} out of the question."
         )
     if slot in text.replace(placeholder, ""):
-        raise InputError(f"The question holds {slot}, which stands for visual tokens; leave it out.")
+        raise InputError(f"The question holds {slot}, which marks visual tokens; leave it out.")

@@ -242,7 +242,7 @@ def _footer(entries: Sequence[LegendEntry], areas: bool, width: int) -> Image.Im
 
 
 def _sample(outcome: Outcome) -> np.ndarray:
-    """A cell of a outcome, as it is drawn."""
+    """A cell of an outcome, as it is drawn."""
     return draw_outcomes(_meadow(SAMPLE, SAMPLE), np.array([[int(outcome)]], dtype=np.uint8), np.array([[-1]]))
 
 

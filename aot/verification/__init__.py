@@ -88,7 +88,7 @@ def methods() -> list[str]:
 
 
 def _method(folder: Path, params: dict[str, Any]) -> str:
-    """Whose case it is: as the case says, or as the folder or the one above is called; AOT's own otherwise."""
+    """The method of a case: in its parameters, or the name of its folder or of the one above, or else AOT's own."""
     if "method" in params:
         return str(params["method"])
     folders = folder.resolve().name, folder.resolve().parent.name

@@ -1,4 +1,4 @@
-"""What a recorded case is, and the differences found while one runs."""
+"""A recorded case, and the differences between its values and ours."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Findings:
 
 Case = dict[str, Tensor]
 Check = Callable[[Case, dict[str, Any], torch.dtype, Findings], None]
-"""Runs one case: its tensors in the dtype asked for (as recorded under ``recorded_NAME``), its settings with its name
-under ``case``, the dtype, and where to put what differs."""
+"""Runs one case. Takes its tensors in the requested dtype (in the recorded one under ``recorded_NAME``), its settings
+with its name under ``case``, the dtype, and the findings to add differences to."""
 
 
 def fresh(

@@ -36,7 +36,7 @@ _LEADS = (
 
 
 def mvbench_letter(answer: str, options: Sequence[str]) -> str:
-    """MVBench: "B. ..." is B; else the first of A to E, in either case, that stands alone without punctuation."""
+    """MVBench: "B. ..." is B; else the first single letter A to E, in either case, without punctuation."""
     answer = answer.strip()
     if labelled := re.match(r"([A-E])\.\s*.+$", answer, re.IGNORECASE):
         return labelled[1].upper()

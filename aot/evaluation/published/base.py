@@ -95,7 +95,7 @@ class PublishedSet:
         return {"set": self.name}
 
     def frames(self, clip: str, count: int) -> FrameSource:
-        """`count` frames of a clip, evenly over the part that is asked about.
+        """`count` frames of a clip, evenly over the part that its questions are about.
 
         Raises:
             InputError: the set has no such clip, or its video is missing or not readable.

