@@ -30,7 +30,8 @@ def test_type_checkers_see_the_same_names():
 
 
 def test_every_stage_is_among_them():
-    assert {kind.__name__ for kind in stages().values()} <= set(PUBLIC)
+    missing = {kind.__name__ for kind in stages().values()} - set(PUBLIC)
+    assert not missing, f"{', '.join(missing)}: add it to __init__.py, to __all__, _PUBLIC and the imports for types"
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():

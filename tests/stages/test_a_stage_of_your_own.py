@@ -52,7 +52,15 @@ def test_it_is_short():
 
 def test_the_docs_name_every_stage_there_is():
     text = (DOCS / "how-it-works.md").read_text(encoding="utf-8")
-    assert [name for name in package.stages() if f"`{name}`" not in text] == []
+    missing = [name for name in package.stages() if f"`{name}`" not in text]
+    assert not missing, f"docs/how-it-works.md names no {', '.join(missing)}: write the name there, in backticks"
+
+
+@pytest.mark.parametrize("page", [DOCS.parent / "README.md", DOCS / "nodes.md"], ids=lambda page: page.name)
+def test_the_tables_of_nodes_have_every_stage(page):
+    text = page.read_text(encoding="utf-8")
+    missing = [kind.title for kind in package.stages().values() if kind.node_id and kind.title not in text]
+    assert not missing, f"{page.name} has no {', '.join(missing)} in its table of nodes: add it"
 
 
 def test_the_command_line_lists_it(own, capsys):
