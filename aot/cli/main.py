@@ -51,8 +51,10 @@ COMMANDS = MappingProxyType(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake is one line on standard error and exit code 2."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    parser, command = _parser(words)
-    options = parser.parse_args(words)
+    parser, chosen, command = _parser(words)
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        chosen.error(f"unrecognized arguments: {' '.join(unknown)}")
     if command is None:
         parser.print_help()
         return 0
@@ -94,19 +96,23 @@ def _warnings_in_a_line(verb: str) -> Iterator[None]:
         yield
 
 
-def _parser(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, Command | None]:
-    """The parser, with the options of the command that was chosen, and that command."""
+def _parser(
+    arguments: Sequence[str],
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, Command | None]:
+    """The parser; that of the command that was chosen, with its options; and the command."""
     parser = Parser(prog="aot", description="Token reduction for video LLMs by optimal transport.")
     parser.add_argument("--version", nargs=0, action=_Version, help="show the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND")
-    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    word = next((word for word in arguments if not word.startswith("-")), None)
+    chosen: argparse.ArgumentParser = parser
     command = None
     for name, (module, about) in COMMANDS.items():
         added = new_parser(verbs, name, about)
-        if name == chosen:
+        if name == word:
+            chosen = added
             command = cast(Command, importlib.import_module(f".{module}", __package__))
             command.add(added)
-    return parser, command
+    return parser, chosen, command
 
 
 class _Version(argparse.Action):

@@ -160,7 +160,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, bunny, embedded_folder, a
         (["shapes", "abc"], "invalid int value: 'abc'"),
         (["answr", "clip.mp4", "What?"], "invalid choice: 'answr'"),
         (["bench", "foo"], "invalid choice: 'foo'"),
-        (["stages", "--colour"], "unrecognized arguments: --colour"),
+        (["stages", "--colour"], "aot stages: unrecognized arguments: --colour; 'aot stages --help'"),
     ],
 )
 def test_what_cannot_be_parsed_is_one_line_too(capsys, words, says):
