@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..devices import widened, widest
 from ..errors import InputError
 from .factors import Blocks, Factor, Stacked
 from .layout import Layout, pool_and_newlines
@@ -65,7 +66,7 @@ def figures(tokens: VideoTokens, full: VideoTokens | None = None) -> Figures:
     mass = mass_kept(tokens)
     return Figures(
         tokens.tokens_kept,
-        float((mass >= LEAST_MASS).double().mean()),
+        float(widened(mass >= LEAST_MASS).mean()),
         float(torch.special.entr(mass / mass.sum()).sum().exp()) / mass.numel(),
         kept_rank(tokens),
         None if full is None else reconstruction_error(full, tokens),
@@ -147,7 +148,7 @@ def language_weights(tokens: VideoTokens) -> scipy.sparse.csr_array:
 def mass_kept(tokens: VideoTokens) -> Tensor:
     """(T, h, w) float64: how much of every language-grid cell survives, in kept tokens' worth."""
     pooled = tokens.to_language_grid()
-    ones = torch.ones(pooled.map.kept, 1, dtype=torch.float64, device=pooled.features.device)
+    ones = torch.ones(pooled.map.kept, 1, dtype=widest(pooled.features.device), device=pooled.features.device)
     return _carried_back(pooled, ones)[:, 0].cpu().reshape(tokens.layout.frames, *tokens.layout.language_grid)
 
 
@@ -217,8 +218,8 @@ def reconstruction_error(full: VideoTokens, tokens: VideoTokens) -> float:
     if bool(dropped.any()):
         candidates = kept[(tokens.role != int(Role.NEWLINE)).to(kept.device)]
         rebuilt[dropped] = _nearest(cells[dropped], candidates)
-    length = float(torch.linalg.vector_norm(cells, dtype=torch.float64))
-    apart = float(torch.linalg.vector_norm(cells - rebuilt, dtype=torch.float64))
+    length = float(torch.linalg.vector_norm(cells, dtype=widest(cells.device)))
+    apart = float(torch.linalg.vector_norm(cells - rebuilt, dtype=widest(cells.device)))
     return apart / length if length else 0.0
 
 

@@ -13,6 +13,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from ..devices import widest
 from ..errors import InputError
 from .factors import Factor, Scale, Stacked
 
@@ -67,11 +68,11 @@ class TokenMap:
 
     def column_mass(self) -> Tensor:
         """How much of each source token survives: the column sums of W, (source,) float64."""
-        return self.adjoint(torch.ones(self.kept, dtype=torch.float64, device=self._device))
+        return self.adjoint(torch.ones(self.kept, dtype=widest(self._device), device=self._device))
 
     def row_mass(self) -> Tensor:
         """Row sums of W, (kept,) float64: 1 for every stage that takes means, its scale where it states one."""
-        return self.apply(torch.ones(self.source, dtype=torch.float64, device=self._device))
+        return self.apply(torch.ones(self.source, dtype=widest(self._device), device=self._device))
 
     @property
     def means(self) -> TokenMap:

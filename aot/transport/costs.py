@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..devices import widest
 from ..tokens.matmul import scores
 
 METRICS = ("cosine", "sqeuclidean")
@@ -98,7 +99,7 @@ def time_factor(offset: float, scale: float) -> float:
 
 def unit_places(cells: Tensor, grid: tuple[int, int]) -> Tensor:
     """(M, 2) row and column on a grid to float64 places on the unit square; what lies beyond counts as its edge."""
-    sides = torch.tensor([max(1, side - 1) for side in grid], dtype=torch.float64, device=cells.device)
+    sides = torch.tensor([max(1, side - 1) for side in grid], dtype=widest(cells.device), device=cells.device)
     return (cells / sides).clamp(max=1)
 
 

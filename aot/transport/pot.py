@@ -72,7 +72,7 @@ def _each(cost: Tensor, u: Tensor, v: Tensor, max_iterations: int, solve: Solve)
         a, b = (_mass(marginal) for marginal in (u[i][here], v[i][there]))
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            plan, log = solve(a, b, cost[i][here][:, there].double().cpu().numpy())
+            plan, log = solve(a, b, cost[i][here][:, there].cpu().double().numpy())
         missed = np.abs(plan.sum(1) - a).sum() + np.abs(plan.sum(0) - b).sum()
         at = here.nonzero(), there.nonzero()[:, 0]
         entries[i].index_put_(at, torch.from_numpy(np.where(plan > RESIDUE, plan, 0)).to(cost))
@@ -86,5 +86,5 @@ def _each(cost: Tensor, u: Tensor, v: Tensor, max_iterations: int, solve: Solve)
 
 def _mass(marginal: Tensor) -> np.ndarray:
     """Float64, its sum exactly as near 1 as rounding allows: the network simplex is strict about it."""
-    mass = marginal.double().cpu().numpy()
+    mass = marginal.cpu().double().numpy()
     return mass / mass.sum()

@@ -20,6 +20,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ..devices import widened
 from ..errors import InputError
 
 STOPS = ("batch", "each", "marginal")
@@ -109,7 +110,7 @@ class Explicit(Transport):
 
 def uniform_marginal(valid: Tensor) -> Tensor:
     """(B, M) bool to (B, M) float64 of total mass 1 over the valid entries of each row, 0 elsewhere."""
-    return valid / valid.sum(1, keepdim=True).clamp(min=1).double()
+    return valid / widened(valid.sum(1, keepdim=True).clamp(min=1))
 
 
 def weighted_marginal(importance: Tensor, valid: Tensor) -> Tensor:
@@ -117,10 +118,10 @@ def weighted_marginal(importance: Tensor, valid: Tensor) -> Tensor:
 
     An importance under a millionth of the mean counts as that much, so that no token is left out.
     """
-    mass = importance.double() * valid
+    mass = widened(importance) * valid
     mean = mass.sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp(min=1)
     mass = torch.where(mean > 0, mass.maximum(1e-6 * mean), 1.0) * valid
-    return mass / mass.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    return mass / mass.sum(1, keepdim=True).clamp(min=torch.finfo(mass.dtype).tiny)
 
 
 def sinkhorn(
@@ -209,7 +210,7 @@ def unbalanced_sinkhorn(
     Source: Chizat, Peyre, Schmitzer, Vialard, "Scaling algorithms for unbalanced optimal transport problems",
     Mathematics of Computation 2018; with POT's reference measure, u v'.
     """
-    u, v, wide = u.double(), v.double(), cost.double()
+    u, v, wide = widened(u), widened(v), widened(cost)
     logarithms = u.log(), v.log()
     kernel = wide / -eps + logarithms[0][:, :, None] + logarithms[1][:, None, :]
     power = relaxation / (relaxation + eps)

@@ -12,6 +12,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from ..devices import widest
 from ..errors import InputError
 from . import pot
 from .sinkhorn import (
@@ -120,7 +121,7 @@ def _scaling(
 
     def solve(solver: Solver, cost: Tensor, u: Tensor, v: Tensor, largest: float | None) -> Transport:
         exponent = (float(cost.max()) if largest is None else largest) / solver.eps
-        wide = next((dtype for dtype in (cost.dtype, torch.float64) if exponent < 0.9 * _room(dtype)), None)
+        wide = next((dtype for dtype in (cost.dtype, widest(cost.device)) if exponent < 0.9 * _room(dtype)), None)
         method = log_sinkhorn if wide is None else partial(sinkhorn, dtype=wide)
         return method(
             cost,

@@ -80,7 +80,7 @@ def _pool(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
     for mode in ("bilinear", "average"):
         pooling = Layout(len(case["features"]), (27, 27), mode).pooling_matrix()
         findings.values(pooling.to(dtype) @ case["features"], case[f"recorded_{mode}"])
-        kept = case["mask"].double() @ pooling.T >= COVERED - ROUNDING
+        kept = case["mask"].double() @ pooling.T >= COVERED - ROUNDING[pooling.dtype]
         findings.decided(kept, case[f"{mode}_mask"])
 
 

@@ -284,7 +284,7 @@ def test_every_stage_runs_on_its_grid_and_keeps_exactly_what_it_is_told(small, t
     kept = [int(((reduced.frame == t) & (reduced.role != Role.NEWLINE)).sum()) for t in range(reduced.layout.frames)]
     assert sum(kept) == reduced.tokens_kept == round(float(chain.partition("=")[2].split(",")[0]) * tokens.tokens_full)
     said = Session(small, reduced).ask([QUESTION], Generation(max_new_tokens=3))
-    assert said.read[0] == len(small.prompt_inputs(reduced, QUESTION))
+    assert said.prompt_tokens[0] == len(small.prompt_inputs(reduced, QUESTION))
 
 
 def test_streamed_tokens_are_those_of_the_eager_run(small, tokens, clip):

@@ -22,6 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...devices import widened
 from ...errors import InputError
 from ...tokens.video_tokens import Extra, VideoTokens
 from ..base import Budgeted, Part, Reduction
@@ -320,7 +321,7 @@ class Trees:
         for _ in range(len(linked).bit_length()):
             root = root[root]
         over = torch.bincount(root if true_mean else parent, minlength=len(parent))
-        return cls(root, grouped, 1 / over.double()[root])
+        return cls(root, grouped, 1 / widened(over)[root])
 
     @property
     def roots(self) -> Tensor:

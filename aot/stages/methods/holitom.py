@@ -16,6 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...devices import widened
 from ...errors import InputError
 from ...tokens.video_tokens import Extra, Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
@@ -174,7 +175,7 @@ class HoliTom(Budgeted):
 
     def _weights(self, centre: Tensor, owner: Tensor) -> Tensor:
         """(P,) float64 weight of every member in its cluster's mean over places."""
-        others = (torch.bincount(owner, minlength=len(centre)) - 1)[owner].double()
+        others = widened((torch.bincount(owner, minlength=len(centre)) - 1)[owner])
         if self.merge == "average":
             return 1 / (others + 1)
         is_centre = torch.zeros_like(owner, dtype=torch.bool).index_fill_(0, centre, True)
@@ -257,7 +258,7 @@ class Windows:
         """
         places = self.still.sum(1)
         others = self.still.shape[1] - places[self.of_frame]
-        return torch.cat(((places.double() * share).round(), (others.double() * share).ceil())).long()
+        return torch.cat(((widened(places) * share).round(), (widened(others) * share).ceil())).long()
 
 
 def cosines_with_next(features: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from ...devices import widened
 from ...tokens.video_tokens import VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
@@ -239,4 +240,4 @@ def contiguous(labels: Sequence[int]) -> list[int]:
 
 def counts_at(sizes: Tensor, small: int, ratio: float) -> Tensor:
     """(G,) long: groups of at most ``small`` whole, of others their ratio rounded down, but one token at least."""
-    return torch.where(sizes <= small, sizes, (sizes.double() * ratio).floor().long().clamp(min=1))
+    return torch.where(sizes <= small, sizes, (widened(sizes) * ratio).floor().long().clamp(min=1))

@@ -16,6 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...devices import widened
 from ...tokens.video_tokens import Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
@@ -122,7 +123,7 @@ def frame_shares(similarity: Tensor, ratio: float) -> Tensor:
         similarity: (T, L) similarity of every token to the video's mean.
         ratio: what the shares average to, none above 1.
     """
-    bonus = torch.softmax(-similarity.double().mean(1) / TEMPERATURE, 0)
+    bonus = torch.softmax(-widened(similarity).mean(1) / TEMPERATURE, 0)
     return (ratio * (1 + bonus - 1 / len(bonus))).clamp(max=1)
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ...devices import widened
 from ...errors import InputError
 from ...tokens.factors import Sparse, pad
 from ...tokens.matmul import working_dtype
@@ -127,7 +128,7 @@ class FrameTokens:
         col = torch.cat((self.token[self.valid], newline))
         row = (kept.cumsum(0) - 1)[torch.cat((head, newline))]
         members = torch.bincount(row, minlength=int(kept.sum()))
-        return self._reduction(kept, row, col, 1 / members.double()[row], members)
+        return self._reduction(kept, row, col, 1 / widened(members)[row], members)
 
     def _kept(self, chosen: Tensor) -> Tensor:
         """(K,) bool: the chosen tokens (T, S), and the newlines of rows that keep one."""

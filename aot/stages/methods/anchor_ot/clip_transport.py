@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ....devices import widened, widest
 from ....errors import InputError
 from ....tokens.video_tokens import Role, VideoTokens, weight_dtype
 from ....transport.costs import Cost, Points, time_factor, unit_places
@@ -190,7 +191,7 @@ def transport_clips(clips: Clips, anchors: Tensor, sources: Tensor, rules: Rules
     shares = clips.features.new_zeros(*step_shape, step_shape[2])
     decay = clips.features.new_ones(*step_shape[:2], step_shape[2])
     gain = torch.zeros_like(decay)
-    q = torch.full(step_shape, torch.inf, dtype=torch.float64, device=shares.device)
+    q = torch.full(step_shape, torch.inf, dtype=widest(shares.device), device=shares.device)
     distinct = torch.zeros_like(sources)
     targets = clips.points(0, anchors)
     v = rules.marginal(clips.importance[:, 0], anchors)
@@ -204,7 +205,7 @@ def transport_clips(clips: Clips, anchors: Tensor, sources: Tensor, rules: Rules
         plan = frame_plan(src, targets, u, v, rules.cost, rules.solver, factor).plan
         p = rules.solver.shares(plan, u)
         if step:
-            q[:, step] = torch.where(valid, p.amax(2).double(), torch.inf)
+            q[:, step] = torch.where(valid, p.amax(2).to(q.dtype), torch.inf)
             distinct[:, step] = keep(q[:, step], step) & valid
         shares[:, step] = (p if rules.aggregation != "paper" else plan) * (valid & ~distinct[:, step])[:, :, None]
         moved, decay[:, step], gain[:, step] = absorb(
@@ -263,5 +264,5 @@ def absorb(
 
 def below_quantile(q: Tensor, ratio: float) -> Tensor:
     """(C, S) bool: q strictly under the ``ratio`` quantile of its row's finite entries (linear, float64)."""
-    masked = q.double().masked_fill(~torch.isfinite(q), torch.nan)
+    masked = widened(q).masked_fill(~torch.isfinite(q), torch.nan)
     return masked < masked.nanquantile(ratio, dim=1, keepdim=True)

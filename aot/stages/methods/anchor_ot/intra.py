@@ -11,11 +11,13 @@ Source: AOT (CVPR 2026), sections 3.2 and 3.3, as released by its authors.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ....devices import widened, widest
 from ....errors import InputError
 from ....tokens.factors import pad
 from ....tokens.layout import pool_and_newlines
@@ -43,8 +45,8 @@ from .settings import (
 COVERED = 0.5
 """A language-grid cell is kept where the pooled anchor mask reaches this."""
 
-ROUNDING = 1e-9
-"""Slack of that comparison, far above float64 rounding and far below one cell's share."""
+ROUNDING = MappingProxyType({torch.float64: 1e-9, torch.float32: 1e-5})
+"""Slack of that comparison by dtype, far above its rounding and far below one cell's share."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,10 @@ class IntraFrame(TransportStage, Budgeted):
             aggregation=self.aggregation,
             nearest_blend=self.nearest_blend,
         )
-        pooling = pool_and_newlines(layout).to(mask.device)
-        covered = mask.double() @ pooling[:, : layout.cells].T
+        pooling = pool_and_newlines(layout).to(mask.device, widest(mask.device))
+        covered = widened(mask) @ pooling[:, : layout.cells].T
         if counts is None:
-            keep = covered >= COVERED - ROUNDING
+            keep = covered >= COVERED - ROUNDING[covered.dtype]
         else:
             keep = _most_covered(covered, by[1], pooling[:, : layout.cells], counts)
         places = layout.language_places().to(mask.device)
@@ -327,7 +329,7 @@ def grid_distances(grid: tuple[int, int], like: Tensor) -> Tensor:
 def _most_covered(covered: Tensor, deep: Tensor, pooling: Tensor, counts: tuple[int, ...]) -> Tensor:
     """(T, L) bool with exactly ``counts[t]`` cells: most covered by anchors first, then by deep attention."""
     by_importance = ranked(deep.to(pooling) @ pooling.T)
-    steps = (covered / ROUNDING).round()
+    steps = (covered / ROUNDING[covered.dtype]).round()
     order = by_importance.gather(1, ranked(steps.gather(1, by_importance)))
     return first_mask(order, counts)
 
