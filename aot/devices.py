@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+WITHOUT_FLOAT64 = ("mps",)
+"""Types of devices that have no float64: Apple's."""
+
+
 def check_device(device: str) -> None:
     """Refuse a device that PyTorch cannot use here.
 
@@ -26,10 +30,6 @@ def check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"Device {device!r} is not available here; leave --device out, or give cpu.") from error
-
-
-WITHOUT_FLOAT64 = ("mps",)
-"""Types of devices that have no float64: Apple's."""
 
 
 def widest(device: torch.device) -> torch.dtype:

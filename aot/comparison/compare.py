@@ -14,6 +14,7 @@ from ..answering.answer import Answer
 from ..answering.answerer import Answerer, LocalAnswerer
 from ..answering.fidelity import Fidelity, Reference, fidelity, from_answers, of_itself, reference
 from ..answering.generation import CountCallback, Generation, ignore_count
+from ..answering.session import Session
 from ..errors import InputError
 from ..stages.chain import FULL
 from ..tokens.video_tokens import VideoTokens
@@ -139,7 +140,7 @@ def compare(
     missing = [variant for variant in variants if known[variant.name] is None]
     if missing:
         smallest = next(filter(None, (_reduced(each, tokens, ignore_refusal) for each in reversed(missing))), tokens)
-        answerer.answer(smallest, [question], Generation(max_new_tokens=1), on_token=on_token)
+        measure(answerer, smallest, question, Generation(max_new_tokens=1), None, on_token=on_token)
     full: Measured | None = None
     for variant in variants:
         on_row(variant.name)
@@ -195,8 +196,8 @@ def measure(
     if not isinstance(answerer, LocalAnswerer):
         (answer,) = answerer.answer(tokens, [question], generation, on_token=on_token)
         return Measured(answer, from_answers(full.answer if full else answer, answer))
-    session = answerer.session(tokens)
-    answerer.forget()
+    # A session of its own: the video that the answerer keeps for the next question stays in its cache.
+    session = Session(answerer.model, tokens)
     (answer,) = session.answer([question], generation, on_token=on_token)
     if full is None or full.reference is None:
         known = reference(session, answer)

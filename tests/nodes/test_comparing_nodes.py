@@ -171,6 +171,14 @@ def test_a_sweep_that_is_cancelled_goes_on_where_it_was(base, loaded, tokens, mo
     assert (base / "temp" / shown.ui["images"][0]["filename"]).is_file()
 
 
+def test_a_sweep_leaves_the_video_of_the_last_question_in_the_cache(base, loaded, tokens):
+    loaded.answerer.answer(tokens, [QUESTION], Generation(1))
+    kept = loaded.answerer.last
+    AOTSweep.PREPARE_CLASS_CLONE({}).execute(vllm=loaded, tokens=tokens, retentions="0.5", **SWEEP)
+    assert loaded.answerer.last is kept
+    assert kept.cached_tokens > tokens.tokens_kept
+
+
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
