@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .errors import InputError
@@ -50,3 +52,44 @@ def synchronise(tensor: Tensor) -> None:
         import torch
 
         torch.cuda.synchronize(tensor.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Elapsed:
+    """Milliseconds between two marks in the work of a device, found out when they are read; equal to that number.
+
+    Args:
+        start: the first mark, from :func:`mark`.
+        end: the second one.
+    """
+
+    start: float | torch.cuda.Event
+    end: float | torch.cuda.Event
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (Elapsed, float, int)) and float(self) == float(other)
+
+    def __hash__(self) -> int:
+        return hash(float(self))
+
+    def __float__(self) -> float:
+        if isinstance(self.start, (float, int)) and isinstance(self.end, (float, int)):
+            return (self.end - self.start) * 1e3
+        assert not isinstance(self.start, (float, int)) and not isinstance(self.end, (float, int))
+        self.end.synchronize()
+        return self.start.elapsed_time(self.end)
+
+
+def mark(tensor: Tensor) -> float | torch.cuda.Event:
+    """A mark after the work queued on the tensor's device so far, for :class:`Elapsed`; nothing waits for it.
+
+    Args:
+        tensor: on that device.
+    """
+    if not tensor.is_cuda:
+        return time.perf_counter()
+    import torch
+
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(tensor.device))
+    return event

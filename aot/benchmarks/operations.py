@@ -50,12 +50,19 @@ class OperationCounter(TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         if not func.is_view:
             self.operations[name] += 1
-        if _waits(name, args, kwargs):
+        if waits(name, args, kwargs):
             self.waits[name] += 1
         return func(*args, **kwargs)
 
 
-def _waits(name: str, args: Any, kwargs: Mapping[str, Any]) -> bool:
+def waits(name: str, args: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether the host has to wait for an operation.
+
+    Args:
+        name: of aten's operation, without namespace and overload.
+        args: its arguments.
+        kwargs: its named ones.
+    """
     if name in _INDEXING:
         return any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1])
     if name == "repeat_interleave":

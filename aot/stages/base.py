@@ -7,7 +7,6 @@ its ``name:key=value`` form on the command line and the widgets of its ComfyUI n
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,7 +14,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..devices import synchronise
+from ..devices import Elapsed, mark
 from ..tokens.factors import Factor
 from ..tokens.video_tokens import Layout, StageRecord, VideoTokens
 from .budget import split_evenly, token_budget
@@ -44,12 +43,16 @@ class Reduction:
         place: (kept, 3) long, frame, y and x on the language grid.
         role: (kept,) uint8 of :class:`~comfyui_aot.aot.tokens.video_tokens.Role`.
         scale: (kept,) floating, what the method multiplies its means with; None where tokens are means.
+        kept: tokens without newlines, where the stage knows without a look at the device.
+        counts: tokens of each frame, newlines among them, where it knows them and tokens are ordered by frame.
     """
 
     factor: Factor
     place: Tensor
     role: Tensor
     scale: Tensor | None = None
+    kept: int | None = None
+    counts: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,13 @@ class Stage:
         Raises:
             InputError: the tokens hold NaN, or are not what this stage reduces.
         """
+        start = mark(tokens.features)
         tokens.require_finite()
-        synchronise(tokens.features)
-        start = time.perf_counter()
         src = tokens.to_language_grid() if self.language_grid else tokens
-        reduction = self.build(src, part or Part(0, tokens.layout.frames))
-        reduced = src.reduced(reduction.factor, reduction.place, reduction.role, scale=reduction.scale)
-        synchronise(reduced.features)
-        milliseconds = (time.perf_counter() - start) * 1e3
-        record = StageRecord(self.name, self.settings(), tokens.tokens_kept, reduced.tokens_kept, milliseconds)
+        made = self.build(src, part or Part(0, tokens.layout.frames))
+        reduced = src.reduced(made.factor, made.place, made.role, scale=made.scale, kept=made.kept, counts=made.counts)
+        elapsed = Elapsed(start, mark(reduced.features))
+        record = StageRecord(self.name, self.settings(), tokens.tokens_kept, reduced.tokens_kept, elapsed)
         return dataclasses.replace(reduced, history=(*reduced.history, record))
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
+import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..errors import InputError
 from .matmul import mix, working_dtype
 
-ENTRIES = 2048
-"""Entries of a :class:`Sparse` factor that are multiplied at one time."""
+WIDENED = 2**23
+"""Entries of half-precision tokens that a :class:`Sparse` factor widens at one time on the CPU."""
+
+GATHERING = ("cpu", "cuda")
+"""Types of devices that add up rows by number in one operation, always in the same order."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,12 @@ class Picked:
     index: Tensor
     merged: Blocks
 
-    def __post_init__(self) -> None:
+    def require_valid(self) -> None:
+        """Refuse numbers of rows that there are not: those of a file; a stage's own are right.
+
+        Raises:
+            InputError: there are.
+        """
         rows = self.merged.source + self.merged.kept
         if self.index.ndim != 1 or bool(((self.index < 0) | (self.index >= rows)).any()):
             raise InputError(f"Picked rows must be a list of numbers from 0 to {rows - 1}.")
@@ -152,11 +162,11 @@ class Picked:
         """``W @ x``: x (source, ...) to (kept, ...), in x's dtype (float32 for integers and booleans)."""
         merged = self.merged.apply(x)
         index = self.index.to(x.device)
-        copied = index < self.source
-        out = merged.new_empty(self.kept, *x.shape[1:])
-        out[copied] = x.index_select(0, index[copied]).to(out)
-        out[~copied] = merged.index_select(0, index[~copied] - self.source)
-        return out
+        own = x.index_select(0, index.clamp(max=self.source - 1)).to(merged)
+        if not len(merged):
+            return own
+        made = merged.index_select(0, (index - self.source).clamp(min=0))
+        return torch.where((index < self.source).reshape(-1, *[1] * (x.ndim - 1)), own, made)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``W.T @ y``: y (kept, ...) to (source, ...)."""
@@ -201,6 +211,8 @@ class Sparse:
         weight: (E,) floating.
         kept: number of rows.
         source: number of columns.
+        copies: whether entry k is row k and a whole token, so that rows are copied bit by bit; None where that has to
+            be looked up.
     """
 
     row: Tensor
@@ -208,14 +220,21 @@ class Sparse:
     weight: Tensor
     kept: int
     source: int
+    copies: bool | None = None
 
     def __post_init__(self) -> None:
-        sizes = {len(self.row), len(self.col), len(self.weight)}
-        for index, below in ((self.row, self.kept), (self.col, self.source)):
-            if len(sizes) > 1 or bool(((index < 0) | (index >= below)).any()):
-                raise InputError(
-                    f"Entries of a {self.kept} x {self.source} matrix need a row, a column and a weight each."
-                )
+        if not len(self.row) == len(self.col) == len(self.weight):
+            raise InputError(f"Entries of a {self.kept} x {self.source} matrix need a row, a column and a weight each.")
+
+    def require_valid(self) -> None:
+        """Refuse numbers of rows or columns that there are not: those of a file; a stage's own are right.
+
+        Raises:
+            InputError: there are.
+        """
+        for name, index, below in (("row", self.row, self.kept), ("column", self.col, self.source)):
+            if bool(((index < 0) | (index >= below)).any()):
+                raise InputError(f"Entries of a {self.kept} x {self.source} matrix need a {name} below {below}.")
 
     @property
     def device(self) -> torch.device:
@@ -225,6 +244,8 @@ class Sparse:
     @cached_property
     def selects(self) -> bool:
         """Whether every row is one source token as it is, so that it can be copied bit by bit."""
+        if self.copies is not None:
+            return self.copies
         rows = torch.arange(self.kept, device=self.device)
         return len(self.row) == self.kept and bool((self.row == rows).all() and (self.weight == 1).all())
 
@@ -247,13 +268,12 @@ class Sparse:
                 "apply it to a tensor aligned with the tokens it was made for."
             )
         dtype = x.dtype if x.is_floating_point() else torch.float32
-        flat = x.reshape(rows, -1)
         exact = working_dtype(dtype)
-        out = torch.zeros(out_rows, flat.shape[1], dtype=exact, device=x.device)
-        parts = (part.to(x.device).split(ENTRIES) for part in (col, row, self.weight))
-        for source, target, weight in zip(*parts, strict=True):
-            out.index_add_(0, target, flat[source].to(exact) * weight.to(exact)[:, None])
-        return out.to(dtype).reshape(out_rows, *x.shape[1:])
+        flat = x.reshape(rows, -1)
+        col, row, weight = (each.to(x.device) for each in (col, row, self.weight))
+        parts = (flat,) if exact == dtype or x.is_cuda else flat.split(max(1, WIDENED // max(1, rows)), 1)
+        sums = [_sums(part.to(exact), col, row, weight.to(exact), out_rows).to(dtype) for part in parts]
+        return (sums[0] if len(sums) == 1 else torch.cat(sums, 1)).reshape(out_rows, *x.shape[1:])
 
     def coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
         """Row, column and value of every entry, as three (nnz,) tensors."""
@@ -268,7 +288,9 @@ class Sparse:
             rows.append(part.row + kept)
             cols.append(part.col + source)
             kept, source = kept + part.kept, source + part.source
-        return Sparse(torch.cat(rows), torch.cat(cols), torch.cat([part.weight for part in parts]), kept, source)
+        copies = True if all(part.copies for part in parts) else None
+        weight = torch.cat([part.weight for part in parts])
+        return Sparse(torch.cat(rows), torch.cat(cols), weight, kept, source, copies)
 
 
 @dataclass(frozen=True)
@@ -369,21 +391,41 @@ def pad(x: Tensor, counts: tuple[int, ...], size: int) -> Tensor:
     """(sum(counts), D) to (B, size, D): ragged groups of rows side by side, zeros after the short ones."""
     if all(count == size for count in counts):
         return x.reshape(len(counts), size, x.shape[-1])
-    valid = _valid(counts, size, x.device)
-    out = x.new_zeros(len(counts), size, x.shape[-1])
-    out[valid] = x
-    return out
+    out = x.new_zeros(len(counts) * size, x.shape[-1])
+    return out.index_copy_(0, slots(counts, size, x.device), x).reshape(len(counts), size, -1)
 
 
 def unpad(x: Tensor, counts: tuple[int, ...]) -> Tensor:
     """(B, R, D) to (sum(counts), D): the first ``counts[b]`` rows of each group, one after another."""
     if all(count == x.shape[1] for count in counts):
         return x.reshape(-1, x.shape[-1])
-    return x[_valid(counts, x.shape[1], x.device)]
+    return x.flatten(0, 1).index_select(0, slots(counts, x.shape[1], x.device))
 
 
-def _valid(counts: tuple[int, ...], size: int, device: torch.device) -> Tensor:
-    return torch.arange(size, device=device) < torch.tensor(counts, device=device)[:, None]
+@lru_cache(maxsize=64)
+def slots(counts: tuple[int, ...], size: int, device: torch.device) -> Tensor:
+    """Where rows of ragged groups lie among groups of one size.
+
+    Args:
+        counts: rows of each group.
+        size: rows of a padded group, at least as many.
+        device: where the result is wanted.
+
+    Returns:
+        (sum(counts),) long, group times ``size`` and number in the group. Shared: not to be changed.
+    """
+    group = np.repeat(np.arange(len(counts)), counts)
+    within = np.arange(len(group)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return torch.from_numpy(group * size + within).to(device)
+
+
+def _sums(x: Tensor, col: Tensor, row: Tensor, weight: Tensor, rows: int) -> Tensor:
+    """(rows, D): row ``row[e]`` adds up ``weight[e]`` of row ``col[e]`` of x, in the order of the entries."""
+    if x.device.type not in GATHERING:
+        return x.new_zeros(rows, x.shape[1]).index_add_(0, row, x[col] * weight[:, None])
+    row, order = row.sort(stable=True)
+    starts = torch.searchsorted(row, torch.arange(rows, device=x.device))
+    return functional.embedding_bag(col[order], x, starts, mode="sum", per_sample_weights=weight[order])
 
 
 def _starts(counts: tuple[int, ...]) -> Tensor:

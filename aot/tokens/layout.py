@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 import torch
@@ -161,3 +162,64 @@ def pool_and_newlines(layout: Layout) -> Tensor:
     row = torch.arange(height)
     weights[row, width, layout.cells + row] = 1
     return weights.reshape(height * (width + 1), layout.sources)
+
+
+@lru_cache(maxsize=16)
+def pooling_on(layout: Layout, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """:func:`pool_and_newlines` where it is wanted. Shared: not to be changed.
+
+    Args:
+        layout: of the tokens; its number of frames does not matter.
+        device: of the result.
+        dtype: of the result, floating.
+    """
+    return pool_and_newlines(layout).to(device, dtype)
+
+
+@lru_cache(maxsize=16)
+def language_places_on(layout: Layout, device: torch.device) -> Tensor:
+    """(T L, 3) long: frame, y and x of all pooled tokens, newlines among them. Shared: not to be changed.
+
+    Args:
+        layout: of the tokens.
+        device: of the result.
+    """
+    places = layout.language_places()
+    frame = torch.arange(layout.frames)[:, None, None].expand(-1, len(places), 1)
+    return torch.cat((frame, places.expand(layout.frames, -1, -1)), 2).flatten(0, 1).to(device)
+
+
+@lru_cache(maxsize=16)
+def newlines_on(layout: Layout, device: torch.device) -> Tensor:
+    """(L,) bool: which of a pooled frame's tokens are newlines. Shared: not to be changed.
+
+    Args:
+        layout: of the tokens.
+        device: of the result.
+    """
+    return (layout.language_places()[:, 1] == layout.language_grid[1]).to(device)
+
+
+@lru_cache(maxsize=16)
+def cells_on(layout: Layout, device: torch.device) -> Tensor:
+    """(T, L) long: which of all pooled tokens are cells, in raster order. Shared: not to be changed.
+
+    Args:
+        layout: of the tokens.
+        device: of the result.
+    """
+    newline = newlines_on(layout, torch.device("cpu"))
+    within = (~newline).nonzero()[:, 0]
+    return (torch.arange(layout.frames)[:, None] * len(newline) + within).to(device)
+
+
+@lru_cache(maxsize=16)
+def ends_on(layout: Layout, device: torch.device) -> Tensor:
+    """(T h,) long: which of all pooled tokens are newlines; empty where a layout has none. Shared: not to be changed.
+
+    Args:
+        layout: of the tokens.
+        device: of the result.
+    """
+    newline = newlines_on(layout, torch.device("cpu"))
+    return newline.repeat(layout.frames).nonzero()[:, 0].to(device)

@@ -78,9 +78,11 @@ def load(path: Path) -> VideoTokens:
             layout=layout,
             pooled=bool(json.loads(metadata["pooled"])),
             model=metadata["model"],
-            history=tuple(StageRecord(**record) for record in json.loads(metadata["history"])),
+            history=tuple(StageRecord.from_dict(record) for record in json.loads(metadata["history"])),
             levels=tuple(tensors[f"levels.{i}"] for i in range(sum(name.startswith("levels.") for name in tensors))),
             extras={name[7:]: tensors[name] for name in tensors if name.startswith("extras.")},
+            kept=None,
+            counts=None,
             **{name: tensors[name] for name in TENSORS},
         )
         _check_values(tokens)
@@ -120,11 +122,17 @@ def _factor(tensors: dict[str, Tensor], prefix: str) -> Factor:
     if prefix + "shape" in tensors:
         kept, source = tensors[prefix + "shape"].tolist()
         row, col, weight = (tensors[prefix + name] for name in ("row", "col", "weight"))
-        return Sparse(row, col, weight, kept, source)
+        factor = Sparse(row, col, weight, kept, source)
+        factor.require_valid()
+        return factor
     rows, cols = (tuple(tensors[prefix + name].tolist()) for name in ("rows", "cols"))
     blocks = Blocks(tensors[prefix + "weights"], rows, cols)
     index = tensors.get(prefix + "index")
-    return blocks if index is None else Picked(index, blocks)
+    if index is None:
+        return blocks
+    picked = Picked(index, blocks)
+    picked.require_valid()
+    return picked
 
 
 def _check_values(tokens: VideoTokens) -> None:

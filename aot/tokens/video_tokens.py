@@ -6,19 +6,21 @@ Whatever stages have run, where a token came from is read off W alone; no stage 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from ..devices import Elapsed
 from ..errors import InputError
 from .factors import Blocks, Factor, Scale
-from .layout import Layout, pool_and_newlines
+from .layout import Layout, language_places_on, newlines_on, pooling_on
 from .matmul import lengths, working_dtype
 from .token_map import TokenMap
 
@@ -55,13 +57,26 @@ class Extra:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One line of a video's history: what ran, with which settings, on how many tokens, for how long."""
+    """One line of a video's history: what ran, with which settings, on how many tokens, for how long.
+
+    Args:
+        name: the stage's.
+        settings: by name.
+        tokens_in: language-grid tokens before it, newlines not counted.
+        tokens_out: and after it.
+        elapsed: milliseconds; of work that a device may still be at, found out when they are read.
+    """
 
     name: str
     settings: Mapping[str, Any]
     tokens_in: int
     tokens_out: int
-    milliseconds: float
+    elapsed: float | Elapsed
+
+    @property
+    def milliseconds(self) -> float:
+        """How long it took."""
+        return float(self.elapsed)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
@@ -70,21 +85,29 @@ class StageRecord:
     def sum(cls, records: Sequence[StageRecord]) -> StageRecord:
         """The record of one stage that ran part by part."""
         first = records[0]
-        totals = {
-            name: sum(getattr(record, name) for record in records)
-            for name in ("tokens_in", "tokens_out", "milliseconds")
-        }
-        return dataclasses.replace(first, **totals)
+        tokens_in, tokens_out, elapsed = (
+            sum(getattr(record, name) for record in records) for name in ("tokens_in", "tokens_out", "milliseconds")
+        )
+        return dataclasses.replace(first, tokens_in=tokens_in, tokens_out=tokens_out, elapsed=elapsed)
 
     def share(self, part: float) -> StageRecord:
         """What a part of the frames had of it."""
         tokens = {name: round(part * getattr(self, name)) for name in ("tokens_in", "tokens_out")}
-        return dataclasses.replace(self, milliseconds=part * self.milliseconds, **tokens)
+        return dataclasses.replace(self, elapsed=part * self.milliseconds, **tokens)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON-ready types."""
-        names = (item.name for item in dataclasses.fields(self))
+        names = ("name", "settings", "tokens_in", "tokens_out", "milliseconds")
         return {**{name: getattr(self, name) for name in names}, "settings": dict(self.settings)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StageRecord:
+        """The way back from :meth:`to_dict`.
+
+        Args:
+            values: what that returned.
+        """
+        return cls(**{"elapsed" if name == "milliseconds" else name: value for name, value in values.items()})
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,6 +129,11 @@ class VideoTokens:
         history: one record a stage, the encoder's first.
         levels: (K, D) each, features of further depths that the same W reduces (Qwen3-VL's deepstack).
         extras: what else the encoder saw, by the names in :class:`Extra`, (T, ...) each; gone once tokens are reduced.
+        kept: the tokens that the LLM will read, newlines not counted; None where nobody has counted them.
+        counts: (T,) tokens of each frame, newlines among them, of tokens that are ordered by frame; None where nobody
+            has counted them, or the order is another.
+
+    Places and roles are on the device of the features.
     """
 
     features: Tensor
@@ -121,6 +149,8 @@ class VideoTokens:
     history: tuple[StageRecord, ...] = field(default=())
     levels: tuple[Tensor, ...] = field(default=())
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    kept: int | None = None
+    counts: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         layout, kept = self.layout, self.map.kept
@@ -198,8 +228,8 @@ class VideoTokens:
         return cls(
             features=features.reshape(frames * layout.sources, -1),
             map=TokenMap(frames * layout.sources),
-            place=torch.cat((frame[:, None], cells.repeat(frames, 1)), 1),
-            role=role.repeat(frames),
+            place=torch.cat((frame[:, None], cells.repeat(frames, 1)), 1).to(features.device),
+            role=role.repeat(frames).to(features.device),
             layout=layout,
             pooled=False,
             shallow=shallow,
@@ -209,6 +239,7 @@ class VideoTokens:
             history=history,
             levels=tuple(level.reshape(frames * layout.sources, -1) for level in levels),
             extras=extras,
+            counts=(layout.sources,) * frames,
         )
 
     @property
@@ -219,6 +250,8 @@ class VideoTokens:
     @cached_property
     def frame_counts(self) -> tuple[int, ...]:
         """Tokens of each frame, newlines included."""
+        if self.counts is not None:
+            return self.counts
         return tuple(torch.bincount(self.frame, minlength=self.layout.frames).tolist())
 
     @property
@@ -235,30 +268,39 @@ class VideoTokens:
     @cached_property
     def tokens_kept(self) -> int:
         """Tokens the LLM will read, newlines not counted."""
-        return int((self.role != int(Role.NEWLINE)).sum()) if self.pooled else self.tokens_full
+        if not self.pooled:
+            return self.tokens_full
+        if not self.layout.newlines:
+            return len(self.role)
+        return self.kept if self.kept is not None else int((self.role != int(Role.NEWLINE)).sum())
 
     @property
     def retention(self) -> float:
         """Kept tokens over language-grid tokens, newlines not counted."""
         return self.tokens_kept / self.tokens_full
 
+    @property
+    def is_full_grid(self) -> bool:
+        """Whether these are known to be all pooled tokens in reading order, as :meth:`to_language_grid` makes them."""
+        return self.pooled and self.place is language_places_on(self.layout, self.features.device)
+
     def to_language_grid(self) -> VideoTokens:
         """These tokens with the pending pooling done; itself where it is done already."""
         if self.pooled:
             return self
-        layout = self.layout
-        weights = pool_and_newlines(layout)
+        layout, device = self.layout, self.features.device
         frames = layout.frames
-        rows = (weights.shape[0],) * frames
-        weights = weights.to(self.features.device, weight_dtype(self.features))
-        factor = Blocks(weights[None], rows, (layout.sources,) * frames)
-        places = layout.language_places()
-        role = torch.where(places[:, 1] == layout.language_grid[1], int(Role.NEWLINE), int(Role.KEPT))
-        frame = torch.arange(frames).repeat_interleave(len(places))
-        place = torch.cat((frame[:, None], places.repeat(frames, 1)), 1)
+        weights = pooling_on(layout, device, weight_dtype(self.features))
+        factor = Blocks(weights[None], (len(weights),) * frames, (layout.sources,) * frames)
         features, *levels = (self._pool(values) for values in (self.features, *self.levels))
-        known = features, tuple(levels)
-        return self.reduced(factor, place, role.to(torch.uint8).repeat(frames), known=known)
+        return self.reduced(
+            factor,
+            language_places_on(layout, device),
+            _language_roles(layout, device),
+            known=(features, tuple(levels)),
+            kept=self.tokens_full,
+            counts=(len(weights),) * frames,
+        )
 
     def _pool(self, values: Tensor) -> Tensor:
         """(K, D) of fresh tokens, or of their levels, pooled; each grid row ended by its newline."""
@@ -278,6 +320,8 @@ class VideoTokens:
         *,
         scale: Tensor | None = None,
         known: tuple[Tensor, tuple[Tensor, ...]] | None = None,
+        kept: int | None = None,
+        counts: tuple[int, ...] | None = None,
     ) -> VideoTokens:
         """The tokens ``factor`` makes of these, on the language grid.
 
@@ -287,6 +331,8 @@ class VideoTokens:
             role: (kept,) uint8 of :class:`Role`.
             scale: (kept,) floating, what the tokens are multiplied with beside W; None where they are means.
             known: their features and levels, where nothing but pooling happened; the extras then stay.
+            kept: tokens without newlines, where that is known.
+            counts: tokens of each frame, where they are known and the tokens are ordered by frame.
         """
         extras = MappingProxyType({}) if known is None else self.extras
         factors = (factor,) if scale is None else (factor, Scale(scale))
@@ -303,6 +349,8 @@ class VideoTokens:
             role=role,
             pooled=True,
             extras=extras,
+            kept=kept,
+            counts=counts,
         )
 
     def cut(self, first: int, last: int) -> VideoTokens:
@@ -331,6 +379,7 @@ class VideoTokens:
             extras={name: extra[frames] for name, extra in self.extras.items()},
             timestamps=self.timestamps[frames],
             history=tuple(record.share(share) for record in self.history),
+            counts=None if self.counts is None else self.counts[frames],
         )
 
     @classmethod
@@ -347,6 +396,7 @@ class VideoTokens:
             places.append(part.place + part.place.new_tensor([start, 0, 0]))
             start += part.layout.frames
         joined = ("features", "role", "shallow", "deep", "timestamps")
+        kept, counts = [part.kept for part in parts], [part.counts for part in parts]
         return dataclasses.replace(
             first,
             map=TokenMap.concatenate([part.map for part in parts]),
@@ -355,6 +405,8 @@ class VideoTokens:
             layout=dataclasses.replace(first.layout, frames=start),
             extras={name: torch.cat([part.extras[name] for part in parts]) for name in first.extras},
             history=tuple(StageRecord.sum(lines) for lines in zip(*(part.history for part in parts), strict=True)),
+            kept=None if None in kept else sum(filter(None, kept)),
+            counts=None if None in counts else sum((each for each in counts if each is not None), ()),
             **{name: torch.cat([getattr(part, name) for part in parts]) for name in joined},
         )
 
@@ -372,7 +424,9 @@ class VideoTokens:
         return lengths(self.features)
 
     def require_finite(self) -> None:
-        """Refuse features that hold NaN or infinity: nothing downstream could make sense of them."""
+        """Refuse features and attention that hold NaN or infinity: nothing downstream could make sense of them."""
+        if math.isfinite(float(self.lengths.sum() + (self.shallow.sum() + self.deep.sum()).to(self.lengths))):
+            return
         if not bool(torch.isfinite(self.shallow).all() and torch.isfinite(self.deep).all()):
             raise InputError("The attention received holds NaN or infinity; encode the video again, in float32.")
         bad = int((~torch.isfinite(self.lengths)).sum())
@@ -381,6 +435,13 @@ class VideoTokens:
                 f"{bad} of {len(self.features)} tokens hold NaN or infinite features; "
                 "encode the video again, in float32 or bfloat16 if it was float16."
             )
+
+
+@lru_cache(maxsize=16)
+def _language_roles(layout: Layout, device: torch.device) -> Tensor:
+    """(T L,) uint8 of all pooled tokens. Shared: not to be changed."""
+    newline = newlines_on(layout, device)
+    return torch.where(newline, int(Role.NEWLINE), int(Role.KEPT)).to(torch.uint8).repeat(layout.frames)
 
 
 def weight_dtype(features: Tensor) -> torch.dtype:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.tokens.factors import ENTRIES, Scale, Sparse, Stacked
+from comfyui_aot.aot.tokens.factors import WIDENED, Scale, Sparse, Stacked
 from comfyui_aot.aot.tokens.token_map import TokenMap
 from comfyui_aot.tests.support.searches import examples
 
@@ -32,10 +32,12 @@ def test_a_sparse_factor_multiplies_as_its_dense_matrix(kept, source, entries, s
     torch.testing.assert_close(factor.adjoint(y), dense(factor).T @ y)
 
 
-def test_more_entries_than_are_multiplied_at_one_time():
-    factor = sparse(50, 60, 2 * ENTRIES + 7)
-    x = torch.rand(60, 4, dtype=torch.float64)
-    torch.testing.assert_close(factor.apply(x), dense(factor) @ x)
+def test_more_half_precision_entries_than_are_widened_at_one_time():
+    rows = WIDENED // 8 + 1
+    factor = sparse(50, rows, 90)
+    x = torch.rand(rows, 17).bfloat16()
+    expected = (dense(factor) @ x.double()).bfloat16()
+    torch.testing.assert_close(factor.apply(x), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -56,7 +58,9 @@ def test_half_precision_is_summed_in_float32(dtype):
 
 def test_entries_outside_the_matrix_are_refused():
     with pytest.raises(InputError, match="2 x 3 matrix"):
-        Sparse(torch.tensor([0]), torch.tensor([3]), torch.ones(1), 2, 3)
+        Sparse(torch.tensor([0]), torch.tensor([3]), torch.ones(1), 2, 3).require_valid()
+    with pytest.raises(InputError, match="a row, a column and a weight each"):
+        Sparse(torch.tensor([0, 1]), torch.tensor([2]), torch.ones(1), 2, 3)
 
 
 def test_a_scale_is_a_diagonal_matrix_and_the_means_are_without_it():

@@ -56,7 +56,7 @@ class TokenMerging(Budgeted):
         heads = torch.full((len(counts), max(counts)), -1, device=keys.device)
         for frames, count in by_count(counts):
             heads[frames, :count], owner[frames] = match(keys[frames], count, self.round_share)
-        place, row = grid.rows(heads, owner)
+        place, row = grid.rows(heads, owner, sum(counts))
         return grid.means(place, row, torch.arange(len(row), device=row.device), NewlineRule.KEPT_ROWS)
 
 

@@ -22,7 +22,7 @@ from ...tokens.video_tokens import Extra, Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.language_grid import LanguageGrid, Merge, unit
-from ..toolkit.ranking import by_count, top_k
+from ..toolkit.ranking import by_count, tally, top_k
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,15 @@ class VisionZip(Budgeted):
             heads[frames, :count], read[frames, :count], owner[frames] = dominant_and_contextual(
                 attention[frames], keys[frames], dominant, count - dominant
             )
-        place, row = grid.rows(heads, owner)
-        joined = torch.bincount(row, minlength=len(place)) - 1
+        place, row = grid.rows(heads, owner, sum(counts))
+        joined = tally(row, len(place)) - 1
         merged = joined > 0
         is_head = place[row] == torch.arange(len(row), device=row.device)
         share = 1 / joined.clamp(min=1).to(attention)[row]
         weight = torch.where(merged[row], torch.where(is_head, 1, share) / 2, 1)
         scale = 1 + merged.to(weight) if self.merge == "released" else None
         cell = torch.arange(len(row))
-        return grid.reduction(Merge(place, row, cell, weight, scale, read_at=grid.rows(read, owner)[0]))
+        return grid.reduction(Merge(place, row, cell, weight, scale, read_at=grid.rows(read, owner, sum(counts))[0]))
 
 
 def dominant_and_contextual(

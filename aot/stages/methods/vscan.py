@@ -64,7 +64,7 @@ class VScan(Budgeted):
             chosen[frames] = scan(
                 shallow[frames], deep[frames], count, self.global_ratio, self.window, tokens.layout.language_grid
             )
-        return grid.merged(chosen, NewlineRule.KEPT_ROWS)
+        return grid.merged(chosen, NewlineRule.KEPT_ROWS, counts=counts)
 
 
 def scan(shallow: Tensor, deep: Tensor, count: int, global_ratio: float, window: int, grid: tuple[int, int]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,14 +12,15 @@ from torch import Tensor
 
 from ...devices import widened
 from ...errors import InputError
-from ...tokens.factors import Sparse, pad
+from ...tokens.factors import Sparse, pad, slots
+from ...tokens.layout import cells_on
 from ...tokens.matmul import working_dtype
-from ...tokens.video_tokens import Role, VideoTokens
+from ...tokens.video_tokens import Role, VideoTokens, weight_dtype
 from ..base import Budgeted, Part, Reduction
 from ..budget import fill_levels, split_evenly
 from .language_grid import nearest, unit
 from .newlines import NewlineRule
-from .ranking import top_k_mask
+from .ranking import tally, top_k_mask, true_places
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,12 @@ class FrameTokens:
     Args:
         tokens: on the language grid, reduced or not.
         token: (T, S) long, the tokens of each frame, in the order the LLM reads them; -1 in padding.
+        counts: (T,) tokens of each frame.
     """
 
     tokens: VideoTokens
     token: Tensor
+    counts: tuple[int, ...]
 
     @classmethod
     def of(cls, tokens: VideoTokens) -> FrameTokens:
@@ -40,11 +44,17 @@ class FrameTokens:
         Args:
             tokens: on the language grid, reduced or not.
         """
-        cells = (tokens.role != int(Role.NEWLINE)).nonzero()[:, 0]
-        frame = tokens.frame[cells]
-        counts = tuple(torch.bincount(frame, minlength=tokens.layout.frames).tolist())
-        by_frame = cells[frame.sort(stable=True).indices]
-        return cls(tokens, pad(by_frame[:, None] + 1, counts, max(1, *counts))[:, :, 0] - 1)
+        layout, device = tokens.layout, tokens.features.device
+        if tokens.is_full_grid:
+            return cls(tokens, cells_on(layout, device), (layout.language_cells,) * layout.frames)
+        if not layout.newlines and tokens.counts is not None:
+            counts, by_frame = tokens.counts, torch.arange(len(tokens.place), device=device)
+        else:
+            cells = (tokens.role != int(Role.NEWLINE)).nonzero()[:, 0]
+            frame = tokens.frame[cells]
+            counts = tuple(torch.bincount(frame, minlength=layout.frames).tolist())
+            by_frame = cells[frame.sort(stable=True).indices]
+        return cls(tokens, pad(by_frame[:, None] + 1, counts, max(1, *counts))[:, :, 0] - 1, counts)
 
     @cached_property
     def valid(self) -> Tensor:
@@ -52,9 +62,9 @@ class FrameTokens:
         return self.token >= 0
 
     @property
-    def counts(self) -> tuple[int, ...]:
-        """Tokens of each frame."""
-        return tuple(self.valid.sum(1).tolist())
+    def places(self) -> Tensor:
+        """(tokens,) long, where the tokens lie in the flattened (T, S)."""
+        return slots(self.counts, self.token.shape[1], self.token.device)
 
     def spread(self, values: Tensor, padding: float = 0) -> Tensor:
         """Values of tokens by frame.
@@ -64,12 +74,14 @@ class FrameTokens:
             padding: what a frame with fewer tokens has after them.
 
         Returns:
-            (T, S, ...) in the dtype W is computed in, on the device of the values.
+            (T, S, ...) in the dtype W is computed in.
         """
-        valid, token = self.valid.to(values.device), self.token.to(values.device)
-        out = values.new_full((*token.shape, *values.shape[1:]), padding, dtype=working_dtype(values.dtype))
-        out[valid] = values[token[valid]].to(out)
-        return out
+        token = self.token
+        by_frame = values.index_select(0, token.flatten().clamp(min=0)).to(working_dtype(values.dtype))
+        by_frame = by_frame.reshape(*token.shape, *values.shape[1:])
+        if token.numel() == sum(self.counts):
+            return by_frame
+        return torch.where(self.valid.reshape(*token.shape, *[1] * (values.ndim - 1)), by_frame, padding)
 
     def total(self, stage: Budgeted, part: Part) -> int:
         """The tokens of the whole video that the stage is to keep, at least one of each frame that has any.
@@ -108,42 +120,52 @@ class FrameTokens:
 
     def top_k(self, scores: Tensor, counts: tuple[int, ...]) -> Tensor:
         """(T, S) to bool: the ``counts[t]`` highest scores of each frame; of equal ones, the earlier."""
-        return top_k_mask(scores.masked_fill(~self.valid.to(scores.device), -torch.inf), counts)
+        return top_k_mask(scores.masked_fill(~self.valid, -torch.inf), counts)
 
-    def selection(self, chosen: Tensor) -> Reduction:
-        """The reduction that keeps the chosen tokens (T, S), as and where they are, and the newlines of their rows."""
-        kept = self._kept(chosen)
-        index = kept.nonzero()[:, 0]
-        return self._reduction(kept, torch.arange(len(index)), index, torch.ones(len(index)))
+    def selection(self, chosen: Tensor, number: int) -> Reduction:
+        """The reduction that keeps the chosen tokens, as and where they are, and the newlines of their rows.
 
-    def merged(self, chosen: Tensor) -> Reduction:
-        """The reduction whose tokens are the chosen ones (T, S), each the mean of itself and of the others like it.
+        Args:
+            chosen: (T, S) bool.
+            number: how many are chosen.
+        """
+        index, kept = self._kept(chosen, number)
+        row = torch.arange(len(index), device=index.device)
+        weight = torch.ones(len(index), dtype=weight_dtype(self.tokens.features), device=index.device)
+        factor = Sparse(row, index, weight, len(index), len(kept), copies=True)
+        return Reduction(factor, self.tokens.place[index], self.tokens.role[index], kept=number)
+
+    def merged(self, chosen: Tensor, counts: Sequence[int]) -> Reduction:
+        """The reduction whose tokens are the chosen ones, each the mean of itself and of the others like it.
 
         Every other token of a frame joins the chosen one of highest cosine; a frame with tokens has one at least.
+
+        Args:
+            chosen: (T, S) bool.
+            counts: (T,) how many are chosen of each frame.
         """
-        slot = nearest(unit(self.spread(self.tokens.features)), chosen).cpu()
-        head = self.token.gather(1, slot)[self.valid]
-        kept = self._kept(chosen)
-        newline = (kept & (self.tokens.role == int(Role.NEWLINE))).nonzero()[:, 0]
-        col = torch.cat((self.token[self.valid], newline))
-        row = (kept.cumsum(0) - 1)[torch.cat((head, newline))]
-        members = torch.bincount(row, minlength=int(kept.sum()))
-        return self._reduction(kept, row, col, 1 / widened(members)[row], members)
-
-    def _kept(self, chosen: Tensor) -> Tensor:
-        """(K,) bool: the chosen tokens (T, S), and the newlines of rows that keep one."""
         tokens = self.tokens
-        kept = torch.zeros(len(tokens.place), dtype=torch.bool)
-        kept[self.token[chosen.cpu()]] = True
-        return kept | NewlineRule.KEPT_ROWS.remaining(tokens, kept)
+        slot = nearest(unit(self.spread(tokens.features)), chosen, max(counts))
+        token = self.token.flatten()[self.places]
+        head = self.token.gather(1, slot).flatten()[self.places]
+        index, kept = self._kept(chosen, sum(counts))
+        new = kept.cumsum(0) - 1
+        row, col = new[head], token
+        if tokens.layout.newlines:
+            newline = index[(tokens.role[index] == int(Role.NEWLINE)).nonzero()[:, 0]]
+            row, col = torch.cat((row, new[newline])), torch.cat((col, newline))
+        members = tally(row, len(index))
+        weight = (1 / widened(members)[row]).to(weight_dtype(tokens.features))
+        role = torch.where(members > 1, int(Role.MERGED), tokens.role[index]).to(torch.uint8)
+        return Reduction(Sparse(row, col, weight, len(index), len(kept)), tokens.place[index], role, kept=sum(counts))
 
-    def _reduction(
-        self, kept: Tensor, row: Tensor, col: Tensor, weight: Tensor, members: Tensor | None = None
-    ) -> Reduction:
-        tokens, device = self.tokens, self.tokens.features.device
-        role = tokens.role[kept]
-        if members is not None:
-            role = torch.where(members > 1, int(Role.MERGED), role).to(role)
-        weight = weight.to(device, working_dtype(tokens.features.dtype))
-        factor = Sparse(row.to(device), col.to(device), weight, int(kept.sum()), len(kept))
-        return Reduction(factor, tokens.place[kept], role)
+    def _kept(self, chosen: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """The chosen tokens (T, S) and the newlines of rows that keep one: their numbers, and (K,) bool."""
+        tokens = self.tokens
+        every = len(tokens.place)
+        kept = torch.zeros(every + 1, dtype=torch.bool, device=chosen.device)
+        kept = kept.scatter(0, torch.where(chosen, self.token, every).flatten(), True)[:every]
+        if not tokens.layout.newlines:
+            return true_places(kept, number), kept
+        kept = kept | NewlineRule.KEPT_ROWS.remaining(tokens, kept)
+        return kept.nonzero()[:, 0], kept

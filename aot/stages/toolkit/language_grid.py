@@ -7,6 +7,7 @@ of it and puts newlines in where the layout has any.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -17,11 +18,12 @@ from torch.nn import functional
 
 from ...errors import InputError
 from ...tokens.factors import Sparse
+from ...tokens.layout import cells_on, language_places_on
 from ...tokens.matmul import working_dtype
-from ...tokens.video_tokens import Extra, Role, VideoTokens
+from ...tokens.video_tokens import Extra, Role, VideoTokens, weight_dtype
 from ..base import Reduction
 from .newlines import NewlineRule
-from .ranking import true_indices
+from .ranking import tally, true_indices, true_places
 
 EXTRAS = MappingProxyType(
     {
@@ -57,10 +59,17 @@ class LanguageGrid:
         Raises:
             InputError: something has.
         """
-        layout = tokens.layout
+        layout, device = tokens.layout, tokens.features.device
+        every = cells_on(layout, device)
+        if tokens.is_full_grid:
+            return cls(tokens, every)
+        full = language_places_on(layout, device)
+        if tokens.place.shape == full.shape and torch.equal(tokens.place, full):
+            return cls(tokens, every)
         cells = (tokens.role != int(Role.NEWLINE)).nonzero()[:, 0]
         raster = layout.index(tokens.place[cells])
-        if len(cells) != tokens.tokens_full or not torch.equal(raster, torch.arange(tokens.tokens_full)):
+        every = torch.arange(tokens.tokens_full, device=device)
+        if len(cells) != tokens.tokens_full or not torch.equal(raster, every):
             done = tokens.history[-1].name if tokens.history else "an earlier stage"
             raise InputError(
                 f"{title} compares cells of the whole language grid, of which {done} has left {len(cells)} of "
@@ -80,8 +89,10 @@ class LanguageGrid:
 
     def _of_cells(self, values: Tensor) -> Tensor:
         """(K, D) of tokens to (T, L, D) of cells, in the dtype W is computed in."""
-        cells = self.token.to(values.device)
-        return values[cells.flatten()].reshape(*cells.shape, -1).to(working_dtype(values.dtype))
+        cells = self.token
+        if cells.numel() < len(values):
+            values = values.index_select(0, cells.flatten())
+        return values.reshape(*cells.shape, -1).to(working_dtype(values.dtype))
 
     @property
     def deep(self) -> Tensor:
@@ -143,42 +154,42 @@ class LanguageGrid:
         """
         tokens, layout = self.tokens, self.tokens.layout
         kept = len(merge.place)
-        row, cell, weight, role = (each.cpu() for each in (merge.row, merge.cell, merge.weight, merge.role))
-        scale = None if merge.scale is None else merge.scale.cpu()
-        place = merge.place.cpu()
-        places = layout.place(place)
+        row, weight, role, scale = merge.row, merge.weight, merge.role, merge.scale
+        places = layout.place(merge.place)
         token = self.token.flatten()
-        col = token[cell]
-        of_tokens = torch.zeros(len(tokens.role), dtype=torch.bool).index_fill_(0, token[place], True)
-        ends = newlines.remaining(tokens, of_tokens).nonzero()[:, 0]
+        col = token[merge.cell]
+        ends = newlines.ends(tokens, token[merge.place])
         if len(ends):
             end = tokens.place[ends]
-            order = newlines.order(layout, places if merge.read_at is None else layout.place(merge.read_at.cpu()), end)
-            new = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order)))
-            row = new[torch.cat((row, torch.arange(kept, len(order))))]
+            order = newlines.order(layout, places if merge.read_at is None else layout.place(merge.read_at), end)
             col = torch.cat((col, ends))
             weight = torch.cat((weight, weight.new_ones(len(ends))))
+            row = torch.cat((row, torch.arange(kept, len(order), device=row.device)))
+            row, col = (row, col[order]) if merge.copies else (order.argsort()[row], col)
             role = torch.cat((role, role.new_full((len(ends),), int(Role.NEWLINE))))[order]
             places = torch.cat((places, end))[order]
             scale = None if scale is None else torch.cat((scale, scale.new_ones(len(ends))))[order]
-        device = tokens.features.device
-        factor = Sparse(row.to(device), col.to(device), weight.to(device), len(places), len(tokens.place))
-        return Reduction(factor, places, role, scale)
+        factor = Sparse(row, col, weight, len(places), len(tokens.place), merge.copies)
+        return Reduction(factor, places, role, scale, kept)
 
-    def rows(self, heads: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
+    def rows(self, heads: Tensor, owner: Tensor, number: int | None = None) -> tuple[Tensor, Tensor]:
         """Kept tokens counted through the video, for methods that group each frame's cells.
 
         Args:
             heads: (T, S) long, the cells at which a frame's tokens are; -1 after those of a frame with fewer.
             owner: (T, L) long, which of its frame's heads each cell goes to.
+            number: K, the heads of all frames; None looks it up, for which the host waits.
 
         Returns:
             place (K,), frame * L + cell of every kept token; row (T * L,), the kept token each cell goes to.
         """
         present = heads >= 0
-        first = present.sum(1).cumsum(0) - present.sum(1)
+        counts = present.sum(1)
         frame = torch.arange(len(heads), device=heads.device)[:, None]
-        return (heads + frame * owner.shape[1])[present], (owner + first[:, None]).flatten()
+        place = (heads + frame * owner.shape[1]).flatten()[
+            true_places(present, int(counts.sum()) if number is None else number)
+        ]
+        return place, (owner + (counts.cumsum(0) - counts)[:, None]).flatten()
 
     def selection(self, place: Tensor, newlines: NewlineRule = NewlineRule.ALL) -> Reduction:
         """The reduction that keeps cells as they are.
@@ -188,7 +199,8 @@ class LanguageGrid:
             newlines: which newlines stay where the layout has any.
         """
         row = torch.arange(len(place), device=place.device)
-        return self.reduction(Merge(place, row, place, self.features.new_ones(len(place))), newlines)
+        weight = torch.ones(len(place), dtype=weight_dtype(self.tokens.features), device=place.device)
+        return self.reduction(Merge(place, row, place, weight, copies=True), newlines)
 
     def means(self, place: Tensor, row: Tensor, cell: Tensor, newlines: NewlineRule = NewlineRule.ALL) -> Reduction:
         """The reduction whose kept tokens are plain means of cells.
@@ -199,22 +211,25 @@ class LanguageGrid:
             cell: (E,) long, as in :class:`Merge`.
             newlines: which newlines stay where the layout has any.
         """
-        row = row.to(self.features.device)
-        members = torch.bincount(row, minlength=len(place))
+        members = tally(row, len(place))
         return self.reduction(Merge(place, row, cell, (1 / members.to(self.features))[row]), newlines)
 
-    def merged(self, chosen: Tensor, newlines: NewlineRule = NewlineRule.ALL) -> Reduction:
+    def merged(
+        self, chosen: Tensor, newlines: NewlineRule = NewlineRule.ALL, *, counts: Sequence[int] | None = None
+    ) -> Reduction:
         """The reduction whose tokens are chosen cells, each the mean of itself and of the others most like it.
 
         Args:
             chosen: (T, L) bool, at least one cell a frame; every other cell of it joins the one of highest cosine.
             newlines: which newlines stay where the layout has any.
+            counts: (T,) chosen cells of each frame; None looks them up, for which the host waits.
         """
+        counts = chosen.sum(1).tolist() if counts is None else counts
         cell = torch.arange(chosen.numel(), device=chosen.device)
         frame = cell.reshape(chosen.shape)[:, :1]
-        head = (nearest(unit(self.features), chosen) + frame).flatten()
+        head = (nearest(unit(self.features), chosen, max(counts)) + frame).flatten()
         row = (chosen.flatten().cumsum(0) - 1)[head]
-        return self.means(cell[chosen.flatten()], row, cell, newlines)
+        return self.means(true_places(chosen, sum(counts)), row, cell, newlines)
 
 
 @dataclass(frozen=True)
@@ -230,6 +245,7 @@ class Merge:
         weight: (E,) floating, the weight of each entry; those of a token sum to 1.
         scale: (K,) floating, what the method multiplies its means with; None where tokens are means.
         read_at: (K,) long, cells that order the kept tokens among newlines; None where their places do.
+        copies: whether entry k is token k and a whole cell.
     """
 
     place: Tensor
@@ -238,11 +254,14 @@ class Merge:
     weight: Tensor
     scale: Tensor | None = None
     read_at: Tensor | None = None
+    copies: bool = False
 
     @property
     def role(self) -> Tensor:
         """(K,) uint8 of :class:`Role`: kept where a token is one cell, merged otherwise."""
-        cells = torch.bincount(self.row, minlength=len(self.place))
+        if self.copies:
+            return torch.full_like(self.place, int(Role.KEPT), dtype=torch.uint8)
+        cells = tally(self.row, len(self.place))
         return torch.where(cells == 1, int(Role.KEPT), int(Role.MERGED)).to(torch.uint8)
 
     def beside(self, plain: Tensor) -> Merge:
@@ -268,20 +287,20 @@ def unit(vectors: Tensor) -> Tensor:
     return functional.normalize(vectors, dim=-1, eps=torch.finfo(vectors.dtype).tiny)
 
 
-def nearest(directions: Tensor, chosen: Tensor) -> Tensor:
+def nearest(directions: Tensor, chosen: Tensor, most: int) -> Tensor:
     """The chosen vector of its row that each vector is most similar to; a chosen one is its own.
 
     Args:
         directions: (T, S, d) floating, of length 1.
         chosen: (T, S) bool.
+        most: the most that are chosen in a row, or more.
 
     Returns:
         (T, S) long, its index in the row; of equal cosines the earlier.
     """
-    counts = chosen.sum(1)
-    most = max(1, int(counts.max()))
-    first = true_indices(chosen, most)
+    first = true_indices(chosen, max(1, most))
     among = directions.gather(1, first[:, :, None].expand(-1, -1, directions.shape[2]))
-    padding = torch.arange(most, device=counts.device) >= counts[:, None]
-    alike = torch.bmm(directions, among.mT).masked_fill_(padding[:, None], -torch.inf)
-    return torch.where(chosen, torch.arange(chosen.shape[1], device=counts.device), first.gather(1, alike.argmax(2)))
+    padding = ~chosen.gather(1, first)
+    similarity = torch.bmm(directions, among.mT).masked_fill_(padding[:, None], -torch.inf)
+    every = torch.arange(chosen.shape[1], device=chosen.device)
+    return torch.where(chosen, every, first.gather(1, similarity.argmax(2)))

@@ -7,6 +7,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from ...tokens.layout import ends_on
 from ...tokens.video_tokens import Layout, Role, VideoTokens
 
 
@@ -25,16 +26,37 @@ class NewlineRule(Enum):
 
         Args:
             tokens: K tokens on the language grid.
-            kept: (K,) bool on the CPU, which tokens are kept; newlines are not looked at.
+            kept: (K,) bool, which tokens are kept; newlines are not looked at.
 
         Returns:
-            (K,) bool on the CPU.
+            (K,) bool.
         """
         newline = tokens.role == int(Role.NEWLINE)
         if self is not NewlineRule.KEPT_ROWS:
             return newline
-        row = tokens.frame * tokens.layout.language_grid[0] + tokens.place[:, 1]
-        return newline & torch.isin(row, row[kept & ~newline])
+        height = tokens.layout.language_grid[0]
+        row = tokens.frame * height + tokens.place[:, 1]
+        rows = tokens.layout.frames * height
+        full = torch.zeros(rows + 1, dtype=torch.bool, device=row.device)
+        full = full.scatter(0, torch.where(kept & ~newline, row, rows), True)
+        return newline & full[row]
+
+    def ends(self, tokens: VideoTokens, kept: Tensor) -> Tensor:
+        """Which tokens are the newlines that stay.
+
+        Args:
+            tokens: K tokens on the language grid.
+            kept: (k,) long, the tokens that are kept.
+
+        Returns:
+            (B,) long, in order.
+        """
+        if not tokens.layout.newlines:
+            return kept[:0]
+        if self is not NewlineRule.KEPT_ROWS and tokens.is_full_grid:
+            return ends_on(tokens.layout, kept.device)
+        mask = torch.zeros(len(tokens.role), dtype=torch.bool, device=kept.device).index_fill_(0, kept, True)
+        return self.remaining(tokens, mask).nonzero()[:, 0]
 
     def order(self, layout: Layout, place: Tensor, newline: Tensor) -> Tensor:
         """Kept tokens and newlines in the order the LLM reads them: by frame, row and column.

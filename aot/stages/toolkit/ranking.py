@@ -50,13 +50,39 @@ def true_indices(mask: Tensor, size: int) -> Tensor:
     """Where each row is True.
 
     Args:
-        mask: (T, L) bool.
+        mask: (..., L) bool.
         size: indices of each row to give, at least as many as its True entries.
 
     Returns:
-        (T, size) long, in order; after them indices that are False, which the caller masks.
+        (..., size) long, in order; after them indices that are False, which the caller masks.
     """
     return top_k(mask.to(torch.uint8), size)
+
+
+def true_places(mask: Tensor, number: int) -> Tensor:
+    """Where a mask is True, without a wait for how often it is.
+
+    Args:
+        mask: bool, of any shape.
+        number: its True entries.
+
+    Returns:
+        (number,) long, indices into the flattened mask, in order.
+    """
+    return true_indices(mask.flatten(), number)
+
+
+def tally(index: Tensor, size: int) -> Tensor:
+    """How often each number occurs, without a wait for the largest.
+
+    Args:
+        index: (E,) long, 0 to size - 1.
+        size: how many numbers there are.
+
+    Returns:
+        (size,) long.
+    """
+    return torch.zeros(size, dtype=torch.long, device=index.device).index_add_(0, index, torch.ones_like(index))
 
 
 def by_count(counts: Sequence[int]) -> Iterator[tuple[Tensor, int]]:

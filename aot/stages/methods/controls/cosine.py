@@ -37,4 +37,5 @@ class CosineMerge(Budgeted):
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """The kept tokens in the order they were given, each with those that joined it."""
         by_frame = FrameTokens.of(tokens)
-        return by_frame.merged(by_frame.top_k(by_frame.spread(tokens.importance), by_frame.shares(self, part)))
+        counts = by_frame.shares(self, part)
+        return by_frame.merged(by_frame.top_k(by_frame.spread(tokens.importance), counts), counts)

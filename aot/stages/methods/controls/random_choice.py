@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ....devices import widest
 from ....tokens.video_tokens import Layout, VideoTokens
 from ...base import Budgeted, Part, Reduction
 from ...options import KEEP_TOKENS, RETENTION, Setting
@@ -36,4 +37,6 @@ class RandomTokens(Budgeted):
         by_frame = FrameTokens.of(tokens)
         frames, most = by_frame.token.shape
         drawn = [np.random.default_rng((self.random_seed, part.first + frame)).random(most) for frame in range(frames)]
-        return by_frame.selection(by_frame.top_k(torch.from_numpy(np.stack(drawn)), by_frame.shares(self, part)))
+        counts = by_frame.shares(self, part)
+        scores = torch.from_numpy(np.stack(drawn)).to(by_frame.token.device, widest(by_frame.token.device))
+        return by_frame.selection(by_frame.top_k(scores, counts), sum(counts))

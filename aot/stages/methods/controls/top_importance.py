@@ -40,7 +40,9 @@ class TopImportance(Budgeted):
         """The kept tokens in the order they were given."""
         by_frame = FrameTokens.of(tokens)
         if self.span == "frame":
-            return by_frame.selection(by_frame.top_k(by_frame.spread(tokens.importance), by_frame.shares(self, part)))
+            counts = by_frame.shares(self, part)
+            return by_frame.selection(by_frame.top_k(by_frame.spread(tokens.importance), counts), sum(counts))
         scores = by_frame.spread(tokens.importance, -torch.inf)
-        chosen = top_k_mask(scores.flatten()[None], by_frame.total(self, part))
-        return by_frame.selection(chosen.reshape(by_frame.token.shape))
+        total = by_frame.total(self, part)
+        chosen = top_k_mask(scores.flatten()[None], total)
+        return by_frame.selection(chosen.reshape(by_frame.token.shape), total)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,9 +42,8 @@ class UniformGrid(Budgeted):
         counts = self.frame_counts(dataclasses.replace(layout, frames=part.frames))
         counts = counts[part.first : part.first + layout.frames]
         cells = {count: even_cells(count, layout.language_grid) for count in set(counts)}
-        frame = torch.arange(layout.frames).repeat_interleave(torch.tensor(counts))
-        place = torch.cat((frame[:, None], torch.cat([cells[count] for count in counts])), 1)
-        return grid.selection(layout.index(place), NewlineRule.KEPT_ROWS)
+        place = np.concatenate([cells[count] + frame * layout.language_cells for frame, count in enumerate(counts)])
+        return grid.selection(torch.from_numpy(place).to(grid.token.device), NewlineRule.KEPT_ROWS)
 
     def frame_counts(self, video: Layout) -> tuple[int, ...]:
         """Tokens of every frame of the whole video; fewer tokens than frames are one each, at even steps.
@@ -58,7 +58,7 @@ class UniformGrid(Budgeted):
         return tuple(shares.get(frame, 0) for frame in range(video.frames))
 
 
-def even_cells(count: int, grid: tuple[int, int]) -> Tensor:
+def even_cells(count: int, grid: tuple[int, int]) -> np.ndarray:
     """Cells spread evenly over a grid.
 
     The number of rows, ``round(sqrt(count h / w))`` within what fits, makes steps down and across about equal. Rows
@@ -69,16 +69,17 @@ def even_cells(count: int, grid: tuple[int, int]) -> Tensor:
         grid: (h, w).
 
     Returns:
-        (count, 2) long: y and x, in raster order.
+        (count,) int64: y w + x, in raster order.
     """
     if not count:
-        return torch.zeros(0, 2, dtype=torch.long)
+        return np.zeros(0, np.int64)
     height, width = grid
     rows = round((count * height / width) ** 0.5)
     rows = min(max(rows, -(-count // width), 1), height, count)
-    y = torch.tensor(_middles(rows, height)).repeat_interleave(torch.tensor(split_evenly(count, rows)))
-    x = torch.tensor([column for share in split_evenly(count, rows) for column in _middles(share, width)])
-    return torch.stack((y, x), 1)
+    shares = split_evenly(count, rows)
+    return np.concatenate(
+        [y * width + np.array(_middles(share, width)) for y, share in zip(_middles(rows, height), shares, strict=True)]
+    )
 
 
 def _middles(parts: int, side: int) -> list[int]:

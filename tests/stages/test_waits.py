@@ -1,0 +1,51 @@
+"""On a device that is not there: every stage keeps its tensors where they are, and seldom waits for them."""
+
+import dataclasses
+import warnings
+
+import pytest
+import torch
+
+from comfyui_aot.aot.stages import stages
+from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.tests.support.simulated_device import DEVICE, OnDevice, simulated
+from comfyui_aot.tests.support.stages import LAYOUTS, video
+
+CHAINS = (*stages(), *(f"{name}:retention=0.5" for name in stages()), "paper")
+
+
+def moved(tokens):
+    """Tokens fresh from an encoder, on the simulated device."""
+    names = ("features", "place", "role", "shallow", "deep")
+    extras = {name: extra.to(DEVICE) for name, extra in tokens.extras.items()}
+    return dataclasses.replace(tokens, extras=extras, **{name: getattr(tokens, name).to(DEVICE) for name in names})
+
+
+def test_the_device_refuses_what_a_gpu_would():
+    with simulated() as waits:
+        x = torch.ones(3, device=DEVICE)
+        assert isinstance(x + 1, OnDevice)
+        with pytest.raises(RuntimeError, match="host together"):
+            x + torch.ones(3)
+        assert waits.total() == 0
+        assert (x.sum().item(), x.tolist()) == (3, [1, 1, 1])
+        assert x.cpu().tolist() == [1, 1, 1]
+        assert len((x > 0).nonzero()) == 3
+    assert waits == {"_local_scalar_dense": 1, "_to_copy": 2, "nonzero": 1}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids="-".join)
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_stage_leaves_its_tensors_on_the_device(chain, layout):
+    pooling, newline = layout
+    tokens = video(4, pooling=pooling, newline=newline, extras=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = parse(chain)(tokens)
+        with simulated():
+            reduced = parse(chain)(moved(tokens))
+            assert all(isinstance(each, OnDevice) for each in (reduced.features, reduced.place, reduced.role))
+            features, place, role = (each.cpu() for each in (reduced.features, reduced.place, reduced.role))
+    assert torch.equal(place, expected.place)
+    assert torch.equal(role, expected.role)
+    torch.testing.assert_close(features, expected.features)
