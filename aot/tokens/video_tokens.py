@@ -296,7 +296,7 @@ class VideoTokens:
         return self.reduced(
             factor,
             language_places_on(layout, device),
-            _language_roles(layout, device),
+            language_roles_on(layout, device),
             known=(features, tuple(levels)),
             kept=self.tokens_full,
             counts=(len(weights),) * frames,
@@ -438,8 +438,13 @@ class VideoTokens:
 
 
 @lru_cache(maxsize=16)
-def _language_roles(layout: Layout, device: torch.device) -> Tensor:
-    """(T L,) uint8 of all pooled tokens. Shared: not to be changed."""
+def language_roles_on(layout: Layout, device: torch.device) -> Tensor:
+    """(T L,) uint8 of :class:`Role` of all pooled tokens, newlines among them. Shared: not to be changed.
+
+    Args:
+        layout: of the tokens.
+        device: of the result.
+    """
     newline = newlines_on(layout, device)
     return torch.where(newline, int(Role.NEWLINE), int(Role.KEPT)).to(torch.uint8).repeat(layout.frames)
 

@@ -13,9 +13,10 @@ authors released.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import chain, repeat
 
 import torch
 from torch import Tensor
@@ -28,60 +29,73 @@ STOPS = ("batch", "each", "marginal")
 _CHANGE = "change"
 """The stop rule of unbalanced transport: the largest relative change of a problem's scalings."""
 
+FIRST_RUNS = (4, 2, 4, 8, 16)
+"""Iterations until the first look whether problems are done, from there to the second, and so on; 16 from then on."""
+
 VANISHED = 1e-9
 """Row masses of a plan below this count as this much."""
 
 
 @dataclass(frozen=True)
-class Transport:
-    """A solved batch of problems.
+class Scaled:
+    """A plan as Sinkhorn's scalings leave it: ``r_i K_ij c_j``. What is not asked for is not computed.
+
+    Args:
+        iterations: (B,) long, iterations each problem ran.
+        kernel: (B, M, N) ``exp(-C / eps)``.
+        r: (B, M), zero in padding.
+        c: (B, N), zero in padding.
+        u: (B, M), the marginal over sources. All these are in the dtype that was iterated in.
+        eps: in units of cost.
+        dtype: of the plan, the potentials and the error.
+    """
+
+    iterations: Tensor
+    kernel: Tensor
+    r: Tensor
+    c: Tensor
+    u: Tensor
+    eps: float
+    dtype: torch.dtype
+
+    @cached_property
+    def plan(self) -> Tensor:
+        """(B, M, N), zero in padding."""
+        return (self.kernel * self.r[:, :, None]).mul_(self.c[:, None, :]).to(self.dtype)
+
+    @cached_property
+    def marginal_error(self) -> Tensor:
+        """(B,) L1 distance of the plan's marginals from u and v."""
+        return (self.r * _SCALING.reach(self.kernel, self.c) - self.u).abs().sum(1).to(self.dtype)
+
+    @property
+    def source_potential(self) -> Tensor:
+        """(B, M) f, in units of cost; minus infinity in padding."""
+        return (self.eps * self.r.log()).to(self.dtype)
+
+    @property
+    def target_potential(self) -> Tensor:
+        """(B, N) g, in units of cost; minus infinity in padding."""
+        return (self.eps * self.c.log()).to(self.dtype)
+
+
+@dataclass(frozen=True)
+class Potential:
+    """A plan as its potentials give it: ``exp((f_i + g_j - C_ij) / eps)``.
 
     Args:
         iterations: (B,) long, iterations each problem ran.
         marginal_error: (B,) L1 distance of the plan's marginals from u and v.
-        source_potential: (B, M) f, in units of cost; minus infinity in padding, NaN where the solver has none.
+        source_potential: (B, M) f, in units of cost; minus infinity in padding.
         target_potential: (B, N) g.
+        cost: (B, M, N).
+        eps: in units of cost.
     """
 
     iterations: Tensor
     marginal_error: Tensor
     source_potential: Tensor
     target_potential: Tensor
-
-    @property
-    def plan(self) -> Tensor:
-        """(B, M, N), zero in padding."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Scaled(Transport):
-    """A plan as Sinkhorn's scalings leave it: ``r_i K_ij c_j``.
-
-    Args:
-        kernel: (B, M, N) ``exp(-C / eps)``; r: (B, M); c: (B, N), zero in padding. All in the dtype they were found
-            in, which may be wider than the potentials' and the plan's.
-    """
-
-    kernel: Tensor
-    r: Tensor
-    c: Tensor
-
-    @cached_property
-    def plan(self) -> Tensor:
-        """(B, M, N), zero in padding."""
-        return (self.kernel * self.r[:, :, None]).mul_(self.c[:, None, :]).to(self.source_potential)
-
-
-@dataclass(frozen=True)
-class Potential(Transport):
-    """A plan as its potentials give it: ``exp((f_i + g_j - C_ij) / eps)``.
-
-    Args:
-        cost: (B, M, N).
-        eps: in units of cost.
-    """
-
     cost: Tensor
     eps: float
 
@@ -93,19 +107,31 @@ class Potential(Transport):
 
 
 @dataclass(frozen=True)
-class Explicit(Transport):
+class Explicit:
     """A plan that the solver gave whole.
 
     Args:
+        iterations: (B,) long, iterations each problem ran.
+        marginal_error: (B,) L1 distance of the plan's marginals from u and v.
+        source_potential: (B, M) f, in units of cost; NaN where the solver has none.
+        target_potential: (B, N) g.
         entries: (B, M, N), zero in padding.
     """
 
+    iterations: Tensor
+    marginal_error: Tensor
+    source_potential: Tensor
+    target_potential: Tensor
     entries: Tensor
 
     @property
     def plan(self) -> Tensor:
         """(B, M, N), zero in padding."""
         return self.entries
+
+
+Transport = Scaled | Potential | Explicit
+"""A solved batch of problems."""
 
 
 def uniform_marginal(valid: Tensor) -> Tensor:
@@ -157,9 +183,7 @@ def sinkhorn(
     kernel = torch.div(cost, -eps).to(dtype or cost.dtype).exp_()
     u, v = u.to(kernel), v.to(kernel)
     r, c, iterations = _iterate(_SCALING, kernel, u, v, max_iterations, stop, tolerance)
-    error = (r * _SCALING.reach(kernel, c) - u).abs().sum(1)
-    error, f, g = (each.to(cost) for each in (error, eps * r.log(), eps * c.log()))
-    return Scaled(iterations, error, f, g, kernel, r, c)
+    return Scaled(iterations, kernel, r, c, u, eps, cost.dtype)
 
 
 def log_sinkhorn(
@@ -231,17 +255,17 @@ def _require_stop(stop: str) -> None:
         raise InputError(f"Sinkhorn cannot stop by {stop!r}; give one of {', '.join(STOPS)}.")
 
 
-def _largest_change(new: Tensor, old: Tensor) -> Tensor:
-    """(B,): of finite logarithms; padding does not change."""
-    return (new - old).nan_to_num(0.0).abs().amax(1)
+def _largest_change(logarithms: Tensor) -> Tensor:
+    """(n + 1, B, M) to (n, B), from one state to the next: of finite logarithms; padding does not change."""
+    return logarithms.diff(dim=0).nan_to_num(0.0).abs().amax(2)
 
 
 @dataclass(frozen=True)
 class _Domain:
     """The arithmetic of Sinkhorn's two half steps, on scalings or on their logarithms.
 
-    ``reach`` is K c and ``back`` is K' r; ``divide`` is a marginal over either, nothing in padding; ``mass`` is the
-    product of r and reach.
+    ``reach`` is K c and ``back`` is K' r, never 0; ``divide`` is a marginal over either, nothing in padding; ``mass``
+    is the product of r and reach.
     """
 
     start: Callable[[Tensor], Tensor]
@@ -252,9 +276,15 @@ class _Domain:
     mass: Callable[[Tensor, Tensor], Tensor]
 
 
-def _divide(mass: Tensor, by: Tensor) -> Tensor:
-    """mass / by, 0 in padding; a vanished kernel sum counts as the smallest positive number."""
-    return torch.where(mass > 0, mass / by.clamp(min=torch.finfo(by.dtype).tiny), 0)
+def _matmul(x: Tensor, y: Tensor) -> Tensor:
+    """x @ y of batches, and the smallest positive number more, so that what vanishes can be divided by."""
+    return torch.baddbmm(_tiny(x.dtype, x.device), x, y)
+
+
+@lru_cache(maxsize=8)
+def _tiny(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(1, 1, 1), the smallest normal number. Shared: not to be changed."""
+    return torch.full((1, 1, 1), torch.finfo(dtype).tiny, dtype=dtype, device=device)
 
 
 def _subtract(mass: Tensor, by: Tensor) -> Tensor:
@@ -264,9 +294,9 @@ def _subtract(mass: Tensor, by: Tensor) -> Tensor:
 
 _SCALING = _Domain(
     start=lambda mass: (mass > 0).to(mass),
-    reach=lambda kernel, c: torch.bmm(kernel, c[:, :, None])[:, :, 0],
-    back=lambda kernel, r: torch.bmm(r[:, None, :], kernel)[:, 0],
-    divide=_divide,
+    reach=lambda kernel, c: _matmul(kernel, c[:, :, None])[:, :, 0],
+    back=lambda kernel, r: _matmul(r[:, None, :], kernel)[:, 0],
+    divide=torch.div,
     scaling=lambda r: r,
     mass=torch.mul,
 )
@@ -283,46 +313,71 @@ _LOGARITHMIC = _Domain(
 def _iterate(
     domain: _Domain, kernel: Tensor, u: Tensor, v: Tensor, max_iterations: int, stop: str, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Both scalings and the iterations each problem ran."""
+    """Both scalings and the iterations each problem ran.
+
+    Several iterations run before it is looked up whether problems are done; each then has what its last one gave.
+    """
     r, c = domain.start(u), domain.start(v)
-    iterations = torch.zeros(len(u), dtype=torch.long, device=u.device)
-    ended = r.clone(), c.clone(), iterations.clone()
-    index = torch.arange(len(u), device=u.device)
-    running = torch.ones_like(index, dtype=torch.bool)
     sources = (u > 0).sum(1).clamp(min=1)
+    number = torch.arange(len(u), device=u.device)
+    iterations, running = torch.zeros_like(number), torch.ones_like(number, dtype=torch.bool)
+    ended: tuple[Tensor, Tensor, Tensor] | None = None
+    index = number
     watch = _Watch()
-    for step in range(max_iterations):
-        reach = domain.reach(kernel, c)
-        if stop == "marginal" and step:
-            running = running & ((domain.mass(r, reach) - u).abs().sum(1) >= tolerance)
-        new_r = domain.divide(u, reach)
-        new_c = domain.divide(v, domain.back(kernel, new_r))
-        if stop == _CHANGE:
-            change = torch.maximum(_largest_change(new_r, r), _largest_change(new_c, c))
-        else:
-            change = (domain.scaling(new_r) - domain.scaling(r)).abs().sum(1)
-        r = torch.where(running[:, None], new_r, r)
-        c = torch.where(running[:, None], new_c, c)
-        iterations = iterations + running
-        if stop == "each":
-            running = running & ~(change / sources < tolerance)
-        elif stop == "batch":
-            running = running & ~(change.sum() / sources.sum() < tolerance)
+    run = 0
+    for length in _runs(max_iterations):
+        rs, cs, reached = [r], [c], []
+        for _ in range(length):
+            reached.append(domain.reach(kernel, cs[-1]))
+            rs.append(domain.divide(u, reached[-1]))
+            cs.append(domain.divide(v, domain.back(kernel, rs[-1])))
+        r_of, c_of = torch.stack(rs), torch.stack(cs)
+        if stop == "marginal":
+            error = (domain.mass(r_of[:-1], torch.stack(reached)) - u).abs().sum(2)
+            error = error if run else error.index_fill(0, number[:1], torch.inf)
+            unfinished = error >= tolerance
         elif stop == _CHANGE:
-            running = running & (change >= tolerance)
-        left = watch.running(running)
+            unfinished = torch.maximum(_largest_change(r_of), _largest_change(c_of)) >= tolerance
+        else:
+            change = domain.scaling(r_of).diff(dim=0).abs_().sum(2)
+            mean = change / sources if stop == "each" else change.sum(1, keepdim=True) / sources.sum()
+            unfinished = ~(mean < tolerance).expand(length, len(sources))
+        before = unfinished.cumprod(0).sum(0)
+        last = before if stop == "marginal" else (before + 1).clamp(max=length)
+        last = last * running if run else last
+        place = torch.arange(len(last), device=last.device)
+        r, c, iterations = r_of[last, place], c_of[last, place], iterations + last
+        running = running & (before == length)
+        run += length
+        left = watch.running(running) if run < max_iterations else 0
         if left == 0:
             break
         if 2 * left <= len(index):
-            for result, part in zip(ended, (r, c, iterations), strict=True):
-                result[index] = part
+            ended = _put(ended, index, r, c, iterations)
             index, kernel, u, v, r, c, iterations, sources = (
                 each[running] for each in (index, kernel, u, v, r, c, iterations, sources)
             )
             running = running[running]
-    for result, part in zip(ended, (r, c, iterations), strict=True):
-        result[index] = part
-    return ended
+    return (r, c, iterations) if ended is None else _put(ended, index, r, c, iterations)
+
+
+def _runs(iterations: int) -> Iterator[int]:
+    """Lengths of the runs of iterations between two looks: few at first, where most problems end."""
+    left = iterations
+    for length in chain(FIRST_RUNS, repeat(FIRST_RUNS[-1])):
+        if not left:
+            return
+        yield min(length, left)
+        left -= min(length, left)
+
+
+def _put(ended: tuple[Tensor, Tensor, Tensor] | None, index: Tensor, *results: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Results of the problems ``index`` among those of all; the first are all of them."""
+    if ended is None:
+        r, c, iterations = results
+        return r.clone(), c.clone(), iterations.clone()
+    r, c, iterations = (every.index_copy(0, index, part) for every, part in zip(ended, results, strict=True))
+    return r, c, iterations
 
 
 class _Watch:

@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..stages.methods.anchor_ot.clip_transport import absorb, below_quantile, frame_plan
 from ..stages.methods.anchor_ot.inter import InterFrame
 from ..stages.methods.anchor_ot.intra import COVERED, ROUNDING, IntraFrame, anchor_weights, select_anchors
+from ..stages.toolkit.ranking import true_indices
 from ..tokens.video_tokens import Layout, VideoTokens
 from ..transport.costs import COSINE_LIMIT, Cost, Points, time_factor
 from ..transport.sinkhorn import sinkhorn, uniform_marginal
@@ -61,13 +62,16 @@ def _sinkhorn(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: 
 
 def _intra(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
     features, mask = case["features"], case["mask"]
+    index = true_indices(mask, int(mask[0].sum()))
     weights = anchor_weights(
         Points(features, torch.linalg.vector_norm(features, dim=-1)),
-        mask,
+        ~mask,
+        index,
         (27, 27),
         Cost(spatial_weight=params["spatial_weight"]),
         Solver("released", params["eps"], params["max_iter"]),
-        mass=uniform_marginal(mask) + uniform_marginal(~mask),
+        u=uniform_marginal(~mask),
+        v=uniform_marginal(torch.ones_like(index, dtype=torch.bool)),
         scaling=params["scaling"],
         nearest_blend=params["nearest_blend"],
     )

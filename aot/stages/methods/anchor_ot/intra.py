@@ -11,6 +11,7 @@ Source: AOT (CVPR 2026), sections 3.2 and 3.3, as released by its authors.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -19,9 +20,9 @@ from torch import Tensor
 
 from ....devices import widened, widest
 from ....errors import InputError
-from ....tokens.factors import pad
-from ....tokens.layout import pool_and_newlines
-from ....tokens.video_tokens import Blocks, Layout, Role, VideoTokens
+from ....tokens.factors import slots
+from ....tokens.layout import language_places_on, newlines_on, pooling_on
+from ....tokens.video_tokens import Blocks, Layout, VideoTokens, language_roles_on
 from ....transport.costs import Cost, Points, distances, unit_places
 from ....transport.solvers import Solver
 from ...base import Budgeted, Part, Reduction
@@ -133,37 +134,43 @@ class IntraFrame(TransportStage, Budgeted):
         anchors = self._anchor_count(layout, counts)
         shallow, deep = (attention.to(tokens.features.device) for attention in (tokens.shallow, tokens.deep))
         by = (shallow, deep) if self.choice == "attention" else self._random(layout, part, deep)
-        mask = select_anchors(*by, anchors, self.global_ratio, self.window, layout.grid)
-        if not bool(mask.any()):
+        number = anchor_number(anchors, self.global_ratio, self.window, layout.grid)
+        if not number:
             raise InputError(
                 f"{self.title}: a budget of {anchors} anchors gives none to any {self.window}x{self.window} window; "
                 "raise the budget or the global ratio."
             )
+        mask = select_anchors(*by, anchors, self.global_ratio, self.window, layout.grid)
+        index = true_indices(mask, number)
         by_frame = (layout.frames, layout.sources)
         frames = Points(
             tokens.features.reshape(*by_frame, -1)[:, : layout.cells],
             tokens.lengths.reshape(by_frame)[:, : layout.cells],
         )
+        others, own = ~mask, torch.ones_like(index, dtype=torch.bool)
         merged = anchor_weights(
             frames,
-            mask,
+            others,
+            index,
             layout.grid,
             self.cost(),
             self.transport,
-            mass=self.marginal(deep, ~mask) + self.marginal(deep, mask),
+            u=self.marginal(deep, others),
+            v=self.marginal(deep.gather(1, index), own),
             scaling=self.scaling,
             aggregation=self.aggregation,
             nearest_blend=self.nearest_blend,
         )
-        pooling = pool_and_newlines(layout).to(mask.device, widest(mask.device))
+        pooling = pooling_on(layout, mask.device, widest(mask.device))
         covered = widened(mask) @ pooling[:, : layout.cells].T
         if counts is None:
             keep = covered >= COVERED - ROUNDING[covered.dtype]
         else:
             keep = _most_covered(covered, by[1], pooling[:, : layout.cells], counts)
-        places = layout.language_places().to(mask.device)
-        newline = places[:, 1] == layout.language_grid[1]
-        return _compose(merged, mask, keep | newline, pooling.to(merged), places, newline, layout)
+        if layout.newlines:
+            keep = keep | newlines_on(layout, mask.device)
+        known = keep.sum(1).tolist() if counts is None else [count + layout.newlines for count in counts]
+        return _compose(merged, others, index, keep, tuple(known), layout)
 
     def _random(self, layout: Layout, part: Part, like: Tensor) -> tuple[Tensor, Tensor]:
         """In place of the attention received, (T, N) twice: numbers that depend on the seed and the frame only."""
@@ -184,6 +191,26 @@ class IntraFrame(TransportStage, Budgeted):
                 )
             return self.budget
         return max(1, min(most, round(max(counts) * layout.cells / layout.language_cells)))
+
+
+def anchor_number(budget: int, global_ratio: float, window: int, grid: tuple[int, int]) -> int:
+    """Anchors that :func:`select_anchors` finds in every frame.
+
+    Args:
+        budget: anchors a frame.
+        global_ratio: share of the anchors chosen over the whole frame, from 0 to 1.
+        window: side of a window, in cells.
+        grid: (H, W).
+    """
+    local, each = _local_anchors(budget, global_ratio, window, grid)
+    return each * len(window_cells(grid, window)) + budget - local
+
+
+def _local_anchors(budget: int, global_ratio: float, window: int, grid: tuple[int, int]) -> tuple[int, int]:
+    """Anchors meant to be chosen window by window, and how many each window gives."""
+    windows = window_cells(grid, window)
+    local = int(budget * (1 - global_ratio))
+    return local, min(local // len(windows), int((windows >= 0).sum(1).min()))
 
 
 def select_anchors(
@@ -213,43 +240,57 @@ def select_anchors(
         fewer anchors than the budget.
     """
     frames, cells = shallow.shape
-    windows = window_cells(grid, window).to(shallow.device)
-    local = int(budget * (1 - global_ratio))
-    each = min(local // len(windows), int((windows >= 0).sum(1).min()))
+    local, each = _local_anchors(budget, global_ratio, window, grid)
+    left = deep
     mask = torch.zeros(frames, cells, dtype=torch.bool, device=shallow.device)
     if each:
-        scores = shallow[:, windows.clamp(min=0)].masked_fill(windows < 0, -torch.inf)
-        best = top_k(scores, each)
+        windows, padding = _windows_on(grid, window, shallow.device)
+        scores = shallow[:, windows]
+        best = top_k(scores if padding is None else scores.masked_fill(padding, -torch.inf), each)
         mask.scatter_(1, windows.expand(frames, -1, -1).gather(2, best).flatten(1), True)
-    left = deep.masked_fill(mask, -torch.inf)
-    return mask.scatter(1, top_k(left, budget - local), True)
+        left = deep.masked_fill(mask, -torch.inf)
+    return mask.scatter_(1, top_k(left, budget - local), True)
 
 
-def window_cells(grid: tuple[int, int], window: int) -> Tensor:
-    """(windows, n) long: the cells of each window in raster order; -1 after those of a smaller one.
+@lru_cache(maxsize=16)
+def window_cells(grid: tuple[int, int], window: int) -> np.ndarray:
+    """(windows, n) int64: the cells of each window in raster order; -1 after those of a smaller one. Shared.
 
     The grid is cut into as many whole windows of side ``window`` as fit, at least one each way, and they share its
     rows and columns evenly: where the sides are multiples of the window, as released.
+
+    Args:
+        grid: (H, W).
+        window: side of a window, in cells.
     """
     counts = [max(1, side // window) for side in grid]
     row, column = (
-        torch.arange(count).repeat_interleave(torch.tensor(split_evenly(side, count)))
-        for side, count in zip(grid, counts, strict=True)
+        np.repeat(np.arange(count), split_evenly(side, count)) for side, count in zip(grid, counts, strict=True)
     )
     owner = (row[:, None] * counts[1] + column).flatten()
-    sizes = tuple(owner.bincount().tolist())
-    cells = owner.sort(stable=True).indices
-    return pad(cells[:, None] + 1, sizes, max(sizes))[:, :, 0] - 1
+    members = [np.flatnonzero(owner == number) for number in range(counts[0] * counts[1])]
+    most = max(map(len, members))
+    return np.stack([np.pad(cells, (0, most - len(cells)), constant_values=-1) for cells in members])
+
+
+@lru_cache(maxsize=16)
+def _windows_on(grid: tuple[int, int], window: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """The cells of each window, 0 in padding, and where padding is, None without any. Shared: not to be changed."""
+    cells = torch.from_numpy(window_cells(grid, window))
+    padding = (cells < 0).to(device) if bool((cells < 0).any()) else None
+    return cells.clamp(min=0).to(device), padding
 
 
 def anchor_weights(
     frames: Points,
-    mask: Tensor,
+    others: Tensor,
+    index: Tensor,
     grid: tuple[int, int],
     cost: Cost,
     solver: Solver,
     *,
-    mass: Tensor,
+    u: Tensor,
+    v: Tensor,
     scaling: float = 1.0,
     aggregation: str = "released",
     nearest_blend: float = 0.1,
@@ -265,11 +306,13 @@ def anchor_weights(
 
     Args:
         frames: features (T, N, D) and lengths (T, N).
-        mask: (T, N) bool, the same number n of anchors in every frame.
+        others: (T, N) bool, the tokens that are no anchors.
+        index: (T, n) long, the anchors of every frame in raster order.
         grid: (H, W), N = H x W.
         cost: of carrying a token to an anchor.
         solver: how the T problems are solved.
-        mass: (T, N) float64; each frame's anchors sum to 1, and so do its other tokens.
+        u: (T, N) floating, mass of each token: of sum 1, 0 of anchors.
+        v: (T, n) floating, mass of each anchor: of sum 1.
         scaling: lambda, weight of the transported tokens.
         aggregation: "released", "paper" or "counts".
         nearest_blend: b, for "released".
@@ -277,53 +320,52 @@ def anchor_weights(
     Returns:
         (T, n, N) row-stochastic, anchors in raster order; float64 for float64 features, float32 otherwise.
     """
-    index = mask.nonzero()[:, 1].reshape(len(mask), -1)
-    plan, nearest = _solve(frames, mask, index, grid, cost, solver, mass, shares=aggregation == "counts")
+    plan, nearest = _solve(frames, index, grid, cost, solver, u, v, shares=aggregation == "counts")
     blend = nearest_blend if aggregation == "released" else 0.0
     transported = (1 - blend) / (1 + scaling * plan.sum(1))
     weights = (plan.mT * (scaling * transported)[:, :, None]).contiguous()
     if not blend:
         return weights.scatter_add_(2, index[:, :, None], transported[:, :, None])
-    followers = torch.zeros_like(transported).scatter_add_(1, nearest.clamp(min=0), (nearest >= 0).to(transported))
-    gathered = blend / (1 + followers)
+    follows = others.to(transported.dtype)
+    gathered = blend / torch.ones_like(transported).scatter_add_(1, nearest, follows)
     weights.scatter_add_(2, index[:, :, None], (transported + gathered)[:, :, None])
-    share = gathered.gather(1, nearest.clamp(min=0)) * (nearest >= 0)
-    return weights.scatter_add_(1, nearest.clamp(min=0)[:, None], share[:, None])
+    share = gathered.gather(1, nearest) * follows
+    return weights.scatter_add_(1, nearest[:, None], share[:, None])
 
 
 def _solve(
     frames: Points,
-    mask: Tensor,
     index: Tensor,
     grid: tuple[int, int],
     cost: Cost,
     solver: Solver,
-    mass: Tensor,
+    u: Tensor,
+    v: Tensor,
     *,
     shares: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The plan (T, N, n), or its shares, and each token's nearest anchor (T, N), -1 for the anchors themselves."""
-    features = _rows(frames.features, mask).reshape(*index.shape, -1)
-    apart = cost.features(frames, Points(features, frames.lengths.gather(1, index)), pool=frames)
-    del features  # with half-precision tokens it is larger than all that follows
-    nearest = apart.argmin(2).masked_fill(mask, -1)
-    apart.add_(grid_distances(grid, apart)[index].mT, alpha=cost.spatial_weight)
-    u = mass * ~mask
-    plan = solver.solve(apart, u, mass.gather(1, index), largest=cost.largest).plan
+    """The plan (T, N, n), or its shares, and the number of each token's nearest anchor (T, N)."""
+    frame = torch.arange(len(index), device=index.device)[:, None]
+    anchors = Points(frames.features[frame, index], frames.lengths.gather(1, index))
+    apart = cost.features(frames, anchors, pool=frames)
+    del anchors  # with half-precision tokens it is larger than all that follows
+    nearest = apart.argmin(2)
+    apart.add_(grid_distances(grid, apart.dtype, apart.device)[index].mT, alpha=cost.spatial_weight)
+    plan = solver.solve(apart, u, v, largest=cost.largest).plan
     return (solver.shares(plan, u) if shares else plan), nearest
 
 
-def _rows(features: Tensor, mask: Tensor) -> Tensor:
-    """(T, N, D) and (T, N) bool to the rows under the mask, without a copy of the others."""
-    if features.is_contiguous():
-        return features.flatten(0, 1).index_select(0, mask.flatten().nonzero()[:, 0])
-    return features[mask]
+@lru_cache(maxsize=16)
+def grid_distances(grid: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(N, N) Euclidean distances between cells of a grid whose sides have length 1. Shared: not to be changed.
 
-
-def grid_distances(grid: tuple[int, int], like: Tensor) -> Tensor:
-    """(N, N) Euclidean distances between cells of a grid whose sides have length 1, in ``like``'s dtype."""
+    Args:
+        grid: (H, W), N = H x W.
+        dtype: of the result, floating.
+        device: of the result.
+    """
     places = unit_places(torch.cartesian_prod(*(torch.arange(side) for side in grid)), grid)
-    return distances(places, places).to(like)
+    return distances(places, places).to(device, dtype)
 
 
 def _most_covered(covered: Tensor, deep: Tensor, pooling: Tensor, counts: tuple[int, ...]) -> Tensor:
@@ -335,40 +377,33 @@ def _most_covered(covered: Tensor, deep: Tensor, pooling: Tensor, counts: tuple[
 
 
 def _compose(
-    merged: Tensor,
-    mask: Tensor,
-    keep: Tensor,
-    pooling: Tensor,
-    places: Tensor,
-    newline: Tensor,
-    layout: Layout,
+    merged: Tensor, others: Tensor, index: Tensor, keep: Tensor, counts: tuple[int, ...], layout: Layout
 ) -> Reduction:
     """Anchor weights, pooling and the choice of cells as one block a frame.
 
     Args:
         merged: (T, n, N) floating, the anchors' weights.
-        mask: (T, N) bool, the anchors.
+        others: (T, N) bool, the tokens that are no anchors.
+        index: (T, n) long, the anchors.
         keep: (T, L) bool over pooled tokens, newlines among them.
-        pooling: (L, N + newlines) floating.
-        places: (L, 2) long, y and x.
-        newline: (L,) bool.
+        counts: (T,) how many of each frame that is.
         layout: of the video.
     """
-    frames, cells = layout.frames, layout.cells
-    counts = keep.sum(1)
-    most = int(counts.max())
+    most, device = max(counts), keep.device
     chosen = true_indices(keep, most)
-    weights = pooling[chosen]
-    index = mask.nonzero()[:, 1].reshape(frames, -1)
+    weights = pooling_on(layout, device, merged.dtype)[chosen]
     share = weights.gather(2, index[:, None, :].expand(-1, most, -1))
-    weights[:, :, :cells].masked_fill_(mask[:, None, :], 0)
-    weights[:, :, :cells].baddbmm_(share, merged)
-    weights.masked_fill_((torch.arange(most, device=counts.device) >= counts[:, None])[:, :, None], 0)
-    rows = tuple(counts.tolist())
-    frame, place = keep.nonzero(as_tuple=True)
-    role = torch.where(newline[place], int(Role.NEWLINE), int(Role.KEPT)).to(torch.uint8)
+    cells = weights[:, :, : layout.cells]
+    cells.mul_(others[:, None]).baddbmm_(share, merged)
+    first = torch.arange(0, keep.numel(), keep.shape[1], device=device)
+    token = (chosen + first[:, None]).flatten()
+    if min(counts) < most:
+        token = token[slots(counts, most, device)]
+        weights.mul_(keep.gather(1, chosen)[:, :, None])
     return Reduction(
-        factor=Blocks(weights, rows, (layout.sources,) * frames),
-        place=torch.cat((frame[:, None], places[place]), 1).cpu(),
-        role=role.cpu(),
+        factor=Blocks(weights, counts, (layout.sources,) * layout.frames),
+        place=language_places_on(layout, device)[token],
+        role=language_roles_on(layout, device)[token],
+        kept=sum(counts) - layout.frames * layout.newlines,
+        counts=counts,
     )
