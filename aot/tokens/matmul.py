@@ -37,7 +37,7 @@ def scores(x: Tensor, y: Tensor) -> Tensor:
 def mix(weights: Tensor, x: Tensor) -> Tensor:
     """``weights @ x``: (B or 1, R, C) weights and (B, C, D) tokens to (B, R, D), in the tokens' dtype."""
     if is_native(x):
-        return torch.matmul(weights.to(x), x)
+        return torch.bmm(weights.to(x).expand(len(x), -1, -1), x)
     out = x.new_empty(x.shape[0], weights.shape[1], x.shape[2])
     for part, wide in _widened(x):
         out[part] = torch.matmul((weights if len(weights) == 1 else weights[part]).float(), wide)

@@ -415,8 +415,9 @@ class VideoTokens:
         """(K,) deep attention as W carries it to these tokens, in W's dtype; a newline counts as its frame's mean."""
         layout = self.layout
         deep = self.deep.to(self.features.device, weight_dtype(self.features))
-        newlines = deep.mean(1, keepdim=True).expand(-1, layout.newlines)
-        return self.map.means.apply(torch.cat((deep, newlines), 1).flatten())
+        if layout.newlines:
+            deep = torch.cat((deep, deep.mean(1, keepdim=True).expand(-1, layout.newlines)), 1)
+        return self.map.means.apply(deep.flatten())
 
     @cached_property
     def lengths(self) -> Tensor:

@@ -30,7 +30,7 @@ class Points:
 
     Args:
         features: (B, M, D).
-        lengths: (B, M) Euclidean lengths of the features, in the dtype of the cost.
+        lengths: (B, M) Euclidean lengths of the features, in the dtype of the cost, none under :data:`LENGTH_FLOOR`.
         places: (B or 1, M, 2) on a grid whose sides have length 1; None where no cost needs them.
         valid: (B, M) bool, False in padding; None where all are valid.
     """
@@ -39,6 +39,18 @@ class Points:
     lengths: Tensor
     places: Tensor | None = None
     valid: Tensor | None = None
+
+    @classmethod
+    def of(cls, features: Tensor, places: Tensor | None = None, valid: Tensor | None = None) -> Points:
+        """Points whose lengths are still to be found.
+
+        Args:
+            features: (B, M, D).
+            places: as the class has them.
+            valid: as the class has them.
+        """
+        lengths = torch.linalg.vector_norm(features, dim=-1).clamp_(min=LENGTH_FLOOR)
+        return cls(features, lengths, places, valid)
 
 
 @dataclass(frozen=True)
@@ -71,9 +83,9 @@ class Cost:
         """
         product = scores(sources.features, targets.features).to(sources.lengths)
         if self.metric == "cosine":
-            product /= sources.lengths.clamp(min=LENGTH_FLOOR)[:, :, None]
-            product /= targets.lengths.clamp(min=LENGTH_FLOOR)[:, None, :]
-            return product.clamp_(-self.limit, self.limit).neg_().add_(1)
+            product /= sources.lengths[:, :, None]
+            product /= targets.lengths[:, None, :]
+            return torch.rsub(product.clamp_(-self.limit, self.limit), 1)
         unit = _mean_square(*((pool,) if pool is not None else (sources, targets)))
         product.mul_(-2).add_(sources.lengths.square()[:, :, None]).add_(targets.lengths.square()[:, None, :])
         return product.clamp_(min=0).div_(2 * unit.clamp(min=LENGTH_FLOOR**2)[:, None, None])

@@ -250,6 +250,20 @@ def unbalanced_sinkhorn(
     return Potential(iterations, error.to(cost), f, g, cost, eps)
 
 
+def shifted_cost(cost: Tensor, u: Tensor, v: Tensor, factor: float) -> Tensor:
+    """Costs shifted so that each problem's least is 0, then multiplied; 0 in padding.
+
+    Args:
+        cost: (B, M, N) floating.
+        u: (B, M), zeros mark padding.
+        v: (B, N), zeros mark padding.
+        factor: above 0.
+    """
+    padding = ~((u > 0)[:, :, None] & (v > 0)[:, None, :])
+    least = cost.masked_fill(padding, torch.inf).amin((1, 2), keepdim=True)
+    return (cost - least).mul_(factor).masked_fill_(padding, 0)
+
+
 def _require_stop(stop: str) -> None:
     if stop not in STOPS:
         raise InputError(f"Sinkhorn cannot stop by {stop!r}; give one of {', '.join(STOPS)}.")

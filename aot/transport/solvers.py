@@ -14,12 +14,13 @@ from torch import Tensor
 
 from ..devices import widest
 from ..errors import InputError
-from . import pot
+from . import fused, pot
 from .sinkhorn import (
     VANISHED,
     Explicit,
     Transport,
     log_sinkhorn,
+    shifted_cost,
     sinkhorn,
     unbalanced_sinkhorn,
 )
@@ -90,6 +91,41 @@ class Solver:
         if self.name in _CONVERGING:
             self._warn(solved)
         return solved
+
+    def plan(
+        self,
+        cost: Tensor,
+        u: Tensor,
+        v: Tensor,
+        *,
+        factor: float = 1.0,
+        shifted: bool = False,
+        shares: bool = False,
+        largest: float | None = None,
+    ) -> Tensor:
+        """The plans alone, or their :meth:`shares`: for "early" in one operation, where float32 holds the kernel.
+
+        Args:
+            cost: (B, M, N) floating.
+            u: (B, M) marginal over sources, of mass 1; zeros mark padding.
+            v: (B, N) marginal over targets, of mass 1; zeros mark padding.
+            factor: what the cost is multiplied with, above 0.
+            shifted: whether each problem's cost is first shifted so that its least is 0; a factor needs it.
+            shares: whether to give shares.
+            largest: a bound of ``cost``; None looks for it.
+
+        Returns:
+            (B, M, N), zero in padding.
+        """
+        largest = largest if largest is None else largest * factor
+        fits = largest is not None and largest / self.eps < 0.9 * _room(torch.float32)
+        if self.name == "early" and cost.dtype == torch.float32 and fits:
+            limits = {"max_iterations": self.max_iterations, "tolerance": RELEASED_TOLERANCE}
+            return fused.transport(cost, u, v, eps=self.eps, factor=factor, shifted=shifted, shares=shares, **limits)
+        if shifted:
+            cost = shifted_cost(cost, u, v, factor)
+        plan = self.solve(cost, u, v, largest=largest).plan
+        return self.shares(plan, u) if shares else plan
 
     def shares(self, plan: Tensor, u: Tensor) -> Tensor:
         """(B, M, N): what part of each source goes to each target, rows of the plan to a whole token.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import InputError
-from ..stages.methods.anchor_ot.clip_transport import absorb, below_quantile, frame_plan
+from ..stages.methods.anchor_ot.clip_transport import absorb, absorption, below_quantile, frame_plan, quantile_places
 from ..stages.methods.anchor_ot.inter import InterFrame
 from ..stages.methods.anchor_ot.intra import COVERED, ROUNDING, IntraFrame, anchor_weights, select_anchors
 from ..stages.toolkit.ranking import true_indices
@@ -64,7 +65,7 @@ def _intra(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Fin
     features, mask = case["features"], case["mask"]
     index = true_indices(mask, int(mask[0].sum()))
     weights = anchor_weights(
-        Points(features, torch.linalg.vector_norm(features, dim=-1)),
+        Points.of(features),
         ~mask,
         index,
         (27, 27),
@@ -90,23 +91,24 @@ def _pool(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
 
 def _inter_step(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Findings) -> None:
     anchors, sources = (
-        Points(tokens, torch.linalg.vector_norm(tokens, dim=-1), valid=torch.ones(tokens.shape[:2], dtype=torch.bool))
+        Points.of(tokens, valid=torch.ones(tokens.shape[:2], dtype=torch.bool))
         for tokens in (case["anchors"], case["sources"])
     )
     solver = Solver("early", params["eps"], params["max_iter"])
     assert sources.valid is not None and anchors.valid is not None
     u, v = uniform_marginal(sources.valid), uniform_marginal(anchors.valid)
     factor = time_factor(params["frame_offset"], params["sigma_t"])
-    plan = frame_plan(sources, anchors, u, v, Cost(limit=COSINE_LIMIT), solver, factor).plan
+    plan = frame_plan(sources, anchors, u, v, Cost(limit=COSINE_LIMIT), solver, factor, shares=False)
     findings.values(plan, case["recorded_plan"])
     shares = solver.shares(plan, u)
     q = shares.amax(2).double()
     threshold = q.quantile(params["keep_ratio"], dim=1, keepdim=True)
     near = (q - threshold).abs() <= NEAR_QUANTILE if dtype == torch.float32 else None
-    findings.decided(below_quantile(q, params["keep_ratio"]), case["keep"], near)
+    around = quantile_places(np.full(len(q), q.shape[1]), params["keep_ratio"], q.device)
+    findings.decided(below_quantile(q, *around), case["keep"], near)
     absorbed = shares * ~case["keep"][:, :, None]
-    count = torch.ones_like(anchors.lengths)
-    merged, _, _ = absorb(anchors.features, sources.features, absorbed, count, params["scaling"])
+    parts = absorption(absorbed, None, params["scaling"])
+    merged = absorb(anchors.features, sources.features, absorbed, *parts)
     findings.values(merged, case["recorded_merged"])
 
 

@@ -21,7 +21,7 @@ def test_the_cosine_cost_is_one_minus_the_cosine():
 
 def test_the_cosine_of_a_zero_vector_is_zero():
     x, a = points(4), points(3, seed=1)
-    zero = Points(torch.zeros_like(x.features), torch.zeros_like(x.lengths))
+    zero = Points.of(torch.zeros_like(x.features))
     assert bool((Cost().between(zero, a) == 1).all())
 
 

@@ -8,17 +8,19 @@ Source: AOT (CVPR 2026), section 3.4, as released by its authors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ....devices import widened, widest
 from ....errors import InputError
 from ....tokens.video_tokens import Role, VideoTokens, weight_dtype
-from ....transport.costs import Cost, Points, time_factor, unit_places
-from ....transport.sinkhorn import Transport
+from ....transport.costs import LENGTH_FLOOR, Cost, Points, time_factor, unit_places
 from ....transport.solvers import Solver
 from ...toolkit.ranking import true_indices
 
@@ -26,7 +28,7 @@ Marginal = Callable[[Tensor, Tensor], Tensor]
 """Importance and validity, both (B, M), to the mass (B, M) of each token."""
 
 Keep = Callable[[Tensor, int], Tensor]
-"""q (C, S) and the step to the tokens that stay distinct, (C, S) bool."""
+"""q (C, S), of sources and of others, and the step to the tokens that stay distinct, (C, S) bool."""
 
 
 @dataclass(frozen=True)
@@ -34,24 +36,22 @@ class Clips:
     """A video's tokens cut into clips, side by side, padded.
 
     Args:
+        tokens: on the language grid, ordered by frame.
         lengths: frames of each clip.
-        sizes: tokens of each clip.
-        token: (C, L, S) long, the token by clip, frame in the clip and number in the frame; -1 in padding.
-        features: (C, L, S, D) in W's dtype.
-        norms: (C, L, S) Euclidean lengths of the features.
-        places: (C, L, S, 2) float64 on the unit square.
-        newline: (C, L, S) bool.
-        importance: (C, L, S).
+        counts: tokens of each frame of the video, newlines among them.
+        cell_counts: and newlines not counted.
+        token: (C, L, S) long, the token by clip, frame in the clip and number in the frame; 0 in padding.
+        valid: (C, L, S) bool, False in padding.
+        newline: (C, L, S) bool; None where the layout has none.
     """
 
+    tokens: VideoTokens
     lengths: tuple[int, ...]
-    sizes: tuple[int, ...]
+    counts: tuple[int, ...]
+    cell_counts: tuple[int, ...]
     token: Tensor
-    features: Tensor
-    norms: Tensor
-    places: Tensor
-    newline: Tensor
-    importance: Tensor
+    valid: Tensor
+    newline: Tensor | None
 
     @classmethod
     def cut(cls, tokens: VideoTokens, lengths: tuple[int, ...]) -> Clips:
@@ -61,60 +61,109 @@ class Clips:
             InputError: tokens that are not ordered by frame any more (another temporal stage ran before), or a
                 keyframe without a token.
         """
-        if bool((tokens.frame.diff() < 0).any()):
+        if tokens.counts is None and bool((tokens.frame.diff() < 0).any()):
             raise InputError(
                 "Inter-Frame Keyframe OT needs tokens ordered by frame, and a temporal stage before it has merged "
                 "frames already; keep only one temporal stage."
             )
-        device, counts = tokens.features.device, torch.tensor(tokens.frame_counts)
-        shape = len(lengths), max(lengths), int(counts.max())
-        clip = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
-        step = torch.cat([torch.arange(length) for length in lengths])
-        starts = counts.cumsum(0) - counts
-        empty = clip[(step == 0) & (counts == 0)]
-        if len(empty):
+        counts, layout, device = tokens.frame_counts, tokens.layout, tokens.features.device
+        keyframes = np.cumsum(lengths) - lengths
+        empty = next((clip for clip, frame in enumerate(keyframes) if not counts[frame]), None)
+        if empty is not None:
             raise InputError(
-                f"Clip {int(empty[0]) + 1} of {len(lengths)} has no token left in its keyframe; "
+                f"Clip {empty + 1} of {len(lengths)} has no token left in its keyframe; "
                 "keep at least one token a frame in the stage before."
             )
-        frame = tokens.frame
-        within = torch.arange(len(frame)) - starts[frame]
-        slot = (((clip * shape[1] + step)[frame]) * shape[2] + within).to(device)
-
-        def spread(values: Tensor, padding: float = 0) -> Tensor:
-            out = values.new_full((shape[0] * shape[1] * shape[2], *values.shape[1:]), padding)
-            return out.index_copy_(0, slot, values).reshape(*shape, *values.shape[1:])
-
-        dtype = weight_dtype(tokens.features)
-        return cls(
-            lengths=lengths,
-            sizes=tuple(torch.zeros(len(lengths), dtype=torch.long).index_add_(0, clip, counts).tolist()),
-            token=spread(torch.arange(len(frame), device=device), -1),
-            features=spread(tokens.features.to(dtype)),
-            norms=spread(tokens.lengths),
-            places=spread(unit_places(tokens.place[:, 1:], tokens.layout.language_grid).to(device)),
-            newline=spread((tokens.role == int(Role.NEWLINE)).to(device)),
-            importance=spread(tokens.importance),
-        )
+        token, valid = _places_in_clips(lengths, counts, device)
+        newline, cell_counts = None, counts
+        if layout.newlines:
+            newline = (tokens.role == int(Role.NEWLINE))[token] & valid
+            if tokens.kept == sum(counts) - layout.frames * layout.newlines:
+                cell_counts = tuple(count - layout.newlines for count in counts)
+            else:
+                of_slots = (valid & ~newline).sum(2).flatten().tolist()
+                cell_counts = tuple(of_slots[slot] for slot in _slots_of_frames(lengths))
+        return cls(tokens, lengths, counts, cell_counts, token, valid, newline)
 
     @property
-    def valid(self) -> Tensor:
-        """(C, L, S) bool, False in padding."""
-        return self.token >= 0
+    def sizes(self) -> tuple[int, ...]:
+        """Tokens of each clip."""
+        return self._by_clip(self.counts)
 
     @property
+    def keyframe_cells(self) -> tuple[int, ...]:
+        """Tokens of each clip's keyframe, newlines not counted."""
+        return tuple(self.cell_counts[frame] for frame in np.cumsum(self.lengths) - self.lengths)
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether all frames have as many tokens and all clips as many frames, so that nothing is padded."""
+        return self.valid.numel() == len(self.tokens.place)
+
+    @cached_property
+    def features(self) -> Tensor:
+        """(C, L, S, D) in W's dtype."""
+        return self.spread(self.tokens.features.to(weight_dtype(self.tokens.features)))
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """(C, L, S) Euclidean lengths of the features, none under :data:`LENGTH_FLOOR`."""
+        return self.spread(self.tokens.lengths.clamp(min=LENGTH_FLOOR))
+
+    @cached_property
+    def places(self) -> Tensor:
+        """(C, L, S, 2) in the widest dtype, on the unit square."""
+        return self.spread(unit_places(self.tokens.place[:, 1:], self.tokens.layout.language_grid))
+
+    @cached_property
+    def importance(self) -> Tensor:
+        """(C, L, S)."""
+        return self.spread(self.tokens.importance)
+
+    @cached_property
     def cells(self) -> Tensor:
         """(C, L, S) bool: tokens of grid cells, without newlines."""
-        return self.valid & ~self.newline
+        return self.valid if self.newline is None else self.valid & ~self.newline
 
-    @property
-    def updated(self) -> Tensor:
-        """(C,) bool: clips of more than one frame."""
-        return torch.tensor([length > 1 for length in self.lengths], device=self.token.device)
+    def spread(self, values: Tensor) -> Tensor:
+        """Values of tokens, (K, ...), to (C, L, S, ...); anything in padding."""
+        if not self.is_regular:
+            values = values.index_select(0, self.token.flatten())
+        return values.reshape(*self.token.shape, *values.shape[1:])
 
-    def points(self, step: int, valid: Tensor) -> Points:
+    def points(self, step: int, valid: Tensor, with_places: bool) -> Points:
         """The tokens of every clip's frame ``step``, those that are ``valid`` (C, S) taking part."""
-        return Points(self.features[:, step], self.norms[:, step], self.places[:, step], valid)
+        places = self.places[:, step] if with_places else None
+        return Points(self.features[:, step], self.norms[:, step], places, valid)
+
+    def by_step(self, counts: Sequence[int]) -> np.ndarray:
+        """(C, L) int64: numbers of the video's frames by clip and frame in the clip, 0 beyond a clip's last."""
+        out = np.zeros(len(self.lengths) * max(self.lengths), np.int64)
+        out[_slots_of_frames(self.lengths)] = counts
+        return out.reshape(len(self.lengths), -1)
+
+    def _by_clip(self, counts: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self.by_step(counts).sum(1).tolist())
+
+
+def _slots_of_frames(lengths: tuple[int, ...]) -> np.ndarray:
+    """(T,) int64: clip times longest clip, and number in the clip, of every frame of the video."""
+    clip = np.repeat(np.arange(len(lengths)), lengths)
+    return clip * max(lengths) + np.arange(len(clip)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+@lru_cache(maxsize=64)
+def _places_in_clips(lengths: tuple[int, ...], counts: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """``token`` and ``valid`` of :class:`Clips`. Shared: not to be changed."""
+    starts, number = (np.zeros(len(lengths) * max(lengths), np.int64) for _ in range(2))
+    slots = _slots_of_frames(lengths)
+    starts[slots], number[slots] = np.cumsum(counts) - counts, counts
+    within = np.arange(max(counts))
+    valid = within < number[:, None]
+    token = np.where(valid, starts[:, None] + within, 0)
+    shape = len(lengths), max(lengths), max(counts)
+    token, valid = (torch.from_numpy(each.reshape(shape)).to(device) for each in (token, valid))
+    return token, valid
 
 
 @dataclass(frozen=True)
@@ -125,6 +174,7 @@ class Rules:
         cost: of carrying a token to an anchor.
         solver: how the problems are solved.
         marginal: importance and validity to the mass of each token.
+        weighs: whether the mass depends on the importance.
         scaling: lambda.
         aggregation: "released", shares of whole tokens; "paper", the plan's own mass; "counts", shares, the anchor
             weighing as many tokens as it has absorbed.
@@ -134,6 +184,7 @@ class Rules:
     cost: Cost
     solver: Solver
     marginal: Marginal
+    weighs: bool = False
     scaling: float = 1.0
     aggregation: str = "released"
     time_scale: float = 1.5
@@ -147,7 +198,7 @@ class ClipTransport:
         shares: (C, L, S, A) how much of each absorbed token goes to each anchor; 0 for all others.
         decay: (C, L, A); at each step an anchor becomes decay times itself plus gain times its shares.
         gain: (C, L, A).
-        q: (C, L, S) float64, how clearly the best anchor explains a token; infinite where no anchor could.
+        q: (C, L, S), how clearly the best anchor explains a token; anything for tokens that no anchor could.
         distinct: (C, L, S) bool, the tokens that stay as they are.
     """
 
@@ -157,112 +208,231 @@ class ClipTransport:
     q: Tensor
     distinct: Tensor
 
-    def weights(self, clips: Clips, chosen: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """The chosen anchors (C, A) as means over their clip's tokens: (C, rows, columns) padded, and the rows.
+    def weights(self, clips: Clips, chosen: Tensor, rows: tuple[int, ...]) -> Tensor:
+        """The chosen anchors as means over their clip's tokens, (C, rows, columns) padded with zeros.
 
         Rows are a clip's chosen anchors in raster order, columns its tokens in order.
+
+        Args:
+            clips: the tokens.
+            chosen: (C, A) bool.
+            rows: (C,) how many are chosen.
         """
         after = self.decay.flip(1).cumprod(1).flip(1)
         later = torch.cat((after[:, 1:], torch.ones_like(after[:, :1])), 1)
         weights = (self.shares * (self.gain * later)[:, :, None, :]).flatten(1, 2)
-        anchor = torch.arange(weights.shape[2], device=weights.device)
-        weights[:, anchor, anchor] += after[:, 0]
-        order = true_indices(clips.valid.flatten(1), max(clips.sizes))
-        weights = weights.gather(1, order[:, :, None].expand(-1, -1, weights.shape[2]))
-        rows = tuple(chosen.sum(1).tolist())
+        weights.diagonal(dim1=1, dim2=2).add_(after[:, 0])
+        if not clips.is_regular:
+            order = true_indices(clips.valid.flatten(1), max(clips.sizes))
+            weights = weights.gather(1, order[:, :, None].expand(-1, -1, weights.shape[2]))
         first = true_indices(chosen, max(rows))
-        present = torch.arange(max(rows), device=weights.device) < chosen.sum(1)[:, None]
         picked = weights.mT.gather(1, first[:, :, None].expand(-1, -1, weights.shape[1]))
-        return picked * present[:, :, None], rows
+        return picked if min(rows) == max(rows) else picked * chosen.gather(1, first)[:, :, None]
 
 
-def transport_clips(clips: Clips, anchors: Tensor, sources: Tensor, rules: Rules, keep: Keep) -> ClipTransport:
-    """Carry every clip's frames into its anchors, a step at a time.
+@dataclass(frozen=True)
+class Carrying:
+    """Clips whose frames are to be carried into their anchors.
 
     Args:
         clips: the tokens, C clips of L frames of S tokens at most.
         anchors: (C, S) bool, the keyframe tokens that others are carried to.
-        sources: (C, L, S) bool, the tokens that take part. Keyframe tokens among them are absorbed whole before the
-            first step, without a time factor.
+        sources: (C, L, S) bool, the tokens that take part.
         rules: how a frame is carried.
-        keep: which tokens of a step stay distinct.
+        absorbs_keyframes: whether keyframe tokens are among the sources; they are absorbed whole before the first
+            step, without a time factor.
     """
-    step_shape = clips.token.shape
-    shares = clips.features.new_zeros(*step_shape, step_shape[2])
-    decay = clips.features.new_ones(*step_shape[:2], step_shape[2])
-    gain = torch.zeros_like(decay)
-    q = torch.full(step_shape, torch.inf, dtype=widest(shares.device), device=shares.device)
-    distinct = torch.zeros_like(sources)
-    targets = clips.points(0, anchors)
-    v = rules.marginal(clips.importance[:, 0], anchors)
-    count = torch.ones_like(decay[:, 0])
-    first = 0 if bool(sources[:, 0].any()) else 1
-    for step in range(first, step_shape[1]):
-        valid = sources[:, step]
-        src = clips.points(step, valid)
-        u = rules.marginal(clips.importance[:, step], valid)
+
+    clips: Clips
+    anchors: Tensor
+    sources: Tensor
+    rules: Rules
+    absorbs_keyframes: bool = False
+
+    @cached_property
+    def _u(self) -> Tensor:
+        """(C, L, S), mass of every source."""
+        shape = self.sources.shape
+        importance = self.clips.importance if self.rules.weighs else self.sources
+        return self.rules.marginal(importance.flatten(0, 1), self.sources.flatten(0, 1)).reshape(shape)
+
+    @cached_property
+    def _v(self) -> Tensor:
+        """(C, A), mass of every anchor."""
+        importance = self.clips.importance[:, 0] if self.rules.weighs else self.anchors
+        return self.rules.marginal(importance, self.anchors)
+
+    @cached_property
+    def _begun(self) -> _State:
+        """The state before the first step."""
+        places = self.rules.cost.spatial_weight != 0
+        targets = self.clips.points(0, self.anchors, places)
+        state = _State(targets, torch.ones_like(targets.lengths) if self.rules.aggregation == "counts" else None)
+        if not self.absorbs_keyframes:
+            return state
+        p, plan = self._plans(state, 0)
+        return self._absorbed(state, 0, plan, p.amax(2), self.sources[:, 0])
+
+    @cached_property
+    def _first_plans(self) -> tuple[Tensor, Tensor]:
+        return self._plans(self._begun, 1)
+
+    def _plans(self, state: _State, step: int) -> tuple[Tensor, Tensor]:
+        """(C, S, A) twice: the shares of a frame's tokens, and what is absorbed of them, their plan for "paper"."""
+        rules = self.rules
+        src = self.clips.points(step, self.sources[:, step], rules.cost.spatial_weight != 0)
         factor = time_factor(step, rules.time_scale) if step else 1.0
-        plan = frame_plan(src, targets, u, v, rules.cost, rules.solver, factor).plan
-        p = rules.solver.shares(plan, u)
-        if step:
-            q[:, step] = torch.where(valid, p.amax(2).to(q.dtype), torch.inf)
-            distinct[:, step] = keep(q[:, step], step) & valid
-        shares[:, step] = (p if rules.aggregation != "paper" else plan) * (valid & ~distinct[:, step])[:, :, None]
-        moved, decay[:, step], gain[:, step] = absorb(
-            targets.features, src.features, shares[:, step], count, rules.scaling
-        )
-        if rules.aggregation == "counts":
-            count = count + rules.scaling * shares[:, step].sum(1)
-        targets = Points(moved, torch.linalg.vector_norm(moved, dim=-1), targets.places, anchors)
-    return ClipTransport(shares, decay, gain, q, distinct)
+        whole = rules.aggregation != "paper"
+        plan = frame_plan(src, state.targets, self._u[:, step], self._v, rules.cost, rules.solver, factor, whole)
+        return (plan, plan) if whole else (rules.solver.shares(plan, self._u[:, step]), plan)
+
+    def _absorbed(self, state: _State, step: int, plan: Tensor, q: Tensor, which: Tensor) -> _State:
+        """The state after tokens ``which``, (C, S) bool, of a frame are absorbed; the last frame moves no anchors."""
+        rules, targets, count = self.rules, state.targets, state.count
+        share = plan * which[:, :, None]
+        decay, gain = absorption(share, count, rules.scaling)
+        if count is not None:
+            count = torch.add(count, share.sum(1), alpha=rules.scaling)
+        if step + 1 < self.sources.shape[1]:
+            moved = absorb(targets.features, self.clips.features[:, step], share, decay, gain)
+            targets = Points.of(moved, targets.places, self.anchors)
+        return _State(targets, count, (*state.steps, _Step(share, decay, gain, q)))
+
+    def explained(self, keep: Keep) -> Tensor:
+        """(C, L, S): q of every step, where ``keep`` says which tokens of a step stay distinct."""
+        state, qs = self._begun, [torch.zeros_like(self._begun.targets.lengths)]
+        steps = self.sources.shape[1]
+        for step in range(1, steps):
+            p, plan = self._first_plans if step == 1 else self._plans(state, step)
+            qs.append(p.amax(2))
+            if step < steps - 1:
+                state = self._absorbed(state, step, plan, qs[-1], self.sources[:, step] & ~keep(qs[-1], step))
+        return torch.stack(qs, 1)
+
+    def carried(self, keep: Keep) -> ClipTransport:
+        """Every frame carried, a step at a time.
+
+        Args:
+            keep: which tokens of a step stay distinct.
+        """
+        state = self._begun
+        distinct = [torch.zeros_like(self.anchors)]
+        for step in range(1, self.sources.shape[1]):
+            p, plan = self._first_plans if step == 1 else self._plans(state, step)
+            q, valid = p.amax(2), self.sources[:, step]
+            distinct.append(keep(q, step) & valid)
+            state = self._absorbed(state, step, plan, q, valid & ~distinct[-1])
+        steps = state.steps
+        if not self.absorbs_keyframes:
+            steps = (_nothing(state.targets.lengths), *steps)
+        shares, decay, gain, q = (torch.stack([getattr(each, name) for each in steps], 1) for name in _Step._fields)
+        return ClipTransport(shares, decay, gain, q, torch.stack(distinct, 1))
+
+
+class _Step(NamedTuple):
+    """One step of all clips: ``shares`` (C, S, A), ``decay`` and ``gain`` (C, A), ``q`` (C, S)."""
+
+    shares: Tensor
+    decay: Tensor
+    gain: Tensor
+    q: Tensor
+
+
+class _State(NamedTuple):
+    """Where the anchors are after some steps, and the tokens that each counts as, (C, A); None is one each."""
+
+    targets: Points
+    count: Tensor | None
+    steps: tuple[_Step, ...] = ()
+
+
+def _nothing(like: Tensor) -> _Step:
+    """The step that absorbs nothing."""
+    none = torch.zeros_like(like)
+    return _Step(none[:, :, None].expand(-1, -1, like.shape[1]), torch.ones_like(like), none, none)
 
 
 def frame_plan(
-    sources: Points, anchors: Points, u: Tensor, v: Tensor, cost: Cost, solver: Solver, factor: float
-) -> Transport:
+    sources: Points, anchors: Points, u: Tensor, v: Tensor, cost: Cost, solver: Solver, factor: float, shares: bool
+) -> Tensor:
     """The transport from a frame's tokens to its clip's anchors, one problem a clip.
 
     The cost is shifted so that its least entry is 0, then multiplied by the time factor.
 
     Args:
-        sources: S tokens of C clips, their ``valid`` set.
-        anchors: A anchors of C clips, their ``valid`` set.
-        u: (C, S) float64, mass of each token; 0 in padding.
-        v: (C, A) float64, mass of each anchor; 0 in padding.
+        sources: S tokens of C clips.
+        anchors: A anchors of C clips.
+        u: (C, S) floating, mass of each token; 0 in padding.
+        v: (C, A) floating, mass of each anchor; 0 in padding.
         cost: of carrying a token to an anchor.
         solver: how the problems are solved.
-        factor: the time factor, from 0 to 1.
+        factor: the time factor, above 0 and at most 1.
+        shares: whether to give shares of whole tokens in place of the plan.
+
+    Returns:
+        (C, S, A), zero in padding.
     """
-    assert sources.valid is not None and anchors.valid is not None
     apart = cost.between(sources, anchors)
-    padding = ~(sources.valid[:, :, None] & anchors.valid[:, None, :])
-    least = apart.masked_fill(padding, torch.inf).amin((1, 2), keepdim=True)
-    apart = apart.sub_(least).mul_(factor).masked_fill_(padding, 0)
-    largest = None if cost.largest is None else cost.largest * factor
-    return solver.solve(apart, u, v, largest=largest)
+    return solver.plan(apart, u, v, factor=factor, shifted=True, shares=shares, largest=cost.largest)
 
 
-def absorb(
-    anchors: Tensor, sources: Tensor, share: Tensor, count: Tensor, scaling: float = 1.0
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``a_j = (n_j a_j + lambda sum_i p_ij x_i) / (n_j + lambda sum_i p_ij)``.
+def absorption(share: Tensor, count: Tensor | None, scaling: float = 1.0) -> tuple[Tensor, Tensor]:
+    """What tokens make of anchors: ``a_j = (n_j a_j + lambda sum_i p_ij x_i) / (n_j + lambda sum_i p_ij)``.
+
+    Args:
+        share: (C, S, A), p of the absorbed tokens and 0 of the others.
+        count: (C, A), n: tokens that an anchor counts as; None is one each.
+        scaling: lambda, weight of the transported tokens.
+
+    Returns:
+        (C, A) each: what is left of an anchor, and what a share of 1 adds to it.
+    """
+    if count is not None:
+        load = torch.add(count, share.sum(1), alpha=scaling)
+        return count / load, scaling / load
+    decay = share.sum(1).mul_(scaling).add_(1).reciprocal_()
+    return decay, decay * scaling
+
+
+def absorb(anchors: Tensor, sources: Tensor, share: Tensor, decay: Tensor, gain: Tensor) -> Tensor:
+    """Anchors after tokens are absorbed, (C, A, D).
 
     Args:
         anchors: (C, A, D) floating, a.
         sources: (C, S, D) floating, x.
         share: (C, S, A), p of the absorbed tokens and 0 of the others.
-        count: (C, A), n: tokens that an anchor counts as.
-        scaling: lambda, weight of the transported tokens.
+        decay: (C, A), from :func:`absorption`.
+        gain: (C, A), from there.
+    """
+    return torch.addcmul(anchors * decay[:, :, None], torch.bmm(share.mT, sources), gain[:, :, None])
+
+
+def quantile_places(counts: np.ndarray, ratio: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where a quantile lies among sorted entries, for :func:`below_quantile`.
+
+    Args:
+        counts: (C,) or more, entries of each row that take part.
+        ratio: from 0 to 1.
+        device: of the result.
 
     Returns:
-        The anchors, and (C, A) each: what is left of an anchor, and what a share of 1 adds to it.
+        (..., 2) long, the entries around it; (..., 1) in the widest dtype, how far it is from the first to the second.
     """
-    load = count + scaling * share.sum(1)
-    decay, gain = count / load, scaling / load
-    return anchors * decay[:, :, None] + torch.bmm(share.mT, sources) * gain[:, :, None], decay, gain
+    place = ratio * np.maximum(counts - 1, 0)
+    low = np.floor(place)
+    around = np.stack((low, np.ceil(place)), -1).astype(np.int64)
+    share = torch.from_numpy((place - low)[..., None])
+    return torch.from_numpy(around).to(device), share.to(widest(device)).to(device)
 
 
-def below_quantile(q: Tensor, ratio: float) -> Tensor:
-    """(C, S) bool: q strictly under the ``ratio`` quantile of its row's finite entries (linear, float64)."""
-    masked = widened(q).masked_fill(~torch.isfinite(q), torch.nan)
-    return masked < masked.nanquantile(ratio, dim=1, keepdim=True)
+def below_quantile(q: Tensor, around: Tensor, share: Tensor) -> Tensor:
+    """(C, S) bool: q strictly under a quantile of its row's entries that take part.
+
+    Args:
+        q: (C, S) floating, infinite where an entry takes no part.
+        around: (C, 2) long, from :func:`quantile_places`.
+        share: (C, 1), from there.
+    """
+    wide = widened(q)
+    low, high = wide.sort(1).values.gather(1, around).split(1, 1)
+    return wide < torch.lerp(low, high, share)

@@ -9,15 +9,19 @@ Source: AOT (CVPR 2026), section 3.4, as released by its authors; the exact budg
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ....devices import widened
 from ....errors import InputError
-from ....tokens.factors import Blocks, Picked
+from ....tokens.factors import Blocks, Picked, Sparse
 from ....tokens.video_tokens import Layout, Role, VideoTokens
 from ....transport.costs import COSINE_LIMIT
 from ....transport.solvers import Solver
@@ -25,8 +29,8 @@ from ...base import Budgeted, Part, Reduction
 from ...budget import fill_levels, split_by
 from ...options import KEEP_TOKENS, RETENTION, Setting
 from ...toolkit.newlines import NewlineRule
-from ...toolkit.ranking import top_k_mask
-from .clip_transport import Clips, ClipTransport, Rules, below_quantile, transport_clips
+from ...toolkit.ranking import first_mask, ranked, top_k_mask, true_places
+from .clip_transport import Carrying, Clips, ClipTransport, Keep, Rules, below_quantile, quantile_places
 from .settings import (
     AGGREGATION,
     CLIP_LENGTH,
@@ -53,13 +57,20 @@ from .settings import (
 
 
 class Decided(NamedTuple):
-    """What becomes of a video's clips, as :func:`reduction_of` takes it."""
+    """What becomes of a video's clips, as :func:`reduction_of` takes it.
+
+    ``clips``: C clips of L frames of S tokens at most. ``transport``: how their frames were carried into their
+    anchors. ``originals``: (C, S) bool, keyframe tokens that stay as they were. ``updated``: (C, S) bool, anchors that
+    appear as they became, and ``rows``, (C,) how many. ``total``: tokens that are kept, newlines not counted; None
+    where nobody has counted them.
+    """
 
     clips: Clips
     transport: ClipTransport
     originals: Tensor
-    distinct: Tensor
     updated: Tensor
+    rows: tuple[int, ...]
+    total: int | None = None
 
 
 @dataclass(frozen=True)
@@ -128,19 +139,28 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Rows picked from the tokens and from one block of updated anchors a clip."""
-        return reduction_of(tokens, *self._decided(tokens), self.order, rows_end=self.has_budget)
+        return reduction_of(self._decided(tokens), self.order, rows_end=self.has_budget)
 
     def explained(self, tokens: VideoTokens) -> Tensor:
         """(K,) float64 q: how clearly the best anchor explains each token; infinite where no anchor could."""
-        clips, result, *_ = self._decided(tokens.to_language_grid())
-        q = result.q.new_full((int(clips.valid.sum()),), torch.inf)
-        return q.index_copy_(0, clips.token[clips.valid], result.q[clips.valid])
+        decided = self._decided(tokens.to_language_grid())
+        clips, q = decided.clips, widened(decided.transport.q)
+        following = _after_keyframes(clips.cells if self.has_budget else clips.valid)
+        q = q.masked_fill(~following, torch.inf)
+        out = q.new_full((len(tokens.to_language_grid().place),), torch.inf)
+        return out.index_copy_(0, clips.token[clips.valid], q[clips.valid])
 
     def _decided(self, tokens: VideoTokens) -> Decided:
         lengths = self.cut(tokens.timestamps) or self.cut_by_content(frame_means(tokens))
         clips = Clips.cut(tokens, lengths)
         rules = Rules(
-            self.cost(COSINE_LIMIT), self._solver, self.marginal, self.scaling, self.aggregation, self.time_scale
+            self.cost(COSINE_LIMIT),
+            self._solver,
+            self.marginal,
+            self.marginals == "importance",
+            self.scaling,
+            self.aggregation,
+            self.time_scale,
         )
         return self._on_budget(tokens, clips, rules) if self.has_budget else self._as_released(clips, rules)
 
@@ -151,18 +171,20 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         return dataclasses.replace(solver, name="early") if solver.looks_at_the_batch else solver
 
     def _as_released(self, clips: Clips, rules: Rules) -> Decided:
-        anchors = clips.valid[:, 0]
+        anchors, updated = clips.valid[:, 0], _updated(clips)
         sources = _after_keyframes(clips.valid)
-        result = transport_clips(clips, anchors, sources, rules, lambda q, step: below_quantile(q, self.keep_ratio))
-        originals = anchors & ~clips.updated[:, None] if not self.repeat else anchors
-        return Decided(clips, result, originals, result.distinct, anchors & clips.updated[:, None])
+        transport = Carrying(clips, anchors, sources, rules).carried(_quantile(clips, clips.counts, self.keep_ratio))
+        keyframes = np.array(clips.by_step(clips.counts)[:, 0])
+        renewed = np.array(clips.lengths) > 1
+        originals = anchors if self.repeat else anchors & ~updated
+        return Decided(clips, transport, originals, anchors & updated, tuple((keyframes * renewed).tolist()))
 
     def _on_budget(self, tokens: VideoTokens, clips: Clips, rules: Rules) -> Decided:
-        cells, updated = clips.cells, clips.updated
-        following = _after_keyframes(cells)
-        copies = 1 + (updated & self.repeat).long()
-        room = (copies * cells[:, 0].sum(1)).tolist()
-        candidates = int(following.sum())
+        renewed = [length > 1 for length in clips.lengths]
+        copies = [1 + (each and self.repeat) for each in renewed]
+        keyframes = clips.keyframe_cells
+        room = [number * cells for number, cells in zip(copies, keyframes, strict=True)]
+        candidates = sum(clips.cell_counts) - sum(keyframes)
         if not min(room):
             raise InputError(
                 f"{self.title}: the keyframe of clip {room.index(0) + 1} of {len(room)} has no token left; "
@@ -171,30 +193,57 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         most = min(tokens.tokens_full, sum(room) + candidates)
         remedy = ", or change what the stage before keeps, or the clips"
         total = self.budget_of(tokens.layout, len(room), most, remedy)
-        quota = torch.tensor(share_keyframes(total, self.keyframe_share, room, candidates), device=cells.device)
-        number = (quota + copies - 1) // copies
-        ranked = clips.importance[:, 0].masked_fill(~cells[:, 0], -torch.inf)
-        anchors = top_k_mask(ranked, number)
-        originals = top_k_mask(ranked, torch.where(updated & self.repeat, quota - number, number * ~updated))
-        left = total - int(quota.sum())
-        sources = cells.clone()
-        sources[:, 0] &= ~anchors & updated[:, None]
-        distinct = self._distinct(clips, anchors, sources, following, rules, left)
-        result = transport_clips(clips, anchors, sources, rules, lambda q, step: distinct[:, step])
-        return Decided(clips, result, originals, distinct, anchors & updated[:, None])
+        quota = share_keyframes(total, self.keyframe_share, room, candidates)
+        chosen = [math.ceil(tokens / number) for tokens, number in zip(quota, copies, strict=True)]
+        as_they_were = [
+            0 if each and not self.repeat else tokens - number if each else number
+            for each, tokens, number in zip(renewed, quota, chosen, strict=True)
+        ]
+        importance = clips.importance[:, 0].masked_fill(~clips.cells[:, 0], -torch.inf)
+        order = ranked(importance)
+        anchors, originals = first_mask(order, chosen), first_mask(order, as_they_were)
+        updated = _updated(clips)
+        left = any(each and number < cells for each, number, cells in zip(renewed, chosen, keyframes, strict=True))
+        begin = ~anchors & clips.cells[:, 0] & updated if left else torch.zeros_like(anchors)
+        sources = torch.cat((begin[:, None], clips.cells[:, 1:]), 1)
+        carrying = Carrying(clips, anchors, sources, rules, left)
+        distinct = self._distinct(carrying, total - sum(quota), candidates)
+        transport = carrying.carried(lambda q, step: distinct[:, step])
+        rows = tuple(number if each else 0 for each, number in zip(renewed, chosen, strict=True))
+        return Decided(clips, transport, originals, anchors & updated, rows, total)
 
-    def _distinct(
-        self, clips: Clips, anchors: Tensor, sources: Tensor, following: Tensor, rules: Rules, count: int
-    ) -> Tensor:
+    def _distinct(self, carrying: Carrying, count: int, candidates: int) -> Tensor:
         """(C, L, S) bool: the ``count`` tokens explained least when the clips are carried a first time."""
-        candidates = int(following.sum())
-        ratio = count / max(1, candidates)
-        q = transport_clips(clips, anchors, sources, rules, lambda q, step: below_quantile(q, ratio)).q
-        q = q.masked_fill(~following, torch.inf)
+        clips = carrying.clips
+        following = _after_keyframes(clips.cells)
+        if not candidates:
+            return torch.zeros_like(following)
+        q = carrying.explained(_quantile(clips, clips.cell_counts, count / candidates))
+        least = q.masked_fill(~following, torch.inf).neg_()
         if self.ranking == "video":
-            return top_k_mask(-q.flatten()[None], count).reshape(q.shape)
-        counts = split_by(following.flatten(0, 1).sum(1).tolist(), count)
-        return top_k_mask(-q.flatten(0, 1), counts).reshape(q.shape)
+            return top_k_mask(least.flatten()[None], count).reshape(q.shape)
+        cells = clips.by_step(clips.cell_counts)
+        cells[:, 0] = 0
+        counts = split_by(cells.flatten().tolist(), count)
+        return top_k_mask(least.flatten(0, 1), counts).reshape(q.shape)
+
+
+def _updated(clips: Clips) -> Tensor:
+    """(C, 1) bool: clips of more than one frame."""
+    return torch.tensor([[length > 1] for length in clips.lengths], device=clips.token.device)
+
+
+def _quantile(clips: Clips, counts: tuple[int, ...], ratio: float) -> Keep:
+    """Keep the tokens of each frame whose q is under a quantile; ``counts`` are those of every frame that have one."""
+    around, share = quantile_places(clips.by_step(counts), ratio, clips.token.device)
+    valid = clips.valid if counts is clips.counts else clips.cells
+    padded = not (clips.is_regular and clips.newline is None)
+
+    def keep(q: Tensor, step: int) -> Tensor:
+        q = q.masked_fill(~valid[:, step], torch.inf) if padded else q
+        return below_quantile(q, around[:, step], share[:, step])
+
+    return keep
 
 
 def share_keyframes(total: int, share: float, room: Sequence[int], candidates: int) -> tuple[int, ...]:
@@ -216,74 +265,84 @@ def share_keyframes(total: int, share: float, room: Sequence[int], candidates: i
 
 def frame_means(tokens: VideoTokens) -> Tensor:
     """(T, D) the mean of each frame's tokens, without newlines; zero where a frame has none."""
-    cells = tokens.role != int(Role.NEWLINE)
-    frame = tokens.frame[cells].to(tokens.features.device)
-    sums = torch.zeros(tokens.layout.frames, tokens.features.shape[1], dtype=tokens.lengths.dtype, device=frame.device)
-    sums.index_add_(0, frame, tokens.features[cells.to(frame.device)].to(sums))
-    return sums / frame.bincount(minlength=tokens.layout.frames).clamp(min=1)[:, None]
+    frames, features, frame = tokens.layout.frames, tokens.features, tokens.frame
+    cell = torch.ones_like(tokens.lengths)
+    if tokens.layout.newlines:
+        cell = (tokens.role != int(Role.NEWLINE)).to(cell)
+    counts = cell.new_zeros(frames).index_add_(0, frame, cell)
+    every = Sparse(frame, torch.arange(len(frame), device=frame.device), cell, frames, len(frame), copies=False)
+    return every.apply(features.to(cell.dtype)) / counts.clamp(min=1)[:, None]
 
 
-def reduction_of(
-    tokens: VideoTokens,
-    clips: Clips,
-    result: ClipTransport,
-    originals: Tensor,
-    distinct: Tensor,
-    updated: Tensor,
-    order: str,
-    *,
-    rows_end: bool = False,
-) -> Reduction:
+def reduction_of(decided: Decided, order: str, *, rows_end: bool = False) -> Reduction:
     """The tokens that are left of the clips, clip by clip.
 
     Args:
-        tokens: K tokens on the language grid.
-        clips: the same, C clips of L frames of S tokens at most.
-        result: how the clips' frames were carried into their anchors.
-        originals: (C, S) bool, keyframe tokens that stay as they were.
-        distinct: (C, L, S) bool, the other frames' tokens that stay as they are.
-        updated: (C, S) bool, anchors that appear as they became.
+        decided: what becomes of the clips.
         order: "released" (keyframe, distinct, updated) or "time" (frame, row, column, an updated token after its
             original).
         rows_end: whether newlines took no part; each then stays where its row keeps a token.
     """
-    weights, rows = result.weights(clips, updated)
-    merged = (updated.flatten().cumsum(0) - 1).reshape(updated.shape) + len(tokens.place)
-    taken = distinct.clone()
-    taken[:, 0] = originals
-    again = torch.zeros_like(taken)
-    again[:, 0] = updated
-    index = torch.stack((clips.token, torch.where(again, merged[:, None], clips.token)), 3)
-    picked = torch.stack((taken, again), 3)
-    if rows_end:
-        picked = picked | torch.stack([_newlines_of(tokens, clips, group) for group in (taken, again)], 3)
-    role = torch.full_like(index, int(Role.DISTINCT))
-    role[:, 0, :, 0] = int(Role.KEYFRAME)
-    role[..., 1] = int(Role.MERGED)
-    role[clips.newline] = int(Role.NEWLINE)
-    origin = clips.token[..., None].expand_as(index)
-    flat = _in_order(picked, order)
-    chosen, origins, roles = (_in_order(each, order)[flat] for each in (index, origin, role))
+    clips, tokens = decided.clips, decided.clips.tokens
+    updated, distinct = decided.updated, decided.transport.distinct
+    weights = decided.transport.weights(clips, updated, decided.rows)
+    merged = (updated.flatten().cumsum(0) + (len(tokens.place) - 1)).reshape(updated.shape)
+    own = torch.cat((decided.originals[:, None], distinct[:, 1:]), 1)
+    total = decided.total
+    if rows_end and clips.newline is not None:
+        again = torch.cat((updated[:, None], torch.zeros_like(distinct[:, 1:])), 1)
+        own = own | _newlines_of(clips, own)
+        renewed = updated | _newlines_of(clips, again)[:, 0]
+        merged = torch.where(updated, merged, clips.token[:, 0])
+        total = None
+    else:
+        renewed = updated
+    picked = _in_order(own, renewed, order)
+    number = total if total is not None else int(picked.sum())
+    flat = true_places(picked, number)
+    index, origin, role = (
+        _in_order(*pair, order).flatten()[flat]
+        for pair in ((clips.token, merged), (clips.token, clips.token[:, 0]), _roles_of(clips))
+    )
     return Reduction(
-        factor=Picked(chosen, Blocks(weights, rows, clips.sizes)),
-        place=tokens.place[origins.cpu()],
-        role=roles.cpu().to(torch.uint8),
+        factor=Picked(index, Blocks(weights, decided.rows, clips.sizes)),
+        place=tokens.place[origin],
+        role=role,
+        kept=decided.total,
     )
 
 
-def _in_order(values: Tensor, order: str) -> Tensor:
-    """(C, L, S, 2), as they were and updated, to (C, ...) in the order they are given."""
+def _in_order(own: Tensor, renewed: Tensor, order: str) -> Tensor:
+    """Values of tokens as they were, (C, L, S), and of updated ones, (C, S), to (C, (L + 1) S) in reading order."""
     if order == "time":
-        return values.flatten(1)
-    return torch.cat((values[..., 0].flatten(1), values[..., 1].flatten(1)), 1)
+        return torch.cat((torch.stack((own[:, 0], renewed), 2).flatten(1), own[:, 1:].flatten(1)), 1)
+    return torch.cat((own.flatten(1), renewed), 1)
 
 
-def _newlines_of(tokens: VideoTokens, clips: Clips, picked: Tensor) -> Tensor:
+def _roles_of(clips: Clips) -> tuple[Tensor, Tensor]:
+    """uint8 of :class:`Role`, (C, L, S) of tokens as they were and (C, S) of updated ones."""
+    own, renewed = _roles(tuple(clips.token.shape), clips.token.device)
+    if clips.newline is None:
+        return own, renewed
+    newline = int(Role.NEWLINE)
+    return own.masked_fill(clips.newline, newline), renewed.masked_fill(clips.newline[:, 0], newline)
+
+
+@lru_cache(maxsize=16)
+def _roles(shape: tuple[int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """:func:`_roles_of` without newlines. Shared: not to be changed."""
+    own = torch.full(shape, int(Role.DISTINCT), dtype=torch.uint8, device=device)
+    own[:, 0] = int(Role.KEYFRAME)
+    return own, torch.full_like(own[:, 0], int(Role.MERGED))
+
+
+def _newlines_of(clips: Clips, picked: Tensor) -> Tensor:
     """(C, L, S) bool: the newlines of rows that keep a picked token, (C, L, S) bool."""
-    kept = torch.zeros(len(tokens.role), dtype=torch.bool)
-    kept[clips.token[picked].cpu()] = True
-    stay = NewlineRule.KEPT_ROWS.remaining(tokens, kept).to(picked.device)
-    return clips.valid & stay[clips.token.clamp(min=0)]
+    tokens = clips.tokens
+    every = len(tokens.role)
+    kept = torch.zeros(every + 1, dtype=torch.bool, device=picked.device)
+    kept = kept.scatter(0, torch.where(picked, clips.token, every).flatten(), True)[:every]
+    return clips.valid & NewlineRule.KEPT_ROWS.remaining(tokens, kept)[clips.token]
 
 
 def _after_keyframes(tokens: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from ....errors import InputError
 from ....tokens.factors import slots
 from ....tokens.layout import language_places_on, newlines_on, pooling_on
 from ....tokens.video_tokens import Blocks, Layout, VideoTokens, language_roles_on
-from ....transport.costs import Cost, Points, distances, unit_places
+from ....transport.costs import LENGTH_FLOOR, Cost, Points, distances, unit_places
 from ....transport.solvers import Solver
 from ...base import Budgeted, Part, Reduction
 from ...budget import split_evenly
@@ -145,7 +145,7 @@ class IntraFrame(TransportStage, Budgeted):
         by_frame = (layout.frames, layout.sources)
         frames = Points(
             tokens.features.reshape(*by_frame, -1)[:, : layout.cells],
-            tokens.lengths.reshape(by_frame)[:, : layout.cells],
+            tokens.lengths.clamp(min=LENGTH_FLOOR).reshape(by_frame)[:, : layout.cells],
         )
         others, own = ~mask, torch.ones_like(index, dtype=torch.bool)
         merged = anchor_weights(
@@ -351,8 +351,7 @@ def _solve(
     del anchors  # with half-precision tokens it is larger than all that follows
     nearest = apart.argmin(2)
     apart.add_(grid_distances(grid, apart.dtype, apart.device)[index].mT, alpha=cost.spatial_weight)
-    plan = solver.solve(apart, u, v, largest=cost.largest).plan
-    return (solver.shares(plan, u) if shares else plan), nearest
+    return solver.plan(apart, u, v, shares=shares, largest=cost.largest), nearest
 
 
 @lru_cache(maxsize=16)
