@@ -27,8 +27,8 @@ from ...toolkit.ranking import true_indices
 Marginal = Callable[[Tensor, Tensor], Tensor]
 """Importance and validity, both (B, M), to the mass (B, M) of each token."""
 
-Keep = Callable[[Tensor, int], Tensor]
-"""q (C, S), of sources and of others, and the step to the tokens that stay distinct, (C, S) bool."""
+Choice = Callable[[Tensor, int], Tensor]
+"""q (C, S), of sources and of others, and the step to the sources that are absorbed, (C, S) bool."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,11 @@ class Clips:
         """(C, L, S) bool: tokens of grid cells, without newlines."""
         return self.valid if self.newline is None else self.valid & ~self.newline
 
+    @property
+    def following(self) -> Tensor:
+        """(C, L, S) bool: tokens of all frames but the keyframes, newlines among them. Shared: not to be changed."""
+        return _following(self.lengths, self.counts, self.valid.device)
+
     def spread(self, values: Tensor) -> Tensor:
         """Values of tokens, (K, ...), to (C, L, S, ...); anything in padding."""
         if not self.is_regular:
@@ -166,6 +171,14 @@ def _places_in_clips(lengths: tuple[int, ...], counts: tuple[int, ...], device: 
     return token, valid
 
 
+@lru_cache(maxsize=64)
+def _following(lengths: tuple[int, ...], counts: tuple[int, ...], device: torch.device) -> Tensor:
+    """``following`` of :class:`Clips`. Shared: not to be changed."""
+    following = _places_in_clips(lengths, counts, device)[1].clone()
+    following[:, 0] = False
+    return following
+
+
 @dataclass(frozen=True)
 class Rules:
     """How a frame's tokens are carried into the anchors.
@@ -199,14 +212,12 @@ class ClipTransport:
         decay: (C, L, A); at each step an anchor becomes decay times itself plus gain times its shares.
         gain: (C, L, A).
         q: (C, L, S), how clearly the best anchor explains a token; anything for tokens that no anchor could.
-        distinct: (C, L, S) bool, the tokens that stay as they are.
     """
 
     shares: Tensor
     decay: Tensor
     gain: Tensor
     q: Tensor
-    distinct: Tensor
 
     def weights(self, clips: Clips, chosen: Tensor, rows: tuple[int, ...]) -> Tensor:
         """The chosen anchors as means over their clip's tokens, (C, rows, columns) padded with zeros.
@@ -298,35 +309,37 @@ class Carrying:
             targets = Points.of(moved, targets.places, self.anchors)
         return _State(targets, count, (*state.steps, _Step(share, decay, gain, q)))
 
-    def explained(self, keep: Keep) -> Tensor:
-        """(C, L, S): q of every step, where ``keep`` says which tokens of a step stay distinct."""
+    def explained(self, absorbs: Choice) -> Tensor:
+        """(C, L, S): q of every step, 0 of keyframes.
+
+        Args:
+            absorbs: which tokens of a step are absorbed.
+        """
         state, qs = self._begun, [torch.zeros_like(self._begun.targets.lengths)]
         steps = self.sources.shape[1]
         for step in range(1, steps):
             p, plan = self._first_plans if step == 1 else self._plans(state, step)
             qs.append(p.amax(2))
             if step < steps - 1:
-                state = self._absorbed(state, step, plan, qs[-1], self.sources[:, step] & ~keep(qs[-1], step))
+                state = self._absorbed(state, step, plan, qs[-1], absorbs(qs[-1], step))
         return torch.stack(qs, 1)
 
-    def carried(self, keep: Keep) -> ClipTransport:
+    def carried(self, absorbs: Choice) -> ClipTransport:
         """Every frame carried, a step at a time.
 
         Args:
-            keep: which tokens of a step stay distinct.
+            absorbs: which tokens of a step are absorbed.
         """
         state = self._begun
-        distinct = [torch.zeros_like(self.anchors)]
         for step in range(1, self.sources.shape[1]):
             p, plan = self._first_plans if step == 1 else self._plans(state, step)
-            q, valid = p.amax(2), self.sources[:, step]
-            distinct.append(keep(q, step) & valid)
-            state = self._absorbed(state, step, plan, q, valid & ~distinct[-1])
+            q = p.amax(2)
+            state = self._absorbed(state, step, plan, q, absorbs(q, step))
         steps = state.steps
         if not self.absorbs_keyframes:
             steps = (_nothing(state.targets.lengths), *steps)
         shares, decay, gain, q = (torch.stack([getattr(each, name) for each in steps], 1) for name in _Step._fields)
-        return ClipTransport(shares, decay, gain, q, torch.stack(distinct, 1))
+        return ClipTransport(shares, decay, gain, q)
 
 
 class _Step(NamedTuple):

@@ -30,7 +30,7 @@ from ...budget import fill_levels, split_by
 from ...options import KEEP_TOKENS, RETENTION, Setting
 from ...toolkit.newlines import NewlineRule
 from ...toolkit.ranking import first_mask, ranked, top_k_mask, true_places
-from .clip_transport import Carrying, Clips, ClipTransport, Keep, Rules, below_quantile, quantile_places
+from .clip_transport import Carrying, Choice, Clips, ClipTransport, Rules, below_quantile, quantile_places
 from .settings import (
     AGGREGATION,
     CLIP_LENGTH,
@@ -60,14 +60,15 @@ class Decided(NamedTuple):
     """What becomes of a video's clips, as :func:`reduction_of` takes it.
 
     ``clips``: C clips of L frames of S tokens at most. ``transport``: how their frames were carried into their
-    anchors. ``originals``: (C, S) bool, keyframe tokens that stay as they were. ``updated``: (C, S) bool, anchors that
-    appear as they became, and ``rows``, (C,) how many. ``total``: tokens that are kept, newlines not counted; None
-    where nobody has counted them.
+    anchors. ``originals``: (C, S) bool, keyframe tokens that stay as they were. ``distinct``: (C, L, S) bool, tokens of
+    other frames that stay as they are. ``updated``: (C, S) bool, anchors that appear as they became, and ``rows``,
+    (C,) how many. ``total``: tokens that are kept, newlines not counted; None where nobody has counted them.
     """
 
     clips: Clips
     transport: ClipTransport
     originals: Tensor
+    distinct: Tensor
     updated: Tensor
     rows: tuple[int, ...]
     total: int | None = None
@@ -145,7 +146,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         """(K,) float64 q: how clearly the best anchor explains each token; infinite where no anchor could."""
         decided = self._decided(tokens.to_language_grid())
         clips, q = decided.clips, widened(decided.transport.q)
-        following = _after_keyframes(clips.cells if self.has_budget else clips.valid)
+        following = clips.following & clips.cells if self.has_budget else clips.following
         q = q.masked_fill(~following, torch.inf)
         out = q.new_full((len(tokens.to_language_grid().place),), torch.inf)
         return out.index_copy_(0, clips.token[clips.valid], q[clips.valid])
@@ -172,12 +173,20 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
 
     def _as_released(self, clips: Clips, rules: Rules) -> Decided:
         anchors, updated = clips.valid[:, 0], _updated(clips)
-        sources = _after_keyframes(clips.valid)
-        transport = Carrying(clips, anchors, sources, rules).carried(_quantile(clips, clips.counts, self.keep_ratio))
+        sources = clips.following
+        below = _under_quantile(clips, clips.counts, sources, self.keep_ratio)
+        distinct = [torch.zeros_like(anchors)]
+
+        def absorbs(q: Tensor, step: int) -> Tensor:
+            distinct.append(below(q, step))
+            return sources[:, step] & ~distinct[-1]
+
+        transport = Carrying(clips, anchors, sources, rules).carried(absorbs)
         keyframes = np.array(clips.by_step(clips.counts)[:, 0])
         renewed = np.array(clips.lengths) > 1
         originals = anchors if self.repeat else anchors & ~updated
-        return Decided(clips, transport, originals, anchors & updated, tuple((keyframes * renewed).tolist()))
+        rows = tuple((keyframes * renewed).tolist())
+        return Decided(clips, transport, originals, torch.stack(distinct, 1), anchors & updated, rows)
 
     def _on_budget(self, tokens: VideoTokens, clips: Clips, rules: Rules) -> Decided:
         renewed = [length > 1 for length in clips.lengths]
@@ -208,18 +217,20 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         sources = torch.cat((begin[:, None], clips.cells[:, 1:]), 1)
         carrying = Carrying(clips, anchors, sources, rules, left)
         distinct = self._distinct(carrying, total - sum(quota), candidates)
-        transport = carrying.carried(lambda q, step: distinct[:, step])
+        absorbed = sources & ~distinct
+        transport = carrying.carried(lambda q, step: absorbed[:, step])
         rows = tuple(number if each else 0 for each, number in zip(renewed, chosen, strict=True))
-        return Decided(clips, transport, originals, anchors & updated, rows, total)
+        return Decided(clips, transport, originals, distinct, anchors & updated, rows, total)
 
     def _distinct(self, carrying: Carrying, count: int, candidates: int) -> Tensor:
         """(C, L, S) bool: the ``count`` tokens explained least when the clips are carried a first time."""
         clips = carrying.clips
-        following = _after_keyframes(clips.cells)
         if not candidates:
-            return torch.zeros_like(following)
-        q = carrying.explained(_quantile(clips, clips.cell_counts, count / candidates))
-        least = q.masked_fill(~following, torch.inf).neg_()
+            return torch.zeros_like(clips.following)
+        following = clips.following if clips.newline is None else clips.following & clips.cells
+        below = _under_quantile(clips, clips.cell_counts, following, count / candidates)
+        q = carrying.explained(lambda q, step: following[:, step] & ~below(q, step))
+        least = torch.where(following, -q, -torch.inf)
         if self.ranking == "video":
             return top_k_mask(least.flatten()[None], count).reshape(q.shape)
         cells = clips.by_step(clips.cell_counts)
@@ -233,17 +244,23 @@ def _updated(clips: Clips) -> Tensor:
     return torch.tensor([[length > 1] for length in clips.lengths], device=clips.token.device)
 
 
-def _quantile(clips: Clips, counts: tuple[int, ...], ratio: float) -> Keep:
-    """Keep the tokens of each frame whose q is under a quantile; ``counts`` are those of every frame that have one."""
-    around, share = quantile_places(clips.by_step(counts), ratio, clips.token.device)
-    valid = clips.valid if counts is clips.counts else clips.cells
-    padded = not (clips.is_regular and clips.newline is None)
+def _under_quantile(clips: Clips, counts: tuple[int, ...], sources: Tensor, ratio: float) -> Choice:
+    """Which tokens of a step have a q under a quantile of those of their frame.
 
-    def keep(q: Tensor, step: int) -> Tensor:
-        q = q.masked_fill(~valid[:, step], torch.inf) if padded else q
+    Args:
+        clips: the tokens.
+        counts: of every frame of the video, the tokens that have a q.
+        sources: (C, L, S) bool, these tokens.
+        ratio: of the quantile.
+    """
+    around, share = quantile_places(clips.by_step(counts), ratio, clips.token.device)
+    padded = not (clips.is_regular and counts is clips.counts)
+
+    def below(q: Tensor, step: int) -> Tensor:
+        q = q.masked_fill(~sources[:, step], torch.inf) if padded else q
         return below_quantile(q, around[:, step], share[:, step])
 
-    return keep
+    return below
 
 
 def share_keyframes(total: int, share: float, room: Sequence[int], candidates: int) -> tuple[int, ...]:
@@ -284,7 +301,7 @@ def reduction_of(decided: Decided, order: str, *, rows_end: bool = False) -> Red
         rows_end: whether newlines took no part; each then stays where its row keeps a token.
     """
     clips, tokens = decided.clips, decided.clips.tokens
-    updated, distinct = decided.updated, decided.transport.distinct
+    updated, distinct = decided.updated, decided.distinct
     weights = decided.transport.weights(clips, updated, decided.rows)
     merged = (updated.flatten().cumsum(0) + (len(tokens.place) - 1)).reshape(updated.shape)
     own = torch.cat((decided.originals[:, None], distinct[:, 1:]), 1)
@@ -343,10 +360,3 @@ def _newlines_of(clips: Clips, picked: Tensor) -> Tensor:
     kept = torch.zeros(every + 1, dtype=torch.bool, device=picked.device)
     kept = kept.scatter(0, torch.where(picked, clips.token, every).flatten(), True)[:every]
     return clips.valid & NewlineRule.KEPT_ROWS.remaining(tokens, kept)[clips.token]
-
-
-def _after_keyframes(tokens: Tensor) -> Tensor:
-    """(C, L, S) bool: those tokens that are not their clip's keyframe's."""
-    others = tokens.clone()
-    others[:, 0] = False
-    return others
