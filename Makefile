@@ -2,7 +2,8 @@
 # make test: everything it needs, then the tests.
 # make test-fast: the tests that need neither a model nor a browser, in a minute.
 # make comfyui COMFYUI=CHECKOUT: the ComfyUI and the browser that some tests drive, into .venv/comfyui.
-# make test-versions: what tries other versions: make test-floors, test-transformers4, test-frontends, test-long.
+# make test-versions: what tries other versions: make test-floors, test-transformers4, test-frontends, test-long; on Linux
+# test-kernels too.
 # make docs: the API reference, into build/docs.
 # make lock: pin anew what all of these install (LOCK=--upgrade for the newest).
 # make serving-env: an environment of its own with vLLM for the CPU (3 GB); make test-serving: the tests against that server.
@@ -19,8 +20,8 @@ MODELS := tests/models tests/answering/test_answer.py tests/answering/test_sessi
 PYTEST := -m pytest --numprocesses 2 --no-loadscope-reorder
 FRONTEND := 1.58.1
 
-.PHONY: demo test test-fast test-versions test-floors test-transformers4 test-frontends test-long comfyui serving-env test-serving lint lock docs \
-	embedded-model clean
+.PHONY: demo test test-fast test-versions test-floors test-transformers4 test-frontends test-long test-kernels comfyui serving-env test-serving \
+	lint lock docs embedded-model clean
 
 demo: $(CLIP)
 	$(BIN)/aot shapes $(DRAWN) --ask --retention 0.25,0.1 --mp4 demo/shapes.mp4
@@ -36,7 +37,7 @@ FAST := -m "not model and not comfyui" --ignore tests/comfyui --ignore tests/mod
 test-fast: .venv/test
 	$(BIN)/python $(PYTEST) $(FAST)
 
-test-versions: test-floors test-transformers4 test-frontends test-long
+test-versions: test-floors test-transformers4 test-frontends test-long $(if $(filter Linux,$(shell uname)),test-kernels)
 
 # The searches of the tests, ten times as long.
 test-long: .venv/test
@@ -48,6 +49,10 @@ test-floors: .venv/floors/done
 
 test-transformers4: .venv/test .venv/transformers4
 	PYTHONPATH=.venv/transformers4 $(BIN)/python -m pytest $(MODELS)
+
+# The GPU's kernel: its sums in Triton's interpreter, and whether it compiles.
+test-kernels: .venv/test .venv/triton
+	PYTHONPATH=.venv/triton $(BIN)/python -m pytest tests/models/test_importance_kernel.py
 
 # Where there is a ComfyUI: the tests in a browser once more, with the newest frontend.
 test-frontends: .venv/test
@@ -132,6 +137,11 @@ clean:
 # Beside the environment's own, found first through PYTHONPATH.
 .venv/transformers4: Makefile
 	$(PIP) install --no-deps --upgrade --target $@ transformers==4.57.6 tokenizers==0.22.2 huggingface-hub==0.36.2
+	touch $@
+
+# torch's CUDA builds bring it, at the version that is locked.
+.venv/triton: constraints.txt
+	$(PIP) install --constraint constraints.txt --no-deps --upgrade --target $@ triton
 	touch $@
 
 $(CLIP): .venv/base

@@ -1,4 +1,4 @@
-"""The memory that a piece of work takes at its peak."""
+"""The memory that a piece of work takes at its peak, and the memory that is left."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ def in_use(device: torch.device | str) -> int:
     """Bytes in use now: PyTorch's allocations on a CUDA device, or this process' resident set on the CPU."""
     device = torch.device(device)
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that PyTorch can still have on a CUDA device: those free on it, and those it holds but does not use."""
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + held
 
 
 class PeakMemory:

@@ -3,24 +3,27 @@
 The importance of token j at a layer with H heads is ``1/H sum_h sum_i softmax(q_hi k_hj' scaling)``: the attention that
 it receives, summed over queries i and averaged over heads h. transformers' ``AttentionInterface`` calls an attention
 function by its name. Ours runs scaled-dot-product attention and, inside :func:`capture`, sums the attention received at
-the chosen layers, a chunk of queries at a time, in float32 for any precision of the encoder. The softmax is computed a
-second time at those layers, so that the encoder's output stays the same bit by bit.
+the chosen layers, in float32 for any precision of the encoder: with a fused kernel on CUDA, else a chunk of queries at
+a time. The softmax is computed a second time at those layers, so that the encoder's output stays the same bit by bit.
 
 Source: AOT (CVPR 2026), section 3.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from ..memory import free_bytes
 
 ATTENTION = "aot_received"
 """Name for ``set_attn_implementation`` of a module whose attention is to be captured."""
@@ -31,6 +34,9 @@ CHUNK_BYTES = 4 * 2**20
 Small enough to stay in a CPU's last-level cache between product, softmax and sum, large enough that the threads
 seldom wait for each other.
 """
+
+CUDA_CHUNK_BYTES = 512 * 2**20
+"""The same on CUDA, where larger chunks gain nothing more."""
 
 USED_BLOCKS = 26
 SHALLOW_BLOCK = 5
@@ -98,7 +104,7 @@ def depths(used_blocks: int) -> tuple[int, int, int]:
 
 
 def attention_received(
-    query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None, chunk_bytes: int = CHUNK_BYTES
+    query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None, chunk_bytes: int | None = None
 ) -> Tensor:
     """Sum over queries, mean over heads, of ``softmax(q k' scaling + mask)``, computed in float32.
 
@@ -109,12 +115,18 @@ def attention_received(
         key: (B, heads, S, d), the same dtype.
         scaling: of the scores.
         mask: broadcastable to (B, heads, S, S), added to the scores; boolean masks keep True.
-        chunk_bytes: memory for the scores of one chunk, in bytes; at least one frame's heads for one query.
+        chunk_bytes: memory for the scores of one chunk, in bytes; at least one frame's heads for one query. None takes
+            the fused kernel where it runs, and else what suits the device.
 
     Returns:
         (B, S) float32.
     """
-    batch, heads, length, _ = query.shape
+    batch, heads, length, width = query.shape
+    if chunk_bytes is None:
+        kernel = fused_kernel(query.device, query.dtype, width, mask is not None)
+        if kernel is not None:
+            return kernel(query, key, scaling, mask)
+        chunk_bytes = _chunk_bytes(query.device)
     received = torch.zeros(batch, length, dtype=torch.float32, device=query.device)
     query_bytes = heads * length * 4
     for frames in _slices(batch, chunk_bytes // (query_bytes * length)):
@@ -126,6 +138,44 @@ def attention_received(
             attention = _softmax(scores.unflatten(0, (-1, heads)), part).flatten(1, 2)
             received[frames] += attention.new_full(attention.shape[1:2], 1 / heads) @ attention
     return received
+
+
+@cache
+def fused_kernel(device: torch.device, dtype: torch.dtype, width: int, masked: bool) -> Callable[..., Tensor] | None:
+    """The fused kernel, if it runs on a device and gives the sums that chunks give; None if not.
+
+    Args:
+        device: of queries and keys.
+        dtype: of queries and keys.
+        width: of a head.
+        masked: whether there is a mask.
+
+    Returns:
+        A function of (query, key, scaling, mask), as :func:`attention_received` takes them.
+    """
+    if device.type != "cuda" or dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return None
+    example = torch.randn(2, 2, 136, 2, width, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    query, key = example.transpose(2, 3)
+    mask = torch.ones(136, 136, dtype=torch.bool, device=device).tril() if masked else None
+    try:
+        from .importance_kernel import column_sums
+
+        sums = column_sums(query, key, width**-0.5, mask)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (
+        Exception
+    ):  # There is no Triton, or no compiler for it, or it does not know this GPU: each fails its own way.
+        return None
+    expected = attention_received(query, key, width**-0.5, mask, CHUNK_BYTES)
+    return column_sums if torch.allclose(sums, expected, rtol=1e-2) else None
+
+
+def _chunk_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return CHUNK_BYTES
+    return max(CHUNK_BYTES, min(CUDA_CHUNK_BYTES, free_bytes(device) // 8))
 
 
 def _slices(total: int, at_most: int) -> Iterator[slice]:

@@ -24,6 +24,7 @@ WANTS = (
     ("pyarrow", "pyarrow", "make test installs it"),
     ("datasets", "datasets", "make test installs it"),
     ("pdoc is in", "pdoc", "make test installs it"),
+    ("no Triton", "Triton", "make test-kernels installs it (Linux)"),
     ("which make test fills", "packages that stand apart", "make test installs them"),
     ("PyAV cannot write", "a codec", "a PyAV that writes it"),
     ("stand-in is not used", "no ComfyUI on the path", "run without ComfyUI on PYTHONPATH"),
