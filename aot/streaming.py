@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from itertools import accumulate, pairwise
 
 from torch import Tensor
@@ -71,10 +72,11 @@ def stream(
     layout, timestamps = model.layout(frames), model.timestamps(frames)
     steps = [step for stage in stages for step in stage.steps(layout, timestamps)]
     runs = _common_runs([step.runs(layout, timestamps) for step in steps], layout.frames)
-    parts: Iterator[VideoTokens] = regroup(model.encode_parts(frames, on_progress=on_progress), runs)
-    for step in steps:
-        parts = _reduced(step, parts, layout, timestamps)
-    return VideoTokens.concatenate(list(parts))
+    with closing(model.encode_parts(frames, on_progress=on_progress)) as encoded:
+        parts: Iterator[VideoTokens] = regroup(encoded, runs)
+        for step in steps:
+            parts = _reduced(step, parts, layout, timestamps)
+        return VideoTokens.concatenate(list(parts))
 
 
 def regroup(parts: Iterator[VideoTokens], lengths: Sequence[int]) -> Iterator[VideoTokens]:

@@ -12,8 +12,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..errors import InputError
 from ..models import EMBEDDED, load
-from ..models.base import FRAMES_AT_ONCE
 from ..models.importance import ATTENTION, attention_received, capture, depths
+from ..models.passes import FRAMES_AT_ONCE, frames_a_pass
 from .measuring import extra_bytes, medians
 
 SIGLIP = "siglip"
@@ -51,7 +51,7 @@ def bench_importance(
 ) -> dict[str, Any]:
     """Time an encoder with importance captured at two layers, in turn with the same encoder under plain "sdpa".
 
-    Frames of random pixels pass a few at a time, as when a video is encoded. Memory is that of one attention
+    Frames of random pixels pass as many at a time as when a video is encoded. Memory is that of one attention
     over 32 frames of 729 tokens at once, for the encoder's heads and width.
 
     Args:
@@ -102,7 +102,9 @@ def bench_importance(
 
 def _encode(encoder: PreTrainedModel, pixel_values: Tensor, attention: str, layers: tuple[int, ...]) -> None:
     encoder.set_attn_implementation(attention)
-    for part in pixel_values.split(FRAMES_AT_ONCE):
+    height, width = pixel_values.shape[2:]
+    at_once = frames_a_pass(encoder.config, (height, width), encoder.config.hidden_size, encoder.dtype, encoder.device)
+    for part in pixel_values.split(at_once):
         with capture(*layers):
             encoder(part, output_hidden_states=True)
 

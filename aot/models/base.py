@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, DynamicCache, GenerationConfig, PreTrainedModel
 
+from ..devices import synchronise
 from ..errors import InputError
 from ..tokens.video_tokens import ENCODE, Layout, StageRecord, VideoTokens
 from ..video.frame_source import FrameSource
@@ -31,12 +34,10 @@ from .folder import (
 )
 from .importance import ATTENTION
 from .llm_cost import LanguageShape
-from .pixels import CLIP_MEAN, CLIP_STD, normalise, resize
+from .passes import FRAMES_AT_ONCE, Pixels, frames_a_pass, passes, whole_parts
+from .pixels import CLIP_MEAN, CLIP_STD, normalise, resize, upload
 from .progress import Progress, ignore_progress
 from .prompt import Inputs, Prefix, Prompt, Turn, chat_messages, insert_video, require_one_place
-
-FRAMES_AT_ONCE = 4
-"""Frames in one pass of the vision tower: few enough to be interrupted soon, enough to use all cores."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class VideoLLM(ABC):
     mean: ClassVar[Sequence[float]] = CLIP_MEAN
     std: ClassVar[Sequence[float]] = CLIP_STD
     """Of the pixels, unless the folder's video processor has its own."""
+    resizes_on_cuda: ClassVar[bool] = True
+    """Whether frames are resized on the model's device if that is CUDA; the original resizes on a CPU if not."""
     axes: ClassVar[int] = 1
     """A: rotary positions of a token, 1, or 3 for models with positions of time, height and width."""
     frames_apart: ClassVar[bool] = False
@@ -204,9 +207,14 @@ class VideoLLM(ABC):
             size: (h, w), in pixels; None takes that of :meth:`frame_size`.
 
         Returns:
-            Pixel values, (T, 3, h, w) float32.
+            Pixel values, (T, 3, h, w) float32, on the model's device if that is CUDA, else on the CPU.
         """
-        return normalise(resize(frames, size or self.frame_size(frames)), self._mean, self._std)
+        size = size or self.frame_size(frames)
+        if self.resizes_on_cuda:
+            pixels = resize(upload(frames.pixels, self.device), size)
+        else:
+            pixels = upload(resize(frames.pixels, size), self.device)
+        return normalise(pixels, self._mean, self._std)
 
     def layout(self, frames: FrameSource) -> Layout:
         """The layout of these frames' tokens."""
@@ -230,36 +238,85 @@ class VideoLLM(ABC):
         """
 
     @torch.no_grad()
-    def encode_parts(self, frames: FrameSource, *, on_progress: Progress = ignore_progress) -> Iterator[VideoTokens]:
-        """Encode frames a few at a time, in order: image features with their importance, not pooled yet."""
-        size = self.frame_size(frames)
-        settings = {"model": self.name, "frames": frames.count, "source": frames.source}
-        done = 0
-        for part in frames.parts(FRAMES_AT_ONCE):
-            on_progress(done, frames.count)
-            start = time.perf_counter()
-            layout = self.layout_of(part.count, size)
-            output = self.run_tower(self.preprocess(part, size), layout)
-            tokens = layout.frames * layout.language_cells
-            milliseconds = (time.perf_counter() - start) * 1e3
-            yield VideoTokens.encoded(
-                output.image_features,
-                layout,
-                output.shallow,
-                output.deep,
-                self.timestamps(part),
-                newline=self.hf_model.model.image_newline if layout.newlines else None,
-                model=self.name,
-                history=(StageRecord(ENCODE, settings, tokens, tokens, milliseconds),),
-                levels=output.levels,
-                extras=output.extras,
-            )
-            done += part.count
-        on_progress(done, frames.count)
+    def encode_parts(
+        self, frames: FrameSource, *, on_progress: Progress = ignore_progress, frames_at_once: int | None = None
+    ) -> Generator[VideoTokens, None, None]:
+        """Encode frames pass by pass, in order: image features with their importance, not pooled yet.
 
-    def encode(self, frames: FrameSource, *, on_progress: Progress = ignore_progress) -> VideoTokens:
-        """Encode all frames: image features with their importance, not pooled yet."""
-        return VideoTokens.concatenate(list(self.encode_parts(frames, on_progress=on_progress)))
+        A pass that a CUDA device has too little memory for is made in halves, and so are those that follow.
+
+        Args:
+            frames: decoded, or a file still to be decoded.
+            on_progress: called with (done, total) frames, several times a pass.
+            frames_at_once: in a pass, rounded down to a multiple of four; None takes four on a CPU, and as many as
+                memory allows on CUDA.
+        """
+        size = self.frame_size(frames)
+        if frames_at_once is None:
+            frames_at_once = frames_a_pass(self.tower.config, size, self.language.hidden, self.dtype, self.device)
+        at_once = whole_parts(frames_at_once)
+        settings = {"model": self.name, "frames": frames.count, "source": frames.source}
+        timestamps, done = self.timestamps(frames), 0
+        prepare = partial(self.preprocess, size=size)
+        with closing(passes(frames, prepare, self.device, at_once, on_progress)) as batches:
+            for layout, output, seconds in self._outputs(batches, size, at_once):
+                tokens = layout.frames * layout.language_cells
+                yield VideoTokens.encoded(
+                    output.image_features,
+                    layout,
+                    output.shallow,
+                    output.deep,
+                    timestamps[done : done + layout.frames],
+                    newline=self.hf_model.model.image_newline if layout.newlines else None,
+                    model=self.name,
+                    history=(StageRecord(ENCODE, settings, tokens, tokens, seconds * 1e3),),
+                    levels=output.levels,
+                    extras=output.extras,
+                )
+                done += layout.frames
+        on_progress(frames.count, frames.count)
+
+    def _outputs(
+        self, batches: Iterator[Pixels], size: tuple[int, int], at_once: int
+    ) -> Iterator[tuple[Layout, TowerOutput, float]]:
+        """The tower's outputs with their layouts and seconds, for ``at_once`` frames or, once memory ends, fewer."""
+        for batch in batches:
+            first = 0
+            while first < len(batch.values):
+                pixel_values = batch.values[first : first + at_once]
+                layout = self.layout_of(len(pixel_values), size)
+                start = time.perf_counter()
+                output = self._run_if_it_fits(pixel_values, layout)
+                if output is None:
+                    at_once = whole_parts(len(pixel_values) // 2)
+                    continue
+                share = len(pixel_values) / len(batch.values)
+                yield layout, output, time.perf_counter() - start + batch.seconds * share
+                first += len(pixel_values)
+
+    def _run_if_it_fits(self, pixel_values: Tensor, layout: Layout) -> TowerOutput | None:
+        """The tower's output, complete; None if a CUDA device has too little memory for more than a few frames."""
+        try:
+            output = self.run_tower(pixel_values, layout)
+        except torch.cuda.OutOfMemoryError:
+            if len(pixel_values) <= FRAMES_AT_ONCE:
+                raise
+            return None
+        synchronise(output.image_features)
+        return output
+
+    def encode(
+        self, frames: FrameSource, *, on_progress: Progress = ignore_progress, frames_at_once: int | None = None
+    ) -> VideoTokens:
+        """Encode all frames: image features with their importance, not pooled yet.
+
+        Args:
+            frames: decoded, or a file still to be decoded.
+            on_progress: see :meth:`encode_parts`.
+            frames_at_once: see :meth:`encode_parts`.
+        """
+        parts = self.encode_parts(frames, on_progress=on_progress, frames_at_once=frames_at_once)
+        return VideoTokens.concatenate(list(parts))
 
     def video_text(self, tokens: VideoTokens | None) -> str:
         """The text in the video's place: a slot for each group of visual tokens; one slot if ``tokens`` is None."""

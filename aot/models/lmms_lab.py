@@ -65,6 +65,7 @@ class LlavaOnevisionOriginal(LlavaOnevision):
 
     family = "llava_onevision (lmms-lab)"
     placeholder = "<image>"
+    resizes_on_cuda = False
 
     @classmethod
     def matches(cls, config: Mapping[str, Any]) -> bool:

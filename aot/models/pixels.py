@@ -8,25 +8,50 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..video.frames import Frames
-
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def resize(frames: Frames, size: tuple[int, int]) -> Tensor:
-    """Resize frames as the stock video processors do on a CPU: bicubic with antialiasing, rounded to whole levels.
+def upload(pixels: Tensor, device: torch.device) -> Tensor:
+    """Pixels on a CUDA device, copied from pinned memory without waiting; as they are for any other device.
 
     Args:
-        frames: (T, H, W, 3) uint8.
+        pixels: any shape, uint8, on the CPU.
+        device: of the vision tower.
+    """
+    return pixels.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else pixels
+
+
+def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize frames as the stock video processors do on the same device: bicubic with antialiasing, in whole levels.
+
+    Args:
+        pixels: (T, H, W, 3) uint8.
         size: (h, w), in pixels.
 
     Returns:
-        (T, 3, h, w) uint8.
+        (T, 3, h, w), levels 0 to 255: uint8 on a CPU, float32 elsewhere if their size changes.
     """
-    pixels = frames.pixels.permute(0, 3, 1, 2)
+    pixels = pixels.permute(0, 3, 1, 2)
     if pixels.shape[2:] == size:
         return pixels
+    return _bicubic(pixels, size) if pixels.device.type == "cpu" else resize_in_float(pixels, size)
+
+
+def resize_in_float(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize where there is no resizing of uint8, which rounds between width and height too: a value in seven differs.
+
+    Args:
+        pixels: (T, 3, H, W) uint8.
+        size: (h, w), in pixels.
+
+    Returns:
+        (T, 3, h, w) float32, whole levels 0 to 255.
+    """
+    return _bicubic(pixels.float(), size).round_().clamp_(0, 255)
+
+
+def _bicubic(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(pixels, size=size, mode="bicubic", antialias=True)
 
 
@@ -41,4 +66,5 @@ def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     Returns:
         Pixel values, (T, 3, h, w) float32.
     """
-    return (pixels.float() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    centre, spread = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (mean, std))
+    return (pixels.float() / 255 - centre) / spread

@@ -12,12 +12,14 @@ from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.answering.session import Session
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import FAMILIES, load
+from comfyui_aot.aot.models.passes import frame_bytes
 from comfyui_aot.aot.models.prompt import Turn
 from comfyui_aot.aot.pictures import token_map
 from comfyui_aot.aot.stages import stages
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.streaming import stream
 from comfyui_aot.aot.tokens.video_tokens import Blocks, Role
+from comfyui_aot.aot.video.frames import Frames
 from comfyui_aot.tests.support.small_models import BUILDERS, save
 from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames, stock_inputs
 
@@ -29,6 +31,8 @@ CHAINS = (
 )
 OTHERS = tuple(f"{name}:retention=0.8" for name in stages() if name not in ("aot", "inter", "intra"))
 """Every other method, at a share that even those can meet which keep some frames whole."""
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that encodes")
 
 
 @pytest.fixture(scope="module")
@@ -344,6 +348,45 @@ def test_a_question_that_holds_the_placeholder_is_refused(small, tokens):
     for mark in {small.placeholder, small.slot or small.placeholder}:
         with pytest.raises(InputError, match=r"leave"):
             small.prompt(f"What is {mark}?", tokens)
+
+
+@pytest.mark.parametrize("frames_at_once", [5, 8, 32])
+def test_passes_of_more_frames_give_the_same_tokens(small, frames_at_once):
+    frames = random_frames(11)
+    fours, more = small.encode(frames), small.encode(frames, frames_at_once=frames_at_once)
+    assert torch.equal(more.place, fours.place)
+    assert torch.equal(more.timestamps, fours.timestamps)
+    assert torch.equal(more.timestamps, small.timestamps(frames))
+    for one, other in zip(more.levels, fours.levels, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    for name in ("features", "shallow", "deep"):
+        torch.testing.assert_close(getattr(more, name), getattr(fours, name), atol=1e-4, rtol=1e-4)
+    assert more.history[0].tokens_out == fours.history[0].tokens_out
+
+
+def test_a_pass_is_estimated_to_take_more_than_its_results(small, tokens, clip):
+    results = sum(each.nbytes for each in (tokens.features, *tokens.levels, *tokens.extras.values()))
+    estimate = frame_bytes(small.tower.config, small.frame_size(clip), small.language.hidden, small.dtype)
+    assert estimate * clip.count > results
+
+
+@on_gpu
+@torch.no_grad()
+@pytest.mark.parametrize("frames_at_once", [4, 8, None])
+def test_tokens_encoded_on_a_gpu_are_those_of_a_cpu(small, tmp_path, embedded_folder, frames_at_once):
+    """In float32, and of frames that need no resizing, which a CPU rounds otherwise."""
+    save(tmp_path / "small", small.family, embedded_folder)
+    on_device = load(tmp_path / "small", dtype="float32", device="cuda")
+    large = random_frames(11, 400, 400)
+    height, width = small.frame_size(large)
+    frames = Frames(large.pixels[:, :height, :width].contiguous(), large.timestamps, large.source)
+    assert small.frame_size(frames) == (height, width)
+    expected = small.encode(frames)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        found = on_device.encode(frames, frames_at_once=frames_at_once)
+    assert found.features.is_cuda
+    for name in ("features", "shallow", "deep"):
+        torch.testing.assert_close(getattr(found, name).cpu(), getattr(expected, name), atol=1e-3, rtol=1e-3)
 
 
 def test_odd_frames_and_a_single_one_are_encoded(small):
