@@ -34,7 +34,7 @@ from .folder import (
 )
 from .importance import ATTENTION
 from .llm_cost import LanguageShape
-from .passes import FRAMES_AT_ONCE, Pixels, frames_a_pass, passes, whole_parts
+from .passes import FRAMES_AT_ONCE, LONGEST_PASS, Pixels, frames_a_pass, passes, whole_parts
 from .pixels import CLIP_MEAN, CLIP_STD, normalise, resize, upload
 from .progress import Progress, ignore_progress
 from .prompt import Inputs, Prefix, Prompt, Turn, chat_messages, insert_video, require_one_place
@@ -243,7 +243,8 @@ class VideoLLM(ABC):
     ) -> Generator[VideoTokens, None, None]:
         """Encode frames pass by pass, in order: image features with their importance, not pooled yet.
 
-        A pass that a CUDA device has too little memory for is made in halves, and so are those that follow.
+        A pass that a CUDA device has too little memory for is made again in halves. Passes after it, and after one that
+        took long, are smaller.
 
         Args:
             frames: decoded, or a file still to be decoded.
@@ -259,7 +260,7 @@ class VideoLLM(ABC):
         timestamps, done = self.timestamps(frames), 0
         prepare = partial(self.preprocess, size=size)
         with closing(passes(frames, prepare, self.device, at_once, on_progress)) as batches:
-            for layout, output, seconds in self._outputs(batches, size, at_once):
+            for layout, output, seconds in self._outputs(batches, size, at_once, on_progress, frames.count):
                 tokens = layout.frames * layout.language_cells
                 yield VideoTokens.encoded(
                     output.image_features,
@@ -277,12 +278,15 @@ class VideoLLM(ABC):
         on_progress(frames.count, frames.count)
 
     def _outputs(
-        self, batches: Iterator[Pixels], size: tuple[int, int], at_once: int
+        self, batches: Iterator[Pixels], size: tuple[int, int], at_once: int, on_progress: Progress, total: int
     ) -> Iterator[tuple[Layout, TowerOutput, float]]:
-        """The tower's outputs with their layouts and seconds, for ``at_once`` frames or, once memory ends, fewer."""
+        """The tower's outputs with their layouts and seconds, for ``at_once`` frames until those are too many."""
+        done = 0
         for batch in batches:
             first = 0
             while first < len(batch.values):
+                if first:
+                    on_progress(done + first, total)
                 pixel_values = batch.values[first : first + at_once]
                 layout = self.layout_of(len(pixel_values), size)
                 start = time.perf_counter()
@@ -290,9 +294,12 @@ class VideoLLM(ABC):
                 if output is None:
                     at_once = whole_parts(len(pixel_values) // 2)
                     continue
-                share = len(pixel_values) / len(batch.values)
-                yield layout, output, time.perf_counter() - start + batch.seconds * share
+                seconds = time.perf_counter() - start
+                if seconds > LONGEST_PASS:
+                    at_once = whole_parts(len(pixel_values) // 2)
+                yield layout, output, seconds + batch.seconds * len(pixel_values) / len(batch.values)
                 first += len(pixel_values)
+            done += first
 
     def _run_if_it_fits(self, pixel_values: Tensor, layout: Layout) -> TowerOutput | None:
         """The tower's output, complete; None if a CUDA device has too little memory for more than a few frames."""

@@ -31,7 +31,8 @@ def column_sums(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None 
         (B, S) float32.
     """
     batch, heads, length, width = query.shape
-    logarithms, sums = torch.empty(2, batch, heads, length, dtype=torch.float32, device=query.device)
+    logarithms = torch.empty(batch, heads, length, dtype=torch.float32, device=query.device)
+    sums = torch.empty_like(logarithms)
     added, mask_strides = query, (0, 0, 0, 0)
     if mask is not None:
         if mask.dtype == torch.bool:

@@ -23,7 +23,11 @@ FRAMES_AT_ONCE = 4
 cores."""
 
 MOST_AT_ONCE = 64
-"""Frames in a pass on CUDA at most: more are no faster a frame, and a pass cannot be interrupted."""
+PATCHES_AT_ONCE = 50_000
+"""In a pass on CUDA at most: more are no faster a frame, and a pass cannot be interrupted."""
+
+LONGEST_PASS = 1.0
+"""Seconds; a pass that takes longer is followed by smaller ones."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,19 @@ def frames_a_pass(config: Any, size: tuple[int, int], width: int, dtype: torch.d
     """
     if device.type != "cuda":
         return FRAMES_AT_ONCE
-    return fitting(free_bytes(device) // 2, frame_bytes(config, size, width, dtype))
+    in_memory = fitting(free_bytes(device) // 2, frame_bytes(config, size, width, dtype))
+    return min(in_memory, fitting(PATCHES_AT_ONCE, _patches(config, size)))
 
 
-def fitting(free: int, each: int) -> int:
+def fitting(room: int, each: int) -> int:
     """The largest power of two, from FRAMES_AT_ONCE to MOST_AT_ONCE, of frames that fit.
 
     Args:
-        free: bytes.
-        each: bytes of a frame.
+        room: for all of them, in bytes or patches.
+        each: what a frame takes of it.
     """
     count = MOST_AT_ONCE
-    while count > FRAMES_AT_ONCE and count * each > free:
+    while count > FRAMES_AT_ONCE and count * each > room:
         count //= 2
     return count
 
@@ -81,15 +86,18 @@ def frame_bytes(config: Any, size: tuple[int, int], width: int, dtype: torch.dty
         width: of the LLM.
         dtype: of the tower.
     """
-    patch = config.patch_size
-    height, wide = patch if isinstance(patch, (list, tuple)) else (patch, patch)
-    patches = size[0] * size[1] // (height * wide)
     hidden = config.hidden_size
     blocks = getattr(config, "num_hidden_layers", None) or config.depth
     mlp = getattr(config, "intermediate_size", 4 * hidden)
-    values = patches * ((blocks + 10) * hidden + 3 * mlp + 4 * width)
+    values = _patches(config, size) * ((blocks + 10) * hidden + 3 * mlp + 4 * width)
     pixels = 3 * math.prod(size) * torch.float32.itemsize
     return 2 * (values * dtype.itemsize + pixels)
+
+
+def _patches(config: Any, size: tuple[int, int]) -> int:
+    patch = config.patch_size
+    height, width = patch if isinstance(patch, (list, tuple)) else (patch, patch)
+    return (size[0] // height) * (size[1] // width)
 
 
 def passes(

@@ -62,6 +62,25 @@ def test_a_pass_that_memory_has_no_room_for_is_made_in_halves_and_so_are_the_nex
     assert min(milliseconds) > 0
 
 
+def test_passes_after_a_long_one_are_smaller_and_can_be_stopped_in_between(small, monkeypatch):
+    frames, made, told = random_frames(37), [], []
+    expected = small.encode(frames)
+    room(small, 99, made)
+    monkeypatch.setattr("comfyui_aot.aot.models.base.LONGEST_PASS", 0.0)
+    found = small.encode(frames, frames_at_once=16, on_progress=lambda done, _total: told.append(done))
+    assert made == [16, 8, 4, 4, 4, 1]
+    assert [done for done, before in zip(told, [-1, *told], strict=False) if done != before] == [
+        0,
+        16,
+        24,
+        28,
+        32,
+        36,
+        37,
+    ]
+    torch.testing.assert_close(found.features, expected.features, atol=1e-4, rtol=1e-4)
+
+
 def test_memory_that_does_not_do_for_four_frames_is_an_error(small):
     made = []
     room(small, 3, made)
