@@ -9,6 +9,7 @@ from ..models.base import VideoLLM
 from ..models.prompt import Turn
 from ..tokens.video_tokens import VideoTokens
 from .answer import Answer
+from .decoding import Decoder
 from .generation import CountCallback, Generation, TextCallback, ignore_count, ignore_text
 from .session import Session
 
@@ -61,17 +62,24 @@ class LocalAnswerer:
 
     Args:
         model: encodes and answers.
-        keep_bytes: a cache of more bytes than this is dropped after answering; None keeps any.
+        keep_bytes: a cache of more bytes than this is dropped after answering, and so is the decoder's; None keeps
+            any.
     """
 
     def __init__(self, model: VideoLLM, *, keep_bytes: int | None = None) -> None:
         self._model, self._keep_bytes = model, keep_bytes
+        self._decoder = Decoder(model, keep_bytes=keep_bytes)
         self._last: Session | None = None
 
     @property
     def model(self) -> VideoLLM:
         """The model that encodes and answers."""
         return self._model
+
+    @property
+    def decoder(self) -> Decoder:
+        """Decodes the answers of all sessions, so that they share its graph."""
+        return self._decoder
 
     @property
     def last(self) -> Session | None:
@@ -90,16 +98,17 @@ class LocalAnswerer:
         """
         if self._last is not None and self._last.is_about(tokens, system):
             return self._last
-        self.forget()
-        session = Session(self._model, tokens, system=system)
+        self._last = None
+        session = Session(self._model, tokens, system=system, decoder=self._decoder)
         size = self._model.language.kv_cache_bytes(tokens.tokens_kept, self._model.dtype.itemsize)
         if self._keep_bytes is None or size <= self._keep_bytes:
             self._last = session
         return session
 
     def forget(self) -> None:
-        """Free the keys and values of the last video."""
+        """Free the keys and values of the last video, and what the decoder keeps."""
         self._last = None
+        self._decoder.forget()
 
     def answer(
         self,

@@ -22,13 +22,16 @@ MARGIN = 0.9
 def bytes_to_read(model: VideoLLM, tokens: int) -> int:
     """Bytes that prefilling takes beside the weights: keys and values, and the activations of one chunk.
 
+    Decoding by a graph copies keys and values. Decoding "auto" does so only where half of the free memory holds them.
+
     Args:
         model: whose LLM reads.
         tokens: of the prompt.
     """
     shape, each = model.language, model.dtype.itemsize
     activations = min(tokens, CHUNK) * (3 * shape.mlp + 6 * shape.hidden) * each
-    return shape.kv_cache_bytes(tokens, each) + activations
+    copies = 2 if model.decoding == "graph" else 1
+    return copies * shape.kv_cache_bytes(tokens, each) + activations
 
 
 def tokens_that_fit(model: VideoLLM, free: int, at_most: int) -> int:

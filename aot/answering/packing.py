@@ -11,6 +11,7 @@ from transformers import DynamicCache
 
 from ..models.base import VideoLLM
 from ..models.prompt import Prefix
+from .decoding import Decoder, DecodingStep
 from .generation import CountCallback, Generation, TextCallback, end_ids, finished_text, ignore_text, sampler
 
 PACK = 1024
@@ -50,6 +51,7 @@ class PackedQuestions:
         number: of the first of these questions, for the text callback.
         on_text: see :data:`~.generation.TextCallback`.
         on_token: see :data:`~.generation.CountCallback`.
+        decoder: chooses how the answers are decoded.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class PackedQuestions:
         number: int,
         on_text: TextCallback,
         on_token: CountCallback,
+        decoder: Decoder,
     ) -> None:
         self._model, self._cache, self._prefix, self._questions = model, cache, prefix, questions
         self._generation, self._number, self._on_text, self._on_token = generation, number, on_text, on_token
+        self._decoder = decoder
         self._sample = sampler(generation, len(questions), model.device)
         self._texts = [""] * len(questions)
         self._ids: list[list[int]] = [[] for _ in questions]
@@ -78,13 +82,34 @@ class PackedQuestions:
             The token ids of every answer, its end included; the logits of their first tokens, (questions, vocabulary)
             float32 on the CPU.
         """
+        device = self._model.device
+        ends = set(end_ids(self._model))
+        logits, owners = self._read()
+        first_logits = logits.cpu()
+        numbers = list(range(len(self._questions)))
+        unfinished = torch.tensor(numbers, device=device)
+        most = self._generation.max_new_tokens
+        step: DecodingStep | _GrowingStep | None = None
+        for count in range(1, most + 1):
+            chosen = self._sample(logits, unfinished)
+            tokens = chosen.tolist()
+            self._record(numbers, tokens)
+            goes_on = [i for i, token in enumerate(tokens) if token not in ends]
+            if not goes_on or count == most:
+                break
+            if len(goes_on) < len(numbers):
+                numbers = [numbers[i] for i in goes_on]
+                unfinished, chosen = unfinished[goes_on], chosen[goes_on]
+            step = step or self._step(owners, most - 1)
+            logits = step.next(unfinished, chosen)
+        return self._ids, first_logits
+
+    def _read(self) -> tuple[Tensor, Tensor]:
+        """The logits of the first tokens, (questions, vocabulary) float32, and the owners of the keys until then."""
         model, prefix, device = self._model, self._prefix, self._model.device
         video = len(prefix.inputs)
         lengths = torch.tensor([len(question) for question in self._questions], device=device)
-        ends = torch.tensor(end_ids(model), dtype=torch.long, device=device)
-        begins = torch.tensor([prefix.answer_position(len(question)) for question in self._questions], device=device)
-        unfinished = torch.arange(len(self._questions), device=device)
-        rows = unfinished.repeat_interleave(lengths)
+        rows = torch.arange(len(self._questions), device=device).repeat_interleave(lengths)
         first = prefix.next_position
         positions = torch.cat([torch.arange(first, first + len(question)) for question in self._questions])
         inputs = model.text_inputs(torch.cat(list(self._questions)), positions)
@@ -92,27 +117,19 @@ class PackedQuestions:
         if cached < video:
             inputs = prefix.inputs.part(cached, video).then(inputs)
         last = lengths.cumsum(0) - 1 + (len(inputs) - len(rows))
-        owners = torch.full((video,), _VIDEO, device=device)
-        first_logits = torch.empty(0)
-        for count in range(self._generation.max_new_tokens):
-            owners = torch.cat((owners, rows))
-            logits = model.forward(inputs, self._cache, mask=self._mask(owners, len(rows)), keep=last).float()
-            chosen = self._sample(logits, unfinished)
-            if count == 0:
-                first_logits = logits.cpu()
-            self._record(unfinished.tolist(), chosen.tolist())
-            goes_on = ~torch.isin(chosen, ends)
-            if not bool(goes_on.any()):
-                break
-            unfinished, chosen = unfinished[goes_on], chosen[goes_on]
-            rows = unfinished
-            inputs = model.text_inputs(chosen, begins[unfinished] + count)
-            last = torch.arange(len(unfinished), device=device)
-        return self._ids, first_logits
+        owners = torch.cat((torch.full((video,), _VIDEO, device=device), rows))
+        mask = None if len(self._questions) == 1 else _block_mask(owners, len(rows), model.dtype)
+        return model.forward(inputs, self._cache, mask=mask, keep=last).float(), owners
 
-    def _mask(self, owners: Tensor, rows: int) -> Tensor | None:
-        """None for a single question: it sees all that comes before it."""
-        return None if len(self._questions) == 1 else _block_mask(owners, rows, self._model.dtype)
+    def _step(self, owners: Tensor, tokens: int) -> DecodingStep | _GrowingStep:
+        """The step by which these answers are decoded, ``tokens`` times at most."""
+        device = self._model.device
+        begins = [self._prefix.answer_position(len(question)) for question in self._questions]
+        positions = torch.tensor(begins, device=device)
+        question = torch.arange(len(self._questions), device=device)[:, None]
+        visible = (owners == _VIDEO) | (owners == question)
+        step = self._decoder.step(self._cache, visible, positions, tokens)
+        return step or _GrowingStep(self._model, self._cache, owners, positions)
 
     def _record(self, questions: Sequence[int], tokens: Sequence[int]) -> None:
         self.first_at = self.first_at or time.perf_counter()
@@ -124,6 +141,24 @@ class PackedQuestions:
                     self._texts[question] = text
                     self._on_text(self._number + question, text)
         self._on_token(len(self._ids[questions[0]]))
+
+
+class _GrowingStep:
+    """A decoding step that appends to the cache, for the unfinished answers only."""
+
+    def __init__(self, model: VideoLLM, cache: DynamicCache, owners: Tensor, positions: Tensor) -> None:
+        self._model, self._cache, self._owners, self._positions = model, cache, owners, positions
+        self._is_packed = len(positions) > 1
+
+    def next(self, rows: Tensor, ids: Tensor) -> Tensor:
+        """Logits of the next tokens, (n, vocabulary) float32, after the newest ``ids`` of the answers ``rows``."""
+        inputs = self._model.text_inputs(ids, self._positions[rows])
+        self._positions = self._positions + 1
+        mask = None
+        if self._is_packed:
+            self._owners = torch.cat((self._owners, rows))
+            mask = _block_mask(self._owners, len(rows), self._model.dtype)
+        return self._model.forward(inputs, self._cache, mask=mask, keep=slice(None)).float()
 
 
 def _block_mask(owners: Tensor, rows: int, dtype: torch.dtype) -> Tensor:

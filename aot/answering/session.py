@@ -3,8 +3,9 @@
 Up to the end of the video all questions share one prompt, so that part is prefilled once and kept as keys and values.
 Questions of one call go through the LLM packed (:mod:`.packing`): one after another in a single pass, where a block
 mask shows each the video and itself, and positions continue from the video. So every question is read as if it were
-the only one. Decoding goes on like that, with the newest token of every unfinished answer in one pass. Afterwards the
-cache is cut back to the video, so that the next question finds it as the first one did.
+the only one. Decoding goes on like that, with the newest token of every unfinished answer in one pass, or on CUDA by
+replaying a graph of one step on a copy of the cache (:mod:`.decoding`). Afterwards the cache is cut back to the video,
+so that the next question finds it as the first one did.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..models.base import VideoLLM
 from ..models.prompt import Inputs, Prefix, Prompt, Turn
 from ..tokens.video_tokens import VideoTokens
 from .answer import Answer
+from .decoding import Decoder
 from .generation import CountCallback, Generation, TextCallback, finished_text, ignore_count, ignore_text
 from .memory_advice import CHUNK, explaining
 from .packing import PACK, PackedQuestions, packs
@@ -68,15 +70,19 @@ class Session:
         model: whose LLM answers.
         tokens: of the encoder or of any stage; None leaves the video out, so that the LLM answers blind.
         system: the system prompt; the model's own if empty.
+        decoder: decodes the answers; None makes one, whose graph serves this session only.
 
     Raises:
         InputError: NaN features.
     """
 
-    def __init__(self, model: VideoLLM, tokens: VideoTokens | None, *, system: str = "") -> None:
+    def __init__(
+        self, model: VideoLLM, tokens: VideoTokens | None, *, system: str = "", decoder: Decoder | None = None
+    ) -> None:
         if tokens is not None:
             tokens.require_finite()
         self.model, self.tokens, self.system = model, tokens, system
+        self._decoder = decoder or Decoder(model)
         self._before: tuple[Tensor, ...] | None = None
         self._prefix: Prefix | None = None
         self._cache = DynamicCache()
@@ -185,7 +191,9 @@ class Session:
             ids: list[list[int]] = []
             logits: list[Tensor] = []
             for pack in passes:
-                packed = PackedQuestions(self.model, self._cache, prefix, pack, generation, len(ids), on_text, on_token)
+                packed = PackedQuestions(
+                    self.model, self._cache, prefix, pack, generation, len(ids), on_text, on_token, self._decoder
+                )
                 pack_ids, first = packed.answers()
                 first_at = first_at or packed.first_at
                 ids += pack_ids
@@ -194,6 +202,7 @@ class Session:
         except BaseException:
             self._cut_back(prefix)
             raise
+        self._decoder.rest()
         done = time.perf_counter()
         if is_new and is_alone:
             read_at = first_at

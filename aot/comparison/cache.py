@@ -54,11 +54,13 @@ def open_cache(
         "weights": fingerprint(model),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
-        "attention": str(model.language_model.config._attn_implementation),
+        "attention": model.attention,
         "tokens": digest_of(tokens),
         "question": question,
         "generation": dataclasses.asdict(generation),
     }
+    if model.device.type == "cuda":  # elsewhere there is one way to decode
+        about["decoding"] = model.decoding
     return FolderCache(folder / digest(about), about)
 
 

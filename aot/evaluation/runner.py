@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..answering.answer import encode_seconds, reduce_seconds
+from ..answering.decoding import Decoder
 from ..answering.generation import Generation
 from ..answering.session import Session
 from ..comparison.variants import Variant
@@ -86,19 +87,25 @@ def evaluate(
     if not missing:
         return
     encodings.require_room(tuple(missing))
+    decoder = Decoder(model)
     Session(model, None).ask([questions.questions[0].text], Generation(1))
     for clip, left in missing.items():
         try:
             tokens = encodings.of(clip)
             for variant in left:
-                records.add(answer_clip(model, questions, clips[clip], variant, tokens))
+                records.add(answer_clip(model, questions, clips[clip], variant, tokens, decoder))
                 on_record(variant.name)
         except InputError as error:
             raise InputError(f"Clip {clip}: {error}") from error
 
 
 def answer_clip(
-    model: VideoLLM, questions: QuestionSet, of_clip: Sequence[Question], variant: Variant, tokens: VideoTokens
+    model: VideoLLM,
+    questions: QuestionSet,
+    of_clip: Sequence[Question],
+    variant: Variant,
+    tokens: VideoTokens,
+    decoder: Decoder | None = None,
 ) -> Record:
     """A variant's answers to the questions about one clip.
 
@@ -108,10 +115,11 @@ def answer_clip(
         of_clip: its questions about this clip, at least one.
         variant: reduces the tokens, or leaves the video out.
         tokens: the clip's, fresh from the encoder.
+        decoder: of the model, whose graph serves all clips; None makes one.
     """
     reduced = None if variant.chain is None else variant.chain(tokens)
     generation = Generation(questions.max_new_tokens)
-    replies = Session(model, reduced).ask([question.text for question in of_clip], generation)
+    replies = Session(model, reduced, decoder=decoder).ask([question.text for question in of_clip], generation)
     answers: Mapping[str, str] = {question.id: text for question, text in zip(of_clip, replies.texts, strict=True)}
     return Record(
         clip=of_clip[0].clip,

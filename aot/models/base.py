@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers.cache_utils import Cache
 
 from ..devices import synchronise
 from ..errors import InputError
@@ -96,6 +97,8 @@ class VideoLLM(ABC):
         chat_template: str | None = None,
     ) -> None:
         self.hf_model, self.name = hf_model, name
+        self.decoding = "auto"
+        """How answers are decoded: auto, eager or graph."""
         own = hf_model.generation_config
         # Without this, a checkpoint's sampling defaults would change greedy answers.
         hf_model.generation_config = GenerationConfig(
@@ -182,8 +185,14 @@ class VideoLLM(ABC):
 
     @property
     def takes_masks(self) -> bool:
-        """Whether the LLM's attention takes a mask; flash attention does not."""
-        return "flash" not in str(self.language_model.config._attn_implementation)
+        """Whether the LLM's attention takes a mask of ours; flash attention and sliding windows do not."""
+        config = self.language_model.config
+        return "flash" not in self.attention and "sliding_attention" not in (getattr(config, "layer_types", None) or ())
+
+    @property
+    def attention(self) -> str:
+        """The LLM's attention implementation."""
+        return str(self.language_model.config._attn_implementation)
 
     @property
     def language_model(self) -> PreTrainedModel:
@@ -439,7 +448,7 @@ class VideoLLM(ABC):
         positions = torch.arange(prefix.next_position, prefix.next_position + len(prompt.after))
         return prefix.inputs.then(self.text_inputs(prompt.after, positions))
 
-    def forward(self, inputs: Inputs, cache: DynamicCache, *, mask: Tensor | None = None, keep: Any = -1) -> Tensor:
+    def forward(self, inputs: Inputs, cache: Cache, *, mask: Tensor | None = None, keep: Any = -1) -> Tensor:
         """Run the LLM over ``inputs``, which follow the tokens in ``cache``.
 
         Args:

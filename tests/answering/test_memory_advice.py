@@ -16,11 +16,18 @@ class Qwen2:
     """LLaVA-OneVision-7B's sizes in bfloat16."""
 
     language, dtype, device, name = QWEN2_7B, torch.bfloat16, torch.device("cuda"), "big"
+    decoding = "auto"
 
 
 def test_a_7b_models_keys_and_values_are_counted_in():
     assert bytes_to_read(Qwen2(), 6272) > 2 * 28 * 4 * 128 * 6272 * 2
     assert bytes_to_read(Qwen2(), 6272) < 2**30
+
+
+def test_a_graph_decodes_from_a_copy_that_counts():
+    by_graph = Qwen2()
+    by_graph.decoding = "graph"
+    assert bytes_to_read(by_graph, 6272) - bytes_to_read(Qwen2(), 6272) == QWEN2_7B.kv_cache_bytes(6272, 2)
 
 
 @pytest.mark.parametrize("gib", [0.05, 0.3, 0.5])
