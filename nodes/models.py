@@ -15,6 +15,7 @@ from ..aot.answering.answerer import LocalAnswerer
 from ..aot.errors import InputError
 from ..aot.models import (
     ATTENTIONS,
+    DECODINGS,
     DTYPES,
     EMBEDDED,
     QUANTIZATIONS,
@@ -138,9 +139,13 @@ def not_offered(name: str, value: str, offered: Iterable[str]) -> str:
 
 def summary(loaded: Loaded) -> str:
     """One line about a model, for the node."""
-    parameters = sum(each.numel() for each in loaded.model.hf_model.parameters())
-    dtype = str(loaded.model.dtype).removeprefix("torch.")
-    return f"{loaded.model.name}: {parameters / 1e6:.0f} million parameters, {dtype}, on {loaded.patcher.load_device}"
+    model = loaded.model
+    parameters = sum(each.numel() for each in model.hf_model.parameters())
+    dtype = str(model.dtype).removeprefix("torch.")
+    return (
+        f"{model.name}: {parameters / 1e6:.0f} million parameters, {dtype}, on {loaded.patcher.load_device}, "
+        f"attention {model.attention}, decoding {model.decoding}"
+    )
 
 
 def ready(tokens: VideoTokens | Stream) -> VideoTokens:
@@ -193,8 +198,9 @@ class AOTLoadVLLM(io.ComfyNode):
                 io.Combo.Input(
                     "attention",
                     options=list(ATTENTIONS),
-                    default="sdpa",
-                    tooltip="Attention of the LLM: PyTorch's fused one, a plain one, or FlashAttention if installed.",
+                    default="auto",
+                    tooltip="Attention of the LLM: PyTorch's fused one, a plain one, or FlashAttention if installed. "
+                    "auto: the fastest that lets questions share a pass; the node says which.",
                 ),
                 io.Combo.Input(
                     "quantization",
@@ -211,16 +217,32 @@ class AOTLoadVLLM(io.ComfyNode):
                     tooltip="Fetch a published model that is not there from huggingface.co into models/VLLM, many "
                     "gigabytes, going on where an earlier try stopped. Off: nothing is ever downloaded.",
                 ),
+                io.Combo.Input(
+                    "decoding",
+                    options=list(DECODINGS),
+                    default="auto",
+                    optional=True,
+                    tooltip="How answers are generated after their first token. graph: a CUDA graph of one step is "
+                    "replayed, several times as fast; it takes memory for a second copy of the video's keys and "
+                    "values. auto: graph on CUDA where it can be captured and memory allows, else eager.",
+                ),
             ],
             outputs=[AOTVLLM.Output(display_name="vllm", tooltip="For Encode Video and Answer.")],
         )
 
     @classmethod
     def execute(
-        cls, model: str, dtype: str, device: str, attention: str, quantization: str = "none", download: bool = False
+        cls,
+        model: str,
+        dtype: str,
+        device: str,
+        attention: str,
+        quantization: str = "none",
+        download: bool = False,
+        decoding: str = "auto",
     ) -> io.NodeOutput:
         """Load, or share what is loaded."""
-        key = (model, dtype, device, attention, quantization)
+        key = (model, dtype, device, attention, quantization, decoding)
         loaded = _LOADED.get(key)
         if loaded is None:
             target = torch_device() if device == "auto" else torch.device(device)
@@ -234,6 +256,7 @@ class AOTLoadVLLM(io.ComfyNode):
                 compute_device=target,
                 attention=attention,
                 quantization=quantization,
+                decoding=decoding,
                 room=room_for_weights,
                 on_progress=watch(1),
             )
@@ -243,14 +266,26 @@ class AOTLoadVLLM(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, model: str, dtype: str, device: str, attention: str, quantization: str = "none", download: bool = False
+        cls,
+        model: str,
+        dtype: str,
+        device: str,
+        attention: str,
+        quantization: str = "none",
+        download: bool = False,
+        decoding: str = "auto",
     ) -> bool | str:
         """Whether every choice is one of those offered, and there: ComfyUI itself does not check a combo's value."""
-        offered = {"dtype": DTYPES, "device": DEVICES, "attention": ATTENTIONS, "quantization": QUANTIZATIONS}
-        chosen = {"dtype": dtype, "device": device, "attention": attention, "quantization": quantization}
-        for name, value in chosen.items():
-            if value is not None and value not in offered[name]:
-                return not_offered(name, value, offered[name])
+        chosen = (
+            ("dtype", dtype, DTYPES),
+            ("device", device, DEVICES),
+            ("attention", attention, ATTENTIONS),
+            ("quantization", quantization, QUANTIZATIONS),
+            ("decoding", decoding, DECODINGS),
+        )
+        for name, value, offered in chosen:
+            if value is not None and value not in offered:
+                return not_offered(name, value, offered)
         if model is not None and not (download and model in PUBLISHED):
             try:
                 located(model, False)

@@ -43,8 +43,9 @@ def model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="embedded", help="'embedded' or a model folder")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--device", default=None, help="cpu, cuda, ...; the GPU where there is one")
-    parser.add_argument("--attention", default="sdpa", help="sdpa, eager or flash_attention_2")
+    parser.add_argument("--attention", default="auto", help="auto, sdpa, eager or flash_attention_2")
     parser.add_argument("--quantization", default="none", help="none, 8-bit or 4-bit (needs bitsandbytes)")
+    parser.add_argument("--decoding", default="auto", help="auto, eager or graph (a CUDA graph of one step)")
 
 
 def variant_options(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +110,7 @@ def load(options: argparse.Namespace) -> VideoLLM:
             device=_device(options.device),
             attention=options.attention,
             quantization=options.quantization,
+            decoding=options.decoding,
             on_progress=bar,
         )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from .base import VideoLLM
 from .embedded.assemble import EMBEDDED
-from .families import ATTENTIONS, DTYPES, FAMILIES, families_in, family_of, load
+from .families import ATTENTIONS, DECODINGS, DTYPES, FAMILIES, families_in, family_of, load
 from .weights import QUANTIZATIONS
 
 __all__ = [
     "ATTENTIONS",
+    "DECODINGS",
     "DTYPES",
     "EMBEDDED",
     "FAMILIES",

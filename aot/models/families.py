@@ -32,7 +32,8 @@ FAMILIES: tuple[type[VideoLLM], ...] = (
 """Each is in a file of its own."""
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "auto")
+DECODINGS = ("auto", "eager", "graph")
 
 
 def load(
@@ -42,8 +43,9 @@ def load(
     dtype: str = "auto",
     device: torch.device | str = "cpu",
     compute_device: torch.device | str | None = None,
-    attention: str = "sdpa",
+    attention: str = "auto",
     quantization: str = "none",
+    decoding: str = "auto",
     room: Callable[[torch.device], int] | None = None,
     on_progress: Progress = ignore_progress,
 ) -> VideoLLM:
@@ -55,8 +57,10 @@ def load(
         dtype: one of ``DTYPES``; "auto" is bfloat16 for a model that computes on CUDA, else float32.
         device: where to put it.
         compute_device: where it will compute, if it is moved there later; None means ``device``.
-        attention: the LLM's attention implementation, one of ``ATTENTIONS``.
+        attention: the LLM's attention implementation, one of ``ATTENTIONS``; "auto" is PyTorch's fused one, sdpa, where
+            the family has it.
         quantization: one of ``QUANTIZATIONS``; "8-bit" and "4-bit" need bitsandbytes.
+        decoding: one of ``DECODINGS``; "auto" replays a CUDA graph of one step where that can be done and pays.
         room: takes a device and returns the bytes it has for weights; None takes what is free now.
         on_progress: called with (done, total) while the embedded model is being assembled, the first time only.
 
@@ -68,6 +72,7 @@ def load(
         ("dtype", dtype, DTYPES),
         ("attention", attention, ATTENTIONS),
         ("quantization", quantization, QUANTIZATIONS),
+        ("decoding", decoding, DECODINGS),
     )
     for setting, value, allowed in settings:
         if value not in allowed:
@@ -76,13 +81,43 @@ def load(
     name = name or (EMBEDDED if model == EMBEDDED else folder.name)
     family = family_of(folder, name)
     computes = torch.device(device if compute_device is None else compute_device)
+    if decoding == "graph" and computes.type != "cuda":
+        raise InputError(f"decoding graph needs CUDA and {name} computes on {computes}; choose auto or eager.")
+    if decoding == "graph" and quantization == "8-bit":
+        raise InputError(f"decoding graph cannot capture the 8-bit layers of {name}; choose auto, or 4-bit or none.")
     chosen = getattr(torch, ("bfloat16" if computes.type == "cuda" else "float32") if dtype == "auto" else dtype)
     need = weight_bytes(folder, chosen, quantization)
     for each in dict.fromkeys((torch.device(device), computes)):
         require_room(need, name, each, room(each) if room is not None else None)
-    return family.load(
-        folder, name=name, dtype=chosen, device=torch.device(device), attention=attention, quantization=quantization
+    loaded = family.load(
+        folder,
+        name=name,
+        dtype=chosen,
+        device=torch.device(device),
+        attention=fastest_attention(family) if attention == "auto" else attention,
+        quantization=quantization,
     )
+    if decoding == "graph" and not loaded.takes_masks:
+        raise InputError(
+            f"decoding graph needs attention that takes a mask, and that of {name} ({loaded.attention}) does not; "
+            "choose decoding auto, or attention sdpa."
+        )
+    # 8-bit layers look for outliers, which waits for the host.
+    can_replay = computes.type == "cuda" and loaded.takes_masks and quantization != "8-bit"
+    loaded.decoding = decoding if can_replay else "eager"
+    return loaded
+
+
+def fastest_attention(family: type[VideoLLM]) -> str:
+    """The attention that "auto" means: sdpa where the stock class has it, else eager.
+
+    FlashAttention is installed beside sdpa, which has the same kernel for a prefill. It takes no mask of ours: several
+    questions would not share a pass, and no step could be replayed from a graph. So it is never the faster choice.
+
+    Args:
+        family: of the model.
+    """
+    return "sdpa" if family.stock._supports_sdpa else "eager"
 
 
 def family_of(folder: Path, name: str | None = None) -> type[VideoLLM]:

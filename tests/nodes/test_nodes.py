@@ -143,6 +143,18 @@ def test_a_model_outside_the_model_folders_is_not_loaded(clip, embedded_folder):
         AOTLoadVLLM.execute(model=str(embedded_folder), dtype="auto", device="cpu", attention="sdpa")
 
 
+def test_the_loader_says_what_auto_has_chosen(embedded_folder):
+    settings = {"model": "embedded", "dtype": "auto", "device": "cpu", "attention": "auto"}
+    assert AOTLoadVLLM.execute(**settings).ui["text"][0].endswith("float32, on cpu, attention sdpa, decoding eager")
+
+
+def test_a_graph_on_the_cpu_and_a_decoding_that_is_none_are_one_line_each(embedded_folder):
+    settings = {"model": "embedded", "dtype": "auto", "device": "cpu", "attention": "auto"}
+    with pytest.raises(InputError, match="decoding graph needs CUDA"):
+        AOTLoadVLLM.execute(**settings, decoding="graph")
+    assert "choose one of auto, eager, graph" in AOTLoadVLLM.validate_inputs(**settings, decoding="fast")
+
+
 def test_an_attention_that_is_not_installed_is_one_line(clip, embedded_folder):
     with pytest.raises(InputError, match=r"flash_attention_2 .* choose sdpa"):
         AOTLoadVLLM.execute(model="embedded", dtype="bfloat16", device="cpu", attention="flash_attention_2")
