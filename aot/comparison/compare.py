@@ -197,7 +197,7 @@ def measure(
         (answer,) = answerer.answer(tokens, [question], generation, on_token=on_token)
         return Measured(answer, from_answers(full.answer if full else answer, answer))
     # A session of its own: the video that the answerer keeps for the next question stays in its cache.
-    session = Session(answerer.model, tokens, decoder=answerer.decoder)
+    session = Session(answerer.model, tokens)
     (answer,) = session.answer([question], generation, on_token=on_token)
     if full is None or full.reference is None:
         known = reference(session, answer)

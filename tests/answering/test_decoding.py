@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache
 
 from comfyui_aot.aot.answering.answerer import LocalAnswerer
@@ -11,6 +17,7 @@ from comfyui_aot.aot.answering.decoding import COLUMNS, LEAST_TOKENS, WARM_UP, D
 from comfyui_aot.aot.answering.generation import Generation, ignore_count, ignore_text
 from comfyui_aot.aot.answering.packing import PackedQuestions
 from comfyui_aot.aot.answering.session import Session, prefill
+from comfyui_aot.aot.benchmarks.operations import WAITS
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.stages.chain import parse
@@ -122,6 +129,38 @@ def test_logits_are_those_of_a_growing_cache_token_by_token(small, reduced):
     assert step.is_captured == (device.type == "cuda")
 
 
+class OnTheDevice(TorchDispatchMode):
+    """Notes what a graph cannot hold: operations that the host waits for, and tensors of the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations, self.unfit = 0, set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.partition("::")[2]
+        self.operations += 1
+        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+        if name in WAITS or any(each.device.type == "cpu" for each in tensors):
+            self.unfit.add(name)
+        return function(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_a_step_neither_waits_for_the_host_nor_takes_tensors_from_it(small, reduced, monkeypatch):
+    """On the meta device, where numbers do not exist: no operation can look at one."""
+    model, shape = copy.deepcopy(small), small.language
+    model.hf_model.to("meta")
+    monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())  # knows no meta device
+    cache, read = DynamicCache(), torch.zeros(1, shape.kv_heads, 60, shape.head_dim, device="meta")
+    for layer in range(shape.layers):
+        cache.update(read, read, layer)
+    step = DecodingStep(model, cache, 2, COLUMNS)
+    with OnTheDevice() as noted:
+        step._run()
+    assert noted.operations > 100
+    assert not noted.unfit
+
+
 def test_a_session_goes_on_after_the_step_as_after_eager_decoding(small, reduced):
     eager, steps = (session(small, reduced, decoding) for decoding in ("eager", "graph"))
     for question in QUESTIONS:
@@ -228,6 +267,94 @@ def test_the_answerers_sessions_share_its_decoder(small, reduced):
     answerer = LocalAnswerer(small)
     assert answerer.session(reduced)._decoder is answerer.decoder
     assert answerer.session(reduced, "Be brief.")._decoder is answerer.decoder
+
+
+class Recorder:
+    """Does on the CPU what CUDA does with a graph: while one is captured, the step is noted and does not run."""
+
+    def __init__(self, monkeypatch):
+        self.captures, self.replays, self.breaks, self.distorts = 0, 0, False, False
+        self._captured = None
+        self._is_capturing = False
+        make, self._run = DecodingStep.__init__, DecodingStep._run
+        stream = SimpleNamespace(device=torch.device("cpu"), wait_stream=lambda other: None)
+
+        def with_stream(step, *args):
+            make(step, *args)
+            step._stream = stream
+
+        monkeypatch.setattr(DecodingStep, "__init__", with_stream)
+        monkeypatch.setattr(DecodingStep, "_run", lambda step: self.run(step))
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream, capture_error_mode: graph)
+        monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+
+    def __enter__(self):
+        self._is_capturing = True
+
+    def __exit__(self, *error):
+        self._is_capturing = False
+
+    def run(self, step):
+        if not self._is_capturing:
+            self._run(step)
+        elif self.breaks:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        else:
+            self.captures, self._captured = self.captures + 1, step
+
+    def replay(self):
+        self.replays += 1
+        self._run(self._captured)
+        if self.distorts:
+            self._captured._logits.neg_()
+
+
+@pytest.fixture
+def recorder(small, monkeypatch):
+    if small.device.type == "cuda":
+        pytest.skip("a real graph is captured there")
+    return Recorder(monkeypatch)
+
+
+def test_a_step_is_captured_once_after_the_warm_up_and_then_replayed(small, reduced, recorder):
+    decoder = Decoder(small, "graph")
+    for generation in (LONG, LIVELY):
+        expected = session(small, reduced, "eager").ask(QUESTIONS, generation)
+        assert Session(small, reduced, decoder=decoder).ask(QUESTIONS, generation).ids == expected.ids
+    first_steps, compared = NEW - 1 - WARM_UP, 1
+    assert (recorder.captures, recorder.replays) == (1, first_steps + compared + NEW - 1)
+
+
+def test_answers_too_short_for_a_graph_are_right_one_after_another(small, reduced, recorder):
+    decoder = Decoder(small, "graph")
+    for tokens in (WARM_UP + 1, WARM_UP, WARM_UP + 1, NEW):
+        generation = Generation(tokens, temperature=2.0, seed=3)
+        expected = session(small, reduced, "eager").ask([QUESTION], generation)
+        assert Session(small, reduced, decoder=decoder).ask([QUESTION], generation).ids == expected.ids
+    assert recorder.captures == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [("breaks", "not permitted when stream is capturing"), ("distorts", "differ")]
+)
+@torch.no_grad()
+def test_a_graph_that_fails_or_errs_is_not_replayed(small, reduced, recorder, fault, words):
+    setattr(recorder, fault, True)
+    prompt = small.prompt_inputs(reduced, QUESTION)
+    cache = DynamicCache()
+    small.forward(prompt, cache)
+    step, row = DecodingStep(small, cache, 1, COLUMNS), torch.zeros(1, dtype=torch.long)
+    step.begin(cache, torch.ones(1, len(prompt), dtype=torch.bool), torch.tensor([len(prompt)]))
+    for count in range(NEW):
+        ids = torch.tensor([7 + 11 * count])
+        expected = small.forward(small.text_inputs(ids, torch.tensor([len(prompt) + count])), cache)
+        torch.testing.assert_close(step.next(row, ids)[0], expected, atol=1e-5, rtol=0)
+    assert words in step.failure
+    assert not step.is_captured
+    with pytest.raises(InputError, match=f"{words}.*; choose decoding auto or eager"):
+        session(small, reduced, "graph").ask([QUESTION], LONG)
 
 
 @ON_GPU
