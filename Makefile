@@ -50,9 +50,9 @@ test-floors: .venv/floors/done
 test-transformers4: .venv/test .venv/transformers4
 	PYTHONPATH=.venv/transformers4 $(BIN)/python -m pytest $(MODELS)
 
-# The GPU's kernel: its sums in Triton's interpreter, and whether it compiles.
+# The kernels for GPUs: what they give in Triton's interpreter, and whether they compile.
 test-kernels: .venv/test .venv/triton
-	PYTHONPATH=.venv/triton $(BIN)/python -m pytest tests/models/test_importance_kernel.py
+	PYTHONPATH=.venv/triton $(BIN)/python -m pytest tests/models/test_importance_kernel.py tests/transport/test_fused.py
 
 # Where there is a ComfyUI: the tests in a browser once more, with the newest frontend.
 test-frontends: .venv/test
