@@ -6,6 +6,7 @@ frame, phase II a clip. A stage that needs the full video gets all tokens that e
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -14,6 +15,7 @@ from itertools import accumulate, pairwise
 from torch import Tensor
 
 from .models.base import VideoLLM
+from .models.file_time import with_file_seconds
 from .models.progress import Progress, ignore_progress
 from .stages import Stage
 from .stages.base import Part
@@ -69,6 +71,7 @@ def stream(
     Returns:
         The same tokens as ``model.encode`` and the stages in turn; their history has the sums over all runs.
     """
+    start = time.perf_counter()
     layout, timestamps = model.layout(frames), model.timestamps(frames)
     steps = [step for stage in stages for step in stage.steps(layout, timestamps)]
     runs = _common_runs([step.runs(layout, timestamps) for step in steps], layout.frames)
@@ -76,7 +79,8 @@ def stream(
         parts: Iterator[VideoTokens] = regroup(encoded, runs)
         for step in steps:
             parts = _reduced(step, parts, layout, timestamps)
-        return VideoTokens.concatenate(list(parts))
+        tokens = VideoTokens.concatenate(list(parts))
+    return with_file_seconds(tokens, frames, time.perf_counter() - start)
 
 
 def regroup(parts: Iterator[VideoTokens], lengths: Sequence[int]) -> Iterator[VideoTokens]:

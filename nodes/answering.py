@@ -22,7 +22,7 @@ def figures(answer: Answer) -> str:
     return "\n".join(
         (
             f"tokens: {answer.tokens_kept} of {answer.tokens_full} ({answer.retention:.1%}), reduction: {stages}",
-            f"encode {answer.encode_s:.2f} s, reduce {answer.reduce_s:.3f} s, first token {answer.prefill_s:.2f} s, "
+            answer.road,
             f"rest {answer.decode_s:.2f} s ({answer.new_tokens} tokens)",
             f"prefill about {answer.prefill_flops / 1e12:.3g} TFLOPs, KV cache {answer.kv_cache_bytes / 2**20:.1f} "
             f"MiB, peak memory {answer.peak_memory_bytes / 2**20:.0f} MiB",

@@ -1,15 +1,18 @@
 """Streaming gives the tokens of the eager run, and holds no more of the video than it must."""
 
 import itertools
+import time
 
 import pytest
 import torch
 
 from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.models.file_time import file_seconds
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.streaming import TOGETHER, Stream, regroup, stream
+from comfyui_aot.aot.tokens import storage
 from comfyui_aot.aot.tokens.video_tokens import VideoTokens
-from comfyui_aot.aot.video.frames import Sampling, load_video, open_video
+from comfyui_aot.aot.video.frames import Frames, Sampling, load_video, open_video
 from comfyui_aot.tests.support.fake_tower import FakeTower
 
 CHAINS = (
@@ -48,6 +51,23 @@ def test_a_real_video_is_streamed_from_its_file(model, bunny):
     streamed = Stream(lambda: model, open_video(bunny, Sampling(frames=9)), pipeline.stages).tokens()
     assert torch.equal(eager.place, streamed.place)
     torch.testing.assert_close(eager.features, streamed.features, atol=1e-5, rtol=1e-5)
+
+
+def test_the_time_from_the_file_to_its_frames_is_known_decoded_before_or_on_the_way(model, bunny, tmp_path):
+    frames = load_video(bunny, Sampling(frames=5))
+    encoded = model.encode(frames)
+    assert file_seconds(encoded) == frames.file_s > 0
+    images = Frames.from_images(frames.to_images(), fps=1)
+    assert file_seconds(model.encode(images)) is None
+    storage.save(encoded, tmp_path / "tokens.safetensors")
+    assert file_seconds(storage.load(tmp_path / "tokens.safetensors")) == frames.file_s
+    start = time.perf_counter()
+    source = open_video(bunny, Sampling(frames=5))
+    streamed = stream(model, source, parse("aot:retention=0.1").stages)
+    wall = time.perf_counter() - start
+    known = file_seconds(streamed) + sum(record.milliseconds for record in streamed.history) / 1e3
+    assert source.file_s < file_seconds(streamed)
+    assert 0.8 * wall < known <= wall
 
 
 @pytest.mark.parametrize("chain", ["intra:budget=60,solver=early", "intra:budget=60,solver=early+inter:clip_length=4"])

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..models.base import VideoLLM
+from ..models.file_time import file_seconds
 from ..models.prompt import Turn
 from ..tokens.video_tokens import ENCODE, VideoTokens
 
@@ -41,6 +42,9 @@ class Answer:
             equality or JSON.
         first: (vocabulary,) float32 on the CPU, log-probabilities of the answer's first token; None if a server
             answered. Not part of equality or JSON.
+        file_s: seconds from the video's file to its frames; None if they are of no file, or nobody measured.
+        was_read: whether the LLM had read the video before, for an earlier question; ``prefill_s`` is then the
+            question's alone.
     """
 
     question: str
@@ -62,6 +66,8 @@ class Answer:
     turns: tuple[Turn, ...] = ()
     ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
     first: Tensor | None = field(default=None, compare=False, repr=False)
+    file_s: float | None = None
+    was_read: bool = False
 
     @classmethod
     def about(
@@ -100,6 +106,7 @@ class Answer:
             reduce_s=reduce_seconds(tokens),
             prefill_flops=model.language.prefill_flops(tokens.tokens_kept),
             kv_cache_bytes=model.language.kv_cache_bytes(prompt_tokens + new_tokens, model.dtype.itemsize),
+            file_s=file_seconds(tokens),
             **more,
         )
 
@@ -108,11 +115,27 @@ class Answer:
         """The earlier turns, and this question with its answer."""
         return (*self.turns, Turn(self.question, self.text))
 
+    @property
+    def first_token_s(self) -> float:
+        """Seconds from the file to the first token; from the frames where the file's part is not known."""
+        return (self.file_s or 0.0) + self.encode_s + self.reduce_s + self.prefill_s
+
+    @property
+    def road(self) -> str:
+        """The way to the first token in words: seconds in all, and of every part."""
+        begin, file = ("frames", "") if self.file_s is None else ("file", f"file {self.file_s:.2f}, ")
+        prefill = "prefill of the question alone" if self.was_read else "prefill"
+        return (
+            f"{begin} to first token {self.first_token_s:.2f} s ({file}encode {self.encode_s:.2f}, "
+            f"reduce {self.reduce_s:.3f}, {prefill} {self.prefill_s:.2f})"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON-ready types; the text under ``answer``."""
         values = dataclasses.asdict(dataclasses.replace(self, first=None))
         named = {"question": values.pop("question"), "answer": values.pop("text"), **values}
-        return {name: value for name, value in named.items() if name not in ("ids", "first")}
+        known = {name: value for name, value in named.items() if name not in ("ids", "first")}
+        return {**known, "first_token_s": self.first_token_s}
 
 
 def encode_seconds(tokens: VideoTokens) -> float:

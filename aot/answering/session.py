@@ -134,6 +134,7 @@ class Session:
                 decode_s=replies.rest_s,
                 peak_memory_bytes=memory.bytes,
                 turns=tuple(turns),
+                was_read=replies.prefill_s == 0.0,
                 ids=ids,
                 first=first,
             )

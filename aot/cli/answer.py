@@ -91,8 +91,8 @@ def run(options: argparse.Namespace) -> Result:
     if len(prompts) > 1:
         result["answers"] = [each.to_dict() for each in answers]
     print(
-        f"{answer.tokens_kept} of {answer.tokens_full} tokens ({answer.retention:.1%}); encode {answer.encode_s:.2f} "
-        f"s, reduce {answer.reduce_s:.2f} s, first token {answer.prefill_s:.2f} s, rest {answer.decode_s:.2f} s",
+        f"{answer.tokens_kept} of {answer.tokens_full} tokens ({answer.retention:.1%}); {answer.road}, rest "
+        f"{answer.decode_s:.2f} s",
         file=sys.stderr,
     )
     return result, 0

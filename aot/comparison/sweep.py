@@ -141,7 +141,7 @@ def curve(rows: Sequence[Row], refused: Sequence[str] = ()) -> Tensor:
         return Panel(label, tuple(drawn), value(full), limits)
 
     panels = (
-        panel("reduce and prefill (% of full tokens' time)", lambda row: 100 * row.first_token_s / full.first_token_s),
+        panel("time to the first token (% of full tokens')", lambda row: 100 / row.first_token_speedup),
         panel("same likeliest token as full (%)", lambda row: 100 * (row.fidelity.top1 or 0.0), (-4, 104)),
         panel("log-probability of the full answer, a token", lambda row: row.fidelity.per_token or 0.0),
     )

@@ -25,6 +25,7 @@ from ..errors import InputError
 from ..tokens.video_tokens import ENCODE, Layout, StageRecord, VideoTokens
 from ..video.frame_source import FrameSource
 from ..video.frames import Frames
+from .file_time import with_file_seconds
 from .folder import (
     first_json,
     missing_package,
@@ -331,8 +332,10 @@ class VideoLLM(ABC):
             on_progress: see :meth:`encode_parts`.
             frames_at_once: see :meth:`encode_parts`.
         """
+        start = time.perf_counter()
         parts = self.encode_parts(frames, on_progress=on_progress, frames_at_once=frames_at_once)
-        return VideoTokens.concatenate(list(parts))
+        tokens = VideoTokens.concatenate(list(parts))
+        return with_file_seconds(tokens, frames, time.perf_counter() - start)
 
     def video_text(self, tokens: VideoTokens | None) -> str:
         """The text in the video's place: a slot for each group of visual tokens; one slot if ``tokens`` is None."""

@@ -40,6 +40,11 @@ class FrameSource(Protocol):
     def source(self) -> str:
         """The file's name, without its folder."""
 
+    @property
+    @abstractmethod
+    def file_s(self) -> float | None:
+        """Seconds spent on the file so far; None if there is none, or nobody measured."""
+
     @abstractmethod
     def parts(self, size: int) -> Iterator[Frames]:
         """The frames in order, ``size`` at a time."""

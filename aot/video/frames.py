@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import psutil
@@ -40,6 +41,7 @@ class Frames:
         pixels: (T, H, W, 3) uint8, RGB, contiguous.
         timestamps: (T,) float64, seconds from the start of the video, strictly increasing.
         source: the file's name, without its folder.
+        file_s: seconds from the file to these frames; None if they are of no file, or nobody measured.
 
     Raises:
         InputError: the tensors are not as stated.
@@ -48,6 +50,7 @@ class Frames:
     pixels: Tensor
     timestamps: Tensor
     source: str
+    file_s: float | None = None
 
     def __post_init__(self) -> None:
         shape, times = tuple(self.pixels.shape), self.timestamps
@@ -243,6 +246,7 @@ class VideoSource:
         width: to decode to, in pixels.
         backend: see :func:`open_video`.
         free_bytes: see :func:`open_video`.
+        file_s: seconds that reading the index took.
     """
 
     index: Index
@@ -251,6 +255,7 @@ class VideoSource:
     width: int
     backend: str
     free_bytes: int | None
+    file_s: float = 0.0
 
     @property
     def count(self) -> int:
@@ -327,6 +332,7 @@ def open_video(
         InputError: the file is no readable video, or the sampling or the size does not suit it.
     """
     _check_backend(backend)
+    start = time.perf_counter()
     sampling = Sampling() if sampling is None else sampling
     index = read_index(path)
     if index.cut_short and (sampling.end is None or sampling.end > index.duration):
@@ -335,7 +341,8 @@ def open_video(
             f"copy or download it again, or set end to {index.duration:.2f} s or less"
         )
     chosen = sampling.indices(index.timestamps, index.name)
-    return VideoSource(index, chosen, *_target_size(index, size), backend, free_bytes)
+    height, width = _target_size(index, size)
+    return VideoSource(index, chosen, height, width, backend, free_bytes, time.perf_counter() - start)
 
 
 def load_video(
@@ -357,9 +364,10 @@ def load_video(
     Raises:
         InputError: as :func:`open_video`, and if frames are damaged or do not fit in memory.
     """
+    start = time.perf_counter()
     video = open_video(path, sampling, size, backend, free_bytes)
     (frames,) = video.parts(video.count)
-    return frames
+    return replace(frames, file_s=time.perf_counter() - start)
 
 
 def resample(frames: Frames, sampling: Sampling) -> Frames:
@@ -373,7 +381,7 @@ def resample(frames: Frames, sampling: Sampling) -> Frames:
         InputError: the window has no frame, or fewer than "uniform" takes.
     """
     chosen = sampling.indices(frames.timestamps, frames.source)
-    return Frames(frames.pixels[chosen], frames.timestamps[chosen], frames.source)
+    return replace(frames, pixels=frames.pixels[chosen], timestamps=frames.timestamps[chosen])
 
 
 def estimate_bytes(frames: int, height: int, width: int) -> int:

@@ -113,12 +113,41 @@ def test_the_fastest_row_is_the_one_whose_reduction_pays():
     slow = row("slow reduction", 10, Fidelity(False), reduce_s=3.0, prefill_s=0.1)
     quick = row("quick", 50, Fidelity(False), reduce_s=0.1, prefill_s=1.0)
     assert fastest([slow, quick]).name == "quick"
-    assert verdicts([slow, quick])[0].startswith("Fastest: quick (1.10 s to reduce and prefill).")
+    assert verdicts([slow, quick])[0].startswith("Fastest: quick (2.10 s to the first token).")
+
+
+def test_the_way_to_the_first_token_begins_with_the_file_where_that_is_known():
+    full, reduced = made("a", file_s=0.5), cut("a", 10, file_s=0.5, reduce_s=0.25, prefill_s=0.25)
+    assert (full.first_token_s, reduced.first_token_s) == (3.5, 2.0)
+    rows = side_by_side([full, reduced])
+    assert [row.first_token_speedup for row in rows] == [1.0, 1.75]
+    assert rows[1].to_dict()["first_token_s"] == 2.0
+    assert list(rows[1].to_dict())[-4:] == ["file_s", "was_read", "first_token_s", "first_token_speedup"]
+    cells = dict(zip(*(line.strip("| ").split(" | ") for line in as_markdown(rows).splitlines()[2:5:2]), strict=False))
+    assert (cells["file"], cells["first token"], cells["speed-up"]) == ("0.50 s", "3.50 s", "1.0 x")
+    assert full.road == "file to first token 3.50 s (file 0.50, encode 1.00, reduce 0.000, prefill 2.00)"
+
+
+def test_without_a_file_it_begins_with_the_frames_and_says_so():
+    answer = made("a", was_read=True, prefill_s=0.25)
+    assert answer.road == (
+        "frames to first token 1.25 s (encode 1.00, reduce 0.000, prefill of the question alone 0.25)"
+    )
+    assert "| - | 1.00 s |" in as_markdown(side_by_side([answer]))
+
+
+def test_variants_share_the_way_up_to_their_encoding(rows):
+    full, *others = rows
+    assert {(row.answer.file_s, row.answer.encode_s) for row in rows} == {(full.answer.file_s, full.answer.encode_s)}
+    assert full.answer.file_s > 0
+    for row in others:
+        assert row.first_token_speedup == full.answer.first_token_s / row.answer.first_token_s
 
 
 def test_the_terminals_table_has_every_figure_the_issue_names(rows):
     head, _, full, *_ = terminal(rows).splitlines()
-    for name in ("tokens", "retention", "encode", "reduce", "prefill", "decode", "speed-up", "TFLOPs", "KV", "same"):
+    names = ["tokens", "retention", "file", "encode", "reduce", "prefill", "speed-up", "decode", "TFLOPs", "KV", "same"]
+    for name in (*names, "first token"):
         assert name in head
     assert full.split()[:3] == ["full", "392/392", "100.0%"]
     assert "1.0 x" in full

@@ -8,6 +8,8 @@ from comfyui_aot.aot.tokens.video_tokens import Layout, VideoTokens
 class FakeTower:
     """Random tokens a few frames at a time, as a model gives them, and a count of those still to come."""
 
+    file_s = None
+
     def __init__(self, frames, at_once=4, grid=(18, 18)):
         generator = torch.Generator().manual_seed(3)
         layout = Layout(frames, grid)
