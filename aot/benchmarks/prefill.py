@@ -8,13 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from transformers import (
-    DynamicCache,
-    LlavaOnevisionConfig,
-    LlavaOnevisionForConditionalGeneration,
-    Qwen2Config,
-    SiglipVisionConfig,
-)
+from transformers import DynamicCache, LlavaOnevisionConfig, SiglipVisionConfig
 
 from ..answering.session import prefill
 from ..errors import InputError
@@ -23,6 +17,7 @@ from ..models.llava_onevision import LlavaOnevision
 from ..models.llm_cost import QWEN2_7B, LanguageShape
 from ..models.prompt import Inputs
 from .measuring import extra_bytes, medians
+from .random_models import language_config, made
 
 SHAPES: Mapping[str, LanguageShape] = MappingProxyType(
     {
@@ -44,29 +39,13 @@ def random_llm(shape: str, *, device: torch.device | str = "cpu", dtype: torch.d
         device: where to put it.
         dtype: of its weights.
     """
-    sizes = SHAPES[shape]
     config = LlavaOnevisionConfig(
-        text_config=Qwen2Config(
-            vocab_size=1024,
-            hidden_size=sizes.hidden,
-            intermediate_size=sizes.mlp,
-            num_hidden_layers=sizes.layers,
-            num_attention_heads=sizes.hidden // sizes.head_dim,
-            num_key_value_heads=sizes.kv_heads,
-            max_position_embeddings=sizes.context,
-        ),
+        text_config=language_config(SHAPES[shape], words=1024),
         vision_config=SiglipVisionConfig(
             hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, vision_use_head=False
         ),
     )
-    with torch.device(device):
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(dtype)
-        try:
-            model = LlavaOnevisionForConditionalGeneration(config)
-        finally:
-            torch.set_default_dtype(before)
-    return LlavaOnevision(model.eval(), None, shape)
+    return LlavaOnevision(made(config, device, dtype), None, shape)
 
 
 def operations(language: LanguageShape, tokens: int) -> float:

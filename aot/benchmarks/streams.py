@@ -5,41 +5,44 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
+import torch
 
 from ..memory import PeakMemory
 from ..models import load
 from ..stages.chain import Chain
 from ..streaming import stream
 from ..video.frames import Sampling, open_video
+from .clip import write_clip
 from .growth import exponent
 
 SIDE = 378
 """Pixels of a frame's side: the embedded tower's own."""
 
 
-def bench_stream(pipeline: Chain, lengths: Sequence[int], *, name: str = "embedded") -> dict[str, Any]:
+def bench_stream(
+    pipeline: Chain, lengths: Sequence[int], *, name: str = "embedded", device: torch.device | str = "cpu"
+) -> dict[str, Any]:
     """Decode, encode and reduce videos of several lengths, shortest first, after a short one that is not measured.
 
     Args:
         pipeline: the stages.
         lengths: numbers of frames.
         name: of the model, a folder or "embedded".
+        device: where it runs.
 
     Returns:
-        ``rows``, each with ``frames``, ``seconds``, ``peak_bytes`` (of the process, the model included),
-        ``peak_ratio`` (to the shortest), ``tokens_kept``, ``tokens_full``; ``exponent`` of seconds in frames.
+        ``rows``, each with ``frames``, ``seconds``, ``peak_bytes`` (of the device, on the CPU of the process, the model
+        included), ``peak_ratio`` (to the shortest), ``tokens_kept``, ``tokens_full``; ``exponent`` of seconds in
+        frames.
     """
-    model = load(name)
+    model = load(name, device=device)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
-        write_clip(clip, max(lengths))
+        write_clip(clip, max(lengths), SIDE, SIDE)
         stream(model, open_video(clip, Sampling(frames=min(8, max(lengths)))), pipeline.stages)
         for frames in sorted(lengths):
             source = open_video(clip, Sampling(frames=frames))
@@ -60,19 +63,3 @@ def bench_stream(pipeline: Chain, lengths: Sequence[int], *, name: str = "embedd
             del tokens
     slope = exponent([row["frames"] for row in rows], [row["seconds"] for row in rows]) if len(rows) > 1 else 1.0
     return {"stages": pipeline.name, "model": model.name, "rows": rows, "exponent": slope}
-
-
-def write_clip(path: Path, frames: int) -> None:
-    """A video of drifting colours, ``frames`` frames at 25 a second."""
-    y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width = stream.height = SIDE
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 25)
-        for i in range(frames):
-            waves = [np.sin(6 * (x * (1 + c) + y) + 0.05 * i * (c + 1)) for c in range(3)]
-            image = av.VideoFrame.from_ndarray((127.5 + 127.5 * np.stack(waves, 2)).astype(np.uint8), "rgb24")
-            image.pts = i
-            container.mux(stream.encode(image))
-        container.mux(stream.encode())

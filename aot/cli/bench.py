@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from ..devices import check_device
 from ..errors import InputError
-from .command import Result, new_parser
-from .options import CHAIN
+from ..tables import aligned
+from .command import Parser, Result, new_parser
+from .options import CHAIN, variant_options
+
+if TYPE_CHECKING:
+    from ..models import VideoLLM
+
+SPREAD = 8
+"""Frames of a drawn video for each one that is taken: a video has more than are looked at."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     bench = parser.add_subparsers(dest="what", required=True)
 
     def verb(name: str, measure: Callable[[argparse.Namespace], Result], about: str) -> argparse.ArgumentParser:
-        added = new_parser(bench, name, about, nested=True)
+        added = new_parser(bench, name, about, nested=True, json_file=name == "all")
         added.set_defaults(measure=measure)
         return added
 
@@ -35,6 +43,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     growth = verb("growth", _growth, "reduction time against frames, grid and width, with fitted exponents")
     growth.add_argument("--stages", default="intra+inter", help=CHAIN)
     growth.add_argument("--repeats", type=int, default=3, help="runs to take the median of")
+    growth.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    growth.add_argument("--points", type=int, default=5, help="values along each axis, the smallest ones")
     growth.add_argument("--plot", type=Path, default=None, metavar="PNG", help="draw the curves")
 
     importance = verb("importance", _importance, "what capturing importance costs the encoder")
@@ -42,11 +52,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     importance.add_argument("--frames", type=int, default=4, help="frames to encode")
     importance.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     importance.add_argument("--repeats", type=int, default=9, help="runs to take the median of")
+    importance.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of weights and pixels")
 
     stream = verb("stream", _stream, "time and peak memory of a streamed video by its length")
     stream.add_argument("--frames", type=int, nargs="+", default=[64, 256, 1024], help="lengths of the video")
     stream.add_argument("--stages", default="aot:retention=0.1", help=CHAIN)
     stream.add_argument("--model", default="embedded", help="'embedded' or a model folder")
+    stream.add_argument("--device", default="cpu", help="cpu, cuda, ...")
 
     prefill = verb("prefill", _prefill, "prefill time and memory by retention, beside what operations promise")
     prefill.add_argument("--shape", default="small", help="7b (Qwen2-7B), or small; weights are random")
@@ -54,6 +66,22 @@ def add(parser: argparse.ArgumentParser) -> None:
     prefill.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     prefill.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of weights and tokens")
     prefill.add_argument("--repeats", type=int, default=3, help="runs to take the median of")
+
+    answer = verb("answer", _answer, "where the time of an answer goes, file to last token, beside the stock model's")
+    what = answer.add_mutually_exclusive_group()
+    what.add_argument("--shape", help="7b (LLaVA-OneVision-7B; the default on a GPU) or small; random weights")
+    what.add_argument("--model", help="'embedded' or a model folder")
+    answer.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    answer.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    answer.add_argument("--video", type=Path, help="a video file; a drawn one if left out")
+    answer.add_argument("--size", type=_size_of_frames, default="1280x720", help="of the drawn video")
+    answer.add_argument("--frames", type=int, default=32, help="frames taken from the video")
+    answer.add_argument("--new-tokens", type=int, default=64, help="tokens of an answer")
+    answer.add_argument("--repeats", type=int, default=3, help="runs to take the median of")
+    variant_options(answer)
+
+    every = verb("all", _all, "all of these one after another; within eight minutes on a GPU, on a CPU at tiny sizes")
+    every.add_argument("--device", default="cpu", help="cpu, cuda, ...")
 
 
 def run(options: argparse.Namespace) -> Result:
@@ -102,8 +130,13 @@ def _growth(options: argparse.Namespace) -> Result:
     from ..stages.chain import parse
 
     _at_least_one(options.repeats)
+    check_device(options.device)
+    if options.points < 2:
+        raise InputError(f"points is {options.points}; an exponent needs at least 2.")
+    chain, settings = parse(options.stages), {"device": options.device, "repeats": options.repeats}
     curves = [
-        bench_growth(parse(options.stages), axis, repeats=options.repeats) for axis in _watched(tuple(AXES), "bench")
+        bench_growth(chain, axis, AXES[axis][0][: options.points], **settings)
+        for axis in _watched(tuple(AXES), "bench")
     ]
     for curve in curves:
         points = ", ".join(f"{x:g}: {y:.4f} s" for x, y in zip(curve["x"], curve["seconds"], strict=True))
@@ -115,6 +148,7 @@ def _growth(options: argparse.Namespace) -> Result:
 
 
 def _importance(options: argparse.Namespace) -> Result:
+    import torch
     from transformers.utils import logging
 
     from ..benchmarks.importance import bench_importance
@@ -122,7 +156,8 @@ def _importance(options: argparse.Namespace) -> Result:
     logging.disable_progress_bar()
     _at_least_one(options.frames, options.repeats)
     check_device(options.device)
-    row = bench_importance(options.tower, options.frames, device=options.device, repeats=options.repeats)
+    dtype = getattr(torch, options.dtype)
+    row = bench_importance(options.tower, options.frames, device=options.device, dtype=dtype, repeats=options.repeats)
     print(
         f"{row['tower']}, {row['frames']} frames on {row['device']}: {row['captured_s']:.3f} s with importance, "
         f"{row['ratio']:.3f} x the {row['plain_s']:.3f} s without; {row['extra_bytes'] / 2**20:.0f} MiB on top for "
@@ -139,7 +174,8 @@ def _stream(options: argparse.Namespace) -> Result:
 
     logging.disable_progress_bar()
     _at_least_one(*options.frames)
-    result = bench_stream(parse(options.stages), options.frames, name=options.model)
+    check_device(options.device)
+    result = bench_stream(parse(options.stages), options.frames, name=options.model, device=options.device)
     for row in result["rows"]:
         print(
             f"{row['frames']} frames: {row['seconds']:.1f} s, peak {row['peak_bytes'] / 2**20:.0f} MiB, "
@@ -170,6 +206,107 @@ def _prefill(options: argparse.Namespace) -> Result:
             f"{row['extra_bytes'] / 2**20:.0f} MiB on top of the weights"
         )
     return {"rows": rows}, 0
+
+
+def _answer(options: argparse.Namespace) -> Result:
+    import torch
+
+    from ..benchmarks.answer import bench_answer
+    from ..benchmarks.clip import write_clip
+    from ..comparison.variants import expand
+
+    _at_least_one(options.frames, options.new_tokens, options.repeats)
+    check_device(options.device)
+    variants = expand(options.stages, options.retention)
+    model = _model(options)
+    with tempfile.TemporaryDirectory() as folder:
+        video = options.video
+        if video is None:
+            video = Path(folder) / "drawn.mp4"
+            width, height = options.size
+            write_clip(video, SPREAD * options.frames, height, width)
+        sizes = {"frames": options.frames, "new_tokens": options.new_tokens, "repeats": options.repeats}
+        result = bench_answer(model, video, variants, **sizes)
+    print(
+        f"{result['model']} in {result['dtype']} on {result['device']} ({torch.get_num_threads()} threads): "
+        f"{result['frames']} frames of {result['width']}x{result['height']}, {result['new_tokens']} new tokens; "
+        "milliseconds"
+    )
+    print(aligned([head for head, _ in _PARTS], [[cell(row) for _, cell in _PARTS] for row in result["rows"]]))
+    print("ratio: the stock model's time over the row's, to the first token and to the end of the answer")
+    if result["stock_pixels"] is None:
+        print(f"The stock model is asked of LLaVA-OneVision only, not of {result['model']}.")
+    if result["stock_pixels"] == "ours":
+        print("The stock model's pixels are made by ours: transformers' video processor needs torchvision.")
+    return result, 0
+
+
+def _all(options: argparse.Namespace) -> Result:
+    from .every_benchmark import run_all
+
+    check_device(options.device)
+    file = getattr(options, "json", None)
+    return run_all(_parser, options.device, file if isinstance(file, Path) else None)
+
+
+def _parser() -> Parser:
+    """The parser of this command alone."""
+    parser = Parser(prog="aot bench")
+    add(parser)
+    return parser
+
+
+def _model(options: argparse.Namespace) -> VideoLLM:
+    """The model that the options name, or one with random weights."""
+    import torch
+    from transformers.utils import logging
+
+    from ..benchmarks.random_models import random_model
+    from ..models import DTYPES, load
+
+    logging.disable_progress_bar()
+    if options.model is not None:
+        return load(options.model, dtype=options.dtype, device=options.device)
+    if options.dtype not in DTYPES:
+        raise InputError(f"dtype is {options.dtype!r}; give one of {', '.join(DTYPES)}.")
+    on_gpu = torch.device(options.device).type == "cuda"
+    dtype = ("bfloat16" if on_gpu else "float32") if options.dtype == "auto" else options.dtype
+    shape = options.shape or ("7b" if on_gpu else "small")
+    return random_model(shape, device=options.device, dtype=getattr(torch, dtype))
+
+
+def _size_of_frames(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)) or int(width) % 2 or int(height) % 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 1280x720, with even numbers")
+    return int(width), int(height)
+
+
+def _milliseconds(key: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: "-" if row[key] is None else f"{1e3 * row[key]:.1f}"
+
+
+def _ratio(key: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: "-" if row[key] is None else f"{row[key]:.2f} x"
+
+
+_PARTS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    ("row", lambda row: row["row"]),
+    ("tokens", lambda row: str(row["tokens"])),
+    ("file", _milliseconds("file_s")),
+    ("pixels", _milliseconds("pixels_s")),
+    ("tower", _milliseconds("tower_s")),
+    ("importance", _milliseconds("importance_s")),
+    ("reduce", _milliseconds("reduce_s")),
+    ("prefill", _milliseconds("prefill_s")),
+    ("rest", _milliseconds("rest_s")),
+    ("first token", _milliseconds("first_token_s")),
+    ("ratio", _ratio("first_token_ratio")),
+    ("answer", _milliseconds("answer_s")),
+    ("ratio", _ratio("answer_ratio")),
+    ("peak", lambda row: f"{row['peak_bytes'] / 2**20:.0f} MiB"),
+)
+"""The columns of an answer's table, and how each gets its cell."""
 
 
 def _watched(items: Any, label: str) -> Any:

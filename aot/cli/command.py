@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 Result = tuple[dict[str, Any], int]
@@ -31,7 +32,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {' '.join(message.split())}; '{self.prog} --help' says what it takes.\n")
 
 
-def new_parser(verbs: Any, name: str, about: str, *, nested: bool = False) -> argparse.ArgumentParser:
+def new_parser(
+    verbs: Any, name: str, about: str, *, nested: bool = False, json_file: bool = False
+) -> argparse.ArgumentParser:
     """The parser of a command: its help tells defaults, and ``--json`` is there.
 
     Args:
@@ -39,14 +42,14 @@ def new_parser(verbs: Any, name: str, about: str, *, nested: bool = False) -> ar
         name: the word that chooses the command.
         about: what the command does, for its help and for that of the commands together.
         nested: a command of a command: ``--json`` may stand before it as well.
+        json_file: ``--json`` may name a file, which the command writes as well.
     """
     parser = verbs.add_parser(name, help=about, description=about, formatter_class=_Help)
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        default=argparse.SUPPRESS if nested else False,
-        help="print one JSON object as the last line",
-    )
+    settings: dict[str, Any] = {"action": "store_true", "help": "print one JSON object as the last line"}
+    if json_file:
+        about_json = "print one JSON object as the last line; with FILE, keep it there too, written as it grows"
+        settings = {"nargs": "?", "type": Path, "const": True, "metavar": "FILE", "help": about_json}
+    parser.add_argument("--json", default=argparse.SUPPRESS if nested else False, **settings)
     return parser
 
 

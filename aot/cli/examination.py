@@ -101,6 +101,11 @@ def _examine() -> Examination:
     return Examination(facts, tuple(_try(*each) for each in _checks()))
 
 
+def machine() -> dict[str, dict[str, str]]:
+    """What measured figures belong to: the system with its processor, the packages and the devices."""
+    return {"system": _system(), "packages": _packages(), "devices": _devices()}
+
+
 def _system() -> dict[str, str]:
     memory = psutil.virtual_memory()
     return {
