@@ -26,26 +26,33 @@ class Column:
         head: its name.
         cell: gives a row's cell.
         note: what the column means, if its name does not say it.
+        is_drawn: whether a picture, which is narrow, has room for it.
     """
 
     head: str
     cell: Callable[[Row], str]
     note: str = ""
+    is_drawn: bool = True
 
 
 COLUMNS = (
     Column("stages", lambda row: row.name),
     Column("tokens", lambda row: f"{row.answer.tokens_kept}/{row.answer.tokens_full}"),
-    Column("retention", lambda row: f"{row.answer.retention:.1%}"),
+    Column("retention", lambda row: f"{row.answer.retention:.1%}", is_drawn=False),
     Column("file", lambda row: _seconds(row.answer.file_s), "opening it and decoding the frames"),
     Column("encode", lambda row: f"{row.answer.encode_s:.2f} s"),
     Column("reduce", lambda row: f"{row.answer.reduce_s:.2f} s"),
     Column("prefill", lambda row: f"{row.answer.prefill_s:.2f} s", "reading the prompt, to the first token"),
     Column("first token", lambda row: f"{row.answer.first_token_s:.2f} s", "file, encode, reduce and prefill"),
     Column("speed-up", lambda row: f"{row.first_token_speedup:.1f} x", "of the first token, against full tokens"),
-    Column("of prefill", lambda row: f"{row.speedup:.1f} x", "speed-up of prefill alone"),
+    Column("of prefill", lambda row: f"{row.speedup:.1f} x", "speed-up of prefill alone", is_drawn=False),
     Column("decode", lambda row: f"{row.answer.decode_s:.2f} s", "from the first token to the last"),
-    Column("TFLOPs", lambda row: f"{row.answer.prefill_flops / 1e12:.3g}", "estimate for prefilling the visual tokens"),
+    Column(
+        "TFLOPs",
+        lambda row: f"{row.answer.prefill_flops / 1e12:.3g}",
+        "estimate for prefilling the visual tokens",
+        is_drawn=False,
+    ),
     Column("KV", lambda row: f"{row.answer.kv_cache_bytes / 2**20:.1f} MiB", "keys and values of prompt and answer"),
     Column("same", lambda row: "yes" if row.fidelity.same else "no", "the text is the full answer's"),
     Column(
@@ -94,9 +101,10 @@ def terminal(rows: Sequence[Row]) -> str:
 
 def as_markdown(rows: Sequence[Row]) -> str:
     """A Markdown table: the question above, the fastest and the closest row marked, the columns explained below."""
-    head, cells = _marked(rows)
+    chosen = columns(rows)
+    head, cells = _marked(rows, chosen)
     question = "" if _several(rows) else f"**{_one_line(rows[0].answer.question)}**\n\n"
-    return f"{question}{markdown(head, cells)}\n\n" + "\n\n".join((*verdicts(rows), notes(rows))) + "\n"
+    return f"{question}{markdown(head, cells)}\n\n" + "\n\n".join((*verdicts(rows), notes(chosen))) + "\n"
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -110,7 +118,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def picture(rows: Sequence[Row], refused: Sequence[str] = ()) -> Tensor:
-    """The table, drawn; the fastest row and the reduced one closest to full are marked.
+    """The table, drawn without a few columns; the fastest row and the reduced one closest to full are marked.
 
     Args:
         rows: at least one.
@@ -119,7 +127,8 @@ def picture(rows: Sequence[Row], refused: Sequence[str] = ()) -> Tensor:
     Returns:
         (1, H, W, 3) float32, 0 to 1.
     """
-    head, cells = _marked(rows)
+    chosen = [each for each in columns(rows) if each.is_drawn]
+    head, cells = _marked(rows, chosen)
     marks = {}
     for group in groups(rows):
         near = closest(group)
@@ -131,7 +140,7 @@ def picture(rows: Sequence[Row], refused: Sequence[str] = ()) -> Tensor:
         head,
         cells,
         title=title,
-        notes=(*verdicts(rows), *(f"Left out: {reason}" for reason in refused), notes(rows)),
+        notes=(*verdicts(rows), *(f"Left out: {reason}" for reason in refused), notes(chosen)),
         marks=marks,
     )
 
@@ -153,9 +162,9 @@ def with_refusals(markdown: str, refused: Sequence[str]) -> str:
     return "\n".join((markdown.rstrip("\n"), *(f"\nLeft out: {reason}" for reason in refused), ""))
 
 
-def notes(rows: Sequence[Row]) -> str:
+def notes(chosen: Sequence[Column]) -> str:
     """What the columns mean, in one line."""
-    return "; ".join(f"{each.head}: {each.note}" for each in columns(rows) if each.note) + "."
+    return "; ".join(f"{each.head}: {each.note}" for each in chosen if each.note) + "."
 
 
 def groups(rows: Sequence[Row]) -> list[list[Row]]:
@@ -166,9 +175,8 @@ def groups(rows: Sequence[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
-def _marked(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def _marked(rows: Sequence[Row], chosen: Sequence[Column]) -> tuple[list[str], list[list[str]]]:
     """Head and cells; a marked row's name is followed by its mark."""
-    chosen = columns(rows)
     cells = [[each.cell(row) for each in chosen] for row in rows]
     for group in groups(rows):
         for row, why in ((fastest(group), "fastest"), (closest(group), "closest to full")):
