@@ -80,7 +80,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     answer.add_argument("--repeats", type=int, default=3, help="runs to take the median of")
     variant_options(answer)
 
-    every = verb("all", _all, "all of these one after another; within eight minutes on a GPU, on a CPU at tiny sizes")
+    every = verb("all", _all, "all of these one after another: minutes on a GPU; on a CPU at tiny sizes")
     every.add_argument("--device", default="cpu", help="cpu, cuda, ...")
 
 
