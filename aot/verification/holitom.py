@@ -30,7 +30,7 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
 def _check_windows(case: Case, findings: Findings) -> None:
     recorded = zip(*(case[name] for name in ("similarity", "tau", "max_window", "first", "gone")), strict=True)
     for similarity, tau, longest, first, gone in recorded:
-        lengths, gain = cut(similarity > tau, int(longest))
+        lengths, gain = cut((similarity > tau).numpy(), int(longest))
         starts = torch.tensor(lengths).cumsum(0) - torch.tensor(lengths)
         findings.decided(torch.zeros_like(first).index_fill_(0, starts, True), first)
         findings.decided(torch.tensor(gain), gone)
@@ -51,7 +51,7 @@ def _check_tokens(case: Case, params: dict[str, Any], findings: Findings) -> Non
         merge="average" if params["plain_mean"] else "released",
     )
     lengths = stage.windows_and_counts(LanguageGrid.of(stage.title, tokens))[0].lengths
-    findings.decided(torch.tensor(lengths), case["windows"][:, 1] - case["windows"][:, 0] + 1)
+    findings.decided(torch.from_numpy(lengths), case["windows"][:, 1] - case["windows"][:, 0] + 1)
     reduction = stage.reduction(tokens, case.get("noise"))
     computed = case["recorded_tokens"].dtype
     findings.values(reduction.factor.apply(tokens.features), case["recorded_tokens"], computed=computed)

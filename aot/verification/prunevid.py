@@ -48,6 +48,6 @@ def _check_segments(stage: PruneVid, grid: LanguageGrid, case: Case, findings: F
     lengths = stage.segments(grid.features.mean(1), noise)
     findings.decided(torch.tensor(lengths), case["lengths"])
     sizes = Units.of(stage.static_places(grid, lengths), lengths).sizes
-    counts = stage.counts_and_small(grid, sizes)[0].reshape(-1, 2)
+    counts = torch.from_numpy(stage.counts_and_small(grid, sizes)[0]).reshape(-1, 2)
     of_segment = torch.stack([run.sum(0) for run in counts.split(lengths)])
     findings.decided(of_segment, torch.stack((case["static_sizes"], case["dynamic_sizes"]), 1))

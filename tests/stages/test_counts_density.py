@@ -1,11 +1,17 @@
 """What stages that cluster by density ask of a device: few operations and fewer waits, however long the video."""
 
+import dataclasses
+import warnings
+
 import pytest
 import torch
 
 from comfyui_aot.aot.benchmarks.operations import OperationCounter
+from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.stages.toolkit import dpc_knn
 from comfyui_aot.aot.stages.toolkit.dpc_knn import Groups, clustered, density_scores
+from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, Role, VideoTokens
+from comfyui_aot.tests.support.simulated_device import DEVICE, simulated
 
 
 def uneven(number, largest=60):
@@ -14,6 +20,33 @@ def uneven(number, largest=60):
     sizes = tuple(torch.randint(1, largest + 1, (number,), generator=generator).tolist())
     points = torch.randn(sum(sizes), 6, generator=generator)
     return Groups(points, torch.arange(sum(sizes)), sizes), tuple(max(1, size // 3) for size in sizes)
+
+
+def scenes(frames, newline, grid=(27, 27), dim=8):
+    """Scenes of six frames, in which places stay more or less alike."""
+    generator = torch.Generator().manual_seed(0)
+    cells = grid[0] * grid[1]
+    still = torch.randn(frames // 6 + 1, cells, dim, generator=generator)[torch.arange(frames) // 6]
+    change = torch.rand(cells, 1, generator=generator)
+    features = still + change * torch.randn(frames, cells, dim, generator=generator)
+    attention = torch.rand(frames, cells, generator=generator)
+    seconds = torch.arange(frames, dtype=torch.float64)
+    return VideoTokens.encoded(
+        features,
+        Layout(frames, grid, newline=newline),
+        attention,
+        attention,
+        seconds,
+        newline=torch.ones(dim),
+        extras={Extra.LAST: attention},
+    )
+
+
+def moved(tokens):
+    """The tokens on the simulated device."""
+    names = ("features", "place", "role", "shallow", "deep")
+    extras = {name: extra.to(DEVICE) for name, extra in tokens.extras.items()}
+    return dataclasses.replace(tokens, extras=extras, **{name: getattr(tokens, name).to(DEVICE) for name in names})
 
 
 @pytest.mark.parametrize("number", [10, 40, 300])
@@ -42,3 +75,30 @@ def test_no_groups_are_no_clusters():
     groups = Groups(torch.zeros(3, 2), torch.empty(0, dtype=torch.long), ())
     assert density_scores(groups, 7).shape == (0,)
     assert [len(each) for each in clustered(groups, (), 7)] == [0, 0]
+
+
+@pytest.mark.parametrize("newline", ["one_token", "grid"])
+@pytest.mark.parametrize("name", ["holitom", "prunevid"])
+def test_a_stage_asks_as_little_of_a_device_however_long_the_video(name, newline):
+    for chain in (parse(f"{name}:retention=0.1"), parse(name)):
+        for frames in (8, 32, 128):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                chain(scenes(frames, newline))
+                tokens = scenes(frames, newline)
+                with OperationCounter() as counter:
+                    reduced = chain(tokens)
+            assert counter.operations.total() <= 400
+            assert counter.waits.total() <= 2
+            assert bool((reduced.role == int(Role.MERGED)).any())
+
+
+@pytest.mark.parametrize("newline", ["one_token", "grid"])
+@pytest.mark.parametrize(("name", "waits"), [("holitom", 2), ("prunevid", 3)])
+def test_a_stage_waits_for_its_check_its_similarities_and_its_segments(name, waits, newline):
+    tokens = scenes(8, newline, grid=(12, 12))
+    expected = parse(name)(tokens)
+    with simulated() as counter:
+        reduced = parse(name)(moved(tokens))
+        assert counter.total() <= waits + (newline == "grid")
+        assert torch.equal(reduced.place.cpu(), expected.place)

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...devices import widened
 from ...errors import InputError
+from ...tokens.factors import Sparse
 from ...tokens.video_tokens import Extra, Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
@@ -25,7 +27,8 @@ from ..toolkit.budget_search import counts_of_total, lowest_threshold
 from ..toolkit.dpc_knn import Groups, clustered
 from ..toolkit.language_grid import LanguageGrid, Merge
 from ..toolkit.newlines import NewlineRule
-from ..toolkit.ranking import top_k_mask
+from ..toolkit.ranking import tally, top_k_mask, true_places
+from ..toolkit.uploads import BoolArray, IntArray, uploaded
 
 SPARSE, SPARSE_SIMILARITY, SIMILARITY = 0.125, 0.65, 0.8
 """The authors run similarity 0.65 at 10 %, and 0.80 from 15 % on; halfway between lies 12.5 %."""
@@ -106,27 +109,27 @@ class HoliTom(Budgeted):
         """
         grid = LanguageGrid.of(self.title, tokens)
         windows, counts = self.windows_and_counts(grid)
-        merged_counts, frame_counts = counts[: len(windows.lengths)], counts[len(windows.lengths) :]
-        own = grid.attention(Extra.LAST).cpu().masked_fill(windows.still[windows.of_frame], -torch.inf)
-        chosen = top_k_mask(own, frame_counts)
-        occupied = torch.stack((torch.zeros_like(chosen), chosen), 1)
-        clusters = self._clusters(grid.features, windows, merged_counts, noise)
-        occupied[clusters.frame, 0, clusters.place] = True
-        if not bool(occupied.any()):
+        if not counts.any():
             raise InputError(
                 f"{self.title}: target {self.target:g} leaves no token of so small and still a video; raise it, or "
                 "set keep_tokens."
             )
-        return self._ordered(grid, occupied, clusters)
+        merged, others = np.split(counts, [len(windows.lengths)])
+        own = self._own_cells(grid, windows, others)
+        if not merged.any():
+            return grid.selection(own, NewlineRule.KEPT_ROWS)
+        return grid.reduction(
+            self._merge(grid.features, StillPlaces.of(windows, merged, others), own, noise), NewlineRule.KEPT_ROWS
+        )
 
-    def windows_and_counts(self, grid: LanguageGrid) -> tuple[Windows, Tensor]:
+    def windows_and_counts(self, grid: LanguageGrid) -> tuple[Windows, IntArray]:
         """Windows of time, and how many tokens each one's still places keep, then how many each frame's others do.
 
         Raises:
             InputError: a budget is above what there is.
         """
         layout = grid.tokens.layout
-        similarity = cosines_with_next(grid.features).cpu()
+        similarity = cosines_with_next(grid.features).cpu().numpy()
         threshold, full = self._similarity(layout), grid.token.numel()
         if not self.has_budget:
             windows = Windows.of(similarity > threshold, self.longest_window)
@@ -145,75 +148,88 @@ class HoliTom(Budgeted):
         share = self.keep_tokens / full or self.retention or self.target
         return self.similarity or (SPARSE_SIMILARITY if share < SPARSE else SIMILARITY)
 
-    def _clusters(self, features: Tensor, windows: Windows, counts: Tensor, noise: Tensor | None) -> Clusters:
-        """The tokens of windows' still places, clustered by the windows' means."""
-        device, cells = features.device, features.shape[1]
-        some = (counts > 0).nonzero()[:, 0]
-        which, place = windows.still[some].nonzero(as_tuple=True)
-        if not len(some):
-            none = torch.empty(0, dtype=torch.long)
-            return Clusters(none, none, none, none, none, torch.empty(0, dtype=features.dtype))
-        runs = features.split(windows.lengths)
-        means = torch.stack([runs[at].mean(0) for at in some.tolist()])
-        sizes, clusters = windows.still[some].sum(1), tuple(counts[some].tolist())
-        groups = Groups(means.flatten(0, 1), (which * cells + place).to(device), tuple(sizes.tolist()))
-        neighbours = [min(self.neighbours, count) for count in clusters]
-        centre, owner = (each.cpu() for each in clustered(groups, clusters, neighbours, noise, by_place=True))
-        weight = self._weights(centre, owner)
-        length = torch.tensor(windows.lengths)[some][which]
-        first = windows.first[some][which]
-        member = torch.arange(len(which)).repeat_interleave(length)
-        frame = first[member] + torch.arange(len(member)) - (length.cumsum(0) - length)[member]
-        return Clusters(
-            first[centre],
-            place[centre],
-            owner[member],
-            frame,
-            place[member],
-            (weight / length)[member].to(features.dtype),
+    def _own_cells(self, grid: LanguageGrid, windows: Windows, counts: IntArray) -> Tensor:
+        """(A,) long, the most attended cells of every frame that are not still, ``counts`` of each."""
+        attention = grid.attention(Extra.LAST)
+        still, number = uploaded([np.flatnonzero(windows.still[windows.of_frame]), counts], attention.device)
+        attention = attention.flatten().index_fill(0, still, -torch.inf).reshape(attention.shape)
+        return true_places(top_k_mask(attention, number), int(counts.sum()))
+
+    def _merge(self, features: Tensor, still: StillPlaces, own: Tensor, noise: Tensor | None) -> Merge:
+        """Still places' tokens, averaged over their windows and clustered, and frames' ``own`` cells as they are."""
+        arrays = [still.first, still.length, still.place, still.cell, still.row]
+        first, length, place, cell, row = uploaded(arrays, features.device)
+        tokens, ones = features.flatten(0, 1), features.new_ones(len(cell) + len(own))
+        sums = Sparse(place, cell, ones[: len(cell)], len(first), len(tokens), copies=False).apply(tokens)
+        groups = Groups(sums.div_(length[:, None]), torch.arange(len(first), device=first.device), still.sizes)
+        neighbours = [min(self.neighbours, count) for count in still.clusters]
+        centre, owner = clustered(groups, still.clusters, neighbours, noise, by_place=True)
+        weight = (self._weights(centre, owner) / length)[place].to(features.dtype)
+        return Merge(
+            torch.empty_like(row).index_copy_(0, row, torch.cat((first[centre], own))),
+            torch.cat((row[owner[place]], row[len(centre) :])),
+            torch.cat((cell, own)),
+            torch.cat((weight, ones[len(cell) :])),
         )
 
     def _weights(self, centre: Tensor, owner: Tensor) -> Tensor:
-        """(P,) float64 weight of every member in its cluster's mean over places."""
-        others = widened((torch.bincount(owner, minlength=len(centre)) - 1)[owner])
+        """(P,) float64 weight of every still place in its cluster's mean over places."""
+        others = widened((tally(owner, len(centre)) - 1)[owner])
         if self.merge == "average":
             return 1 / (others + 1)
         is_centre = torch.zeros_like(owner, dtype=torch.bool).index_fill_(0, centre, True)
         share = torch.where(is_centre, self.centre_share, (1 - self.centre_share) / others)
         return torch.where(others == 0, 1.0, share)
 
-    def _ordered(self, grid: LanguageGrid, occupied: Tensor, clusters: Clusters) -> Reduction:
-        """Clusters and single cells in order; ``occupied`` (T, 2, L) bool: a frame's clusters, then its cells."""
-        cells = occupied.shape[2]
-        row = occupied.flatten().cumsum(0).sub(1).reshape(occupied.shape)
-        frame, kind, place = occupied.nonzero(as_tuple=True)
-        single = kind == 1
-        merged_row = row[clusters.frame, 0, clusters.place][clusters.token]
-        rows = torch.cat((merged_row, single.nonzero()[:, 0]))
-        cell = torch.cat((clusters.source_frame * cells + clusters.source_place, (frame * cells + place)[single]))
-        weight = torch.cat((clusters.weight, clusters.weight.new_ones(int(single.sum()))))
-        return grid.reduction(Merge(frame * cells + place, rows, cell, weight), NewlineRule.KEPT_ROWS)
-
 
 @dataclass(frozen=True)
-class Clusters:
-    """Merged tokens and what they are made of, E entries.
+class StillPlaces:
+    """The P still places of windows that keep a token of theirs, and the cells they are averaged over.
 
     Args:
-        frame: (C,) long, where each merged token is.
-        place: (C,) long, its cell in the frame.
-        token: (E,) long, the merged token of each entry.
-        source_frame: (E,) long, the frame of its cell.
-        source_place: (E,) long, its cell in the frame.
-        weight: (E,) floating.
+        first: (P,) int64, the cell, frame * L + place, of each in its window's first frame.
+        length: (P,) int64, frames of its window.
+        place: (E,) int64, the still place that each entry is of, in order.
+        cell: (E,) int64, its cell.
+        row: (K,) int64, the kept tokens that windows' clusters are, then those that frames' own cells are.
+        sizes: still places of each window.
+        clusters: tokens they become.
     """
 
-    frame: Tensor
-    place: Tensor
-    token: Tensor
-    source_frame: Tensor
-    source_place: Tensor
-    weight: Tensor
+    first: IntArray
+    length: IntArray
+    place: IntArray
+    cell: IntArray
+    row: IntArray
+    sizes: tuple[int, ...]
+    clusters: tuple[int, ...]
+
+    @classmethod
+    def of(cls, windows: Windows, merged: IntArray, others: IntArray) -> StillPlaces:
+        """The still places of windows.
+
+        Args:
+            windows: S of them, over T frames.
+            merged: (S,) int64, tokens that each one's still places become.
+            others: (T,) int64, further cells that each frame keeps.
+        """
+        some = merged > 0
+        window, place = (windows.still & some[:, None]).nonzero()
+        first, length = windows.first[window] * windows.still.shape[1] + place, windows.lengths[window]
+        entry = np.arange(len(place)).repeat(length)
+        step = np.arange(len(entry)) - (length.cumsum() - length)[entry]
+        of_frame = np.zeros((len(others), 2), np.int64)
+        of_frame[windows.first, 0], of_frame[:, 1] = merged, others
+        is_own = np.tile([False, True], len(others)).repeat(of_frame.ravel())
+        return cls(
+            first,
+            length,
+            entry,
+            first[entry] + step * windows.still.shape[1],
+            np.argsort(is_own, kind="stable"),
+            tuple(windows.still[some].sum(1).tolist()),
+            tuple(merged[some].tolist()),
+        )
 
 
 @dataclass(frozen=True)
@@ -221,44 +237,43 @@ class Windows:
     """A video cut into windows of time.
 
     Args:
-        lengths: frames of each.
+        lengths: (S,) int64, frames of each.
         still: (S, L) bool, the places that stay alike over the whole window; none in a window of one frame.
         gain: tokens that averaging those places over their windows leaves out.
     """
 
-    lengths: tuple[int, ...]
-    still: Tensor
+    lengths: IntArray
+    still: BoolArray
     gain: int
 
     @classmethod
-    def of(cls, alike: Tensor, longest: int) -> Windows:
+    def of(cls, alike: BoolArray, longest: int) -> Windows:
         """The windows of a video of which (T - 1, L) says where a place is like itself in the next frame."""
         lengths, gain = cut(alike, longest)
-        length = torch.tensor(lengths)
-        last = length.cumsum(0) - 1
-        steps = torch.cat((alike.new_zeros(1, alike.shape[1]), alike)).cumsum(0)
+        length = np.array(lengths)
+        last = length.cumsum() - 1
+        steps = np.concatenate((np.zeros((1, alike.shape[1]), np.int64), alike)).cumsum(0)
         still = steps[last] - steps[last - length + 1] == length[:, None] - 1
-        return cls(lengths, still & (length > 1)[:, None], gain)
+        return cls(length, still & (length > 1)[:, None], gain)
 
     @property
-    def first(self) -> Tensor:
-        """(S,) long, the first frame of each."""
-        length = torch.tensor(self.lengths)
-        return length.cumsum(0) - length
+    def first(self) -> IntArray:
+        """(S,) int64, the first frame of each."""
+        return self.lengths.cumsum() - self.lengths
 
     @property
-    def of_frame(self) -> Tensor:
-        """(T,) long, the window of each frame."""
-        return torch.arange(len(self.lengths)).repeat_interleave(torch.tensor(self.lengths))
+    def of_frame(self) -> IntArray:
+        """(T,) int64, the window of each frame."""
+        return np.arange(len(self.lengths)).repeat(self.lengths)
 
-    def counts(self, share: float) -> Tensor:
-        """(S + T,) long, tokens of each window's still places and of each frame's others at a share of them.
+    def counts(self, share: float) -> IntArray:
+        """(S + T,) int64, tokens of each window's still places and of each frame's others at a share of them.
 
         Rounded half to even, and up; in doubles, whose last bit both see.
         """
         places = self.still.sum(1)
         others = self.still.shape[1] - places[self.of_frame]
-        return torch.cat(((widened(places) * share).round(), (widened(others) * share).ceil())).long()
+        return np.concatenate(((places * share).round(), np.ceil(others * share))).astype(np.int64)
 
 
 def cosines_with_next(features: Tensor) -> Tensor:
@@ -267,7 +282,7 @@ def cosines_with_next(features: Tensor) -> Tensor:
     return (features[:-1] * features[1:]).sum(2) / (length[:-1] * length[1:])
 
 
-def cut(alike: Tensor, longest: int) -> tuple[tuple[int, ...], int]:
+def cut(alike: BoolArray, longest: int) -> tuple[tuple[int, ...], int]:
     """Lengths of the windows that make most tokens repeat one before them, and how many do.
 
     A window of w frames over which n places stay alike gains n (w - 1). Of equal gains the shortest last window wins.
@@ -277,15 +292,15 @@ def cut(alike: Tensor, longest: int) -> tuple[tuple[int, ...], int]:
         longest: frames that a window may have.
     """
     frames = len(alike) + 1
-    step = torch.arange(frames - 1)[:, None]
-    differs = torch.where(alike, -1, step).cummax(0).values if frames > 1 else step.expand_as(alike)
-    run = (step - differs).clamp(max=longest - 1)
-    runs = torch.bincount((step * frames + run).flatten(), minlength=(frames - 1) * frames)
-    as_long = runs.reshape(frames - 1, frames).flip(1).cumsum(1).flip(1)
-    gain = as_long * torch.arange(frames)
-    best, window = torch.zeros(frames + 1, dtype=torch.long), [0] * frames
+    step = np.arange(frames - 1)[:, None]
+    differs = np.maximum.accumulate(np.where(alike, -1, step), 0)
+    run = np.minimum(step - differs, longest - 1)
+    runs = np.bincount((step * frames + run).ravel(), minlength=(frames - 1) * frames)
+    as_long = runs.reshape(frames - 1, frames)[:, ::-1].cumsum(1)[:, ::-1]
+    gain = as_long * np.arange(frames)
+    best, window = np.zeros(frames + 1, np.int64), [0] * frames
     for end in range(1, frames):
-        ends = best[: end + 1].flip(0) + gain[end - 1, : end + 1]
+        ends = best[end::-1] + gain[end - 1, : end + 1]
         window[end] = int(ends.argmax())
         best[end + 1] = ends[window[end]]
     lengths, end = [], frames - 1

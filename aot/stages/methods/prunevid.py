@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ...devices import widened
+from ...tokens.factors import Sparse
 from ...tokens.video_tokens import VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
@@ -24,6 +25,7 @@ from ..toolkit.budget_search import counts_of_total, lowest_threshold
 from ..toolkit.dpc_knn import Groups, clustered
 from ..toolkit.language_grid import LanguageGrid
 from ..toolkit.newlines import NewlineRule
+from ..toolkit.uploads import BoolArray, IntArray, uploaded
 
 NEIGHBOURS = 7
 """Nearest neighbours that a density is taken over."""
@@ -84,21 +86,13 @@ class PruneVid(Budgeted):
                 for none.
         """
         grid = LanguageGrid.of(self.title, tokens)
-        features = grid.features
-        frames, device = len(features), features.device
+        features, frames = grid.features, len(grid.token)
         lengths = self.segments(features.mean(1), None if noise is None else noise[:frames])
         units = Units.of(self.static_places(grid, lengths), lengths)
         counts, small = self.counts_and_small(grid, units.sizes)
-        large = units.sizes > small
-        member, cluster = large[units.group], large.repeat_interleave(counts)
-        place, row = torch.empty(len(cluster), dtype=torch.long), torch.empty(len(member), dtype=torch.long)
-        place[~cluster], row[~member] = units.cell[~member], (~cluster).nonzero()[:, 0]
-        if bool(large.any()):
-            groups = Groups(units.points(features), units.cell[member].to(device), tuple(units.sizes[large].tolist()))
-            drawn = None if noise is None else noise[frames:]
-            centre, owner = (each.cpu() for each in clustered(groups, counts[large].tolist(), NEIGHBOURS, drawn))
-            place[cluster], row[member] = units.cell[member][centre], cluster.nonzero()[:, 0][owner]
-        return grid.means(place, row[units.of_cell], torch.arange(len(units.of_cell)), NewlineRule.KEPT_ROWS)
+        drawn = None if noise is None else noise[frames:]
+        place, row = units.clustered(features, counts, units.sizes > small, drawn)
+        return grid.means(place, row, torch.arange(len(row), device=row.device), NewlineRule.KEPT_ROWS)
 
     def segments(self, vectors: Tensor, noise: Tensor | None = None) -> tuple[int, ...]:
         """Lengths of the segments that frames with similar vectors make.
@@ -111,25 +105,25 @@ class PruneVid(Budgeted):
         _, label = clustered(Groups.even(vectors[None]), (clusters,), NEIGHBOURS, noise)
         return tuple(len(list(run)) for _, run in groupby(contiguous(label.tolist())))
 
-    def static_places(self, grid: LanguageGrid, lengths: tuple[int, ...]) -> Tensor:
+    def static_places(self, grid: LanguageGrid, lengths: tuple[int, ...]) -> BoolArray:
         """(S, L) bool, the static places of each segment; fewer where a budget leaves more than merging them would.
 
         Raises:
             InputError: the budget is above what there is.
         """
-        similarity = similarity_over(grid.features, lengths).cpu()
+        similarity = similarity_over(grid.features, lengths).cpu().numpy()
         budget = self._budget(grid, 1)
         if budget is None:
             return similarity > self.similarity
-        repeats = torch.tensor(lengths) - 1
+        repeats = np.array(lengths) - 1
 
         def left(above: float) -> int:
             return grid.token.numel() - int(((similarity > above).sum(1) * repeats).sum())
 
         return similarity > lowest_threshold(similarity, self.similarity, left, budget)
 
-    def counts_and_small(self, grid: LanguageGrid, sizes: Tensor) -> tuple[Tensor, int]:
-        """(G,) long, the tokens that groups of these sizes become, and the size up to which groups are left whole.
+    def counts_and_small(self, grid: LanguageGrid, sizes: IntArray) -> tuple[IntArray, int]:
+        """(G,) int64, the tokens that groups of these sizes become, and the size up to which groups are left whole.
 
         Raises:
             InputError: a budget is under a token a group.
@@ -154,45 +148,69 @@ class Units:
     another; groups and units are in the order of the kept tokens.
 
     Args:
-        static: (S, L) bool, and ``lengths``: frames of each segment.
-        cell: (U,) long, frame * L + cell at which each unit is.
-        group: (U,) long, 2 * frame for static units, one more for others; sizes: (2 T,) long, units of each.
-        of_cell: (T * L,) long, the unit that each cell is in.
+        cell: (U,) int64, frame * L + cell at which each unit is.
+        group: (U,) int64, 2 * frame for static units, one more for others.
+        sizes: (2 T,) int64, units of each group.
+        cells: (U,) int64, how many cells are in each unit.
+        of_cell: (T * L,) int64, the unit that each cell is in.
     """
 
-    static: Tensor
-    lengths: tuple[int, ...]
-    cell: Tensor
-    group: Tensor
-    sizes: Tensor
-    of_cell: Tensor
+    cell: IntArray
+    group: IntArray
+    sizes: IntArray
+    cells: IntArray
+    of_cell: IntArray
 
     @classmethod
-    def of(cls, static: Tensor, lengths: tuple[int, ...]) -> Units:
+    def of(cls, static: BoolArray, lengths: tuple[int, ...]) -> Units:
         """The units of segments with these static places and lengths."""
-        length = torch.tensor(lengths)
-        first = (length.cumsum(0) - length).repeat_interleave(length)
-        still = static.repeat_interleave(length, 0)
-        leads = first == torch.arange(len(still))
-        occupied = torch.stack((still & leads[:, None], ~still), 1)
-        frame, kind, place = occupied.nonzero(as_tuple=True)
-        number = occupied.flatten().cumsum(0).sub(1).reshape(occupied.shape)
+        length = np.array(lengths)
+        segment = np.arange(len(length)).repeat(length)
+        first, still = (length.cumsum() - length)[segment], static[segment]
+        leads = first == np.arange(len(first))
+        occupied = np.stack((still & leads[:, None], ~still), 1)
+        frame, kind, place = occupied.nonzero()
+        number = (occupied.cumsum() - 1).reshape(occupied.shape)
         return cls(
-            static,
-            lengths,
             cell=frame * still.shape[1] + place,
             group=2 * frame + kind,
-            sizes=occupied.sum(2).flatten(),
-            of_cell=torch.where(still, number[first, 0], number[:, 1]).flatten(),
+            sizes=occupied.sum(2).ravel(),
+            cells=np.where(kind == 0, length[segment[frame]], 1),
+            of_cell=np.where(still, number[first, 0], number[:, 1]).ravel(),
         )
 
-    def points(self, features: Tensor) -> Tensor:
-        """(T, L, D) to (T * L, D): at each unit's cell its token, a static place's mean over its segment."""
-        points = features.flatten(0, 1).clone()
-        means = torch.stack([run.mean(0) for run in features.split(self.lengths)])
-        segment, place = (index.to(points.device) for index in self.static.nonzero(as_tuple=True))
-        points[self.cell[self.group % 2 == 0].to(points.device)] = means[segment, place]
-        return points
+    def clustered(
+        self, features: Tensor, counts: IntArray, large: BoolArray, noise: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The tokens that the units become.
+
+        Args:
+            features: (T, L, D) floating.
+            counts: (2 T,) int64, tokens that each group becomes.
+            large: (2 T,) bool, the groups that are clustered; the others' units are tokens.
+            noise: (P,) uniform in [0, 1), on the densities of the units that are clustered; None for none.
+
+        Returns:
+            place (K,) long, the cell at which each token is; row (T * L,) long, the token that each cell goes to.
+        """
+        members, clusters = int(self.sizes[large].sum()), int(counts[large].sum())
+        clustered_first = [np.argsort(~each, kind="stable") for each in (large[self.group], large.repeat(counts))]
+        unit, row, cell, of_cell = uploaded([*clustered_first, self.cell, self.of_cell], features.device)
+        groups = Groups(self.points(features, of_cell), unit[:members], tuple(self.sizes[large].tolist()))
+        centre, owner = clustered(groups, counts[large].tolist(), NEIGHBOURS, noise)
+        head = torch.empty_like(row).index_copy_(0, row, torch.cat((unit[centre], unit[members:])))
+        row_of_unit = torch.empty_like(unit).index_copy_(0, unit, torch.cat((row[owner], row[clusters:])))
+        return cell[head], row_of_unit[of_cell]
+
+    def points(self, features: Tensor, of_cell: Tensor) -> Tensor:
+        """(T, L, D) to (U, D): the mean of each unit's cells; ``of_cell`` where the features are."""
+        tokens = features.flatten(0, 1)
+        if len(self.cell) == len(tokens):
+            return tokens
+        every = torch.arange(len(tokens), device=tokens.device)
+        sums = Sparse(of_cell, every, tokens.new_ones(len(tokens)), len(self.cell), len(tokens), copies=False)
+        (cells,) = uploaded([self.cells], tokens.device)
+        return sums.apply(tokens).div_(cells[:, None])
 
 
 def similarity_over(features: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -206,8 +224,13 @@ def similarity_over(features: Tensor, lengths: Sequence[int]) -> Tensor:
         lengths: frames of each segment, T together.
     """
     directions = features / torch.linalg.vector_norm(features, dim=2, keepdim=True).clamp(min=SHORTEST)
-    sums = torch.stack([run.sum(0) for run in directions.split(lengths)])
-    length = torch.tensor(lengths, device=features.device)[:, None]
+    (frames, cells, _), device = features.shape, features.device
+    segment, length = uploaded([np.arange(len(lengths)).repeat(lengths)[:, None], np.array(lengths)[:, None]], device)
+    place = torch.arange(frames * cells, device=device).reshape(frames, cells)
+    row = (segment * cells + place % cells).flatten()
+    ones = directions.new_ones(len(row))
+    by_segment = Sparse(row, place.flatten(), ones, len(lengths) * cells, len(row), copies=False)
+    sums = by_segment.apply(directions.flatten(0, 1)).reshape(len(lengths), cells, -1)
     similarity = (sums.square().sum(2) - length) / (length * (length - 1)).clamp(min=1)
     return similarity.masked_fill(length == 1, -torch.inf)
 
@@ -238,6 +261,6 @@ def contiguous(labels: Sequence[int]) -> list[int]:
     return [label for label, length in done for _ in range(length)]
 
 
-def counts_at(sizes: Tensor, small: int, ratio: float) -> Tensor:
-    """(G,) long: groups of at most ``small`` whole, of others their ratio rounded down, but one token at least."""
-    return torch.where(sizes <= small, sizes, (widened(sizes) * ratio).floor().long().clamp(min=1))
+def counts_at(sizes: IntArray, small: int, ratio: float) -> IntArray:
+    """(G,) int64: groups of at most ``small`` whole, of others their ratio rounded down, but one token at least."""
+    return np.where(sizes <= small, sizes, np.floor(sizes * ratio).astype(np.int64).clip(min=1))

@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.floating]
 
 
 def uploaded(arrays: Sequence[IntArray], device: torch.device) -> list[Tensor]:
     """The arrays as tensors of the device.
 
     Args:
-        arrays: int64, of any shapes.
+        arrays: integers, of any shapes.
         device: where they are wanted.
 
     Returns:
         A long tensor of each, parts of one.
     """
-    flat = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]))
+    flat = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]).astype(np.int64, copy=False))
     parts = flat.to(device, non_blocking=True).split([array.size for array in arrays])
     return [part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
