@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from comfyui_aot.aot.benchmarks.operations import OperationCounter
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.stages.toolkit import dpc_knn
 from comfyui_aot.aot.stages.toolkit.dpc_knn import Groups, clustered, density_scores
+from comfyui_aot.aot.stages.toolkit.uploads import uploaded
 from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, Role, VideoTokens
 from comfyui_aot.tests.support.simulated_device import DEVICE, simulated
 
@@ -75,6 +77,15 @@ def test_no_groups_are_no_clusters():
     groups = Groups(torch.zeros(3, 2), torch.empty(0, dtype=torch.long), ())
     assert density_scores(groups, 7).shape == (0,)
     assert [len(each) for each in clustered(groups, (), 7)] == [0, 0]
+
+
+def test_index_arrays_reach_the_device_in_one_copy():
+    arrays = [np.arange(6).reshape(2, 3), np.empty((0, 4), np.int64), np.array([7, 8], np.int32)]
+    with simulated() as waits, OperationCounter() as counter:
+        sent = uploaded(arrays, DEVICE)
+        assert [each.cpu().tolist() for each in sent] == [array.tolist() for array in arrays]
+        assert all(each.device == DEVICE and each.dtype == torch.long for each in sent)
+    assert (counter.operations["_to_copy"], waits["_to_copy"]) == (1 + len(sent), len(sent))
 
 
 @pytest.mark.parametrize("newline", ["one_token", "grid"])
