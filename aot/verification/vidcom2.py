@@ -31,7 +31,7 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
         ours, features = _served(tokens, similarity, score, params["q"])
     else:
         shares = frame_shares(similarity, params["retention"])
-        findings.decided(torch.tensor(counts_of(shares, score.shape[1])), case["counts"])
+        findings.decided(counts_of(shares, score.shape[1]), case["counts"])
         findings.values(score, case["recorded_score"], computed=computed)
         findings.values(shares, case["recorded_shares"], computed=computed)
         reduced = VidCom2(ratio=params["retention"])(tokens)

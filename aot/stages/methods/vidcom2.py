@@ -22,7 +22,7 @@ from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.language_grid import LanguageGrid
 from ..toolkit.newlines import NewlineRule
-from ..toolkit.ranking import top_k, top_k_mask
+from ..toolkit.ranking import top_k_mask, true_places
 
 WIDEST = 2.0
 HALVINGS = 4
@@ -71,8 +71,9 @@ class VidCom2(Budgeted):
         similarity, frame_similarity = similarities(quiet_directions(grid.depths))
         score = similarity + frame_similarity
         keep = top_k_mask(-score, counts_of(frame_shares(similarity, ratio), score.shape[1]))
-        keep = keep if total is None else brought_to(keep, score, total)
-        return grid.selection(keep.flatten().nonzero()[:, 0], NewlineRule.AFTER_FRAME)
+        if total is None:
+            return grid.selection(true_places(keep, int(keep.sum())), NewlineRule.AFTER_FRAME)
+        return grid.selection(true_places(brought_to(keep, score, total), total), NewlineRule.AFTER_FRAME)
 
     def ratio_and_total(self, layout: Layout) -> tuple[float, int | None]:
         """The share that frames' shares average to, and the tokens to keep exactly; None where that is left open.
@@ -93,13 +94,16 @@ def quiet_directions(depths: Sequence[Tensor]) -> Tensor:
     Args:
         depths: (T, L, D) each, side by side.
     """
-    spread = [values.flatten(0, 1).var(0, correction=0) for values in depths]
-    every = torch.cat(spread)
-    quiet = torch.zeros_like(every, dtype=torch.bool)
-    quiet[top_k(-every, len(every) // 2)] = True
-    chosen = quiet.split([len(each) for each in spread])
-    directions = torch.cat([values[:, :, each] for values, each in zip(depths, chosen, strict=True)], 2)
-    return directions / torch.linalg.vector_norm(directions, dim=2, keepdim=True).clamp(min=SHORTEST)
+    flat = [values.flatten(0, 1) for values in depths]
+    spread = torch.cat([values.var(0, correction=0) for values in flat])
+    half = len(spread) // 2
+    quiet = top_k_mask(-spread[None], half)[0].split([values.shape[1] for values in flat])
+    numbers = [half] if len(quiet) == 1 else torch.stack([each.sum() for each in quiet]).tolist()
+    channels = [true_places(each, number) for each, number in zip(quiet, numbers, strict=True)]
+    parts = [values.index_select(1, each) for values, each in zip(flat, channels, strict=True)]
+    directions = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    lengths = torch.linalg.vector_norm(directions, dim=1, keepdim=True).clamp(min=SHORTEST)
+    return directions.div_(lengths).reshape(*depths[0].shape[:2], half)
 
 
 def similarities(directions: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,9 +131,9 @@ def frame_shares(similarity: Tensor, ratio: float) -> Tensor:
     return (ratio * (1 + bonus - 1 / len(bonus))).clamp(max=1)
 
 
-def counts_of(shares: Tensor, cells: int) -> tuple[int, ...]:
-    """Tokens of each frame, at least one; halves are rounded to even."""
-    return tuple((shares * cells).round().clamp(min=1).long().tolist())
+def counts_of(shares: Tensor, cells: int) -> Tensor:
+    """Tokens of each frame, (T,) long, at least one; halves are rounded to even."""
+    return (shares * cells).round().clamp(min=1).long()
 
 
 def brought_to(keep: Tensor, score: Tensor, total: int) -> Tensor:
@@ -140,8 +144,7 @@ def brought_to(keep: Tensor, score: Tensor, total: int) -> Tensor:
         score: (T, L) similarity, ranked over the whole video: a frame may lose all.
         total: from 0 to T L; of equal cells the earlier is dropped or added first.
     """
-    flat, missing = keep.flatten().clone(), total - int(keep.sum())
-    open_to_change = (flat if missing < 0 else ~flat).nonzero()[:, 0]
-    similarity = score.flatten()[open_to_change]
-    flat[open_to_change[top_k(similarity if missing < 0 else -similarity, abs(missing))]] = missing > 0
-    return flat.reshape(keep.shape)
+    missing = total - keep.sum()
+    open_to_change = keep == (missing < 0)
+    first = torch.where(missing < 0, score, -score).masked_fill(~open_to_change, -torch.inf)
+    return keep ^ top_k_mask(first.reshape(1, -1), missing.abs()).reshape(keep.shape)
