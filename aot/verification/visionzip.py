@@ -21,7 +21,7 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
     grid = LanguageGrid.of(VisionZip.title, tokens.to_language_grid())
     dominant = params["dominant"]
     heads, _, owner = dominant_and_contextual(
-        grid.attention(Extra.LAST), grid.vectors(Extra.KEYS), dominant, params["contextual"]
+        grid.attention(Extra.LAST), grid.vectors(Extra.KEYS), (dominant,) * frames, (params["contextual"],) * frames
     )
     findings.decided(heads[:, :dominant], case["dominant"])
     findings.decided(heads[:, dominant:], case["context"])

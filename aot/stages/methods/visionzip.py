@@ -9,7 +9,7 @@ Source: VisionZip (CVPR 2025), the video port in HoliTom's release.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
@@ -22,7 +22,7 @@ from ...tokens.video_tokens import Extra, Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.language_grid import LanguageGrid, Merge, unit
-from ..toolkit.ranking import by_count, tally, top_k
+from ..toolkit.ranking import first_mask, ranked, tally
 
 
 @dataclass(frozen=True)
@@ -77,50 +77,55 @@ class VisionZip(Budgeted):
         counts = self.counts(tokens.layout, part) or (self.tokens_per_frame,) * tokens.layout.frames
         if max(counts) > cells:
             raise InputError(f"{self.title}: {max(counts)} tokens of a frame of {cells}; give 1 to {cells}.")
+        dominant = tuple(min(int(count * self.dominant_ratio), count - 1) for count in counts)
+        contextual = tuple(count - kept for count, kept in zip(counts, dominant, strict=True))
         attention, keys = grid.attention(Extra.LAST), grid.vectors(Extra.KEYS)
-        heads = torch.full((len(counts), max(counts)), -1, device=keys.device)
-        read, owner = heads.clone(), torch.zeros_like(attention, dtype=torch.long)
-        for frames, count in by_count(counts):
-            dominant = int(count * self.dominant_ratio)
-            heads[frames, :count], read[frames, :count], owner[frames] = dominant_and_contextual(
-                attention[frames], keys[frames], dominant, count - dominant
-            )
+        heads, read, owner = dominant_and_contextual(attention, keys, dominant, contextual)
         place, row = grid.rows(heads, owner, sum(counts))
+        cell = torch.arange(len(row), device=row.device)
         joined = tally(row, len(place)) - 1
         merged = joined > 0
-        is_head = place[row] == torch.arange(len(row), device=row.device)
         share = 1 / joined.clamp(min=1).to(attention)[row]
-        weight = torch.where(merged[row], torch.where(is_head, 1, share) / 2, 1)
+        weight = torch.where(merged[row], torch.where(place[row] == cell, 1, share) / 2, 1)
         scale = 1 + merged.to(weight) if self.merge == "released" else None
-        cell = torch.arange(len(row))
         return grid.reduction(Merge(place, row, cell, weight, scale, read_at=grid.rows(read, owner, sum(counts))[0]))
 
 
 def dominant_and_contextual(
-    attention: Tensor, keys: Tensor, dominant: int, contextual: int
+    attention: Tensor, keys: Tensor, dominant: Sequence[int], contextual: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The cells that a frame keeps, and which of them each cell joins.
 
     Args:
         attention: (T, L) floating, received.
         keys: (T, L, d) floating.
-        dominant: cells of every frame that stay as they are.
-        contextual: targets of every frame, at least one; at most L with the dominant ones.
+        dominant: (T,) cells of each frame that stay as they are.
+        contextual: (T,) targets of each frame, at least one; at most L with the dominant ones.
 
     Returns:
-        heads (T, dominant + contextual), the cells that are kept: the dominant ones in raster order, then
-        the targets; read, the same shape, the cells by which the released code puts tokens between a frame's
+        heads (T, S), the cells that are kept: the dominant ones in raster order, then the targets, -1 after those of
+        a frame with fewer; read, the same shape, the cells by which the released code puts tokens between a frame's
         newlines, where it labels its dominant tokens in order of attention; owner (T, L), the head of each cell.
     """
-    frames, cells = attention.shape
-    ranked = top_k(attention, dominant)
-    others = torch.ones_like(attention, dtype=torch.bool).scatter_(1, ranked, False)
-    rest = others.nonzero()[:, 1].reshape(frames, cells - dominant)
-    step = (cells - dominant) // contextual
-    targets = rest[:, : contextual * step : step]
-    heads = torch.cat((ranked.sort(1).values, targets), 1)
-    directions = unit(keys)
-    chosen = directions.gather(1, targets[:, :, None].expand(-1, -1, keys.shape[2]))
-    owner = torch.bmm(directions, chosen.mT).argmax(2) + dominant
-    owner.scatter_(1, heads, torch.arange(heads.shape[1], device=heads.device).expand_as(heads))
-    return heads, torch.cat((ranked, targets), 1), owner
+    cells, device = attention.shape[1], attention.device
+    first, further = torch.tensor((dominant, contextual), device=device)[:, :, None]
+    step = (cells - first) // further
+    number = torch.arange(max(a + b for a, b in zip(dominant, contextual, strict=True)), device=device)
+    present = number < first + further
+    by_attention = ranked(attention)
+    dominant_first = ranked(first_mask(by_attention, first).to(torch.uint8))
+    at = torch.where(number < first, number, first + (number - first) * step)
+    heads = torch.where(present, dominant_first.gather(1, at.clamp(max=cells - 1)), -1)
+    read = torch.where(number < first, by_attention[:, : len(number)], heads)
+    targets = heads.gather(1, (first + number[: max(contextual)]).clamp(max=len(number) - 1))
+    owner = first + _nearest(unit(keys), targets, number[: max(contextual)] >= further)
+    spare = torch.cat((owner, owner[:, :1]), 1)
+    owner = spare.scatter(1, torch.where(present, heads, cells), number.expand_as(heads))[:, :cells]
+    return heads, read, owner
+
+
+def _nearest(directions: Tensor, targets: Tensor, padding: Tensor) -> Tensor:
+    """(T, L) long: which of its frame's targets (T, C) each cell is most like, padding (T, C) left out."""
+    index = targets.clamp(min=0)[:, :, None].expand(-1, -1, directions.shape[2])
+    similarity = torch.bmm(directions, directions.gather(1, index).mT)
+    return similarity.masked_fill_(padding[:, None], -torch.inf).argmax(2)
