@@ -19,7 +19,7 @@ def turned(degrees):
 
 def groups(count, round_share=0.5, degrees=DEGREES):
     """The cells of each token, under the cell it was merged into."""
-    heads, owner = match(turned(degrees)[None], count, round_share)
+    heads, owner = match(turned(degrees)[None], (count,), round_share)
     members = [(owner[0] == token).nonzero()[:, 0].tolist() for token in range(count)]
     return dict(zip(heads[0].tolist(), members, strict=True))
 
@@ -64,9 +64,12 @@ def test_tokens_without_keys_are_matched_by_their_features_and_it_says_so():
         assert reduced_by({}).tokens_kept == 3
 
 
-def test_frames_with_different_counts_are_each_merged_for_themselves():
+@pytest.mark.parametrize("counts", [(5, 5, 5), (5, 6, 5), (3, 2, 3), (12, 11, 12)])
+def test_each_frame_is_merged_for_itself_down_to_its_own_count(counts):
     keys = torch.randn(3, 12, 4, generator=torch.Generator().manual_seed(0)).double()
-    together = match(keys, 5)
-    for frame in range(3):
-        alone = match(keys[frame : frame + 1], 5)
-        assert all(torch.equal(one[frame], other[0]) for one, other in zip(together, alone, strict=True))
+    heads, owner = match(keys, counts)
+    for frame, count in enumerate(counts):
+        alone = match(keys[frame : frame + 1], (count,))
+        assert torch.equal(heads[frame, :count], alone[0][0])
+        assert bool((heads[frame, count:] == -1).all())
+        assert torch.equal(owner[frame], alone[1][0])

@@ -10,6 +10,7 @@ in every layer of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, RETENTION, Setting
 from ..toolkit.language_grid import LanguageGrid, unit
 from ..toolkit.newlines import NewlineRule
-from ..toolkit.ranking import by_count, top_k
+from ..toolkit.ranking import top_k
 
 
 @dataclass(frozen=True)
@@ -52,41 +53,61 @@ class TokenMerging(Budgeted):
         grid = LanguageGrid.of(self.title, tokens)
         counts = self.shares(tokens.layout, part)
         keys = grid.vectors(Extra.KEYS)
-        owner = torch.empty(grid.token.shape, dtype=torch.long, device=keys.device)
-        heads = torch.full((len(counts), max(counts)), -1, device=keys.device)
-        for frames, count in by_count(counts):
-            heads[frames, :count], owner[frames] = match(keys[frames], count, self.round_share)
+        heads, owner = match(keys, counts, self.round_share)
         place, row = grid.rows(heads, owner, sum(counts))
         return grid.means(place, row, torch.arange(len(row), device=row.device), NewlineRule.KEPT_ROWS)
 
 
-def match(keys: Tensor, count: int, round_share: float = 0.5) -> tuple[Tensor, Tensor]:
-    """Merge each frame's tokens down to ``count``.
+def match(keys: Tensor, counts: Sequence[int], round_share: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Merge each frame's tokens down to its count.
+
+    All frames merge as many in a round, until in the last one some merge one less.
 
     Args:
         keys: (T, L, d) floating; of a merged token, those of its cells added up.
-        count: tokens to leave of each frame.
+        counts: (T,) tokens to leave of each frame; they differ by one at most.
         round_share: share of the tokens that merge in a round at most.
 
     Returns:
-        heads (T, count), the cell each token was merged into, in raster order; owner (T, L), which of them each cell
-        went to.
+        heads (T, S), the cell each token was merged into, in raster order, -1 after those of a frame with fewer;
+        owner (T, L), which of them each cell went to.
     """
-    frames, cells, _ = keys.shape
-    heads = torch.arange(cells, device=keys.device).expand(frames, -1)
-    owner = heads
-    while heads.shape[1] > count:
-        tokens = heads.shape[1]
-        merges = min(tokens - count, max(1, int(tokens * round_share)))
-        directions = unit(keys)
-        similarity, partner = torch.bmm(directions[:, ::2], directions[:, 1::2].mT).max(2)
-        merging = top_k(similarity, merges)
-        into = 2 * partner.gather(1, merging) + 1
-        stays = torch.ones_like(heads, dtype=torch.bool).scatter_(1, 2 * merging, False)
-        moved = stays.cumsum(1) - 1
-        moved = moved.scatter(1, 2 * merging, moved.gather(1, into))
-        heads, owner = heads[stays].reshape(frames, -1), moved.gather(1, owner)
-        row = (moved + heads.shape[1] * torch.arange(frames, device=keys.device)[:, None]).flatten()
-        added = keys.new_zeros(frames * heads.shape[1], keys.shape[2]).index_add_(0, row, keys.flatten(0, 1))
-        keys = added.reshape(frames, heads.shape[1], -1)
+    frames, left, width = keys.shape
+    fewest, most, device = min(counts), max(counts), keys.device
+    keeps_more = torch.tensor(counts, device=device)[:, None] > fewest
+    frame, every = torch.arange(frames, device=device)[:, None], torch.arange(left, device=device)
+    heads = owner = every.expand(frames, -1)
+    while left > fewest:
+        merges = min(left - fewest, max(1, int(left * round_share)))
+        own, left = every[:left].expand(frames, -1), left - merges
+        source, into = most_similar_pairs(keys, merges)
+        size = most if left == fewest else left
+        if left < size:  # the last round of frames that differ: the least similar pair of some stays apart
+            into[:, -1:] = torch.where(keeps_more, source[:, -1:], into[:, -1:])
+        target = own.scatter(1, source, into)
+        stays = target == own
+        number = stays.cumsum(1) - 1
+        moved = number.gather(1, target)
+        owner = moved.gather(1, owner)
+        heads = heads.new_full((frames, size + 1), -1).scatter_(1, torch.where(stays, number, size), heads)[:, :size]
+        if left > fewest:
+            row = (moved + left * frame).flatten()
+            keys = keys.new_zeros(frames * left, width).index_add_(0, row, keys.flatten(0, 1))
+            keys = keys.reshape(frames, left, width)
     return heads, owner
+
+
+def most_similar_pairs(keys: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """A frame's pairs of a token of A, at an even place, and the token of B that it is most similar to.
+
+    Args:
+        keys: (T, S, d) floating.
+        number: pairs of each frame, at most as many as A has tokens.
+
+    Returns:
+        (T, number) long twice: the places of the tokens of A, the most similar pair first, and of those of B.
+    """
+    directions = unit(keys)
+    similarity, partner = torch.bmm(directions[:, ::2], directions[:, 1::2].mT).max(2)
+    pairs = top_k(similarity, number)
+    return 2 * pairs, 2 * partner.gather(1, pairs) + 1
