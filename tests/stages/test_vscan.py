@@ -9,7 +9,7 @@ from comfyui_aot.tests.support.stages import video
 
 
 def chosen(shallow, deep, count, ratio=0.5, window=2):
-    mask = scan(torch.tensor([shallow]).float(), torch.tensor([deep]).float(), count, ratio, window, (2, 4))
+    mask = scan(torch.tensor([shallow]).float(), torch.tensor([deep]).float(), (count,), ratio, window, (2, 4))
     return mask.nonzero()[:, 1].tolist()
 
 
@@ -32,8 +32,8 @@ def test_any_count_is_met_whatever_the_windows(ratio):
     tokens = video(2, (5, 7), pooling="none", newline="none")
     for window in (1, 2, 3, 9):
         for count in range(1, 36):
-            mask = scan(tokens.shallow, tokens.deep, count, ratio, window, (5, 7))
-            assert mask.sum(1).tolist() == [count, count]
+            mask = scan(tokens.shallow, tokens.deep, (count, count - 1), ratio, window, (5, 7))
+            assert mask.sum(1).tolist() == [count, count - 1]
 
 
 @pytest.mark.parametrize("retention", [0.25, 0.5])

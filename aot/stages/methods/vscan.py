@@ -9,6 +9,7 @@ Source: VScan (TMLR 2026), its first stage; the second prunes inside the LLM and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,7 @@ from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, RETENTION, Setting
 from ..toolkit.language_grid import LanguageGrid
 from ..toolkit.newlines import NewlineRule
-from ..toolkit.ranking import by_count, top_k_mask
+from ..toolkit.ranking import top_k_mask
 from .anchor_ot.intra import select_anchors
 
 
@@ -58,28 +59,32 @@ class VScan(Budgeted):
         """A frame's chosen cells in raster order, each with those that joined it."""
         grid = LanguageGrid.of(self.title, tokens)
         counts = self.shares(tokens.layout, part)
-        shallow, deep = grid.pooled(tokens.shallow), grid.deep
-        chosen = torch.empty_like(deep, dtype=torch.bool)
-        for frames, count in by_count(counts):
-            chosen[frames] = scan(
-                shallow[frames], deep[frames], count, self.global_ratio, self.window, tokens.layout.language_grid
-            )
+        shallow, deep, size = grid.pooled(tokens.shallow), grid.deep, tokens.layout.language_grid
+        chosen = scan(shallow, deep, counts, self.global_ratio, self.window, size)
         return grid.merged(chosen, NewlineRule.KEPT_ROWS, counts=counts)
 
 
-def scan(shallow: Tensor, deep: Tensor, count: int, global_ratio: float, window: int, grid: tuple[int, int]) -> Tensor:
-    """(T, L) bool: exactly ``count`` cells a frame by both scans.
+def scan(
+    shallow: Tensor, deep: Tensor, counts: Sequence[int], global_ratio: float, window: int, grid: tuple[int, int]
+) -> Tensor:
+    """The cells that the local and the global scan choose.
 
     What the windows' equal shares leave over of the local part goes to the global one.
 
     Args:
         shallow: (T, L) floating, attention received at the shallow layer, L = h w.
         deep: (T, L) floating, attention received at the deep layer.
-        count: cells of every frame.
+        counts: (T,) cells of each frame; a few different ones.
         global_ratio: share of them chosen over the whole frame, from 0 to 1.
         window: side of a window, in cells.
         grid: (h, w).
+
+    Returns:
+        (T, L) bool, exactly ``counts[t]`` a frame.
     """
-    chosen = select_anchors(shallow, deep, count, global_ratio, window, grid)
-    missing = count - chosen.sum(1)
-    return chosen | top_k_mask(deep.masked_fill(chosen, -torch.inf), missing)
+    parts = [int(count * (1 - global_ratio)) for count in counts]
+    total, part = torch.tensor((counts, parts), device=deep.device)
+    local = torch.zeros_like(deep, dtype=torch.bool)
+    for number in set(parts):
+        local |= select_anchors(shallow, deep, number, 0.0, window, grid) & (part == number)[:, None]
+    return local | top_k_mask(deep.masked_fill(local, -torch.inf), total - local.sum(1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -83,17 +83,3 @@ def tally(index: Tensor, size: int) -> Tensor:
         (size,) long.
     """
     return torch.zeros(size, dtype=torch.long, device=index.device).index_add_(0, index, torch.ones_like(index))
-
-
-def by_count(counts: Sequence[int]) -> Iterator[tuple[Tensor, int]]:
-    """The rows of each count.
-
-    Args:
-        counts: of T rows.
-
-    Yields:
-        (n,) long, the rows that have the same count, and that count.
-    """
-    every = torch.tensor(counts)
-    for count in every.unique().tolist():
-        yield (every == count).nonzero()[:, 0], count
