@@ -12,12 +12,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ...tokens.factors import slots
 from ...tokens.video_tokens import Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..budget import split_evenly
@@ -64,16 +66,15 @@ class DyCoke(Budgeted):
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Whole frames in raster order, pruned ones most changed cell first."""
         grid = LanguageGrid.of(self.title, tokens)
-        first, cells = part.first, tokens.layout.language_cells
-        here = slice(first, first + tokens.layout.frames)
-        references = torch.tensor(references_of(part.frames)[here])
-        counts = torch.tensor(self.kept_of_each(tokens.layout, part.frames)[here])
-        order = torch.arange(cells).repeat(len(counts), 1)
-        pruned = (references >= 0).nonzero()[:, 0]
-        similarities = similarity(grid.features, pruned, references[pruned] - first)
-        order[pruned] = ranked(-similarities).cpu()
-        place = order + cells * torch.arange(len(counts))[:, None]
-        return grid.selection(place[torch.arange(cells) < counts[:, None]], NewlineRule.KEPT_ROWS)
+        here = slice(part.first, part.first + tokens.layout.frames)
+        references = tuple(max(-1, frame - part.first) for frame in references_of(part.frames)[here])
+        frames, others = comparisons(references, grid.token.device)
+        alike = grid.features.new_zeros(grid.token.shape)
+        alike = alike.index_copy_(0, frames, similarity(grid.features, frames, others))
+        cells = alike.shape[1]
+        order = ranked(-alike) + cells * torch.arange(len(alike), device=alike.device)[:, None]
+        counts = self.kept_of_each(tokens.layout, part.frames)[here]
+        return grid.selection(order.flatten()[slots(counts, cells, order.device)], NewlineRule.KEPT_ROWS)
 
     def kept_of_each(self, layout: Layout, frames: int) -> tuple[int, ...]:
         """Tokens kept of every frame of a whole video; without a budget none of an odd last one, as released.
@@ -108,9 +109,24 @@ def _reference(frame: int, frames: int) -> int:
     return frame - 2 if frame % GROUP == 2 and frame <= frames - 3 else -1
 
 
+@lru_cache(maxsize=64)
+def comparisons(references: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The frames that are pruned, and those they are compared with.
+
+    Args:
+        references: of each frame, -1 where it is kept whole.
+        device: of the result.
+
+    Returns:
+        (n,) long twice. Shared: not to be changed.
+    """
+    pairs = [pair for pair in enumerate(references) if pair[1] >= 0]
+    frames, others = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T.contiguous().to(device)
+    return frames, others
+
+
 def similarity(features: Tensor, frames: Tensor, references: Tensor) -> Tensor:
     """(n, L) cosine of every cell of ``frames`` (n,) with the same cell of ``references`` (n,), of (T, L, D)."""
     lengths = torch.linalg.vector_norm(features, dim=2).clamp(min=SHORTEST)
-    frames, references = frames.to(features.device), references.to(features.device)
     product = (features[frames] * features[references]).sum(2)
     return product / (lengths[frames] * lengths[references])
