@@ -152,7 +152,8 @@ class FrameTokens:
         new = kept.cumsum(0) - 1
         row, col = new[head], token
         if tokens.layout.newlines:
-            newline = index[(tokens.role[index] == int(Role.NEWLINE)).nonzero()[:, 0]]
+            ends = tokens.role[index] == int(Role.NEWLINE)
+            newline = index[true_places(ends, len(index) - sum(counts))]
             row, col = torch.cat((row, new[newline])), torch.cat((col, newline))
         members = tally(row, len(index))
         weight = (1 / widened(members)[row]).to(weight_dtype(tokens.features))
