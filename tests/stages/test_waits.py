@@ -14,6 +14,11 @@ from comfyui_aot.tests.support.stages import LAYOUTS, video
 CHAINS = (*stages(), *(f"{name}:retention=0.5" for name in stages()), "paper")
 
 
+WAITS = 3
+MORE_WAITS = {"holitom": 6, "prunevid": 6}
+"""How often a stage with an exact budget may wait; once more where it looks up which newlines stay."""
+
+
 def moved(tokens):
     """Tokens fresh from an encoder, on the simulated device."""
     names = ("features", "place", "role", "shallow", "deep")
@@ -49,3 +54,16 @@ def test_a_stage_leaves_its_tensors_on_the_device(chain, layout):
     assert torch.equal(place, expected.place)
     assert torch.equal(role, expected.role)
     torch.testing.assert_close(features, expected.features)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("layout", LAYOUTS, ids="-".join)
+@pytest.mark.parametrize("name", stages())
+def test_an_exact_budget_seldom_waits(name, layout):
+    pooling, newline = layout
+    stage = parse(f"{name}:retention=0.5")
+    with simulated() as waits:
+        tokens = moved(video(9, pooling=pooling, newline=newline, extras=True))
+        assert waits.total() == 0
+        stage(tokens)
+    assert waits.total() <= MORE_WAITS.get(name, WAITS) + (newline == "grid"), waits
