@@ -131,7 +131,7 @@ class QwenVL(VideoLLM):
         layout, config = tokens.layout, self.hf_model.config
         cells = layout.cells * layout.frames // len(prompt.before)
         ids, kept, start = [], [], 0
-        index = (tokens.place * torch.tensor([layout.cells, layout.grid[1], 1])).sum(1)
+        index = (tokens.place.cpu() * torch.tensor([layout.cells, layout.grid[1], 1])).sum(1)
         for i, (before, group) in enumerate(zip(prompt.before, groups, strict=True)):
             first = start + len(before)
             ids += [before, torch.full((cells,), config.video_token_id)]

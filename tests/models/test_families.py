@@ -20,6 +20,7 @@ from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.streaming import stream
 from comfyui_aot.aot.tokens.video_tokens import Blocks, Role
 from comfyui_aot.aot.video.frames import Frames
+from comfyui_aot.tests.support.simulated_device import moved, simulated
 from comfyui_aot.tests.support.small_models import BUILDERS, save
 from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames, stock_inputs
 
@@ -420,3 +421,19 @@ def test_the_token_map_is_drawn_on_the_frames_that_were_encoded(small):
         assert token_map(reduced, frames).shape[0] == 1
         with pytest.raises(InputError, match=f"describe {count} frames and {count + 1} frames were given"):
             token_map(reduced, random_frames(count + 1))
+
+
+@torch.no_grad()
+def test_tokens_on_another_device_are_put_into_the_prompt_where_they_belong(small, tokens):
+    reduced = parse("top:retention=0.5")(tokens)
+    prompt = small.prompt(QUESTION, reduced)
+    expected = small.prefix(reduced, prompt)
+    with simulated():
+        prefix = small.prefix(moved(reduced), prompt)
+    assert (prefix.next_position, prefix.least_answer_position) == (
+        expected.next_position,
+        expected.least_answer_position,
+    )
+    for name in ("inputs_embeds", "position_ids", "visual"):
+        assert torch.equal(getattr(prefix.inputs, name), getattr(expected.inputs, name))
+    assert all(map(torch.equal, prefix.inputs.levels, expected.inputs.levels))

@@ -1,6 +1,5 @@
 """On a device that is not there: every stage keeps its tensors where they are, and seldom waits for them."""
 
-import dataclasses
 import warnings
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 
 from comfyui_aot.aot.stages import stages
 from comfyui_aot.aot.stages.chain import parse
-from comfyui_aot.tests.support.simulated_device import DEVICE, OnDevice, simulated
+from comfyui_aot.tests.support.simulated_device import DEVICE, OnDevice, moved, simulated
 from comfyui_aot.tests.support.stages import LAYOUTS, video
 
 CHAINS = (*stages(), *(f"{name}:retention=0.5" for name in stages()), "paper")
@@ -17,13 +16,6 @@ CHAINS = (*stages(), *(f"{name}:retention=0.5" for name in stages()), "paper")
 WAITS = 3
 MORE_WAITS = {"holitom": 6, "prunevid": 6}
 """How often a stage with an exact budget may wait; once more where it looks up which newlines stay."""
-
-
-def moved(tokens):
-    """Tokens fresh from an encoder, on the simulated device."""
-    names = ("features", "place", "role", "shallow", "deep")
-    extras = {name: extra.to(DEVICE) for name, extra in tokens.extras.items()}
-    return dataclasses.replace(tokens, extras=extras, **{name: getattr(tokens, name).to(DEVICE) for name in names})
 
 
 def test_the_device_refuses_what_a_gpu_would():

@@ -7,6 +7,7 @@ operations whose result, or its shape, the host has to know.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from comfyui_aot.aot.benchmarks.operations import waits
+from comfyui_aot.aot.tokens.factors import Factor
+from comfyui_aot.aot.tokens.token_map import TokenMap
+from comfyui_aot.aot.tokens.video_tokens import VideoTokens
 
 DEVICE = torch.device("meta")
 """A device that PyTorch knows by name, and on which nothing runs but what is done here."""
@@ -86,6 +90,29 @@ def simulated() -> Iterator[Counter[str]]:
     """While it is entered :data:`DEVICE` can be used; gives the waits so far by the operation's name."""
     with _Operations() as operations, _Factories():
         yield operations.waits
+
+
+def moved(tokens: VideoTokens) -> VideoTokens:
+    """Tokens, reduced or not, with all that a GPU would hold of them on :data:`DEVICE`: all but the times."""
+    names = ("features", "place", "role", "shallow", "deep")
+    return dataclasses.replace(
+        tokens,
+        map=TokenMap(tokens.map.source, tuple(map(_moved, tokens.map.factors))),
+        levels=tuple(level.to(DEVICE) for level in tokens.levels),
+        extras={name: extra.to(DEVICE) for name, extra in tokens.extras.items()},
+        **{name: getattr(tokens, name).to(DEVICE) for name in names},
+    )
+
+
+def _moved(value: Factor | Any) -> Any:
+    """A factor whose tensors, and those of the factors that it is made of, are on the device."""
+    if isinstance(value, Tensor):
+        return value.to(DEVICE)
+    if isinstance(value, tuple):
+        return tuple(map(_moved, value))
+    if not dataclasses.is_dataclass(value):
+        return value
+    return type(value)(**{each.name: _moved(getattr(value, each.name)) for each in dataclasses.fields(value)})
 
 
 def _is_device(device: Any) -> bool:
