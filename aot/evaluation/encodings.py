@@ -102,6 +102,11 @@ class Encodings:
 
 
 def _to(tokens: VideoTokens, device: torch.device) -> VideoTokens:
-    """The tokens where an encoder would have left them: features and attention with the model, all else on the CPU."""
-    moved = {name: getattr(tokens, name).to(device) for name in ("features", "shallow", "deep")}
-    return dataclasses.replace(tokens, **moved, levels=tuple(level.to(device) for level in tokens.levels))
+    """The tokens where an encoder would have left them: with the model, but for the times, which stay on the CPU."""
+    names = ("features", "place", "role", "shallow", "deep")
+    return dataclasses.replace(
+        tokens,
+        levels=tuple(level.to(device) for level in tokens.levels),
+        extras={name: extra.to(device) for name, extra in tokens.extras.items()},
+        **{name: getattr(tokens, name).to(device) for name in names},
+    )

@@ -18,6 +18,7 @@ from comfyui_aot.aot.evaluation.runner import evaluate, settings
 from comfyui_aot.aot.models.fingerprint import fingerprint
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.tokens import storage
+from comfyui_aot.tests.support.simulated_device import DEVICE, OnDevice, simulated
 from comfyui_aot.tests.support.tiny import QUESTIONS, TinySet, tiny_model
 
 FRAMES = 2
@@ -204,6 +205,18 @@ def test_a_kept_encoding_is_the_encoding_itself(model, weights, tmp_path):
     for name in ("features", "shallow", "deep", "place", "role", "timestamps"):
         assert torch.equal(getattr(fresh, name), getattr(kept, name))
     assert kept.history == fresh.history
+
+
+def test_a_kept_encoding_is_on_the_models_device(model, weights, tmp_path, monkeypatch):
+    encodings = Encodings(model, TinySet(), FRAMES, tmp_path, weights=weights)
+    fresh = encodings.of("g")
+    monkeypatch.setattr(type(model), "device", DEVICE)
+    with simulated():
+        kept = encodings.of("g")
+    on_device = (kept.features, kept.place, kept.role, kept.shallow, kept.deep, *kept.levels, *kept.extras.values())
+    assert all(isinstance(each, OnDevice) for each in on_device)
+    assert kept.extras.keys() == fresh.extras.keys()
+    assert torch.equal(kept.timestamps, fresh.timestamps)
 
 
 @pytest.mark.parametrize(
