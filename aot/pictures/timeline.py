@@ -200,7 +200,7 @@ def explanation(tokens: VideoTokens, full: VideoTokens | None, first: Sequence[i
     frame = torch.arange(shape[0])[:, None, None].expand(shape)
     measured = (largest > 0) & ~torch.isin(frame, torch.tensor(first, dtype=torch.long))
     pooled = tokens.to_language_grid()
-    cells = pooled.place[pooled.role != int(Role.NEWLINE)]
+    cells = pooled.place[pooled.role != int(Role.NEWLINE)].cpu()
     stayed = torch.zeros(shape, dtype=torch.bool)
     stayed[tuple(cells.unbind(1))] = True
     meaning = "of each cell, the part in the token that holds most of it, read off W"

@@ -49,9 +49,10 @@ def replay(full: VideoTokens, tokens: VideoTokens) -> Iterator[Step]:
         stage = _stage(record)
         src, now = now, stage(now)
         yield Step(stage, record, src, now)
-    same = now.to_language_grid()
-    pooled = tokens.to_language_grid()
-    if not (torch.equal(same.place, pooled.place) and torch.equal(same.role, pooled.role)):
+    again, before = (
+        (each.place.cpu(), each.role.cpu()) for each in (now.to_language_grid(), tokens.to_language_grid())
+    )
+    if not all(map(torch.equal, again, before)):
         raise InputError(
             "The stages make other tokens of the full ones than those given; give the tokens they were made of, or "
             "leave the full ones away."

@@ -189,7 +189,7 @@ def effective_rank(features: Tensor) -> float:
 def kept_rank(tokens: VideoTokens) -> float:
     """The effective rank of the tokens that the LLM will read, without newlines."""
     tokens = tokens.to_language_grid()
-    return effective_rank(tokens.features[(tokens.role != int(Role.NEWLINE)).to(tokens.features.device)])
+    return effective_rank(tokens.features[tokens.role != int(Role.NEWLINE)])
 
 
 def reconstruction_error(full: VideoTokens, tokens: VideoTokens) -> float:
@@ -209,8 +209,7 @@ def reconstruction_error(full: VideoTokens, tokens: VideoTokens) -> float:
     require_full(full, tokens)
     full, tokens = full.to_language_grid(), tokens.to_language_grid()
     dtype = weight_dtype(full.features)
-    real = (full.role != int(Role.NEWLINE)).to(full.features.device)
-    cells = full.features[real].to(dtype)
+    cells = full.features[full.role != int(Role.NEWLINE)].to(dtype)
     kept = tokens.features.to(cells)
     mass = mass_kept(tokens).flatten().to(cells)
     rebuilt = _carried_back(tokens, kept) / mass.clamp(min=LEAST_MASS)[:, None]
@@ -231,7 +230,8 @@ def require_full(full: VideoTokens, tokens: VideoTokens) -> None:
             "stage."
         )
     same = full.layout == tokens.layout and full.features.shape[1] == tokens.features.shape[1]
-    if not same or not torch.equal(full.timestamps, tokens.timestamps) or not torch.equal(full.deep, tokens.deep):
+    one, other = ((each.timestamps, each.deep.cpu()) for each in (full, tokens))
+    if not same or not all(map(torch.equal, one, other)):
         raise InputError(
             f"The full tokens are of another video than the reduced ones: {full.layout.frames} frames of "
             f"{full.layout.language_cells} tokens, {tokens.layout.frames} frames of {tokens.layout.language_cells}; "
