@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
     from torch import Tensor
 
@@ -44,6 +46,19 @@ def widest(device: torch.device) -> torch.dtype:
 def widened(tensor: Tensor) -> Tensor:
     """The tensor in the widest dtype of its device."""
     return tensor.to(widest(tensor.device))
+
+
+def to_device(values: Tensor | npt.NDArray[Any] | Sequence[Any], device: torch.device) -> Tensor:
+    """Values of the host on a device, which the host does not wait for.
+
+    Args:
+        values: a tensor, an array, or numbers.
+        device: where they are wanted.
+    """
+    import torch
+
+    # Apple's copies read the memory later, when it may have changed.
+    return torch.as_tensor(values).to(device, non_blocking=device.type != "mps")
 
 
 def synchronise(tensor: Tensor) -> None:

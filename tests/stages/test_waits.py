@@ -12,7 +12,6 @@ from comfyui_aot.tests.support.stages import LAYOUTS, video
 
 CHAINS = (*stages(), *(f"{name}:retention=0.5" for name in stages()), "paper")
 
-
 WAITS = 3
 MORE_WAITS = {"holitom": 6, "prunevid": 6}
 """How often a stage with an exact budget may wait; once more where it looks up which newlines stay."""
@@ -55,7 +54,8 @@ def test_an_exact_budget_seldom_waits(name, layout):
     pooling, newline = layout
     stage = parse(f"{name}:retention=0.5")
     with simulated() as waits:
-        tokens = moved(video(9, pooling=pooling, newline=newline, extras=True))
-        assert waits.total() == 0
-        stage(tokens)
+        for _ in range(2):  # what is kept for all videos of this shape is uploaded with the first one
+            tokens = moved(video(9, pooling=pooling, newline=newline, extras=True))
+            waits.clear()
+            stage(tokens)
     assert waits.total() <= MORE_WAITS.get(name, WAITS) + (newline == "grid"), waits

@@ -67,6 +67,8 @@ class _Operations(TorchDispatchMode):
             to_host = to_host or (name == "copy_" and not isinstance(args[0], OnDevice))
             if to_host or waits(name, args, kwargs):
                 self.waits[name] += 1
+        elif name == "_to_copy" and _is_device(kwargs.get("device")) and not kwargs.get("non_blocking"):
+            self.waits["upload"] += 1
         return _run(func, args, kwargs)
 
 

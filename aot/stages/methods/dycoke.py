@@ -19,6 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...devices import to_device
 from ...tokens.factors import slots
 from ...tokens.video_tokens import Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
@@ -121,7 +122,7 @@ def comparisons(references: tuple[int, ...], device: torch.device) -> tuple[Tens
         (n,) long twice. Shared: not to be changed.
     """
     pairs = [pair for pair in enumerate(references) if pair[1] >= 0]
-    frames, others = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T.contiguous().to(device)
+    frames, others = to_device(torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T.contiguous(), device)
     return frames, others
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...devices import to_device
 from ...tokens.video_tokens import Extra, Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, RETENTION, Setting
@@ -74,7 +75,7 @@ def match(keys: Tensor, counts: Sequence[int], round_share: float = 0.5) -> tupl
     """
     frames, left, width = keys.shape
     fewest, most, device = min(counts), max(counts), keys.device
-    keeps_more = torch.tensor(counts, device=device)[:, None] > fewest
+    keeps_more = to_device(counts, device)[:, None] > fewest
     frame, every = torch.arange(frames, device=device)[:, None], torch.arange(left, device=device)
     heads = owner = every.expand(frames, -1)
     while left > fewest:

@@ -17,6 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...devices import to_device
 from ...errors import InputError
 from ...tokens.video_tokens import Extra, Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
@@ -108,7 +109,7 @@ def dominant_and_contextual(
         newlines, where it labels its dominant tokens in order of attention; owner (T, L), the head of each cell.
     """
     cells, device = attention.shape[1], attention.device
-    first, further = torch.tensor((dominant, contextual), device=device)[:, :, None]
+    first, further = to_device((dominant, contextual), device)[:, :, None]
     step = (cells - first) // further
     number = torch.arange(max(a + b for a, b in zip(dominant, contextual, strict=True)), device=device)
     present = number < first + further

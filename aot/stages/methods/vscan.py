@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...devices import to_device
 from ...tokens.video_tokens import Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, RETENTION, Setting
@@ -83,7 +84,7 @@ def scan(
         (T, L) bool, exactly ``counts[t]`` a frame.
     """
     parts = [int(count * (1 - global_ratio)) for count in counts]
-    total, part = torch.tensor((counts, parts), device=deep.device)
+    total, part = to_device((counts, parts), deep.device)
     local = torch.zeros_like(deep, dtype=torch.bool)
     for number in set(parts):
         local |= select_anchors(shallow, deep, number, 0.0, window, grid) & (part == number)[:, None]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...devices import to_device
+
 
 def ranked(scores: Tensor) -> Tensor:
     """(..., L) scores to (..., L) long: the indices of the last axis, highest score first."""
@@ -41,7 +43,7 @@ def first_mask(order: Tensor, counts: int | Sequence[int] | Tensor) -> Tensor:
     Returns:
         (T, L) bool.
     """
-    number = torch.as_tensor(counts, device=order.device).reshape(-1, 1)
+    number = counts if isinstance(counts, int) else to_device(counts, order.device).reshape(-1, 1)
     first = (torch.arange(order.shape[1], device=order.device) < number).expand_as(order)
     return torch.zeros_like(first).scatter(1, order, first)
 

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ...devices import to_device
+
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.floating]
@@ -25,5 +27,5 @@ def uploaded(arrays: Sequence[IntArray], device: torch.device) -> list[Tensor]:
         A long tensor of each, parts of one.
     """
     flat = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]).astype(np.int64, copy=False))
-    parts = flat.to(device, non_blocking=True).split([array.size for array in arrays])
+    parts = to_device(flat, device).split([array.size for array in arrays])
     return [part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]

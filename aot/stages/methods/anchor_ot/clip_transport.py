@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....devices import widened, widest
+from ....devices import to_device, widened, widest
 from ....errors import InputError
 from ....tokens.video_tokens import Role, VideoTokens, weight_dtype
 from ....transport.costs import LENGTH_FLOOR, Cost, Points, time_factor, unit_places
@@ -167,7 +167,7 @@ def _places_in_clips(lengths: tuple[int, ...], counts: tuple[int, ...], device: 
     valid = within < number[:, None]
     token = np.where(valid, starts[:, None] + within, 0)
     shape = len(lengths), max(lengths), max(counts)
-    token, valid = (torch.from_numpy(each.reshape(shape)).to(device) for each in (token, valid))
+    token, valid = (to_device(each.reshape(shape), device) for each in (token, valid))
     return token, valid
 
 
@@ -434,8 +434,8 @@ def quantile_places(counts: np.ndarray, ratio: float, device: torch.device) -> t
     place = ratio * np.maximum(counts - 1, 0)
     low = np.floor(place)
     around = np.stack((low, np.ceil(place)), -1).astype(np.int64)
-    share = torch.from_numpy((place - low)[..., None])
-    return torch.from_numpy(around).to(device), share.to(widest(device)).to(device)
+    share = torch.from_numpy((place - low)[..., None]).to(widest(device))
+    return to_device(around, device), to_device(share, device)
 
 
 def below_quantile(q: Tensor, around: Tensor, share: Tensor) -> Tensor:

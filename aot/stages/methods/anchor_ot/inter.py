@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....devices import widened
+from ....devices import to_device, widened
 from ....errors import InputError
 from ....tokens.factors import Blocks, Picked, Sparse
 from ....tokens.video_tokens import Layout, Role, VideoTokens
@@ -241,7 +241,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
 
 def _updated(clips: Clips) -> Tensor:
     """(C, 1) bool: clips of more than one frame."""
-    return torch.tensor([[length > 1] for length in clips.lengths], device=clips.token.device)
+    return to_device([[length > 1] for length in clips.lengths], clips.token.device)
 
 
 def _under_quantile(clips: Clips, counts: tuple[int, ...], sources: Tensor, ratio: float) -> Choice:

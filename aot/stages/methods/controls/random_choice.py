@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....devices import widest
+from ....devices import to_device, widest
 from ....tokens.video_tokens import Layout, VideoTokens
 from ...base import Budgeted, Part, Reduction
 from ...options import KEEP_TOKENS, RETENTION, Setting
@@ -38,5 +38,6 @@ class RandomTokens(Budgeted):
         frames, most = by_frame.token.shape
         drawn = [np.random.default_rng((self.random_seed, part.first + frame)).random(most) for frame in range(frames)]
         counts = by_frame.shares(self, part)
-        scores = torch.from_numpy(np.stack(drawn)).to(by_frame.token.device, widest(by_frame.token.device))
+        device = by_frame.token.device
+        scores = to_device(torch.from_numpy(np.stack(drawn)).to(widest(device)), device)
         return by_frame.selection(by_frame.top_k(scores, counts), sum(counts))

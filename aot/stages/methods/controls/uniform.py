@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from ....devices import to_device
 from ....tokens.video_tokens import Layout, VideoTokens
 from ...base import Budgeted, Part, Reduction
 from ...budget import split_evenly
@@ -43,7 +43,7 @@ class UniformGrid(Budgeted):
         counts = counts[part.first : part.first + layout.frames]
         cells = {count: even_cells(count, layout.language_grid) for count in set(counts)}
         place = np.concatenate([cells[count] + frame * layout.language_cells for frame, count in enumerate(counts)])
-        return grid.selection(torch.from_numpy(place).to(grid.token.device), NewlineRule.KEPT_ROWS)
+        return grid.selection(to_device(place, grid.token.device), NewlineRule.KEPT_ROWS)
 
     def frame_counts(self, video: Layout) -> tuple[int, ...]:
         """Tokens of every frame of the whole video; fewer tokens than frames are one each, at even steps.
