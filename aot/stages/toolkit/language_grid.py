@@ -6,6 +6,7 @@ of it and puts newlines in where the layout has any.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,6 +83,16 @@ class LanguageGrid:
         """(T, L, D) in the dtype W is computed in: float32 for half precision."""
         return self._of_cells(self.tokens.features)
 
+    @property
+    def cell(self) -> Tensor:
+        """(T, L) long, the number of each cell as :meth:`Layout.index` gives it. Shared: not to be changed."""
+        return cells_on(dataclasses.replace(self.tokens.layout, newline="none"), self.tokens.features.device)
+
+    @cached_property
+    def frame_means(self) -> Tensor:
+        """(T, D) the mean of each frame's features."""
+        return self.features.mean(1)
+
     @cached_property
     def depths(self) -> tuple[Tensor, ...]:
         """(T, L, D) each: the features, and those of every further level of the tower that the LLM is given."""
@@ -128,7 +139,7 @@ class LanguageGrid:
         extra = self.tokens.extras.get(name)
         if extra is None:
             self._substitute(name, "the means of the frames' features")
-            return self.features.mean(1)
+            return self.frame_means
         return extra.to(self.features)
 
     def _substitute(self, name: str, other: str) -> None:
@@ -155,10 +166,10 @@ class LanguageGrid:
         tokens, layout = self.tokens, self.tokens.layout
         kept = len(merge.place)
         row, weight, role, scale = merge.row, merge.weight, merge.role, merge.scale
-        places = layout.place(merge.place)
         token = self.token.flatten()
-        col = token[merge.cell]
-        ends = newlines.ends(tokens, token[merge.place])
+        col, at = token[merge.cell], token[merge.place]
+        places = tokens.place[at]
+        ends = newlines.ends(tokens, at)
         if len(ends):
             end = tokens.place[ends]
             order = newlines.order(layout, places if merge.read_at is None else layout.place(merge.read_at), end)
@@ -258,11 +269,13 @@ class Merge:
 
     @property
     def role(self) -> Tensor:
-        """(K,) uint8 of :class:`Role`: kept where a token is one cell, merged otherwise."""
+        """(K,) uint8 of :class:`Role`: kept where a token is the cell at its place alone, merged otherwise."""
         if self.copies:
             return torch.full_like(self.place, int(Role.KEPT), dtype=torch.uint8)
-        cells = tally(self.row, len(self.place))
-        return torch.where(cells == 1, int(Role.KEPT), int(Role.MERGED)).to(torch.uint8)
+        kept = len(self.place)
+        others = torch.where(self.cell == self.place[self.row], kept, self.row)
+        role = torch.full((kept + 1,), int(Role.KEPT), dtype=torch.uint8, device=others.device)
+        return role.scatter_(0, others, int(Role.MERGED))[:kept]
 
     def beside(self, plain: Tensor) -> Merge:
         """This merge and cells that are kept as they are, in the order of their places.
