@@ -30,10 +30,10 @@ def check(case: Case, params: dict[str, Any], dtype: torch.dtype, findings: Find
         selection=params["token_selection_method"],
     )
     grid = LanguageGrid.of(stage.title, tokens)
-    lengths = stage.segments(grid)
-    findings.decided(torch.tensor(lengths), case["segment_lengths"])
+    segments = stage.segments(grid)
+    findings.decided(torch.tensor(segments.lengths), case["segment_lengths"])
     count = case["selected"].shape[1]
-    chosen = stage.chosen(grid, unit(grid.features), lengths, count, once=False)
+    chosen = stage.chosen(grid, unit(grid.features), segments, count, once=False)
     findings.decided(chosen.sort(1).values, case["selected"])
     noise = case.get("noise", torch.zeros(1, dtype=dtype).expand(frames * cells))
     reduction = stage.build(tokens, Part(0, frames), noise)

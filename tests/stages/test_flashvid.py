@@ -13,6 +13,7 @@ from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.stages.methods.flashvid import (
     FlashVID,
+    Segments,
     Trees,
     cluster_counts,
     most_similar,
@@ -46,6 +47,10 @@ def moving(frames=6, grid=(6, 7), seed=0, dim=8, noise=0.2, **layout):
     return video(scenes[scene] + change, grid, attention, **layout)
 
 
+def segments(*lengths):
+    return Segments.of(lengths, torch.device("cpu"))
+
+
 def test_cells_are_chosen_as_far_as_possible_from_those_chosen_before():
     # Directions at 0, 10, 90 and 180 degrees: nobody is farther from his nearest than 180 is from 90, and 90 from 10.
     angles = torch.tensor([0.0, 10, 90, 180], dtype=torch.float64).deg2rad()
@@ -68,33 +73,33 @@ def test_a_cell_looks_for_its_parent_among_free_cells_of_the_frame_before():
     east, north = [1.0, 0], [0, 1.0]
     frame = torch.tensor([[east, north], [east, north], [east, north]])
     free = torch.tensor([[True, True], [True, False], [True, True]])
-    best, parent = most_similar(frame, free, (3,))
+    best, parent = most_similar(frame, free, segments(3))
     assert best.tolist() == [[-1, -1], [1, -1], [1, 0]]
     assert parent[1, 0] == 0
-    assert parent[2].tolist() == [2, 2]
-    assert most_similar(frame, free, (2, 1))[0].tolist() == [[-1, -1], [1, -1], [-1, -1]]
+    assert parent[2].tolist() == [0, 0]
+    assert most_similar(frame, free, segments(2, 1))[0].tolist() == [[-1, -1], [1, -1], [-1, -1]]
 
 
 def test_the_threshold_rises_in_a_segment_that_would_keep_too_little():
     best = torch.tensor([[-1.0, -1], [0.95, 0.9], [0.85, 0.7], [-1, -1], [0.99, 0.2]])
     # Of six cells four must stay: two links at most, and the second best cosine itself is not above the bar.
-    bars = thresholds(best, (3, 2), [4, 1], 0.8)
+    bars = thresholds(best, segments(3, 2), [2, 1, 1, 1, 0], 0.8)
     assert bars.tolist() == pytest.approx([0.9] * 3 + [0.8] * 2)
     assert int((best[:3] > bars[:3, None]).sum()) == 1
-    assert thresholds(best, (3, 2), [3, 1], 0.8).tolist() == pytest.approx([0.8] * 5)
-    assert not bool((best > thresholds(best, (3, 2), [6, 4], 0.8)[:, None]).any())
+    assert thresholds(best, segments(3, 2), [1, 1, 1, 1, 0], 0.8).tolist() == pytest.approx([0.8] * 5)
+    assert not bool((best > thresholds(best, segments(3, 2), [2] * 5, 0.8)[:, None]).any())
 
 
 def test_a_chain_of_four_becomes_twice_its_mean_as_released():
     chain = torch.arange(4)[:, None].sub(1).clamp(min=0)
     every = torch.ones(4, dtype=torch.bool)
-    assert Trees.grown(chain, every, true_mean=False).share.tolist() == [0.5] * 4
-    assert Trees.grown(chain, every, true_mean=True).share.tolist() == [0.25] * 4
+    assert Trees.grown(chain, every, 4, true_mean=False).share.tolist() == [0.5] * 4
+    assert Trees.grown(chain, every, 4, true_mean=True).share.tolist() == [0.25] * 4
 
 
 def test_children_linked_to_one_cell_are_all_counted():
     linked = torch.tensor([[0, 1, 2], [0, 0, 2]])
-    trees = Trees.grown(linked, torch.ones(6, dtype=torch.bool), true_mean=False)
+    trees = Trees.grown(linked, torch.ones(6, dtype=torch.bool), 2, true_mean=False)
     assert trees.roots.tolist() == [True] * 3 + [False] * 3
     assert trees.share.tolist() == pytest.approx([1 / 3, 1, 1 / 2, 1 / 3, 1 / 3, 1 / 2])
 
@@ -170,7 +175,7 @@ def test_no_cell_is_chosen_twice_for_a_budget():
     tokens = video(torch.randn(3, 40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
     stage = FlashVID(alpha=1, min_segments=1, segment_threshold=-1)
     grid = LanguageGrid.of("FlashVID", tokens.to_language_grid())
-    assert len(set(stage.chosen(grid, unit(grid.features), (3,), 35, once=False)[0].tolist())) < 35
+    assert len(set(stage.chosen(grid, unit(grid.features), segments(3), 35, once=False)[0].tolist())) < 35
     places = dataclasses.replace(stage, keep_tokens=105)(tokens).place
     assert len(set(map(tuple, places.tolist()))) == 105
 

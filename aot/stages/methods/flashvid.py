@@ -16,21 +16,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...devices import widened
 from ...errors import InputError
+from ...tokens.factors import unpad
 from ...tokens.video_tokens import Extra, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..clips import dynamic_clips
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.dpc_knn import BATCH, NOISE, Groups, clustered
 from ..toolkit.language_grid import LanguageGrid, Merge, unit
-from ..toolkit.ranking import ranked, top_k
+from ..toolkit.ranking import tally, top_k, true_places
+from ..toolkit.uploads import uploaded
 
 NEIGHBOURS = 7
 """Nearest roots that a root's density is taken over, at most."""
@@ -123,27 +127,21 @@ class FlashVID(Budgeted):
                 nothing, and equally dense roots then rank in raster order.
         """
         grid = LanguageGrid.of(self.title, tokens)
-        frames, cells = grid.token.shape
-        device = grid.features.device
         budgets, exact = self._budgets(tokens, part)
-        chosen_counts = [math.ceil(budget * self.alpha) for budget in budgets]
+        chosen_counts = tuple(math.ceil(budget * self.alpha) for budget in budgets)
         merging = [budget - count for budget, count in zip(budgets, chosen_counts, strict=True)]
-        lengths = self.segments(grid)
+        segments = self.segments(grid)
         directions = unit(grid.features)
-        order = self.chosen(grid, directions, lengths, max(chosen_counts), once=exact)
-        counted = torch.arange(order.shape[1], device=device) < torch.tensor(chosen_counts, device=device)[:, None]
-        chosen = (order + torch.arange(frames, device=device)[:, None] * cells)[counted]
-        free = torch.ones(frames * cells, dtype=torch.bool, device=device).index_fill(0, chosen, False)
-        linked = self._linked(directions, free.reshape(frames, cells), lengths, budgets)
-        length = torch.tensor(lengths, device=device)
-        alone = length.repeat_interleave(length) == 1
-        trees = Trees.grown(linked, free | alone.repeat_interleave(cells), self.true_mean)
-        roots = trees.roots.reshape(frames, cells).sum(1).tolist()
-        counts = cluster_counts(roots, merging, lengths, exact)
-        place, row, cell, weight = trees.clustered(grid, counts, noise)
-        total = torch.zeros_like(place, dtype=weight.dtype).index_add(0, row, weight)
-        merge = Merge(place, row, cell, weight / total[row], scale=None if self.true_mean else total)
-        return grid.reduction(merge.beside(chosen))
+        order = self.chosen(grid, directions, segments, max(chosen_counts), once=exact)
+        chosen = unpad((order + grid.cell[:, :1])[:, :, None], chosen_counts)[:, 0]
+        free = torch.ones_like(grid.cell, dtype=torch.bool).flatten().index_fill_(0, chosen, False)
+        free = free.reshape(grid.cell.shape)
+        linked = self._linked(grid, directions, free, segments, budgets)
+        grouped = (free | (segments.length == 1)[:, None]).flatten()
+        trees = Trees.grown(linked, grouped, max(segments.lengths), self.true_mean)
+        sizes = trees.sizes()
+        counts = cluster_counts(sizes[0], merging, segments.lengths, exact)
+        return grid.reduction(trees.clustered(grid, counts, sizes, noise).beside(chosen))
 
     def _budgets(self, tokens: VideoTokens, part: Part) -> tuple[tuple[int, ...], bool]:
         """Tokens of every frame, and whether their sum is to be met to the token."""
@@ -160,19 +158,18 @@ class FlashVID(Budgeted):
             )
         return (budget,) * layout.frames, False
 
-    def segments(self, grid: LanguageGrid) -> tuple[int, ...]:
-        """Lengths of the runs of frames that trees grow in."""
-        return dynamic_clips(grid.features.mean(1), self.segment_threshold, self.min_segments - 1)
+    def segments(self, grid: LanguageGrid) -> Segments:
+        """The runs of frames that trees grow in."""
+        lengths = dynamic_clips(grid.frame_means, self.segment_threshold, self.min_segments - 1)
+        return Segments.of(lengths, grid.features.device)
 
-    def chosen(
-        self, grid: LanguageGrid, directions: Tensor, lengths: tuple[int, ...], count: int, once: bool
-    ) -> Tensor:
+    def chosen(self, grid: LanguageGrid, directions: Tensor, segments: Segments, count: int, once: bool) -> Tensor:
         """Cells of every frame that stay as they are: (T, count) long, in the order they are chosen in.
 
         Args:
             grid: T frames of L cells.
             directions: (T, L, D) floating, the features at length 1.
-            lengths: frames of each segment.
+            segments: of the frames.
             count: cells of every frame.
             once: whether no cell may be chosen again; as released, attn_div_v2 allows it.
         """
@@ -181,19 +178,51 @@ class FlashVID(Budgeted):
         attention = grid.attention(Extra.LAST) if "attn" in self.selection else None
         weight = torch.ones_like(directions[:, :, 0]) if attention is None else attention
         if self.selection == "attn_div_v2":
-            means = torch.cat([run.mean(0).expand_as(run) for run in grid.features.mean(1).split(lengths)])
+            means = segments.means(grid.frame_means)
             weight = weight * (grid.features @ means[:, :, None])[:, :, 0]
         frames_at_once = max(1, BATCH // weight.shape[1] ** 2)
         parts = zip(directions.split(frames_at_once), weight.split(frames_at_once), strict=True)
         once = once or self.selection != "attn_div_v2"
         return torch.cat([spread_out(x, importance, count, once) for x, importance in parts])
 
-    def _linked(self, directions: Tensor, free: Tensor, lengths: tuple[int, ...], budgets: Sequence[int]) -> Tensor:
-        """(T * L,) long, the cell of the frame before that each is linked to; itself where it is to none."""
-        best, parent = most_similar(directions, free, lengths)
-        keep = [sum(run.tolist()) for run in torch.tensor(budgets).split(lengths)]
-        bar = thresholds(best, lengths, keep, self.temporal_threshold)
-        return torch.where(best > bar[:, None], parent, torch.arange(best.numel(), device=best.device).view_as(best))
+    def _linked(
+        self, grid: LanguageGrid, directions: Tensor, free: Tensor, segments: Segments, budgets: Sequence[int]
+    ) -> Tensor:
+        """(T, L) long, the cell of the frame before that each is linked to; itself where it is to none."""
+        best, nearest = most_similar(directions, free, segments)
+        bar = thresholds(best, segments, budgets, self.temporal_threshold)
+        return torch.where(best > bar[:, None], nearest + grid.cell[:, :1] - best.shape[1], grid.cell)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Runs of frames.
+
+    Args:
+        lengths: frames of each.
+        number: (T,) long, which one each frame is in.
+        length: (T,) long, how many frames are in that.
+    """
+
+    lengths: tuple[int, ...]
+    number: Tensor
+    length: Tensor
+
+    @classmethod
+    def of(cls, lengths: tuple[int, ...], device: torch.device) -> Segments:
+        """Segments by their lengths, in order.
+
+        Args:
+            lengths: frames of each.
+            device: where the tensors are wanted.
+        """
+        number = np.arange(len(lengths)).repeat(lengths)
+        return cls(lengths, *uploaded([number, np.array(lengths)[number]], device))
+
+    def means(self, vectors: Tensor) -> Tensor:
+        """(T, D) floating vectors of frames to (T, D): of each the mean of its segment."""
+        together = self.number[:, None] == self.number
+        return together.to(vectors) @ vectors / self.length[:, None]
 
 
 def spread_out(directions: Tensor, weight: Tensor, count: int, once: bool) -> Tensor:
@@ -211,66 +240,60 @@ def spread_out(directions: Tensor, weight: Tensor, count: int, once: bool) -> Te
     Returns:
         (T, count) long, in the order they are chosen in.
     """
-    frames, cells, _ = directions.shape
     one = torch.ones_like(weight[:1, :1, None])
     distance = torch.baddbmm(one, directions, directions.mT, alpha=-1).mul_(weight[:, None])
-    every = torch.arange(frames, device=weight.device)
-    reach = distance.topk(min(2, cells), dim=1, largest=False).values[:, -1]
-    chosen = torch.zeros(frames, count, dtype=torch.long, device=weight.device)
-    nearest = torch.full_like(weight, torch.inf)
-    taken = torch.zeros_like(weight, dtype=torch.bool)
+    nearest = distance.topk(min(2, distance.shape[1]), dim=1, largest=False).values[:, -1]
+    if once:
+        distance.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+    picks = [torch.zeros_like(weight[:, :0], dtype=torch.long)]
     for step in range(count):
-        pick = reach.masked_fill(taken, -torch.inf).argmax(1)
-        chosen[:, step] = pick
-        taken[every, pick] = once
-        nearest = reach = nearest.minimum(distance[every, pick])
-    return chosen
+        pick = nearest.argmax(1, keepdim=True)
+        reach = distance.gather(1, pick[:, :, None].expand_as(distance[:, :1]))[:, 0]
+        nearest = nearest.minimum(reach) if step else reach
+        picks.append(pick)
+    return torch.cat(picks, 1)
 
 
-def most_similar(directions: Tensor, free: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def most_similar(directions: Tensor, free: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
     """The free cell of the frame before that is most similar to each free cell, within a segment.
 
     Args:
         directions: (T, L, D) floating, of length 1.
         free: (T, L) bool.
-        lengths: frames of each segment.
+        segments: of the frames.
 
     Returns:
-        best (T, L), the cosine, -1 where there is none to compare with; parent (T, L) long, frame * L + cell.
+        best (T, L), the cosine, -1 where there is none to compare with; its cell (T, L) long, any where there is none.
     """
-    frames, cells, _ = directions.shape
-    best = torch.full_like(directions[:, :, 0], -1)
-    parent = torch.zeros_like(best, dtype=torch.long)
-    at_once = max(1, BATCH // cells**2)
-    for first in range(1, frames, at_once):
-        now, before = slice(first, first + at_once), slice(first - 1, min(first + at_once, frames) - 1)
-        cosine = torch.bmm(directions[now], directions[before].mT).masked_fill_(~free[before, None], -1)
-        highest, at = cosine.max(2)
-        best[now] = highest.masked_fill_(~free[now], -1)
-        parent[now] = at + torch.arange(frames, device=at.device)[before, None] * cells
-    best[torch.tensor((0, *lengths[:-1])).cumsum(0)] = -1
-    return best, parent
+    best, cell = torch.full_like(directions[:, :, 0], -1), torch.zeros_like(free, dtype=torch.long)
+    taken = ~free
+    at_once = max(1, BATCH // best.shape[1] ** 2)
+    runs = (x.split(at_once) for x in (directions[1:], directions[:-1], taken[:-1], best[1:], cell[1:]))
+    for here, before, not_free, highest, at in zip(*runs, strict=True):
+        torch.max(torch.bmm(here, before.mT).masked_fill_(not_free[:, None], -1), 2, out=(highest, at))
+    begins = segments.number[1:] != segments.number[:-1]
+    best[1:].masked_fill_(taken[1:] | begins[:, None], -1)
+    return best, cell
 
 
-def thresholds(best: Tensor, lengths: tuple[int, ...], keep: Sequence[int], threshold: float) -> Tensor:
+def thresholds(best: Tensor, segments: Segments, keep: Sequence[int], threshold: float) -> Tensor:
     """(T,) the cosine that links have to be above: ``threshold``, or more where a segment would keep too little.
 
     Args:
         best: (T, L) floating, the cosine of every cell with the one it could be linked to.
-        lengths: frames of each segment.
-        keep: cells of every segment that must stay unlinked.
+        segments: of the frames.
+        keep: (T,) of a segment as many cells must stay unlinked as its frames' numbers add up to.
         threshold: the cosine that links have to be above.
     """
     cells = best.shape[1]
-    size = torch.tensor(lengths, device=best.device)
-    segment = torch.arange(len(lengths), device=best.device).repeat_interleave(size)
-    falling = ranked(best.flatten())
-    falling = falling[segment.repeat_interleave(cells)[falling].sort(stable=True).indices]
-    ordered = best.flatten()[falling]
-    first = (size.cumsum(0) - size) * cells
-    links = size * cells - torch.tensor(keep, device=best.device)
-    raised = ordered[first + (links - 1).clamp(min=0)]
-    return torch.where(ordered[first + links] > threshold, raised, threshold)[segment]
+    size = np.array(segments.lengths) * cells
+    first = size.cumsum() - size
+    links = size - np.add.reduceat(keep, first // cells)
+    (limits,) = uploaded([first + np.stack((links, np.maximum(links - 1, 0)))], best.device)
+    cosines, falling = best.flatten().sort(descending=True, stable=True)
+    by_segment = segments.number[falling // cells].sort(stable=True).indices
+    following, last = cosines[by_segment[limits]]
+    return last.masked_fill(following <= threshold, threshold)[segments.number]
 
 
 def cluster_counts(roots: Sequence[int], merging: Sequence[int], lengths: tuple[int, ...], exact: bool) -> list[int]:
@@ -302,63 +325,79 @@ class Trees:
         root: (T * L,) long, the root of each cell's tree.
         grouped: (T * L,) bool, cells that are in trees at all.
         share: (T * L,) float64, what a cell has of the token that its tree becomes.
+        frames: T.
+        true_mean: whether the shares of a tree add up to 1.
     """
 
     root: Tensor
     grouped: Tensor
     share: Tensor
+    frames: int
+    true_mean: bool
 
     @classmethod
-    def grown(cls, linked: Tensor, grouped: Tensor, true_mean: bool) -> Trees:
+    def grown(cls, linked: Tensor, grouped: Tensor, longest: int, true_mean: bool) -> Trees:
         """Trees from links.
 
         Args:
             linked: (T, L) long, frame * L + cell that each cell is linked to, itself where to none.
             grouped: (T * L,) bool.
+            longest: frames that the longest chain of links can lead through.
             true_mean: whether a tree is divided by its cells, otherwise by its root and those linked to it directly.
         """
         parent = root = linked.flatten()
-        for _ in range(len(linked).bit_length()):
+        for _ in range((longest - 1).bit_length()):
             root = root[root]
-        over = torch.bincount(root if true_mean else parent, minlength=len(parent))
-        return cls(root, grouped, 1 / widened(over)[root])
+        over = tally(root if true_mean else parent, len(parent))
+        return cls(root, grouped, widened(over)[root].reciprocal(), len(linked), true_mean)
 
-    @property
+    @cached_property
+    def frame(self) -> Tensor:
+        """(T * L,) long, the frame of each cell's root."""
+        return self.root // (len(self.root) // self.frames)
+
+    @cached_property
     def roots(self) -> Tensor:
         """(T * L,) bool."""
         return self.grouped & (self.root == torch.arange(len(self.root), device=self.root.device))
 
+    def sizes(self) -> tuple[list[int], list[int]]:
+        """Roots of every frame, and cells of their trees, for which the host waits."""
+        both = torch.stack((self.roots, self.grouped)).long()
+        roots, cells = both.new_zeros(2, self.frames).index_add_(1, self.frame, both).tolist()
+        return roots, cells
+
     def clustered(
-        self, grid: LanguageGrid, counts: Sequence[int], noise: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self,
+        grid: LanguageGrid,
+        counts: Sequence[int],
+        sizes: tuple[Sequence[int], Sequence[int]],
+        noise: Tensor | None,
+    ) -> Merge:
         """The tokens that clusters of roots become, their roots' trees and all.
 
         Args:
             grid: T frames of L cells.
             counts: clusters of every frame; the trees of a frame that has none are lost.
+            sizes: as :meth:`sizes` says.
             noise: as in :meth:`FlashVID.build`.
-
-        Returns:
-            place (C,) long of every token; row, cell (E,) long and weight (E,), what it is made of, as released not
-            summing to 1.
         """
-        device = self.root.device
-        frames, cells = grid.token.shape
-        clusters = torch.tensor(counts, device=device)
-        clustered_roots = self.roots & (clusters > 0).repeat_interleave(cells)
-        member = clustered_roots.nonzero()[:, 0]
-        at = torch.zeros_like(self.root).index_copy_(0, member, torch.arange(len(member), device=device))
-        cell = (self.grouped & clustered_roots[self.root]).nonzero()[:, 0]
-        owner = at[self.root[cell]]
-        features = grid.features.reshape(frames * cells, -1)
+        here = [frame for frame, count in enumerate(counts) if count]
+        numbers = [counts[frame] for frame in here]
+        roots, members = (tuple(each[frame] for frame in here) for each in sizes)
+        (clusters,) = uploaded([np.array(counts)], self.root.device)
+        clustered_trees = self.grouped & (clusters[self.frame] > 0)
+        member = true_places(clustered_trees & self.roots, sum(roots))
+        cell = true_places(clustered_trees, sum(members))
+        owner = torch.searchsorted(member, self.root[cell])
+        features = grid.features.flatten(0, 1)
         share = self.share[cell].to(features)
-        points = torch.zeros(len(member), features.shape[1], dtype=features.dtype, device=device)
+        points = features.new_zeros(len(member), features.shape[1])
         points.index_add_(0, owner, features[cell] * share[:, None])
-        sizes = tuple(clustered_roots.reshape(frames, cells).sum(1)[clusters > 0].tolist())
-        numbers = [count for count in counts if count]
-        groups = Groups(points, torch.arange(len(member), device=device), sizes)
+        groups = Groups(points, grid.cell.flatten()[: len(member)], roots)
         drawn = None if noise is None else noise / NOISE
         centre, cluster = clustered(groups, numbers, [min(count, NEIGHBOURS) for count in numbers], drawn)
-        joined = torch.bincount(cluster, minlength=len(centre)).to(share)
         row = cluster[owner]
-        return member[centre], row, cell, share / joined[row]
+        total = share.new_zeros(len(centre)).index_add_(0, row, share)
+        scale = None if self.true_mean else total / tally(cluster, len(centre))
+        return Merge(member[centre], row, cell, share / total[row], scale)
