@@ -30,7 +30,7 @@ from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.dpc_knn import BATCH, Groups, density_scores
 from ..toolkit.language_grid import LanguageGrid, Merge, unit
 from ..toolkit.ranking import tally, top_k, top_k_mask, true_indices, true_places
-from ..toolkit.uploads import IntArray, uploaded
+from ..toolkit.uploads import uploaded
 
 NEIGHBOURS = 4
 """Nearest cells that a cell's density is taken over, itself among them."""
@@ -113,11 +113,11 @@ class FastVID(Budgeted):
         if not hosts:
             return grid.selection(plain)
         rest = true_indices(~salient, max(room)) + grid.cell[:, :1]
-        host, pooled = pooled_frames(hosts, numbers, pools, room, grid.features)
+        host, gathered = gathered_pools(hosts, numbers, pools, room, grid.features)
         drawn = None if noise is None else torch.cat([noise.split(room)[frame] for frame in hosts])
         anchors = best_cells(grid, rest[host], tuple(room[frame] for frame in hosts), max(numbers), drawn)
-        row, cell = joined(grid, rest, anchors, pooled)
         anchor = unpad(anchors[:, :, None], tuple(numbers[frame] for frame in hosts))[:, 0]
+        row, cell = joined(grid, rest, anchor, gathered)
         return grid.reduction(self._merge(anchor, row, cell, grid.features.dtype).beside(plain))
 
     def _merge(self, anchor: Tensor, row: Tensor, cell: Tensor, dtype: torch.dtype) -> Merge:
@@ -212,22 +212,20 @@ def best_cells(grid: LanguageGrid, offered: Tensor, room: tuple[int, ...], count
 
 
 @dataclass(frozen=True)
-class Pooled:
-    """Frames that about as many hosts gather from; a host is a frame that has anchors.
+class Pools:
+    """Runs of at most N frames that at most H hosts gather from; a host is a frame that has anchors.
 
     Args:
-        most: the most anchors that one of the hosts has.
-        frames: (F,) long, their numbers.
-        hosts: (F, H) long, the hosts that gather from each frame, counted among all hosts; any in padding.
-        numbers: (F, H) long, anchors of each of those hosts; 0 in padding.
-        firsts: (F, H) long, the first of these, counted among all anchors.
-        entries: (E,) long, which of (F, R, H) are of a cell that can join an anchor and of a host.
+        frames: (P, N) long, the frames of every run, its last one again in padding.
+        anchors: (P, K) long, the anchors of its hosts, counted among all, the last one again in padding.
+        columns: (P, H, A) long, which of these are a host's, its first one again in padding.
+        firsts: (P, H) long, the first anchor of every host, counted among all; any in padding.
+        entries: (E,) long, which of (P, N, R, H) are no padding.
     """
 
-    most: int
     frames: Tensor
-    hosts: Tensor
-    numbers: Tensor
+    anchors: Tensor
+    columns: Tensor
     firsts: Tensor
     entries: Tensor
 
@@ -237,28 +235,27 @@ class Pooled:
         Args:
             cells: (T * L, D) floating, the features of all cells.
             rest: (T, R) long, the cells of every frame that can join anchors, and any after them.
-            directions: (H, A, D) floating, the anchors of every host at length 1, and any after them.
+            directions: (K, D) floating, all anchors at length 1.
 
         Returns:
             row, cell (E,) long, an anchor and the cell that joins it; the cells of an anchor are in raster order.
         """
-        rest = rest[self.frames]
-        anchors = directions[self.hosts, : self.most]
-        similarity = torch.bmm(cells[rest], anchors.flatten(1, 2).mT).reshape(*rest.shape, *anchors.shape[1:3])
-        missing = torch.arange(self.most, device=rest.device) >= self.numbers[:, :, None]
-        best = similarity.masked_fill_(missing[:, None], -torch.inf).argmax(3)
+        rest = rest[self.frames].flatten(1)
+        similarity = torch.bmm(cells[rest], directions[self.anchors].mT)
+        columns = self.columns.flatten(1)[:, None].expand(-1, rest.shape[1], -1)
+        best = similarity.gather(2, columns).unflatten(2, self.columns.shape[1:]).argmax(3)
         row = (best + self.firsts[:, None]).flatten()[self.entries]
         return row, rest.flatten()[self.entries // best.shape[2]]
 
 
-def pooled_frames(
+def gathered_pools(
     hosts: Sequence[int],
     numbers: Sequence[int],
     pools: Sequence[tuple[int, int]],
     room: Sequence[int],
     features: Tensor,
-) -> tuple[Tensor, list[Pooled]]:
-    """The frames that anchors gather from, in classes by their number of hosts; all is sent to the device at once.
+) -> tuple[Tensor, list[Pools]]:
+    """The frames that anchors gather from, in few batches; all is sent to the device at once.
 
     Args:
         hosts: the frames that have anchors.
@@ -268,64 +265,69 @@ def pooled_frames(
         features: (T, L, D) floating, on the device where the result is wanted.
 
     Returns:
-        (H,) long, the hosts; the frames.
+        (H,) long, the hosts; the pools.
     """
-    number, spaces, width = np.array(numbers)[hosts], np.array(room), features.shape[2]
-    first = number.cumsum() - number
-    arrays, most = [np.array(hosts)], []
-    for frames, gathering in _classes(hosts, pools, max(room) * width, max(numbers) * width):
-        real = gathering >= 0
-        in_room = np.arange(max(room)) < spaces[frames, None]
-        entries = np.flatnonzero(in_room[:, :, None] & real[:, None])
-        arrays += [frames, gathering * real, number[gathering] * real, first[gathering], entries]
-        most.append(int(number[gathering].max()))
+    of_pool: dict[tuple[int, int], list[int]] = {}
+    for host, frame in enumerate(hosts):
+        of_pool.setdefault(pools[frame], []).append(host)
+    number, spaces = np.array(numbers)[hosts], np.array(room)
+    starts = number.cumsum() - number
+    columns = max(map(len, of_pool.values())) * max(numbers)
+    arrays = [np.array(hosts)]
+    at_most = max(1, BATCH // (max(room) * max(columns, features.shape[2])))
+    for runs in _alike(of_pool, at_most):
+        first, length = (np.array(each)[:, None] for each in zip(*(run[:2] for run in runs), strict=True))
+        gathering = np.array(list(itertools.zip_longest(*(run[2] for run in runs), fillvalue=-1))).T
+        within, real = np.arange(length.max()), gathering >= 0
+        frames = first + np.minimum(within, length - 1)
+        joining = (np.arange(max(room)) < spaces[frames][:, :, None]) & (within < length)[:, :, None]
+        entries = np.flatnonzero(joining[:, :, :, None] & real[:, None, None])
+        firsts, counts = starts[gathering], number[gathering] * real
+        total = counts.sum(1, keepdims=True)
+        anchors = firsts[:, :1] + np.minimum(np.arange(total.max()), total - 1)
+        within = np.arange(counts.max())
+        columns = (firsts - firsts[:, :1]) * real
+        columns = columns[:, :, None] + within * (within < counts[:, :, None])
+        arrays += [frames, anchors, columns, firsts, entries]
     host, *sent = uploaded(arrays, features.device)
-    return host, [Pooled(each, *sent[5 * at : 5 * at + 5]) for at, each in enumerate(most)]
+    return host, [Pools(*sent[at : at + 5]) for at in range(0, len(sent), 5)]
 
 
-def _classes(
-    hosts: Sequence[int], pools: Sequence[tuple[int, int]], of_frame: int, of_host: int
-) -> Iterator[tuple[IntArray, IntArray]]:
-    """Frames of pools in two classes that together pad least, those with most hosts first.
+def _alike(pools: Mapping[tuple[int, int], list[int]], at_most: int) -> Iterator[list[tuple[int, int, list[int]]]]:
+    """Batches of runs of frames, none more than twice as long as another.
 
     Args:
-        hosts: the frames that have anchors.
-        pools: first frame and number of frames that a frame's anchors gather from.
-        of_frame: entries that the cells of a frame take; of many frames at once at most :data:`BATCH`.
-        of_host: entries that the anchors of a host take, for each frame that it gathers from.
+        pools: the hosts that gather from a pool, by its first frame and its number of frames.
+        at_most: frames of a batch; longer pools are cut.
 
     Yields:
-        (F,) the frames, and (F, H) the hosts that gather from each, counted among all hosts; -1 in padding.
+        First frame, number of frames and hosts of every run.
     """
-    gathering: dict[int, list[int]] = {}
-    for host, frame in enumerate(hosts):
-        first, length = pools[frame]
-        for each in range(first, first + length):
-            gathering.setdefault(each, []).append(host)
-    frames = sorted(gathering, key=lambda frame: -len(gathering[frame]))
-    sizes = [len(gathering[frame]) for frame in frames]
-    padded = [sizes[0] * at + size * (len(sizes) - at) for at, size in enumerate(sizes)]
-    for begin, end in itertools.pairwise(sorted({0, padded.index(min(padded)), len(sizes)})):
-        at_once = max(1, BATCH // max(of_frame, sizes[begin] * of_host))
-        for at in range(begin, end, at_once):
-            some = frames[at : min(at + at_once, end)]
-            rows = [gathering[frame] + [-1] * (sizes[at] - len(gathering[frame])) for frame in some]
-            yield np.array(some), np.array(rows)
+    runs = [
+        (at, min(at_most, first + length - at), hosts)
+        for (first, length), hosts in pools.items()
+        for at in range(first, first + length, at_most)
+    ]
+    runs.sort(key=lambda run: -run[1])
+    for _, alike in itertools.groupby(runs, key=lambda run: run[1].bit_length()):
+        batch = list(alike)
+        at_once = max(1, at_most // batch[0][1])
+        yield from (batch[at : at + at_once] for at in range(0, len(batch), at_once))
 
 
-def joined(grid: LanguageGrid, rest: Tensor, anchors: Tensor, pooled: Sequence[Pooled]) -> tuple[Tensor, Tensor]:
+def joined(grid: LanguageGrid, rest: Tensor, anchor: Tensor, pools: Sequence[Pools]) -> tuple[Tensor, Tensor]:
     """Which anchor of every host that gathers from its frame each cell joins: that of highest cosine.
 
     Args:
         grid: T frames of L cells.
         rest: (T, R) long, the cells of every frame that can join anchors, and any after them.
-        anchors: (H, A) long, those of every host, and any after them.
-        pooled: the frames that they gather from.
+        anchor: (K,) long, the anchors of all hosts.
+        pools: the frames that they gather from.
 
     Returns:
-        row, cell (E,) long, an anchor, counted among all, and a cell that joins it.
+        row, cell (E,) long, an anchor, counted among all, and the cell that joins it.
     """
     cells = grid.features.flatten(0, 1)
-    directions = unit(cells[anchors])
-    rows, members = zip(*(each.joined(cells, rest, directions) for each in pooled), strict=True)
+    directions = unit(cells[anchor])
+    rows, members = zip(*(each.joined(cells, rest, directions) for each in pools), strict=True)
     return torch.cat(rows), torch.cat(members)
