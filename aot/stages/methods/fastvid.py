@@ -30,10 +30,13 @@ from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.dpc_knn import BATCH, Groups, density_scores
 from ..toolkit.language_grid import LanguageGrid, Merge, unit
 from ..toolkit.ranking import tally, top_k, top_k_mask, true_indices, true_places
-from ..toolkit.uploads import uploaded
+from ..toolkit.uploads import IntArray, uploaded
 
 NEIGHBOURS = 4
 """Nearest cells that a cell's density is taken over, itself among them."""
+
+Run = tuple[int, int, list[int]]
+"""First frame and number of frames that are gathered from together, and the hosts that do: frames with anchors."""
 
 
 @dataclass(frozen=True)
@@ -270,30 +273,37 @@ def gathered_pools(
     of_pool: dict[tuple[int, int], list[int]] = {}
     for host, frame in enumerate(hosts):
         of_pool.setdefault(pools[frame], []).append(host)
-    number, spaces = np.array(numbers)[hosts], np.array(room)
-    starts = number.cumsum() - number
     columns = max(map(len, of_pool.values())) * max(numbers)
-    arrays = [np.array(hosts)]
     at_most = max(1, BATCH // (max(room) * max(columns, features.shape[2])))
+    arrays = [np.array(hosts)]
     for runs in _alike(of_pool, at_most):
-        first, length = (np.array(each)[:, None] for each in zip(*(run[:2] for run in runs), strict=True))
-        gathering = np.array(list(itertools.zip_longest(*(run[2] for run in runs), fillvalue=-1))).T
-        within, real = np.arange(length.max()), gathering >= 0
-        frames = first + np.minimum(within, length - 1)
-        joining = (np.arange(max(room)) < spaces[frames][:, :, None]) & (within < length)[:, :, None]
-        entries = np.flatnonzero(joining[:, :, :, None] & real[:, None, None])
-        firsts, counts = starts[gathering], number[gathering] * real
-        total = counts.sum(1, keepdims=True)
-        anchors = firsts[:, :1] + np.minimum(np.arange(total.max()), total - 1)
-        within = np.arange(counts.max())
-        columns = (firsts - firsts[:, :1]) * real
-        columns = columns[:, :, None] + within * (within < counts[:, :, None])
-        arrays += [frames, anchors, columns, firsts, entries]
+        arrays += _arrays(runs, np.array(numbers)[hosts], np.array(room))
     host, *sent = uploaded(arrays, features.device)
     return host, [Pools(*sent[at : at + 5]) for at in range(0, len(sent), 5)]
 
 
-def _alike(pools: Mapping[tuple[int, int], list[int]], at_most: int) -> Iterator[list[tuple[int, int, list[int]]]]:
+def _arrays(runs: Sequence[Run], numbers: IntArray, room: IntArray) -> tuple[IntArray, ...]:
+    """The fields of :class:`Pools`.
+
+    Args:
+        runs: of about the same length.
+        numbers: anchors of all hosts.
+        room: cells of every frame that can join anchors.
+    """
+    first, length = (np.array(each)[:, None] for each in zip(*(run[:2] for run in runs), strict=True))
+    hosts = np.array(list(itertools.zip_longest(*(run[2] for run in runs), fillvalue=-1))).T
+    real, within = hosts >= 0, np.arange(length.max())
+    frames = first + np.minimum(within, length - 1)
+    joining = (np.arange(room.max()) < room[frames][:, :, None]) & (within < length)[:, :, None]
+    entries = np.flatnonzero(joining[:, :, :, None] & real[:, None, None])
+    firsts, counts = (numbers.cumsum() - numbers)[hosts], numbers[hosts] * real
+    total, own = counts.sum(1, keepdims=True), np.arange(counts.max())
+    anchors = firsts[:, :1] + np.minimum(np.arange(total.max()), total - 1)
+    columns = ((firsts - firsts[:, :1]) * real)[:, :, None] + own * (own < counts[:, :, None])
+    return frames, anchors, columns, firsts, entries
+
+
+def _alike(pools: Mapping[tuple[int, int], list[int]], at_most: int) -> Iterator[list[Run]]:
     """Batches of runs of frames, none more than twice as long as another.
 
     Args:
@@ -301,7 +311,7 @@ def _alike(pools: Mapping[tuple[int, int], list[int]], at_most: int) -> Iterator
         at_most: frames of a batch; longer pools are cut.
 
     Yields:
-        First frame, number of frames and hosts of every run.
+        Runs, the longest first.
     """
     runs = [
         (at, min(at_most, first + length - at), hosts)
