@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
@@ -59,6 +60,17 @@ def to_device(values: Tensor | npt.NDArray[Any] | Sequence[Any], device: torch.d
 
     # Apple's copies read the memory later, when it may have changed.
     return torch.as_tensor(values).to(device, non_blocking=device.type != "mps")
+
+
+@lru_cache(maxsize=64)
+def counts_on(counts: tuple[int, ...], device: torch.device) -> Tensor:
+    """Counts on a device, (n,) long. Shared: not to be changed.
+
+    Args:
+        counts: n of them.
+        device: where they are wanted.
+    """
+    return to_device(counts, device)
 
 
 def synchronise(tensor: Tensor) -> None:

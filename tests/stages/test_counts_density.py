@@ -1,6 +1,5 @@
 """What stages that cluster by density ask of a device: few operations and fewer waits, however long the video."""
 
-import dataclasses
 import warnings
 
 import numpy as np
@@ -13,7 +12,7 @@ from comfyui_aot.aot.stages.toolkit import dpc_knn
 from comfyui_aot.aot.stages.toolkit.dpc_knn import Groups, clustered, density_scores
 from comfyui_aot.aot.stages.toolkit.uploads import uploaded
 from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, Role, VideoTokens
-from comfyui_aot.tests.support.simulated_device import DEVICE, simulated
+from comfyui_aot.tests.support.simulated_device import DEVICE, moved, simulated, waits_of
 
 
 def uneven(number, largest=60):
@@ -42,13 +41,6 @@ def scenes(frames, newline, grid=(27, 27), dim=8):
         newline=torch.ones(dim),
         extras={Extra.LAST: attention},
     )
-
-
-def moved(tokens):
-    """The tokens on the simulated device."""
-    names = ("features", "place", "role", "shallow", "deep")
-    extras = {name: extra.to(DEVICE) for name, extra in tokens.extras.items()}
-    return dataclasses.replace(tokens, extras=extras, **{name: getattr(tokens, name).to(DEVICE) for name in names})
 
 
 @pytest.mark.parametrize("number", [10, 40, 300])
@@ -109,7 +101,8 @@ def test_a_stage_asks_as_little_of_a_device_however_long_the_video(name, newline
 def test_a_stage_waits_for_its_check_its_similarities_and_its_segments(name, waits, newline):
     tokens = scenes(8, newline, grid=(12, 12))
     expected = parse(name)(tokens)
-    with simulated() as counter:
+    counter = waits_of(parse(name), tokens)
+    assert counter.total() <= waits + (newline == "grid"), counter
+    with simulated():
         reduced = parse(name)(moved(tokens))
-        assert counter.total() <= waits + (newline == "grid")
         assert torch.equal(reduced.place.cpu(), expected.place)

@@ -11,8 +11,6 @@ from comfyui_aot.aot.benchmarks.reduction import random_tokens
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.stages.methods import fastvid, flashvid
 from comfyui_aot.aot.tokens.video_tokens import Layout, VideoTokens
-from comfyui_aot.tests.stages.test_waits import moved
-from comfyui_aot.tests.support.simulated_device import simulated
 
 FRAMES = (8, 32, 128)
 STAGES = ("fastvid", "flashvid")
@@ -65,10 +63,7 @@ def test_segments_of_many_lengths_ask_for_little_more(stage, frames):
 @pytest.mark.parametrize("suffix", [":retention=0.1", ""], ids=["exact", "released"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_host_seldom_waits(stage, suffix, frames, make):
-    tokens = make(frames)
-    with simulated() as waits:
-        parse(stage + suffix)(moved(tokens))
-    assert waits.total() == WAITS[stage]
+    assert waits_of(parse(stage + suffix), make(frames)).total() == WAITS[stage]
 
 
 @pytest.mark.parametrize(("module", "stage"), [(fastvid, "fastvid"), (flashvid, "flashvid")], ids=STAGES)

@@ -7,7 +7,7 @@ import torch
 
 from comfyui_aot.aot.stages import stages
 from comfyui_aot.aot.stages.chain import parse
-from comfyui_aot.tests.support.simulated_device import DEVICE, OnDevice, moved, simulated
+from comfyui_aot.tests.support.simulated_device import DEVICE, OnDevice, moved, simulated, waits_of
 from comfyui_aot.tests.support.stages import LAYOUTS, video
 
 CHAINS = (*stages(), *(f"{name}:retention=0.5" for name in stages()), "paper")
@@ -53,9 +53,5 @@ def test_a_stage_leaves_its_tensors_on_the_device(chain, layout):
 def test_an_exact_budget_seldom_waits(name, layout):
     pooling, newline = layout
     stage = parse(f"{name}:retention=0.5")
-    with simulated() as waits:
-        for _ in range(2):  # what is kept for all videos of this shape is uploaded with the first one
-            tokens = moved(video(9, pooling=pooling, newline=newline, extras=True))
-            waits.clear()
-            stage(tokens)
+    waits = waits_of(stage, video(9, pooling=pooling, newline=newline, extras=True))
     assert waits.total() <= MORE_WAITS.get(name, WAITS) + (newline == "grid"), waits

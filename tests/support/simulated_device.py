@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from comfyui_aot.aot.benchmarks.operations import waits
+from comfyui_aot.aot.stages.chain import Chain
 from comfyui_aot.aot.tokens.factors import Factor
 from comfyui_aot.aot.tokens.token_map import TokenMap
 from comfyui_aot.aot.tokens.video_tokens import VideoTokens
@@ -104,6 +105,19 @@ def moved(tokens: VideoTokens) -> VideoTokens:
         extras={name: extra.to(DEVICE) for name, extra in tokens.extras.items()},
         **{name: getattr(tokens, name).to(DEVICE) for name in names},
     )
+
+
+def waits_of(chain: Chain, tokens: VideoTokens) -> Counter[str]:
+    """The waits of a reduction on the device, by the operation's name.
+
+    What is kept for all videos of one shape is uploaded with the first one, which is not counted.
+    """
+    with simulated() as waits:
+        for _ in range(2):
+            there = moved(tokens)
+            waits.clear()
+            chain(there)
+    return waits
 
 
 def _moved(value: Factor | Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...devices import to_device
+from ...devices import counts_on
 
 
 def ranked(scores: Tensor) -> Tensor:
@@ -43,7 +43,10 @@ def first_mask(order: Tensor, counts: int | Sequence[int] | Tensor) -> Tensor:
     Returns:
         (T, L) bool.
     """
-    number = counts if isinstance(counts, int) else to_device(counts, order.device).reshape(-1, 1)
+    number = counts
+    if not isinstance(number, int):
+        number = number if isinstance(number, Tensor) else counts_on(tuple(number), order.device)
+        number = number.reshape(-1, 1)
     first = (torch.arange(order.shape[1], device=order.device) < number).expand_as(order)
     return torch.zeros_like(first).scatter(1, order, first)
 

@@ -420,18 +420,19 @@ def absorb(anchors: Tensor, sources: Tensor, share: Tensor, decay: Tensor, gain:
     return torch.addcmul(anchors * decay[:, :, None], torch.bmm(share.mT, sources), gain[:, :, None])
 
 
-def quantile_places(counts: np.ndarray, ratio: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where a quantile lies among sorted entries, for :func:`below_quantile`.
+@lru_cache(maxsize=64)
+def quantile_places(counts: tuple[int, ...], ratio: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where a quantile lies among sorted entries, for :func:`below_quantile`. Shared: not to be changed.
 
     Args:
-        counts: (C,) or more, entries of each row that take part.
+        counts: entries of each of n rows that take part.
         ratio: from 0 to 1.
         device: of the result.
 
     Returns:
-        (..., 2) long, the entries around it; (..., 1) in the widest dtype, how far it is from the first to the second.
+        (n, 2) long, the entries around it; (n, 1) in the widest dtype, how far it is from the first to the second.
     """
-    place = ratio * np.maximum(counts - 1, 0)
+    place = ratio * np.maximum(np.array(counts) - 1, 0)
     low = np.floor(place)
     around = np.stack((low, np.ceil(place)), -1).astype(np.int64)
     share = torch.from_numpy((place - low)[..., None]).to(widest(device))

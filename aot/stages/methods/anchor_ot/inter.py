@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....devices import to_device, widened
+from ....devices import counts_on, widened
 from ....errors import InputError
 from ....tokens.factors import Blocks, Picked, Sparse
 from ....tokens.video_tokens import Layout, Role, VideoTokens
@@ -241,7 +241,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
 
 def _updated(clips: Clips) -> Tensor:
     """(C, 1) bool: clips of more than one frame."""
-    return to_device([[length > 1] for length in clips.lengths], clips.token.device)
+    return (counts_on(clips.lengths, clips.token.device) > 1)[:, None]
 
 
 def _under_quantile(clips: Clips, counts: tuple[int, ...], sources: Tensor, ratio: float) -> Choice:
@@ -253,7 +253,8 @@ def _under_quantile(clips: Clips, counts: tuple[int, ...], sources: Tensor, rati
         sources: (C, L, S) bool, these tokens.
         ratio: of the quantile.
     """
-    around, share = quantile_places(clips.by_step(counts), ratio, clips.token.device)
+    places = quantile_places(tuple(clips.by_step(counts).flatten().tolist()), ratio, clips.token.device)
+    around, share = (each.unflatten(0, clips.token.shape[:2]) for each in places)
     padded = not (clips.is_regular and counts is clips.counts)
 
     def below(q: Tensor, step: int) -> Tensor:
