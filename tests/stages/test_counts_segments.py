@@ -11,6 +11,7 @@ from comfyui_aot.aot.benchmarks.reduction import random_tokens
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.stages.methods import fastvid, flashvid
 from comfyui_aot.aot.tokens.video_tokens import Layout, VideoTokens
+from comfyui_aot.tests.support.simulated_device import waits_of
 
 FRAMES = (8, 32, 128)
 STAGES = ("fastvid", "flashvid")
