@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..stages.chain import Chain
+from ..stages.replayed import WARM_UP
 from ..tokens.matmul import is_native
 from ..tokens.video_tokens import Layout, VideoTokens
 from .measuring import extra_bytes, medians
@@ -83,6 +84,8 @@ def bench_reduce(
         return pipeline(dataclasses.replace(tokens))  # a new object, without cached results
 
     pipeline(random_tokens(frames, 64, device=device, dtype=dtype))  # one-time setup is not measured
+    for _ in range(WARM_UP + 1 if pipeline.graph else 0):
+        reduce()
     extra = extra_bytes(reduce, device)
     seconds = medians({"reduce": reduce, "limit": limit}, features, repeats)
     reduced = reduce()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import tempfile
 from collections.abc import Callable
@@ -37,6 +38,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     _size(reduce)
     reduce.add_argument(
         "--operations", action="store_true", help="count the operations launched and the waits for them, on the CPU"
+    )
+    reduce.add_argument(
+        "--graph", action="store_true", help="replay each chain as a CUDA graph, where it can be captured"
     )
     reduce.add_argument("--stages", nargs="+", default=["intra", "intra+inter"], help=CHAIN)
 
@@ -108,8 +112,11 @@ def _reduce(options: argparse.Namespace) -> Result:
     check_device(options.device)
     dtype = getattr(torch, options.dtype)
     sizes = {"device": options.device, "dtype": dtype, "repeats": options.repeats}
+    if options.graph and not options.device.startswith("cuda"):
+        raise InputError(f"--graph replays CUDA graphs, and --device is {options.device}; give cuda, or leave it out.")
     rows = [
-        bench_reduce(parse(spec), options.frames, options.dim, **sizes) for spec in _watched(options.stages, "bench")
+        bench_reduce(dataclasses.replace(parse(spec), graph=options.graph), options.frames, options.dim, **sizes)
+        for spec in _watched(options.stages, "bench")
     ]
     for row in rows:
         print(

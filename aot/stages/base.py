@@ -90,12 +90,24 @@ class Stage:
         """
         start = mark(tokens.features)
         tokens.require_finite()
-        src = tokens.to_language_grid() if self.language_grid else tokens
-        made = self.build(src, part or Part(0, tokens.layout.frames))
-        reduced = src.reduced(made.factor, made.place, made.role, scale=made.scale, kept=made.kept, counts=made.counts)
+        reduced = self.reduce(tokens, part)
         elapsed = Elapsed(start, mark(reduced.features))
         record = StageRecord(self.name, self.settings(), tokens.tokens_kept, reduced.tokens_kept, elapsed)
         return dataclasses.replace(reduced, history=(*reduced.history, record))
+
+    def reduce(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:
+        """As a call, without the check for NaN and without a record in the history.
+
+        Args:
+            tokens: fresh from the encoder or from another stage.
+            part: which frames of a streamed video these are; None where they are the whole video.
+
+        Raises:
+            InputError: the tokens are not what this stage reduces.
+        """
+        src = tokens.to_language_grid() if self.language_grid else tokens
+        made = self.build(src, part or Part(0, tokens.layout.frames))
+        return src.reduced(made.factor, made.place, made.role, scale=made.scale, kept=made.kept, counts=made.counts)
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """The stage's W for these tokens, (kept x tokens).

@@ -6,13 +6,14 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from types import MappingProxyType
 
 from ..errors import InputError
 from ..tokens.video_tokens import VideoTokens
 from . import Budgeted, Stage, stages
 from .options import settings_of
+from .replayed import ReplayedStages
 
 FULL = "full"
 """The chain of no stages."""
@@ -60,10 +61,13 @@ class Chain:
     Args:
         stages: any number of them; without any, tokens pass as they are.
         name: what the chain is called in tables; by default the text that :func:`parse` reads it from.
+        graph: whether tokens on CUDA are reduced by replaying a graph, from the third time that a shape comes; see
+            :mod:`.replayed`.
     """
 
     stages: Sequence[Stage] = ()
     name: str = ""
+    graph: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
@@ -79,9 +83,17 @@ class Chain:
         Args:
             tokens: what the first stage reduces.
         """
+        if self.graph and self.stages and tokens.features.is_cuda:
+            replayed = self._replayed(tokens)
+            if replayed is not None:
+                return replayed
         for stage in self.stages:
             tokens = stage(tokens)
         return tokens
+
+    @cached_property
+    def _replayed(self) -> ReplayedStages:
+        return ReplayedStages(self.stages)
 
     def at_retention(self, retention: float) -> Chain:
         """This chain with its last stage set to keep a share of the language grid; itself where it has no stage.
