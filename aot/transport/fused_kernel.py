@@ -115,24 +115,26 @@ def launch(
     cost, u, v = cost.contiguous(), u.float().contiguous(), v.float().contiguous()
     plan, r = torch.empty_like(cost), torch.empty_like(u)
     columns = triton.next_power_of_2(max(targets, 16))
-    _sinkhorn[(problems,)](
-        cost,
-        u,
-        v,
-        plan,
-        r,
-        sources,
-        targets,
-        eps,
-        factor,
-        tolerance,
-        torch.finfo(torch.float32).tiny,
-        VANISHED,
-        max_iterations,
-        SHIFTED=shifted,
-        SHARES=shares,
-        ROWS=max(1, min(64, ENTRIES // columns)),
-        COLUMNS=columns,
-        num_warps=8,
-    )
+    # Triton launches on the current device, which may be another GPU.
+    with torch.cuda.device_of(cost):
+        _sinkhorn[(problems,)](
+            cost,
+            u,
+            v,
+            plan,
+            r,
+            sources,
+            targets,
+            eps,
+            factor,
+            tolerance,
+            torch.finfo(torch.float32).tiny,
+            VANISHED,
+            max_iterations,
+            SHIFTED=shifted,
+            SHARES=shares,
+            ROWS=max(1, min(64, ENTRIES // columns)),
+            COLUMNS=columns,
+            num_warps=8,
+        )
     return plan
