@@ -408,7 +408,7 @@ class _Watch:
             return int(running.sum())
         if self._coming is None:
             self._coming = running.sum().to("cpu", non_blocking=True), torch.cuda.Event()
-            self._coming[1].record()
+            self._coming[1].record(torch.cuda.current_stream(running.device))
         number, event = self._coming
         if not event.query():
             return len(running)
