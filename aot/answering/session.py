@@ -249,7 +249,10 @@ class Session:
         return self._prefix
 
     def _cut_back(self, prefix: Prefix) -> None:
-        """Drop what the cache holds beyond the video."""
+        """Drop what the cache holds beyond the video; all of it where a pass ended between layers."""
+        lengths = [self._cache.get_seq_length(layer) for layer in range(len(self._cache.layers))]
+        if len(set(lengths)) > 1 or 0 < len(lengths) < self.model.language.layers:
+            self._cache = DynamicCache()
         beyond = self.cached_tokens - len(prefix.inputs)
         if beyond > 0:
             self._cache.crop(-beyond)

@@ -171,6 +171,26 @@ def test_what_was_asked_before_does_not_matter(talkative, reduced):
     assert torch.equal(reduced.features, before)
 
 
+@pytest.mark.parametrize("at", ["video", "question"])
+def test_memory_that_runs_out_between_layers_is_no_harm_to_the_next_answer(talkative, reduced, at):
+    """Some layers have read more than others then."""
+    expected = ask_all(talkative, reduced, QUESTIONS[:1], NEW)
+    asked = Session(talkative, reduced)
+    if at == "question":
+        asked.ask(QUESTIONS[:1], Generation(NEW))
+
+    def fail(*args):
+        raise MemoryError
+
+    hook = talkative.language_model.layers[2].register_forward_pre_hook(fail)
+    with pytest.raises(InputError, match="out of memory"):
+        asked.answer(QUESTIONS[:1], Generation(NEW))
+    hook.remove()
+    again = asked.ask(QUESTIONS[:1], Generation(NEW))
+    assert again.ids == expected.ids
+    torch.testing.assert_close(again.first_logits, expected.first_logits)
+
+
 def test_a_model_that_reads_the_question_before_the_video_is_not_asked_together(model, monkeypatch):
     usual = model.prompt
     monkeypatch.setattr(
