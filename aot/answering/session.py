@@ -202,6 +202,7 @@ class Session:
                 self._cut_back(prefix)
         except BaseException:
             self._cut_back(prefix)
+            self._decoder.forget()
             raise
         self._decoder.rest()
         done = time.perf_counter()

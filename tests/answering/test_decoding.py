@@ -182,6 +182,7 @@ def test_an_interrupted_answer_leaves_nothing_behind(small, reduced):
     steps = session(small, reduced, "graph")
     with pytest.raises(Interrupted):
         steps.ask([QUESTION], LONG, on_token=interrupt)
+    assert steps._decoder._step is None
     assert steps.ask([QUESTION], LONG).ids == session(small, reduced, "eager").ask([QUESTION], LONG).ids
 
 
