@@ -64,7 +64,8 @@ class Decoder:
         rows = 1 << (questions - 1).bit_length()
         columns = -(-(columns + rows * tokens) // COLUMNS) * COLUMNS
         weights = _addresses(self._model)
-        if self._step is None or self._step.made_for != (rows, columns, weights):
+        made_for = rows, columns, weights, torch.is_inference_mode_enabled()
+        if self._step is None or self._step.made_for != made_for:
             self._step = None
             size = self._model.language.kv_cache_bytes(columns, self._model.dtype.itemsize)
             if self._decoding == "auto" and size > free_bytes(self._model.device) // 2:
@@ -121,8 +122,8 @@ class DecodingStep:
     def __init__(
         self, model: VideoLLM, cache: DynamicCache, rows: int, columns: int, weights: Sequence[int] = ()
     ) -> None:
-        self.made_for = rows, columns, weights
-        """What a step for other answers must have in common with this one."""
+        self.made_for = rows, columns, weights, torch.is_inference_mode_enabled()
+        """What a step for other answers must have in common with this one; inference mode is left by none."""
         self.failure = ""
         """Why it was not captured; empty while nothing has failed."""
         self._model, self._rows = model, rows

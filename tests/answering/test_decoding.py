@@ -207,6 +207,14 @@ def test_weights_that_have_moved_are_not_read_where_they_were(small, reduced):
     assert decoder._step is not first
 
 
+def test_a_step_of_inference_mode_is_not_used_outside_of_it(small, reduced):
+    """PyTorch lets nobody change a tensor of inference mode outside of it."""
+    decoder = Decoder(small, "graph")
+    with torch.inference_mode():
+        inside = Session(small, reduced, decoder=decoder).ask([QUESTION], LONG)
+    assert Session(small, reduced, decoder=decoder).ask([QUESTION], LONG).ids == inside.ids
+
+
 def test_answers_of_about_the_same_length_share_a_step(small, reduced):
     decoder = Decoder(small, "graph")
     for question in QUESTIONS:
