@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -120,7 +121,7 @@ def passes(
         on_progress: called with (frames of earlier passes, all frames), as frames come.
     """
     most = frames_at_once // FRAMES_AT_ONCE
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    stream = _stream_on(device) if device.type == "cuda" else None
     parts = _prepared(frames, prepare, stream)
     if device.type != "cpu" and frames.count > FRAMES_AT_ONCE:
         parts = ahead(parts, most)
@@ -138,6 +139,12 @@ def passes(
                 waiting = []
         if waiting:
             yield _joined(waiting)
+
+
+@lru_cache(maxsize=8)
+def _stream_on(device: torch.device) -> torch.cuda.Stream:
+    """The stream for all pixels of a device: PyTorch keeps the freed memory of every stream for that stream only."""
+    return torch.cuda.Stream(device)
 
 
 def _prepared(
