@@ -42,6 +42,7 @@ class Decoder:
     def __init__(self, model: VideoLLM, decoding: str | None = None, *, keep_bytes: int | None = None) -> None:
         self._model, self._decoding, self._keep_bytes = model, decoding or model.decoding, keep_bytes
         self._step: DecodingStep | None = None
+        self._stream: torch.cuda.Stream | None = None
         self._fails = False
 
     @property
@@ -70,7 +71,8 @@ class Decoder:
             size = self._model.language.kv_cache_bytes(columns, self._model.dtype.itemsize)
             if self._decoding == "auto" and size > free_bytes(self._model.device) // 2:
                 return None
-            self._step = DecodingStep(self._model, cache, rows, columns, weights)
+            self._step = DecodingStep(self._model, cache, rows, columns, weights, self._stream)
+            self._stream = self._step.stream
         self._step.begin(cache, visible, positions)
         return self._step
 
@@ -93,7 +95,7 @@ class Decoder:
         if failure or (self._keep_bytes is not None and self._step.bytes > self._keep_bytes):
             self._step = None
         if failure:
-            self._fails = True
+            self._fails, self._stream = True, None
             if self._decoding == "graph":
                 raise InputError(
                     f"A decoding step of {self._model.name} cannot be captured as a CUDA graph ({failure}); choose "
@@ -117,10 +119,17 @@ class DecodingStep:
         rows: answers at most.
         columns: tokens in the store, those of all steps included.
         weights: addresses of the model's weights, which a graph holds.
+        stream: of an earlier step, to capture on: matrix products keep memory for every stream that they have run on.
     """
 
     def __init__(
-        self, model: VideoLLM, cache: DynamicCache, rows: int, columns: int, weights: Sequence[int] = ()
+        self,
+        model: VideoLLM,
+        cache: DynamicCache,
+        rows: int,
+        columns: int,
+        weights: Sequence[int] = (),
+        stream: torch.cuda.Stream | None = None,
     ) -> None:
         self.made_for = rows, columns, weights, torch.is_inference_mode_enabled()
         """What a step for other answers must have in common with this one; inference mode is left by none."""
@@ -138,7 +147,10 @@ class DecodingStep:
         self._runs = 0
         """Steps of this answer that were not replayed, up to the last one of the warm-up."""
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._stream = torch.cuda.Stream(keys.device) if keys.is_cuda else None
+        if keys.is_cuda and (stream is None or stream.device != keys.device):
+            stream = torch.cuda.Stream(keys.device)
+        self.stream = stream
+        """What is captured on; None without CUDA."""
 
     @property
     def is_captured(self) -> bool:
@@ -179,13 +191,13 @@ class DecodingStep:
         Returns:
             (n, vocabulary) float32, the logits of their next tokens.
         """
-        if self._stream is not None and self._runs == WARM_UP and not (self.failure or self._graph):
-            self._capture(self._stream)
+        if self.stream is not None and self._runs == WARM_UP and not (self.failure or self._graph):
+            self._capture(self.stream)
         self._ids.index_copy_(0, rows, ids)
         if self._graph is not None:
             self._graph.replay()
-        elif self._stream is not None and self._runs < WARM_UP:
-            self._warm_up(self._stream)
+        elif self.stream is not None and self._runs < WARM_UP:
+            self._warm_up(self.stream)
         else:
             self._run()
         return self._logits[rows]

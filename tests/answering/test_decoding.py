@@ -290,7 +290,7 @@ class Recorder:
 
         def with_stream(step, *args):
             make(step, *args)
-            step._stream = stream
+            step.stream = stream
 
         monkeypatch.setattr(DecodingStep, "__init__", with_stream)
         monkeypatch.setattr(DecodingStep, "_run", lambda step: self.run(step))
