@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,25 @@ def synchronise(tensor: Tensor) -> None:
         import torch
 
         torch.cuda.synchronize(tensor.device)
+
+
+def waits(work: Callable[[], object]) -> bool:
+    """Do a piece of work, and say whether the host waited for a CUDA device in it, as far as PyTorch sees.
+
+    Args:
+        work: what to do. While it is done, no thread's warnings are shown.
+    """
+    import torch
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            work()
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    return any("called a synchronizing" in str(each.message) for each in warned)
 
 
 @dataclass(frozen=True, eq=False)

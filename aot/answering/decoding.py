@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
+from ..devices import waits
 from ..errors import InputError
 from ..models.base import VideoLLM
 from .memory_advice import free_bytes
@@ -111,7 +112,8 @@ class DecodingStep:
     """One token for each of a few answers, from fixed inputs to fixed outputs.
 
     The first :data:`WARM_UP` steps run as they are. Then, on CUDA, one is captured; it must repeat the logits of the
-    last one before it is replayed. If it does not, or cannot be captured, steps go on as they are.
+    last one before it is replayed. If it does not, or cannot be captured, steps go on as they are. One that waits for
+    the host is not tried: a capture that breaks on that leaves PyTorch unable to free memory.
 
     Args:
         model: whose LLM answers.
@@ -219,7 +221,10 @@ class DecodingStep:
         current = torch.cuda.current_stream(stream.device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            self._run()
+            if self._runs < WARM_UP - 1:
+                self._run()
+            elif waits(self._run):
+                self.failure = "it waits for the host"
         current.wait_stream(stream)
         self._runs += 1
 

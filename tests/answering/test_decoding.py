@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -282,7 +283,8 @@ class Recorder:
     """Does on the CPU what CUDA does with a graph: while one is captured, the step is noted and does not run."""
 
     def __init__(self, monkeypatch):
-        self.captures, self.replays, self.breaks, self.distorts = 0, 0, False, False
+        self.captures, self.replays, self.breaks, self.distorts, self.waits = 0, 0, False, False, False
+        self._mode = None
         self._captured = None
         self._is_capturing = False
         make, self._run = DecodingStep.__init__, DecodingStep._run
@@ -298,6 +300,8 @@ class Recorder:
         monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream, capture_error_mode: graph)
         monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+        monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: self._mode)
+        monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: setattr(self, "_mode", mode))
 
     def __enter__(self):
         self._is_capturing = True
@@ -308,6 +312,10 @@ class Recorder:
     def run(self, step):
         if not self._is_capturing:
             self._run(step)
+            if self.waits and self._mode == "warn":
+                warnings.warn("called a synchronizing CUDA operation", stacklevel=2)
+        elif self.waits:
+            raise AssertionError("captured, though it waits")
         elif self.breaks:
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
         else:
@@ -346,7 +354,8 @@ def test_answers_too_short_for_a_graph_are_right_one_after_another(small, reduce
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"), [("breaks", "not permitted when stream is capturing"), ("distorts", "differ")]
+    ("fault", "words"),
+    [("breaks", "not permitted when stream is capturing"), ("distorts", "differ"), ("waits", "it waits for the host")],
 )
 @torch.no_grad()
 def test_a_graph_that_fails_or_errs_is_not_replayed(small, reduced, recorder, fault, words):
@@ -386,6 +395,7 @@ def test_a_step_that_cannot_be_captured_is_decoded_as_it_is_or_named(small, redu
     with pytest.raises(InputError, match=r"cannot be captured .* choose decoding auto or eager"):
         session(small, reduced, "graph").ask([QUESTION], LONG)
     monkeypatch.undo()
+    torch.cuda.empty_cache()  # which fails where a capture has broken
     assert session(small, reduced, "graph").ask([QUESTION], LONG).ids == expected.ids
 
 
