@@ -102,6 +102,8 @@ def _launcher(device: torch.device) -> Callable[..., Tensor] | None:
         from .fused_kernel import launch
 
         plan, expected = launch(*problem), in_steps(*problem)
+    except torch.cuda.OutOfMemoryError:
+        raise
     except Exception:  # no Triton, no compiler for it, or a device that it does not know
         return None
     return launch if bool((plan - expected).abs().max() <= AGREEMENT * expected.max()) else None

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -124,3 +125,29 @@ def test_the_kernel_gives_the_same_on_a_gpu(shape, shifted, shares):
     assert fused._launcher(case[0].device) is not None
     plan = torch.ops.comfyui_aot.transport(*case).cpu()
     torch.testing.assert_close(plan, plainly(*problem(shape, shifted, shares)), atol=1e-6, rtol=1e-3)
+
+
+def test_a_trial_without_memory_is_no_verdict_on_the_kernel(monkeypatch):
+    def launch(*problem):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setitem(sys.modules, f"{fused.__package__}.fused_kernel", SimpleNamespace(launch=launch))
+    device = torch.device("cpu", 0)  # no other test asks about it by this name
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        fused._launcher(device)
+    monkeypatch.setitem(sys.modules, f"{fused.__package__}.fused_kernel", SimpleNamespace(launch=fused.in_steps))
+    assert fused._launcher(device) is fused.in_steps
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no GPU beside the first")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_gpu_that_is_not_the_current_one_is_waited_for(shape):
+    """By the kernel, where there is one, and by the steps."""
+    case = [each.to("cuda:1") if isinstance(each, torch.Tensor) else each for each in problem(shape)]
+    assert torch.cuda.current_device() == 0
+    torch.testing.assert_close(
+        torch.ops.comfyui_aot.transport(*case).cpu(), plainly(*problem(shape)), atol=1e-6, rtol=1e-3
+    )
+    torch.testing.assert_close(fused.in_steps(*case).cpu(), plainly(*problem(shape)), atol=1e-6, rtol=1e-3)
+    if find_spec("triton") is not None:
+        assert fused._launcher(case[0].device) is not None
