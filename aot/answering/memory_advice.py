@@ -61,7 +61,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory has run out, on any device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    # The CPU's words; those of Apple's devices, and of CUDA outside PyTorch's own pool.
+    words = "can't allocate memory", "out of memory"
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in words)
 
 
 @contextmanager

@@ -64,4 +64,6 @@ def test_a_full_device_asks_for_a_smaller_model(model, encoded):
 
 def test_other_errors_are_not_taken_for_it():
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 18.0 GB, max allowed: 18.1 GB)"))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
