@@ -241,6 +241,18 @@ class Sparse:
         """Where the weights are."""
         return self.weight.device
 
+    @classmethod
+    def sums(cls, row: Tensor, kept: int, like: Tensor) -> Sparse:
+        """The matrix that adds up rows, on CUDA too always in the same order.
+
+        Args:
+            row: (E,) long, the sum that each goes to.
+            kept: number of sums.
+            like: of the dtype of what is to be added up.
+        """
+        every = torch.arange(len(row), device=row.device)
+        return cls(row, every, like.new_ones(len(row)), kept, len(row), copies=False)
+
     @cached_property
     def selects(self) -> bool:
         """Whether every row is one source token as it is, so that it can be copied bit by bit."""

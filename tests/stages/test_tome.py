@@ -7,6 +7,7 @@ import torch
 
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.stages.methods.tome import match
+from comfyui_aot.aot.tokens.factors import Sparse
 from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, Role, VideoTokens
 
 DEGREES = (0, 10, 50, 55, 120, 180)
@@ -73,3 +74,16 @@ def test_each_frame_is_merged_for_itself_down_to_its_own_count(counts):
         assert torch.equal(heads[frame, :count], alone[0][0])
         assert bool((heads[frame, count:] == -1).all())
         assert torch.equal(owner[frame], alone[1][0])
+
+
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
+def test_members_are_added_up_in_their_order(device):
+    """In another order the last digits differ, and with them perhaps what merges next."""
+    row, values = torch.tensor([1, 0, 1, 1, 0, 1]), torch.tensor([[1e8], [1.0], [1.0], [-1e8], [2.0], [3.0]])
+    sums = Sparse.sums(row.to(device), 2, values).apply(values.to(device))
+    assert sums.tolist() == [[3.0], [3.0]]
+    many = torch.randn(20_000, 8, generator=torch.Generator().manual_seed(0)).to(device)
+    every = Sparse.sums(torch.arange(20_000, device=device) % 7, 7, many)
+    assert all(torch.equal(every.apply(many), every.apply(many)) for _ in range(5))

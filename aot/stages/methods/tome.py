@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...devices import to_device
+from ...tokens.factors import Sparse
 from ...tokens.video_tokens import Extra, Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, RETENTION, Setting
@@ -93,8 +94,7 @@ def match(keys: Tensor, counts: Sequence[int], round_share: float = 0.5) -> tupl
         heads = heads.new_full((frames, size + 1), -1).scatter_(1, torch.where(stays, number, size), heads)[:, :size]
         if left > fewest:
             row = (moved + left * frame).flatten()
-            keys = keys.new_zeros(frames * left, width).index_add_(0, row, keys.flatten(0, 1))
-            keys = keys.reshape(frames, left, width)
+            keys = Sparse.sums(row, frames * left, keys).apply(keys.flatten(0, 1)).reshape(frames, left, width)
     return heads, owner
 
 
