@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
-from ..devices import waits
 from ..errors import InputError
 from ..models.base import VideoLLM
+from .graphs import addresses, alike, capture, warm_up
 from .memory_advice import free_bytes
 
 COLUMNS = 256
@@ -65,7 +65,7 @@ class Decoder:
         questions, columns = visible.shape
         rows = 1 << (questions - 1).bit_length()
         columns = -(-(columns + rows * tokens) // COLUMNS) * COLUMNS
-        weights = _addresses(self._model)
+        weights = addresses(self._model)
         made_for = rows, columns, weights, torch.is_inference_mode_enabled()
         if self._step is None or self._step.made_for != made_for:
             self._step = None
@@ -199,7 +199,9 @@ class DecodingStep:
         if self._graph is not None:
             self._graph.replay()
         elif self.stream is not None and self._runs < WARM_UP:
-            self._warm_up(self.stream)
+            if warm_up(self._run, self.stream, watched=self._runs == WARM_UP - 1):
+                self.failure = "it waits for the host"
+            self._runs += 1
         else:
             self._run()
         return self._logits[rows]
@@ -216,35 +218,17 @@ class DecodingStep:
         self._columns -= self._rows
         self._positions -= 1
 
-    def _warm_up(self, stream: torch.cuda.Stream) -> None:
-        """A step on the stream that is captured later."""
-        current = torch.cuda.current_stream(stream.device)
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            if self._runs < WARM_UP - 1:
-                self._run()
-            elif waits(self._run):
-                self.failure = "it waits for the host"
-        current.wait_stream(stream)
-        self._runs += 1
-
     def _capture(self, stream: torch.cuda.Stream) -> None:
         """Capture the step, and compare a replay with the step before, which it repeats."""
-        graph = torch.cuda.CUDAGraph()
         try:
-            # The outer block restores the current stream where a failed capture does not.
-            with (
-                torch.cuda.stream(stream),
-                torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
-            ):
-                self._run()
+            graph = capture(self._run, stream)
         except RuntimeError as error:
             self.failure = str(error).partition("\n")[0]
             return
         expected = self._logits.clone()
         self._step_back()
         graph.replay()
-        if _alike(self._logits, expected):
+        if alike(self._logits, expected):
             self._graph = graph
         else:
             self.failure = "its logits differ"
@@ -283,14 +267,3 @@ class _FixedLayer(DynamicLayer):
         self.keys.index_copy_(2, self._newest, key_states)
         self.values.index_copy_(2, self._newest, value_states)
         return self.keys, self.values
-
-
-def _addresses(model: VideoLLM) -> tuple[int, ...]:
-    """Where the model's weights are; other numbers after ComfyUI has moved or patched them."""
-    tensors = (*model.hf_model.parameters(), *model.hf_model.buffers())
-    return tuple(each.data_ptr() for each in tensors)
-
-
-def _alike(logits: Tensor, expected: Tensor) -> bool:
-    """Whether logits are the same but for rounding, (n, vocabulary) each."""
-    return torch.allclose(logits, expected, rtol=0, atol=0.02 * float(expected.abs().max()))
