@@ -11,6 +11,7 @@ from ..tokens.video_tokens import VideoTokens
 from .answer import Answer
 from .decoding import Decoder
 from .generation import CountCallback, Generation, TextCallback, ignore_count, ignore_text
+from .prefilling import Prefiller
 from .session import Session
 
 
@@ -62,13 +63,14 @@ class LocalAnswerer:
 
     Args:
         model: encodes and answers.
-        keep_bytes: a cache of more bytes than this is dropped after answering, and so is the decoder's; None keeps
-            any.
+        keep_bytes: a cache of more bytes than this is dropped after answering, and so is the decoder's; the prefiller
+            keeps no more; None keeps any.
     """
 
     def __init__(self, model: VideoLLM, *, keep_bytes: int | None = None) -> None:
         self._model, self._keep_bytes = model, keep_bytes
         self._decoder = Decoder(model, keep_bytes=keep_bytes)
+        self._prefiller = Prefiller(model, keep_bytes=keep_bytes)
         self._last: Session | None = None
 
     @property
@@ -80,6 +82,11 @@ class LocalAnswerer:
     def decoder(self) -> Decoder:
         """Decodes the answers of all sessions, so that they share its graph."""
         return self._decoder
+
+    @property
+    def prefiller(self) -> Prefiller:
+        """Reads the prompts of all sessions, so that they share its graphs."""
+        return self._prefiller
 
     @property
     def last(self) -> Session | None:
@@ -99,16 +106,17 @@ class LocalAnswerer:
         if self._last is not None and self._last.is_about(tokens, system):
             return self._last
         self._last = None
-        session = Session(self._model, tokens, system=system, decoder=self._decoder)
+        session = Session(self._model, tokens, system=system, decoder=self._decoder, prefiller=self._prefiller)
         size = self._model.language.kv_cache_bytes(tokens.tokens_kept, self._model.dtype.itemsize)
         if self._keep_bytes is None or size <= self._keep_bytes:
             self._last = session
         return session
 
     def forget(self) -> None:
-        """Free the keys and values of the last video, and what the decoder keeps."""
+        """Free the keys and values of the last video, and what decoder and prefiller keep."""
         self._last = None
         self._decoder.forget()
+        self._prefiller.forget()
 
     def answer(
         self,

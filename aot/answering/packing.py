@@ -13,6 +13,7 @@ from ..models.base import VideoLLM
 from ..models.prompt import Prefix
 from .decoding import Decoder, DecodingStep
 from .generation import CountCallback, Generation, TextCallback, end_ids, finished_text, ignore_text, sampler
+from .prefilling import Prefiller
 
 PACK = 1024
 """Question tokens that go through the LLM in one pass: enough to fill it, few enough for a small mask."""
@@ -52,6 +53,7 @@ class PackedQuestions:
         on_text: see :data:`~.generation.TextCallback`.
         on_token: see :data:`~.generation.CountCallback`.
         decoder: chooses how the answers are decoded.
+        prefiller: reads a single question, and the rest of the prefix with it.
     """
 
     def __init__(
@@ -65,10 +67,11 @@ class PackedQuestions:
         on_text: TextCallback,
         on_token: CountCallback,
         decoder: Decoder,
+        prefiller: Prefiller,
     ) -> None:
         self._model, self._cache, self._prefix, self._questions = model, cache, prefix, questions
         self._generation, self._number, self._on_text, self._on_token = generation, number, on_text, on_token
-        self._decoder = decoder
+        self._decoder, self._prefiller = decoder, prefiller
         self._sample = sampler(generation, len(questions), model.device)
         self._texts = [""] * len(questions)
         self._ids: list[list[int]] = [[] for _ in questions]
@@ -116,10 +119,11 @@ class PackedQuestions:
         cached = self._cache.get_seq_length()
         if cached < video:
             inputs = prefix.inputs.part(cached, video).then(inputs)
-        last = lengths.cumsum(0) - 1 + (len(inputs) - len(rows))
         owners = torch.cat((torch.full((video,), _VIDEO, device=device), rows))
-        mask = None if len(self._questions) == 1 else _block_mask(owners, len(rows), model.dtype)
-        return model.forward(inputs, self._cache, mask=mask, keep=last).float(), owners
+        if len(self._questions) == 1:
+            return self._prefiller.read(inputs, self._cache).float(), owners
+        mask = _block_mask(owners, len(rows), model.dtype)
+        return model.forward(inputs, self._cache, mask=mask, keep=lengths.cumsum(0) - 1).float(), owners
 
     def _step(self, owners: Tensor, tokens: int) -> DecodingStep | _GrowingStep:
         """The step by which these answers are decoded, ``tokens`` times at most."""

@@ -4,8 +4,9 @@ Up to the end of the video all questions share one prompt, so that part is prefi
 Questions of one call go through the LLM packed (:mod:`.packing`): one after another in a single pass, where a block
 mask shows each the video and itself, and positions continue from the video. So every question is read as if it were
 the only one. Decoding goes on like that, with the newest token of every unfinished answer in one pass, or on CUDA by
-replaying a graph of one step on a copy of the cache (:mod:`.decoding`). Afterwards the cache is cut back to the video,
-so that the next question finds it as the first one did.
+replaying a graph of one step on a copy of the cache (:mod:`.decoding`); short prompts are read by graphs there, too
+(:mod:`.prefilling`). Afterwards the cache is cut back to the video, so that the next question finds it as the first one
+did.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from .decoding import Decoder
 from .generation import CountCallback, Generation, TextCallback, finished_text, ignore_count, ignore_text
 from .memory_advice import CHUNK, explaining
 from .packing import PACK, PackedQuestions, packs
+from .prefilling import Prefiller
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,25 @@ class Session:
         tokens: of the encoder or of any stage; None leaves the video out, so that the LLM answers blind.
         system: the system prompt; the model's own if empty.
         decoder: decodes the answers; None makes one, whose graph serves this session only.
+        prefiller: reads the prompts; None makes one, as for the decoder.
 
     Raises:
         InputError: NaN features.
     """
 
     def __init__(
-        self, model: VideoLLM, tokens: VideoTokens | None, *, system: str = "", decoder: Decoder | None = None
+        self,
+        model: VideoLLM,
+        tokens: VideoTokens | None,
+        *,
+        system: str = "",
+        decoder: Decoder | None = None,
+        prefiller: Prefiller | None = None,
     ) -> None:
         if tokens is not None:
             tokens.require_finite()
         self.model, self.tokens, self.system = model, tokens, system
-        self._decoder = decoder or Decoder(model)
+        self._decoder, self._prefiller = decoder or Decoder(model), prefiller or Prefiller(model)
         self._before: tuple[Tensor, ...] | None = None
         self._prefix: Prefix | None = None
         self._cache = DynamicCache()
@@ -186,14 +195,23 @@ class Session:
             is_new = self.cached_tokens < len(prefix.inputs)
             if is_new:
                 # A single question is read in the same pass as the last chunk of its video.
-                prefill(self.model, prefix.inputs, self._cache, on_token, leave_last=is_alone)
+                prefill(self._prefiller, prefix.inputs, self._cache, on_token, leave_last=is_alone)
             read_at = time.perf_counter()
             first_at = 0.0
             ids: list[list[int]] = []
             logits: list[Tensor] = []
             for pack in passes:
                 packed = PackedQuestions(
-                    self.model, self._cache, prefix, pack, generation, len(ids), on_text, on_token, self._decoder
+                    self.model,
+                    self._cache,
+                    prefix,
+                    pack,
+                    generation,
+                    len(ids),
+                    on_text,
+                    on_token,
+                    self._decoder,
+                    self._prefiller,
                 )
                 pack_ids, first = packed.answers()
                 first_at = first_at or packed.first_at
@@ -235,7 +253,7 @@ class Session:
         prefix = self._begin([prompt])
         try:
             if self.cached_tokens < len(prefix.inputs):
-                prefill(self.model, prefix.inputs, self._cache)
+                prefill(self._prefiller, prefix.inputs, self._cache)
             yield prefix, prompt.after, self._cache
         finally:
             self._cut_back(prefix)
@@ -260,7 +278,7 @@ class Session:
 
 
 def prefill(
-    model: VideoLLM,
+    prefiller: Prefiller,
     inputs: Inputs,
     cache: DynamicCache,
     on_token: CountCallback = ignore_count,
@@ -270,7 +288,7 @@ def prefill(
     """Read the part of ``inputs`` that the cache does not hold, a chunk at a time.
 
     Args:
-        model: whose LLM reads.
+        prefiller: reads.
         inputs: a prompt from its beginning.
         cache: of keys and values; grows.
         on_token: called with 0 after every chunk; may raise to stop.
@@ -278,7 +296,7 @@ def prefill(
     """
     ends = [*range(cache.get_seq_length() + CHUNK, len(inputs), CHUNK), len(inputs)]
     for end in ends[: -1 if leave_last else None]:
-        model.forward(inputs.part(cache.get_seq_length(), end), cache)
+        prefiller.read(inputs.part(cache.get_seq_length(), end), cache)
         on_token(0)
     synchronise(inputs.inputs_embeds)
 

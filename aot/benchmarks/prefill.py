@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, LlavaOnevisionConfig, SiglipVisionConfig
 
+from ..answering.prefilling import Prefiller
 from ..answering.session import prefill
 from ..errors import InputError
 from ..models.base import VideoLLM
@@ -99,7 +100,8 @@ def bench_prefill(
     counts = [round(retention * tokens) for retention in retentions]
     generator = torch.Generator().manual_seed(0)
     visual = torch.randn(max(counts), model.language.hidden, generator=generator).to(device, dtype)
-    works = {str(count): partial(_prefill, model, visual[:count]) for count in counts}
+    prefiller = Prefiller(model)
+    works = {str(count): partial(_prefill, prefiller, visual[:count]) for count in counts}
     memory = {name: extra_bytes(work, device) for name, work in reversed(works.items())}
     seconds = medians(works, visual, repeats)
     rows = []
@@ -123,7 +125,7 @@ def bench_prefill(
     return rows
 
 
-def _prefill(model: VideoLLM, inputs_embeds: torch.Tensor) -> None:
+def _prefill(prefiller: Prefiller, inputs_embeds: torch.Tensor) -> None:
     position_ids = torch.arange(len(inputs_embeds), device=inputs_embeds.device)[None]
     visual = torch.ones(len(inputs_embeds), dtype=torch.bool, device=inputs_embeds.device)
-    prefill(model, Inputs(inputs_embeds, position_ids, visual), DynamicCache())
+    prefill(prefiller, Inputs(inputs_embeds, position_ids, visual), DynamicCache())

@@ -12,6 +12,7 @@ from typing import Any
 from ..answering.answer import encode_seconds, reduce_seconds
 from ..answering.decoding import Decoder
 from ..answering.generation import Generation
+from ..answering.prefilling import Prefiller
 from ..answering.session import Session
 from ..comparison.variants import Variant
 from ..errors import InputError
@@ -87,13 +88,13 @@ def evaluate(
     if not missing:
         return
     encodings.require_room(tuple(missing))
-    decoder = Decoder(model)
+    decoder, prefiller = Decoder(model), Prefiller(model)
     Session(model, None).ask([questions.questions[0].text], Generation(1))
     for clip, left in missing.items():
         try:
             tokens = encodings.of(clip)
             for variant in left:
-                records.add(answer_clip(model, questions, clips[clip], variant, tokens, decoder))
+                records.add(answer_clip(model, questions, clips[clip], variant, tokens, decoder, prefiller))
                 on_record(variant.name)
         except InputError as error:
             raise InputError(f"Clip {clip}: {error}") from error
@@ -106,6 +107,7 @@ def answer_clip(
     variant: Variant,
     tokens: VideoTokens,
     decoder: Decoder | None = None,
+    prefiller: Prefiller | None = None,
 ) -> Record:
     """A variant's answers to the questions about one clip.
 
@@ -116,10 +118,12 @@ def answer_clip(
         variant: reduces the tokens, or leaves the video out.
         tokens: the clip's, fresh from the encoder.
         decoder: of the model, whose graph serves all clips; None makes one.
+        prefiller: of the model, as the decoder.
     """
     reduced = None if variant.chain is None else variant.chain(tokens)
     generation = Generation(questions.max_new_tokens)
-    replies = Session(model, reduced, decoder=decoder).ask([question.text for question in of_clip], generation)
+    session = Session(model, reduced, decoder=decoder, prefiller=prefiller)
+    replies = session.ask([question.text for question in of_clip], generation)
     answers: Mapping[str, str] = {question.id: text for question, text in zip(of_clip, replies.texts, strict=True)}
     return Record(
         clip=of_clip[0].clip,

@@ -9,20 +9,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache
 
 from comfyui_aot.aot.answering.answerer import LocalAnswerer
 from comfyui_aot.aot.answering.decoding import COLUMNS, LEAST_TOKENS, WARM_UP, Decoder, DecodingStep
 from comfyui_aot.aot.answering.generation import Generation, ignore_count, ignore_text
 from comfyui_aot.aot.answering.packing import PackedQuestions
+from comfyui_aot.aot.answering.prefilling import Prefiller
 from comfyui_aot.aot.answering.session import Session, prefill
-from comfyui_aot.aot.benchmarks.operations import WAITS
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.stages.chain import parse
-from comfyui_aot.tests.support.small_models import BUILDERS, save
+from comfyui_aot.tests.support.on_the_device import OnTheDevice
+from comfyui_aot.tests.support.small_models import save
 from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames
 
 QUESTIONS = ("Is it day?", QUESTION, "Describe all that moves in it, from its first moment to its last.")
@@ -32,27 +31,7 @@ LIVELY = Generation(NEW, temperature=2.0, seed=3)
 """Sampled, since the most likely token of these random models is often the same one again."""
 TOLERANCE = {"cpu": 1e-5, "cuda": 1e-4}
 """Of float32 logits: an attention with a mask takes its sums in another order than one without, more so on a GPU."""
-NO_GPU = "no GPU to capture a graph on"
-ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_GPU)
-
-
-@pytest.fixture(scope="module", params=[(family, device) for family in BUILDERS for device in ("cpu", "cuda")], ids=str)
-def small(request, tmp_path_factory, embedded_folder):
-    """Every family in float32, which never ends an answer by itself."""
-    family, device = request.param
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip(NO_GPU)
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save(folder, family, embedded_folder)
-    model = load(folder, dtype="float32", device=device)
-    model.hf_model.generation_config.eos_token_id = None
-    assert model.decoding == ("auto" if device == "cuda" else "eager")
-    return model
-
-
-@pytest.fixture(scope="module")
-def reduced(small):
-    return parse("aot:retention=0.3,clip_length=2")(small.encode(random_frames()))
+ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU to capture a graph on")
 
 
 def session(model, tokens, decoding):
@@ -93,12 +72,14 @@ def test_packed_logits_are_those_of_a_growing_cache_token_by_token(small, reduce
     """Tokens of our choice, other ones for each question; one answer ends sooner."""
     prompts = [small.prompt(question, reduced) for question in QUESTIONS]
     prefix, cache, steps = small.prefix(reduced, prompts[0]), DynamicCache(), {}
-    prefill(small, prefix.inputs, cache)
+    prefill(Prefiller(small), prefix.inputs, cache)
     owners = None
     for decoding in ("graph", "eager"):
         questions = [prompt.after for prompt in prompts]
         decoder = Decoder(small, decoding)
-        packed = PackedQuestions(small, cache, prefix, questions, LONG, 0, ignore_text, ignore_count, decoder)
+        packed = PackedQuestions(
+            small, cache, prefix, questions, LONG, 0, ignore_text, ignore_count, decoder, Prefiller(small)
+        )
         owners = packed._read()[1] if owners is None else owners
         steps[decoding] = packed._step(owners, NEW)
     generator = torch.Generator().manual_seed(0)
@@ -128,22 +109,6 @@ def test_logits_are_those_of_a_growing_cache_token_by_token(small, reduced):
         expected = small.forward(small.text_inputs(ids, torch.tensor([begin + count])), cache)
         torch.testing.assert_close(found, expected, atol=TOLERANCE[small.device.type], rtol=0)
     assert step.is_captured == (device.type == "cuda")
-
-
-class OnTheDevice(TorchDispatchMode):
-    """Notes what a graph cannot hold: operations that the host waits for, and tensors of the host."""
-
-    def __init__(self):
-        super().__init__()
-        self.operations, self.unfit = 0, set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function._schema.name.partition("::")[2]
-        self.operations += 1
-        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
-        if name in WAITS or any(each.device.type == "cpu" for each in tensors):
-            self.unfit.add(name)
-        return function(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
