@@ -24,8 +24,12 @@ def warm_up(run: Callable[[], None], stream: torch.cuda.Stream, *, watched: bool
     """
     current = torch.cuda.current_stream(stream.device)
     stream.wait_stream(current)
+    waited = False
     with torch.cuda.stream(stream):
-        waited = waits(run) if watched else bool(run())
+        if watched:
+            waited = waits(run)
+        else:
+            run()
     current.wait_stream(stream)
     return waited
 

@@ -90,7 +90,7 @@ class Prefiller:
 
     def _pass(self, inputs: Inputs) -> PrefillPass:
         """The pass for these tokens: one that is kept, or a new one, which is kept if its length was seen before."""
-        weights = addresses(self._model)
+        weights = *addresses(self._model), torch.is_inference_mode_enabled()
         if weights != self._weights:
             self.forget()
             self._weights = weights
@@ -182,7 +182,9 @@ class PrefillPass:
         """
         self._fill(inputs)
         try:
-            warm_up(self._run, stream)
+            if warm_up(self._run, stream, watched=True):
+                self.failure = "it waits for the host"
+                return
             expected = self._logits.clone()
             graph = capture(self._run, stream)
         except RuntimeError as error:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..devices import Elapsed, mark
+from ..devices import Elapsed, mark, waits
 from ..tokens.video_tokens import StageRecord, VideoTokens
 from .base import Stage
 
@@ -130,7 +130,8 @@ class Replay:
             now = dataclasses.replace(source)  # a new object, without cached results
             results[:] = [now := step.reduce(now) for step in steps]
 
-        run = capture(work)
+        with torch.cuda.device_of(tokens.features):
+            run = capture(work)
         if run is None:
             return None
         kept = [tokens.tokens_kept, *(each.tokens_kept for each in results)]
@@ -172,14 +173,18 @@ def captured(work: Callable[[], None]) -> Callable[[], None] | None:
     """A CUDA graph of a function's work, and what replays it; None where it cannot be captured.
 
     Args:
-        work: launches on the current device, has run before, and waits for nothing.
+        work: launches on the current device, and has run before.
     """
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     try:
-        # The outer block restores the current stream where a failed capture does not.
-        with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            work()
+        # The outer block restores the current stream where a failed capture does not. A wait in a capture would break
+        # PyTorch's allocator.
+        with torch.cuda.stream(stream):
+            if waits(work):
+                return None
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                work()
     except RuntimeError:
         return None
     finally:
@@ -189,7 +194,8 @@ def captured(work: Callable[[], None]) -> Callable[[], None] | None:
 
 def _key(tokens: VideoTokens) -> Hashable:
     tensors = tuple((tuple(each.shape), each.dtype, each.device) for each in _tensors(tokens))
-    return tensors, tuple(tokens.extras), tokens.layout, tokens.pooled, tokens.counts, tuple(tokens.timestamps.tolist())
+    kind = tokens.layout, tokens.pooled, tokens.counts, tuple(tokens.timestamps.tolist())
+    return tensors, tuple(tokens.extras), kind, torch.is_inference_mode_enabled()
 
 
 def _tensors(tokens: VideoTokens) -> tuple[Tensor, ...]:
