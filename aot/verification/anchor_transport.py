@@ -103,7 +103,7 @@ def _inter_step(case: Case, params: dict[str, Any], dtype: torch.dtype, findings
     q = shares.amax(2).double()
     threshold = q.quantile(params["keep_ratio"], dim=1, keepdim=True)
     near = (q - threshold).abs() <= NEAR_QUANTILE if dtype == torch.float32 else None
-    around = quantile_places((q.shape[1],) * len(q), params["keep_ratio"], q.device)
+    around = quantile_places((q.shape[1],) * len(q), params["keep_ratio"], q.device, q.dtype)
     findings.decided(below_quantile(q, *around), case["keep"], near)
     absorbed = shares * ~case["keep"][:, :, None]
     parts = absorption(absorbed, None, params["scaling"])

@@ -71,5 +71,5 @@ class NewlineRule(Enum):
         """
         height, width = layout.language_grid
         down = height if self is NewlineRule.AFTER_FRAME else 0
-        frame, y, x = torch.cat((place, newline + newline.new_tensor([0, down, 0]))).unbind(1)
+        frame, y, x = (torch.cat((place[:, i], newline[:, i] + (down if i == 1 else 0))) for i in range(3))
         return ((frame * 2 * height + y) * (width + 1) + x).sort(stable=True).indices

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....devices import to_device, widened, widest
+from ....devices import to_device, widened
 from ....errors import InputError
 from ....tokens.video_tokens import Role, VideoTokens, weight_dtype
 from ....transport.costs import LENGTH_FLOOR, Cost, Points, time_factor, unit_places
@@ -421,21 +421,24 @@ def absorb(anchors: Tensor, sources: Tensor, share: Tensor, decay: Tensor, gain:
 
 
 @lru_cache(maxsize=64)
-def quantile_places(counts: tuple[int, ...], ratio: float, device: torch.device) -> tuple[Tensor, Tensor]:
+def quantile_places(
+    counts: tuple[int, ...], ratio: float, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Where a quantile lies among sorted entries, for :func:`below_quantile`. Shared: not to be changed.
 
     Args:
         counts: entries of each of n rows that take part.
         ratio: from 0 to 1.
         device: of the result.
+        dtype: the widest of the device.
 
     Returns:
-        (n, 2) long, the entries around it; (n, 1) in the widest dtype, how far it is from the first to the second.
+        (n, 2) long, the entries around it; (n, 1) in that dtype, how far it is from the first to the second.
     """
     place = ratio * np.maximum(np.array(counts) - 1, 0)
     low = np.floor(place)
     around = np.stack((low, np.ceil(place)), -1).astype(np.int64)
-    share = torch.from_numpy((place - low)[..., None]).to(widest(device))
+    share = torch.from_numpy((place - low)[..., None]).to(dtype)
     return to_device(around, device), to_device(share, device)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....devices import counts_on, widened
+from ....devices import counts_on, widened, widest
 from ....errors import InputError
 from ....tokens.factors import Blocks, Picked, Sparse
 from ....tokens.video_tokens import Layout, Role, VideoTokens
@@ -253,7 +253,8 @@ def _under_quantile(clips: Clips, counts: tuple[int, ...], sources: Tensor, rati
         sources: (C, L, S) bool, these tokens.
         ratio: of the quantile.
     """
-    places = quantile_places(tuple(clips.by_step(counts).flatten().tolist()), ratio, clips.token.device)
+    device = clips.token.device
+    places = quantile_places(tuple(clips.by_step(counts).flatten().tolist()), ratio, device, widest(device))
     around, share = (each.unflatten(0, clips.token.shape[:2]) for each in places)
     padded = not (clips.is_regular and counts is clips.counts)
 
