@@ -101,6 +101,50 @@ def waits(work: Callable[[], object]) -> bool:
     return any("called a synchronizing" in str(each.message) for each in warned)
 
 
+def warm_up(run: Callable[[], object], stream: torch.cuda.Stream, *, watched: bool = False) -> bool:
+    """Run what will be captured, on the stream that it is captured on: libraries set themselves up.
+
+    Args:
+        run: launches kernels on the current stream.
+        stream: of the capture.
+        watched: whether to look if the host waits, which must not be captured: it would break PyTorch's allocator.
+
+    Returns:
+        Whether the host waited; False if not watched.
+    """
+    import torch
+
+    current = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(current)
+    waited = False
+    with torch.cuda.stream(stream):
+        if watched:
+            waited = waits(run)
+        else:
+            run()
+    current.wait_stream(stream)
+    return waited
+
+
+def capture(run: Callable[[], object], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
+    """A graph of all that ``run`` launches; nothing of it runs yet.
+
+    Args:
+        run: launches kernels on the current stream, from tensors and to tensors that stay in their place.
+        stream: where :func:`warm_up` ran it.
+
+    Raises:
+        RuntimeError: it cannot be captured.
+    """
+    import torch
+
+    graph = torch.cuda.CUDAGraph()
+    # The outer block restores the current stream where a failed capture does not.
+    with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        run()
+    return graph
+
+
 @dataclass(frozen=True, eq=False)
 class Elapsed:
     """Milliseconds between two marks in the work of a device, found out when they are read; equal to that number.

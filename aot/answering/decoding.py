@@ -15,9 +15,10 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
+from ..devices import capture, warm_up
 from ..errors import InputError
 from ..models.base import VideoLLM
-from .graphs import addresses, alike, capture, warm_up
+from .graphs import addresses, alike
 from .memory_advice import free_bytes
 
 COLUMNS = 256

@@ -17,9 +17,10 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
+from ..devices import capture, warm_up
 from ..models.base import VideoLLM
 from ..models.prompt import Inputs
-from .graphs import addresses, alike, capture, warm_up
+from .graphs import addresses, alike
 from .memory_advice import bytes_to_read, free_bytes
 
 ROUND = 64
@@ -182,7 +183,9 @@ class PrefillPass:
         """
         self._fill(inputs)
         try:
-            warm_up(self._run, stream)
+            if warm_up(self._run, stream, watched=True):
+                self.failure = "it waits for the host"
+                return
             expected = self._logits.clone()
             graph = capture(self._run, stream)
         except RuntimeError as error:

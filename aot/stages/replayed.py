@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..devices import Elapsed, mark, waits
+from ..devices import Elapsed, capture, mark, warm_up
 from ..tokens.video_tokens import StageRecord, VideoTokens
 from .base import Stage
 
@@ -175,21 +175,13 @@ def captured(work: Callable[[], None]) -> Callable[[], None] | None:
     Args:
         work: launches on the current device, and has run before.
     """
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
+    stream = torch.cuda.Stream()
     try:
-        # The outer block restores the current stream where a failed capture does not. A wait in a capture would break
-        # PyTorch's allocator.
-        with torch.cuda.stream(stream):
-            if waits(work):
-                return None
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                work()
+        return None if warm_up(work, stream, watched=True) else capture(work, stream).replay
     except RuntimeError:
         return None
     finally:
         torch.cuda.current_stream().wait_stream(stream)
-    return graph.replay
 
 
 def _key(tokens: VideoTokens) -> Hashable:

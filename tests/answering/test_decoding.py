@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +18,7 @@ from comfyui_aot.aot.answering.session import Session, prefill
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.tests.support.graph_stand_in import GraphStandIn
 from comfyui_aot.tests.support.on_the_device import OnTheDevice
 from comfyui_aot.tests.support.small_models import save
 from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames
@@ -244,60 +243,18 @@ def test_the_answerers_sessions_share_its_decoder(small, reduced):
     assert answerer.session(reduced, "Be brief.")._decoder is answerer.decoder
 
 
-class Recorder:
-    """Does on the CPU what CUDA does with a graph: while one is captured, the step is noted and does not run."""
-
-    def __init__(self, monkeypatch):
-        self.captures, self.replays, self.breaks, self.distorts, self.waits = 0, 0, False, False, False
-        self._mode = None
-        self._captured = None
-        self._is_capturing = False
-        make, self._run = DecodingStep.__init__, DecodingStep._run
-        stream = SimpleNamespace(device=torch.device("cpu"), wait_stream=lambda other: None)
-
-        def with_stream(step, *args):
-            make(step, *args)
-            step.stream = stream
-
-        monkeypatch.setattr(DecodingStep, "__init__", with_stream)
-        monkeypatch.setattr(DecodingStep, "_run", lambda step: self.run(step))
-        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
-        monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream, capture_error_mode: graph)
-        monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
-        monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: self._mode)
-        monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: setattr(self, "_mode", mode))
-
-    def __enter__(self):
-        self._is_capturing = True
-
-    def __exit__(self, *error):
-        self._is_capturing = False
-
-    def run(self, step):
-        if not self._is_capturing:
-            self._run(step)
-            if self.waits and self._mode == "warn":
-                warnings.warn("called a synchronizing CUDA operation", stacklevel=2)
-        elif self.waits:
-            raise AssertionError("captured, though it waits")
-        elif self.breaks:
-            raise RuntimeError("operation not permitted when stream is capturing\nand more")
-        else:
-            self.captures, self._captured = self.captures + 1, step
-
-    def replay(self):
-        self.replays += 1
-        self._run(self._captured)
-        if self.distorts:
-            self._captured._logits.neg_()
-
-
 @pytest.fixture
 def recorder(small, monkeypatch):
     if small.device.type == "cuda":
         pytest.skip("a real graph is captured there")
-    return Recorder(monkeypatch)
+    stand_in, make = GraphStandIn(monkeypatch, DecodingStep), DecodingStep.__init__
+
+    def with_stream(step, *args):
+        make(step, *args)
+        step.stream = stand_in.stream
+
+    monkeypatch.setattr(DecodingStep, "__init__", with_stream)
+    return stand_in
 
 
 def test_a_step_is_captured_once_after_the_warm_up_and_then_replayed(small, reduced, recorder):

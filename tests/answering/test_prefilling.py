@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import itertools
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +20,7 @@ from comfyui_aot.aot.answering.prefilling import KEPT, LONGEST, ROUND, Prefiller
 from comfyui_aot.aot.answering.session import Session
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.models.prompt import Inputs
+from comfyui_aot.tests.support.graph_stand_in import GraphStandIn
 from comfyui_aot.tests.support.on_the_device import OnTheDevice
 from comfyui_aot.tests.support.small_models import save
 from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames
@@ -270,48 +270,13 @@ def test_the_answerers_sessions_share_its_prefiller(small, reduced):
     assert not answerer.prefiller._passes
 
 
-class Recorder:
-    """Does on the CPU what CUDA does with a graph: while one is captured, the pass is noted and does not run."""
-
-    def __init__(self, monkeypatch):
-        self.captures, self.replays, self.breaks, self.distorts = 0, 0, False, False
-        self._captured = None
-        self._is_capturing = False
-        self._run = PrefillPass._run
-        self.stream = SimpleNamespace(device=torch.device("cpu"), wait_stream=lambda other: None)
-        monkeypatch.setattr(Prefiller, "_stream", self.stream)
-        monkeypatch.setattr(PrefillPass, "_run", lambda made: self.run(made))
-        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
-        monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream, capture_error_mode: graph)
-        monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: self.stream)
-
-    def __enter__(self):
-        self._is_capturing = True
-
-    def __exit__(self, *error):
-        self._is_capturing = False
-
-    def run(self, made):
-        if not self._is_capturing:
-            self._run(made)
-        elif self.breaks:
-            raise RuntimeError("operation not permitted when stream is capturing\nand more")
-        else:
-            self.captures, self._captured = self.captures + 1, made
-
-    def replay(self):
-        self.replays += 1
-        self._run(self._captured)
-        if self.distorts:
-            self._captured._logits.neg_()
-
-
 @pytest.fixture
 def recorder(small, monkeypatch):
     if small.device.type == "cuda":
         pytest.skip("a real graph is captured there")
-    return Recorder(monkeypatch)
+    stand_in = GraphStandIn(monkeypatch, PrefillPass)
+    monkeypatch.setattr(Prefiller, "_stream", stand_in.stream)
+    return stand_in
 
 
 @torch.no_grad()
@@ -325,7 +290,8 @@ def test_the_second_prompt_of_a_length_is_captured_and_later_ones_replay_it(smal
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("fault", "words"), [("breaks", "not permitted when stream is capturing"), ("distorts", "differ")]
+    ("fault", "words"),
+    [("breaks", "not permitted when stream is capturing"), ("distorts", "differ"), ("waits", "it waits for the host")],
 )
 def test_a_graph_that_fails_or_errs_is_not_replayed_nor_tried_again(small, prompt, recorder, fault, words):
     made = PrefillPass(small, prompt, rounded(prompt))
