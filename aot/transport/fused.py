@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,20 +76,10 @@ def in_steps(
     return plan.div_(plan.sum(2, keepdim=True).clamp_(min=VANISHED)) if shares else plan
 
 
-def _on_cuda(
-    cost: Tensor,
-    u: Tensor,
-    v: Tensor,
-    eps: float,
-    factor: float,
-    max_iterations: int,
-    tolerance: float,
-    shifted: bool,
-    shares: bool,
-) -> Tensor:
+def _on_cuda(cost: Tensor, *problem: Any) -> Tensor:
+    """As :func:`in_steps`, by the kernel where there is one."""
     launch = _launcher(cost.device) if cost.shape[2] <= WIDEST else None
-    method = in_steps if launch is None else launch
-    return method(cost, u, v, eps, factor, max_iterations, tolerance, shifted, shares)
+    return (launch or in_steps)(cost, *problem)
 
 
 @lru_cache(maxsize=8)
