@@ -252,3 +252,15 @@ def test_the_oracle_reproduces_the_released_code():
     tokens = VideoTokens.encoded(features, layout, shallow, deep, torch.arange(32, dtype=torch.float64))
     found, *_ = by_oracle(tokens, (("intra", released), ("inter", released)))
     torch.testing.assert_close(found.float(), expected, atol=2e-6, rtol=0)
+
+
+def test_equal_tokens_are_explained_equally_well():
+    """Newlines are all the same: where their q falls together with a quantile, rounding must not part them."""
+    tokens = shaped({"frames": 5, "grid": (9, 9), "seed": 921, "layout": ("average", "grid")})
+    first = {"budget": 20, "eps": 1.0, "marginals": "importance", "spatial_weight": 0.0, "global_ratio": 1.0}
+    second = {"clips": "one", "metric": "sqeuclidean", "scaling": 4.0, "eps": 0.05, "time_scale": 0.5}
+    check(
+        tokens,
+        ("intra", first | {"aggregation": "counts"}),
+        ("inter", second | {"aggregation": "counts", "max_iterations": 7, "repeat": False}),
+    )

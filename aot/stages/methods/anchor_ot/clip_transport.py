@@ -303,7 +303,7 @@ class Carrying:
         share = plan * which[:, :, None]
         decay, gain = absorption(share, count, rules.scaling)
         if count is not None:
-            count = torch.add(count, share.sum(1), alpha=rules.scaling)
+            count = count + rules.scaling * share.sum(1)
         if step + 1 < self.sources.shape[1]:
             moved = absorb(targets.features, self.clips.features[:, step], share, decay, gain)
             targets = Points.of(moved, targets.places, self.anchors)
@@ -401,7 +401,7 @@ def absorption(share: Tensor, count: Tensor | None, scaling: float = 1.0) -> tup
         (C, A) each: what is left of an anchor, and what a share of 1 adds to it.
     """
     if count is not None:
-        load = torch.add(count, share.sum(1), alpha=scaling)
+        load = count + scaling * share.sum(1)
         return count / load, scaling / load
     decay = share.sum(1).mul_(scaling).add_(1).reciprocal_()
     return decay, decay * scaling
@@ -417,7 +417,8 @@ def absorb(anchors: Tensor, sources: Tensor, share: Tensor, decay: Tensor, gain:
         decay: (C, A), from :func:`absorption`.
         gain: (C, A), from there.
     """
-    return torch.addcmul(anchors * decay[:, :, None], torch.bmm(share.mT, sources), gain[:, :, None])
+    # No fused product and sum: it rounds the last entries of a row otherwise, and equal tokens must stay equal.
+    return anchors * decay[:, :, None] + torch.bmm(share.mT, sources) * gain[:, :, None]
 
 
 @lru_cache(maxsize=64)
