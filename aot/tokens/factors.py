@@ -5,6 +5,7 @@ Entries are >= 0 and rows sum to 1 in all of them but :class:`Scale`, which stat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -281,7 +282,7 @@ class Sparse:
             )
         dtype = x.dtype if x.is_floating_point() else torch.float32
         exact = working_dtype(dtype)
-        flat = x.reshape(rows, -1)
+        flat = x.reshape(rows, math.prod(x.shape[1:]))
         col, row, weight = (each.to(x.device) for each in (col, row, self.weight))
         parts = (flat,) if exact == dtype or x.is_cuda else flat.split(max(1, WIDENED // max(1, rows)), 1)
         sums = [_sums(part.to(exact), col, row, weight.to(exact), out_rows).to(dtype) for part in parts]
@@ -433,6 +434,8 @@ def slots(counts: tuple[int, ...], size: int, device: torch.device) -> Tensor:
 
 def _sums(x: Tensor, col: Tensor, row: Tensor, weight: Tensor, rows: int) -> Tensor:
     """(rows, D): row ``row[e]`` adds up ``weight[e]`` of row ``col[e]`` of x, in the order of the entries."""
+    if not len(col):
+        return x.new_zeros(rows, x.shape[1])
     if x.device.type not in GATHERING:
         return x.new_zeros(rows, x.shape[1]).index_add_(0, row, x[col] * weight[:, None])
     row, order = row.sort(stable=True)

@@ -40,6 +40,13 @@ def test_more_half_precision_entries_than_are_widened_at_one_time():
     torch.testing.assert_close(factor.apply(x), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_nothing_adds_up_to_zero(dtype):
+    none = Sparse(*torch.zeros(2, 0, dtype=torch.long), torch.zeros(0), 3, 0)
+    assert torch.equal(none.apply(torch.zeros(0, 2, 4, dtype=dtype)), torch.zeros(3, 2, 4, dtype=dtype))
+    assert none.adjoint(torch.ones(3, 2, dtype=dtype)).shape == (0, 2)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_what_is_only_selected_is_copied_bit_by_bit(dtype):
     picked = torch.tensor([3, 0, 3])
