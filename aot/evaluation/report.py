@@ -23,8 +23,8 @@ Accuracies in per cent, differences in points, with {CONFIDENCE:.0%} intervals: 
 draws of whole clips (seed {SEED}), families after Wilson. p: McNemar's exact test. families' mean: every family \
 counts the same. agreement: share of the answers that full tokens give, word for word. Seconds are means over clips: \
 encode and reduce as they say, prefill up to the end of the video, which all questions share, questions for reading \
-and answering all of a clip's questions together. speed-up: of that prefill, against full tokens. majority: always \
-the family's most frequent answer.
+and answering all of a clip's questions together. speed-up: of encode, reduce and prefill together, against full \
+tokens; of prefill: of that alone. majority: always the family's most frequent answer.
 """
 
 
@@ -72,7 +72,7 @@ def overview(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Head and lines of the table of all variants."""
     head = ["variant", "tokens", "retention", "accuracy", "families' mean"]
     head += [f"against {name}" for name in summary.references]
-    head += ["agreement", "encode", "reduce", "prefill", "questions", "speed-up"]
+    head += ["agreement", "encode", "reduce", "prefill", "questions", "speed-up", "of prefill"]
     lines = [
         [
             row.name,
@@ -83,6 +83,7 @@ def overview(summary: Summary) -> tuple[list[str], list[list[str]]]:
             *(_difference(row, name) for name in summary.references),
             f"{row.agreement:.1%}",
             *(f"{seconds:.2f} s" for seconds in (row.encode_s, row.reduce_s, row.prefill_s, row.questions_s)),
+            f"{row.speedup:.1f} x",
             f"{row.prefill_speedup:.1f} x",
         ]
         for row in summary.rows
@@ -131,5 +132,5 @@ def _flat(row: Row, summary: Summary) -> dict[str, Any]:
         if estimate is not None:
             plain |= {name: estimate.value, f"{name} low": estimate.low, f"{name} high": estimate.high}
     plain |= {f"against {each.against} p": each.p for each in row.differences}
-    costs = ("agreement", "encode_s", "reduce_s", "prefill_s", "questions_s", "prefill_speedup")
+    costs = ("agreement", "encode_s", "reduce_s", "prefill_s", "questions_s", "prefill_speedup", "speedup")
     return plain | {name: getattr(row, name) for name in costs}

@@ -58,6 +58,7 @@ class Row:
         prefill_s: seconds of prefilling the video, mean over clips.
         questions_s: seconds of all questions and answers, mean over clips.
         prefill_speedup: full tokens' prefill seconds over this variant's.
+        speedup: full tokens' seconds of encode, reduce and prefill together over this variant's.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Row:
     prefill_s: float
     questions_s: float
     prefill_speedup: float
+    speedup: float
 
 
 @dataclass(frozen=True)
@@ -125,15 +127,16 @@ def summarise(
     answers = {name: [complete[name][question.clip].said[question.id] for question in questions] for name in names}
     references = tuple(dict.fromkeys((FULL, against or released or FULL)))
     judged = _judge(names, scores, questions, references)
-    full_prefill = _mean(record.prefill_s for record in complete[FULL].values())
+    costs = {name: _costs(complete[name].values()) for name in names}
     rows = tuple(
         Row(
             name=name,
             chain=next(iter(complete[name].values())).chain,
             agreement=_mean(mine == full for mine, full in zip(answers[name], answers[FULL], strict=True)),
-            prefill_speedup=full_prefill / _mean(record.prefill_s for record in complete[name].values()),
+            prefill_speedup=costs[FULL]["prefill_s"] / costs[name]["prefill_s"],
+            speedup=_road(costs[FULL]) / _road(costs[name]),
             **judgement,
-            **_costs(complete[name].values()),
+            **costs[name],
         )
         for name, judgement in zip(names, judged, strict=True)
     )
@@ -231,6 +234,11 @@ def _costs(records: Iterable[Record]) -> dict[str, Any]:
         "retention": _mean(record.tokens_kept / record.tokens_full for record in records),
         **{name: _mean(getattr(record, name) for record in records) for name in seconds},
     }
+
+
+def _road(costs: Mapping[str, float]) -> float:
+    """Seconds from the frames to the end of prefill."""
+    return costs["encode_s"] + costs["reduce_s"] + costs["prefill_s"]
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -127,10 +127,11 @@ def test_agreement_is_with_the_words_of_full_tokens(summary):
     assert row(summary, "aot 0.25").agreement == pytest.approx((16 - 13 + 6) / 16)
 
 
-def test_costs_are_means_over_clips_and_speed_is_that_of_prefill(summary):
+def test_costs_are_means_over_clips_and_speed_is_of_the_road_and_of_prefill(summary):
     reduced = row(summary, "aot 0.25")
     assert (reduced.tokens, reduced.retention, reduced.encode_s, reduced.prefill_s) == pytest.approx((25, 0.25, 2, 0.2))
     assert reduced.prefill_speedup == pytest.approx(5)
+    assert reduced.speedup == pytest.approx((2 + 0.25 + 1) / (2 + 0.25 + 0.2))
 
 
 def test_the_majority_answers_each_family_with_its_most_frequent_truth(summary):
@@ -200,6 +201,7 @@ def test_json_and_csv_hold_the_same_numbers(summary, tmp_path):
             assert float(line["accuracy"]) == kept["accuracy"]["value"]
             assert float(line["family colour high"]) == kept["families"]["colour"]["high"]
             assert float(line["prefill_speedup"]) == kept["prefill_speedup"]
+            assert float(line["speedup"]) == kept["speedup"]
 
 
 def test_a_table_is_aligned():
