@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:These tokens come without")
 
 def limits(chain):
     if chain.startswith("flashvid-"):  # it chooses a frame's cells one after another, here up to a quarter of them
-        return 300, 4
+        return 310, 4
     name = chain.partition(":")[0].partition("-")[0]
     operations, waits = LIMITS.get({"paper": "aot"}.get(name, name), OTHERS)
     return operations, waits + is_fixed(chain)

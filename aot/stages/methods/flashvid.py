@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ...devices import widened
 from ...errors import InputError
-from ...tokens.factors import unpad
+from ...tokens.factors import Sparse, unpad
 from ...tokens.video_tokens import Extra, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..clips import dynamic_clips
@@ -392,12 +392,11 @@ class Trees:
         owner = torch.searchsorted(member, self.root[cell])
         features = grid.features.flatten(0, 1)
         share = self.share[cell].to(features)
-        points = features.new_zeros(len(member), features.shape[1])
-        points.index_add_(0, owner, features[cell] * share[:, None])
+        points = Sparse.sums(owner, len(member), features).apply(features[cell] * share[:, None])
         groups = Groups(points, grid.cell.flatten()[: len(member)], roots)
         drawn = None if noise is None else noise / NOISE
         centre, cluster = clustered(groups, numbers, [min(count, NEIGHBOURS) for count in numbers], drawn)
         row = cluster[owner]
-        total = share.new_zeros(len(centre)).index_add_(0, row, share)
+        total = Sparse.sums(row, len(centre), share).apply(share[:, None]).squeeze(1)
         scale = None if self.true_mean else total / tally(cluster, len(centre))
         return Merge(member[centre], row, cell, share / total[row], scale)
