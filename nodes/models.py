@@ -222,9 +222,10 @@ class AOTLoadVLLM(io.ComfyNode):
                     options=list(DECODINGS),
                     default="auto",
                     optional=True,
-                    tooltip="How answers are generated after their first token. graph: a CUDA graph of one step is "
-                    "replayed, several times as fast; it takes memory for a second copy of the video's keys and "
-                    "values. auto: graph on CUDA where it can be captured and memory allows, else eager.",
+                    tooltip="How prompts of up to 1024 tokens are read, and answers generated. graph: CUDA graphs are "
+                    "replayed, which spares the launches of a thousand kernels a token; it takes memory for a second "
+                    "copy of the video's keys and values. auto: graph on CUDA where it can be captured and memory "
+                    "allows, else eager.",
                 ),
             ],
             outputs=[AOTVLLM.Output(display_name="vllm", tooltip="For Encode Video and Answer.")],
