@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_aot.tests.support.browser import run
+from comfyui_aot.tests.support.browser import open_file, run
 
 CHECKOUT = Path(__file__).parents[2]
 WORKFLOWS = sorted((CHECKOUT / "workflows").glob("*.json"))
@@ -23,11 +23,6 @@ QUICK = """() => {
         }
     }
 }"""
-
-
-def open_file(page, path):
-    """Opens a file as somebody does who drops it on the page."""
-    page.set_input_files("#comfy-file-input", path)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

@@ -30,16 +30,31 @@ def open_template(page):
     page.wait_for_timeout(1000)
 
 
-def run(page, timeout=200_000):
-    """Presses Run and waits for the end."""
+def open_file(page, path):
+    """Opens a file as somebody does who drops it on the page."""
+    page.set_input_files("#comfy-file-input", path)
+
+
+def listen(page):
+    """Notes how the next run ends."""
     page.evaluate(
-        "for (const end of ['execution_success', 'execution_error', 'execution_interrupted'])"
+        "window.ended = null; for (const end of ['execution_success', 'execution_error', 'execution_interrupted'])"
         " app.api.addEventListener(end, () => { window.ended = end })"
     )
-    page.click(RUN)
+
+
+def ended(page, end="execution_success", timeout=200_000):
+    """Waits for the end of a run, which must be this one."""
     page.wait_for_function("window.ended", timeout=timeout)
-    assert page.evaluate("window.ended") == "execution_success"
+    assert page.evaluate("window.ended") == end
     page.wait_for_timeout(1500)
+
+
+def run(page, timeout=200_000):
+    """Presses Run and waits for the end."""
+    listen(page)
+    page.click(RUN)
+    ended(page, timeout=timeout)
 
 
 def of(page, kind, expression):
