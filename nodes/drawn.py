@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..aot.errors import InputError
+from ..aot.evaluation.drawn_clip import NUMBER
 from ..aot.evaluation.shapes_set import FAMILIES, SPLITS, shapes_set
 from .comfy import io
 from .sockets import AOTFrames
@@ -24,7 +25,7 @@ class AOTDrawnClip(io.ComfyNode):
             inputs=[
                 io.Int.Input(
                     "clip",
-                    default=SPLITS["test"],
+                    default=NUMBER,
                     min=0,
                     max=2**31 - 1,
                     tooltip="Number of the clip; the same number is always the same clip. The embedded model was "

@@ -8,12 +8,72 @@ from typing import Any
 import torch
 
 from ..aot.errors import InputError
+from ..aot.evaluation.drawn_clip import NAME as DRAWN
+from ..aot.evaluation.drawn_clip import load_drawn_clip
 from ..aot.video.frames import MODES, Frames, Sampling, load_video, require_components_fit, resample
 from .comfy import io, list_input_files, resolve_file
 from .sockets import AOTFrames
 from .workflow.requirements import Kind
 
 CATEGORY = "AOT/video"
+
+
+def clip_input() -> Any:
+    """The widget that names a clip: the drawn one or a video in the input folder, which is preferred."""
+    files = list_input_files()
+    return io.Combo.Input(
+        "video",
+        options=[DRAWN, *files],
+        default=files[0] if files else DRAWN,
+        upload=io.UploadType.video,
+        tooltip="A video in ComfyUI's input folder; the button below uploads one. 'drawn clip' needs no file: eight "
+        "seconds of moving shapes, drawn on the spot.",
+    )
+
+
+def require_clip(name: str) -> None:
+    """Raise an InputError if a clip is neither the drawn one nor a file in ComfyUI's folders.
+
+    Args:
+        name: the widget's value.
+    """
+    if name != DRAWN:
+        resolve_file(name)
+
+
+def clip_state(name: str) -> tuple[int, int]:
+    """Changes when the clip does: modification time in nanoseconds and bytes of its file.
+
+    Args:
+        name: the widget's value.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    if name == DRAWN:
+        return 0, 0
+    status = resolve_file(name).stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def load_clip(name: str, sampling: Sampling, size: int) -> Frames:
+    """The chosen frames of a clip.
+
+    Args:
+        name: the widget's value.
+        sampling: which frames.
+        size: of the shorter side in pixels; 0 leaves it as it is.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read so.
+    """
+    if name == DRAWN:
+        return load_drawn_clip(sampling, size or None)
+    return load_video(resolve_file(name), sampling, size or None)
+
+
+CLIP = Kind("clip", lambda name, _: resolve_file(name), without=(DRAWN,))
+"""What a workflow with that widget needs."""
 
 
 def sampling_inputs() -> list[Any]:
@@ -96,9 +156,9 @@ def summary(frames: Frames) -> str:
 
 
 class AOTLoadVideo(io.ComfyNode):
-    """Frames of a file in the input folder."""
+    """Frames of a file in the input folder, or of the drawn clip."""
 
-    NEEDS = MappingProxyType({"video": Kind("clip", lambda name, _: resolve_file(name))})
+    NEEDS = MappingProxyType({"video": CLIP})
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -107,14 +167,9 @@ class AOTLoadVideo(io.ComfyNode):
             node_id="AOTLoadVideo",
             display_name="Load Video (AOT)",
             category=CATEGORY,
-            description="Decode the chosen frames, and no others, of a video in ComfyUI's input folder.",
+            description="Decode the chosen frames, and no others, of a video in the input folder, or draw a clip.",
             inputs=[
-                io.Combo.Input(
-                    "video",
-                    options=list_input_files(),
-                    upload=io.UploadType.video,
-                    tooltip="A video in ComfyUI's input folder; the button below uploads one.",
-                ),
+                clip_input(),
                 *sampling_inputs(),
                 io.Int.Input(
                     "size",
@@ -144,7 +199,7 @@ class AOTLoadVideo(io.ComfyNode):
         size: int,
     ) -> io.NodeOutput:
         """Decode."""
-        loaded = load_video(resolve_file(video), sampling_of(sampling, frames, fps, every, start, end), size or None)
+        loaded = load_clip(video, sampling_of(sampling, frames, fps, every, start, end), size)
         return io.NodeOutput(loaded, summary(loaded), ui={"text": (summary(loaded),)})
 
     @classmethod
@@ -152,7 +207,7 @@ class AOTLoadVideo(io.ComfyNode):
         """Check before the run that the file is there and the mode is known."""
         try:
             if video is not None:
-                resolve_file(video)
+                require_clip(video)
         except InputError as error:
             return str(error)
         return check_sampling(sampling)
@@ -160,8 +215,7 @@ class AOTLoadVideo(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, video: str, **settings: Any) -> tuple[int, int]:
         """Changes when the file does."""
-        status = resolve_file(video).stat()
-        return status.st_mtime_ns, status.st_size
+        return clip_state(video)
 
 
 class AOTFramesFromImages(io.ComfyNode):

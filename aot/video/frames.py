@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..errors import InputError
 from .decoding import Index, decode, read_index
@@ -384,6 +385,32 @@ def resample(frames: Frames, sampling: Sampling) -> Frames:
     return replace(frames, pixels=frames.pixels[chosen], timestamps=frames.timestamps[chosen])
 
 
+def resize(frames: Frames, size: int, free_bytes: int | None = None) -> Frames:
+    """Scale frames in memory.
+
+    Args:
+        frames: in memory.
+        size: of the shorter side in pixels; the proportions stay. It may enlarge.
+        free_bytes: memory that may be used; None takes what the machine has available.
+
+    Raises:
+        InputError: the size is out of range, or the scaled frames do not fit in memory.
+    """
+    height, width = _target_size(frames, size)
+    need, free = estimate_bytes(frames.count, height, width), _free(free_bytes)
+    if need > free:
+        raise InputError(
+            f"{frames.count} frames of {width}x{height} from {frames.source} need {need / 1e6:.0f} MB and "
+            f"{free / 1e6:.0f} MB are free: take fewer frames, a smaller size, or close other programs"
+        )
+    pixels = torch.empty((frames.count, height, width, 3), dtype=torch.uint8)
+    for target, picture in zip(pixels, frames.pixels, strict=True):  # one by one: floats of all would be four times it
+        channels = picture.permute(2, 0, 1)[None].to(torch.float32)
+        scaled = interpolate(channels, (height, width), mode="bicubic", align_corners=False, antialias=True)
+        target.copy_(scaled[0].round_().clamp_(0, 255).permute(1, 2, 0))
+    return replace(frames, pixels=pixels)
+
+
 def estimate_bytes(frames: int, height: int, width: int) -> int:
     """Bytes of decoded RGB frames. Decoding needs up to 32 YUV frames of the filmed size in addition.
 
@@ -429,12 +456,12 @@ def _check_part(size: int) -> None:
         raise InputError(f"parts of {size} frames: a part must have at least 1")
 
 
-def _target_size(index: Index, size: int | tuple[int, int] | None) -> tuple[int, int]:
+def _target_size(filmed: Index | Frames, size: int | tuple[int, int] | None) -> tuple[int, int]:
     if size is None:
-        return index.height, index.width
+        return filmed.height, filmed.width
     if isinstance(size, int):
-        scale = size / min(index.height, index.width)
-        height, width = round(index.height * scale), round(index.width * scale)
+        scale = size / min(filmed.height, filmed.width)
+        height, width = round(filmed.height * scale), round(filmed.width * scale)
     else:
         height, width = size
     if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):

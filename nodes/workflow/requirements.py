@@ -17,10 +17,12 @@ class Kind:
     Args:
         name: of the kind: "clip", "model".
         find: takes the value and all of the node's inputs; raises an InputError if there is no such thing.
+        without: values that name nothing of the kind.
     """
 
     name: str
     find: Callable[[str, Mapping[str, Any]], Any]
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def needs(graph: Graph) -> list[Need]:
             continue
         for widget, kind in getattr(graph.classes[node.type], "NEEDS", {}).items():
             value = node.inputs.get(widget)
-            if isinstance(value, str):
+            if isinstance(value, str) and value not in kind.without:
                 named[kind.name, value] = Need(kind.name, value, _lacking(kind, value, node.inputs))
     packs = [
         Need(

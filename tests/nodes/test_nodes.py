@@ -44,6 +44,35 @@ def test_load_video_reads_from_the_input_folder_and_says_what(clip):
     assert info.startswith("clip.mp4: 4 frames of 213x120, 0.00 to 5.24 s")
 
 
+def test_the_drawn_clip_needs_no_file(tmp_path):
+    with directories(tmp_path):
+        assert AOTLoadVideo.validate_inputs(video="drawn clip", sampling="uniform") is True
+        state = AOTLoadVideo.fingerprint_inputs(video="drawn clip", **WHOLE, size=0)
+        assert state == AOTLoadVideo.fingerprint_inputs(video="drawn clip", **WHOLE, size=0)
+        _, info = AOTLoadVideo.execute(video="drawn clip", **{**WHOLE, "start": 2.0, "end": 6.0}, size=200).args
+    assert info.startswith("drawn clip: 4 frames of 200x200, 2.00 to 6.00 s")
+    assert list(tmp_path.iterdir()) == []
+
+
+def video_widget():
+    return AOTLoadVideo.GET_SCHEMA().inputs[0]
+
+
+def test_the_drawn_clip_is_offered_first_and_chosen_where_there_is_no_video(tmp_path):
+    with directories(tmp_path):
+        assert video_widget().options == ["drawn clip"]
+        assert video_widget().default == "drawn clip"
+
+
+def test_a_video_in_the_folder_is_chosen_and_none_can_be_mistaken_for_the_drawn_clip(clip):
+    # A file without a suffix is no video, so that this name is never listed as a file's.
+    shutil.copy(clip, clip.with_name("drawn clip"))
+    assert video_widget().options == ["drawn clip", "clip.mp4"]
+    assert video_widget().default == "clip.mp4"
+    frames, _ = AOTLoadVideo.execute(video="drawn clip", **WHOLE, size=0).args
+    assert frames.width == 378
+
+
 @pytest.mark.parametrize("name", ["../clip.mp4", "input/../../x.mp4", "gone.mp4", "C:\\x.mp4", ""])
 def test_a_file_outside_the_folders_or_missing_is_refused_before_the_run(clip, name):
     assert "folder" in AOTLoadVideo.validate_inputs(video=name, sampling="uniform")

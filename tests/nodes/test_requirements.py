@@ -42,6 +42,10 @@ def test_clips_and_models_are_listed_once_each(base):
     ]
 
 
+def test_the_drawn_clip_is_no_need(base):
+    assert needs(graph(a=loader("drawn clip"))) == []
+
+
 def test_every_missing_thing_is_named_at_once(base):
     shared = {
         "nodes": [
@@ -95,3 +99,15 @@ def test_a_name_set_on_the_command_line_is_looked_for_where_all_are(base):
     workflow.write_text(json.dumps({"1": loader("here.mp4")}))
     with pytest.raises(InputError, match=r"clip gone\.mp4 \(There is no file 'gone\.mp4' in the input folder"):
         run_file(workflow, ["AOTLoadVideo.video=gone.mp4"], base)
+
+
+def test_the_drawn_clip_runs_from_a_file_in_an_empty_folder(tmp_path):
+    workflow = tmp_path / "drawn.json"
+    images = {"class_type": "AOTFramesToImages", "inputs": {"frames": ["1", 0]}}
+    preview = {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}}
+    inputs = {"video": "drawn clip", "sampling": "uniform", "frames": 2, "fps": 1.0, "every": 1, "start": 0.0}
+    loads = {"class_type": "AOTLoadVideo", "inputs": {**inputs, "end": 0.0, "size": 64}}
+    workflow.write_text(json.dumps({"1": loads, "2": images, "3": preview}))
+    report = run_file(workflow, [], tmp_path)
+    assert report["needs"] == []
+    assert report["nodes"][0]["text"] == ["drawn clip: 2 frames of 64x64, 0.00 to 7.96 s, 0 MiB"]
