@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import glob
 import mimetypes
+import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
@@ -65,8 +68,14 @@ __all__ = [
 ]  # fmt: skip
 
 MODEL_CATEGORIES = ("VLLM", "LLM", "text_encoders")
-_CONTENT_TYPES = {".mkv": "video", ".m4v": "video", ".webp": "image"}
-"""Suffixes that Python's own table lacks on some systems."""
+LOOKED_AT = 20_000
+"""The most entries of the input folder that are looked at for videos."""
+
+_VIDEO = frozenset((
+    ".3g2", ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
+    ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv",
+))  # fmt: skip
+"""Suffixes of videos. The system's own table of types has others, but lacks some of these, or takes them for texts."""
 
 
 def input_directory() -> Path:
@@ -84,12 +93,25 @@ def temp_directory() -> Path:
     return Path(folder_paths.get_temp_directory())
 
 
-def list_input_files(content_types: Iterable[str] = ("video",)) -> list[str]:
-    """Names of the files directly in the input folder whose type is one of `content_types`, sorted."""
-    allowed = set(content_types)
-    folder = input_directory()
-    files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
-    return sorted(path.name for path in files if _content_type(path) in allowed)
+def list_input_files() -> list[str]:
+    """Videos in the input folder and its sub-folders, each as a workflow names it; those of the folder itself first.
+
+    Hidden folders and links to folders are left out. The list stays quick in a huge folder: at most `LOOKED_AT` entries
+    are looked at, the upper folders first. A file that is not listed is read all the same where a workflow names it.
+    """
+    found: list[str] = []
+    folders, left = deque([""]), LOOKED_AT
+    while folders and left > 0:
+        within = folders.popleft()
+        with suppress(OSError), os.scandir(input_directory() / within) as entries:
+            for entry in islice(entries, left):
+                left -= 1
+                if entry.is_dir(follow_symlinks=False):
+                    if not entry.name.startswith("."):
+                        folders.append(f"{within}{entry.name}/")
+                elif _is_video(entry.name) and entry.is_file():
+                    found.append(f"{within}{entry.name}")
+    return sorted(found, key=lambda name: (name.count("/"), name))
 
 
 def list_files(kind: str, suffix: str) -> list[tuple[str, float]]:
@@ -125,9 +147,9 @@ def unused_output(prefix: str, suffix: str) -> Path:
     return start.with_name(f"{start.name}_{last + 1:05}_{suffix}")
 
 
-def _content_type(path: Path) -> str:
-    guess = mimetypes.guess_type(path.name, strict=False)[0] or ""
-    return _CONTENT_TYPES.get(path.suffix.lower(), guess.partition("/")[0])
+def _is_video(name: str) -> bool:
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in _VIDEO or (mimetypes.guess_type(f"_{suffix}", strict=False)[0] or "").startswith("video/")
 
 
 def resolve_file(name: str) -> Path:

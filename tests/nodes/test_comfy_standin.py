@@ -1,5 +1,8 @@
 """The pack's door to ComfyUI: folders, file names, previews, devices; the same with ComfyUI and without."""
 
+import mimetypes
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -32,9 +35,50 @@ def test_the_folders_are_those_of_the_base_and_only_inside_the_block(tmp_path):
     assert comfy.input_directory() == before
 
 
-def test_input_files_are_listed_by_type(base):
-    assert comfy.list_input_files() == ["clip.mp4", "talk.mkv"]
-    assert comfy.list_input_files(("image", "video")) == ["clip.mp4", "photo.png", "talk.mkv"]
+def test_videos_are_listed_with_those_of_sub_folders_after_the_others(base):
+    for name in ("sub/a.mp4", "sub/x/y.webm", ".hidden/z.mp4", "notes.txt", "archive.mp4/inner.mov"):
+        (base / "input" / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / "input" / name).write_bytes(b"x")
+    listed = comfy.list_input_files()
+    assert listed == [
+        "clip.mp4", "talk.mkv", "archive.mp4/inner.mov", "sub/a.mp4", "sub/deep.mkv", "sub/x/y.webm",
+    ]  # fmt: skip
+    assert all(comfy.resolve_file(name).is_file() for name in listed)
+
+
+@pytest.mark.parametrize("table", ["the system's", "an empty", "one that takes .ts for a text"])
+def test_every_kind_of_video_is_listed_whatever_the_table_of_types(tmp_path, monkeypatch, table):
+    if table != "the system's":
+        kind = "text/x-linguist" if "text" in table else None
+        monkeypatch.setattr(mimetypes, "guess_type", lambda name, strict: (kind, None))
+    (tmp_path / "input").mkdir()
+    names = [f"clip.{suffix}" for suffix in ("3gp", "gif", "M2TS", "m4v", "mkv", "mp4", "mxf", "ts", "vob")]
+    for name in names:
+        (tmp_path / "input" / name).write_bytes(b"x")
+    (tmp_path / "input" / "photo.png").write_bytes(b"x")
+    with comfy.directories(tmp_path):
+        assert sorted(comfy.list_input_files(), key=str.lower) == names
+
+
+def test_a_link_to_a_folder_is_not_followed(base):
+    (base / "input" / "loop").symlink_to(base / "input", target_is_directory=True)
+    (base / "input" / "away").symlink_to(base / "secret", target_is_directory=True)
+    assert comfy.list_input_files() == ["clip.mp4", "talk.mkv", "sub/deep.mkv"]
+
+
+def test_a_huge_input_folder_is_listed_quickly_and_up_to_a_bound(tmp_path):
+    folder = tmp_path / "input" / "many"
+    folder.mkdir(parents=True)
+    for number in range(10_000):
+        (folder / f"{number:05}.png").touch()
+    (tmp_path / "input" / "clip.mp4").touch()
+    with comfy.directories(tmp_path):
+        start = time.perf_counter()
+        assert comfy.list_input_files() == ["clip.mp4"]
+        assert time.perf_counter() - start < 1
+        for number in range(10_000):
+            (folder / f"{number:05}.mp4").touch()
+        assert len(comfy.list_input_files()) < comfy.LOOKED_AT
 
 
 def test_a_missing_input_folder_lists_nothing(tmp_path):

@@ -37,6 +37,19 @@ def write_clip(path: Path, frames: int = 10, codec: str = "libx264", millisecond
     return write_video(path, pictures, codec, milliseconds)
 
 
+def write_at_25(path: Path, codec: str, pixels: str = "yuv420p") -> Path:
+    """20 frames of 96x64 at 25 fps, which broadcasting's formats want: frame i is grey of brightness 20 + 8 * i."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, pixels
+        for i in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 20 + 8 * i, np.uint8), "rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            container.mux(stream.encode(frame.reformat(format=pixels)))
+        container.mux(stream.encode())
+    return path
+
+
 def write_audio(path: Path) -> Path:
     """A second of silence, and no picture."""
     with av.open(str(path), "w") as container:

@@ -19,7 +19,7 @@ from comfyui_aot.aot.video.frames import (
     require_components_fit,
     resample,
 )
-from comfyui_aot.tests.support.videos import write_video
+from comfyui_aot.tests.support.videos import write_at_25, write_video
 
 TENTHS = torch.arange(100, dtype=torch.float64) / 10
 
@@ -119,6 +119,33 @@ def test_other_codecs_and_containers_are_read(make_clip, name, codec):
     frames = load_video(make_clip(name, frames=20, codec=codec), Sampling(frames=5))
     assert torch.allclose(frames.timestamps, torch.tensor([0, 0.4, 0.9, 1.4, 1.9], dtype=torch.float64), atol=2e-3)
     brightness = frames.pixels[:, 8:56, 60:90].float().mean(dim=(1, 2, 3))
+    assert torch.allclose(brightness, 20 + 8 * torch.tensor([0.0, 4, 9, 14, 19]), atol=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.3gp", "mpeg4"),
+        ("a.m2ts", "libx264"),
+        ("a.m2v", "mpeg2video"),
+        ("a.mts", "mpeg2video"),
+        ("a.mxf", "mpeg2video"),
+        ("a.ts", "mpeg2video"),
+        ("a.vob", "mpeg2video"),
+        ("a.wmv", "wmv2"),
+    ],
+)
+def test_containers_of_cameras_and_discs_are_read(tmp_path, name, codec):
+    frames = load_video(write_at_25(tmp_path / name, codec), Sampling(frames=5))
+    assert torch.allclose(frames.timestamps, torch.tensor([0, 0.16, 0.36, 0.56, 0.76], dtype=torch.float64), atol=2e-3)
+    brightness = frames.pixels.float().mean(dim=(1, 2, 3))
+    assert torch.allclose(brightness, 20 + 8 * torch.tensor([0.0, 4, 9, 14, 19]), atol=4)
+
+
+def test_a_gif_is_read(tmp_path):
+    frames = load_video(write_at_25(tmp_path / "a.gif", "gif", "gray"), Sampling(frames=5))
+    assert torch.allclose(frames.timestamps, torch.tensor([0, 0.16, 0.36, 0.56, 0.76], dtype=torch.float64), atol=1e-6)
+    brightness = frames.pixels.float().mean(dim=(1, 2, 3))
     assert torch.allclose(brightness, 20 + 8 * torch.tensor([0.0, 4, 9, 14, 19]), atol=4)
 
 
