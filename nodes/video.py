@@ -10,8 +10,9 @@ import torch
 from ..aot.errors import InputError
 from ..aot.evaluation.drawn_clip import NAME as DRAWN
 from ..aot.evaluation.drawn_clip import load_drawn_clip
+from ..aot.pictures.strip import strip
 from ..aot.video.frames import MODES, Frames, Sampling, load_video, require_components_fit, resample
-from .comfy import io, list_input_files, resolve_file
+from .comfy import io, list_input_files, resolve_file, ui
 from .sockets import AOTFrames
 from .workflow.requirements import Kind
 
@@ -200,7 +201,8 @@ class AOTLoadVideo(io.ComfyNode):
     ) -> io.NodeOutput:
         """Decode."""
         loaded = load_clip(video, sampling_of(sampling, frames, fps, every, start, end), size)
-        return io.NodeOutput(loaded, summary(loaded), ui={"text": (summary(loaded),)})
+        shown = ui.PreviewImage(strip(loaded), cls=cls).as_dict()["images"]
+        return io.NodeOutput(loaded, summary(loaded), ui={"text": (summary(loaded),), "aot_strip": shown})
 
     @classmethod
     def validate_inputs(cls, video: str, sampling: str) -> bool | str:
