@@ -9,5 +9,8 @@ class InputError(ValueError):
     The command line turns it into exit code 2 and that line; ComfyUI shows that line on the node.
     """
 
+    # ComfyUI shows the type with its module in front, and the module of a pack is a path on the user's disk.
+    __module__ = "builtins"
+
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +15,6 @@ from ..aot.comparison import sweep as sweeping
 from ..aot.comparison import table as comparison_table
 from ..aot.comparison.compare import Row, side_by_side
 from ..aot.comparison.variants import expand
-from ..aot.errors import InputError
 from ..aot.files import whole_file
 from ..aot.models.prompt import require_question
 from ..aot.streaming import Stream
@@ -118,8 +118,8 @@ class AOTSweep(io.ComfyNode):
             "encoding, and draw time and closeness to the full answer. What was measured is kept: a run that was "
             "stopped goes on, and another point costs only itself.",
             inputs=[
-                AOTVLLM.Input("vllm", tooltip="The model that encoded the video."),
-                AOTTokens.Input("tokens", tooltip="Tokens of Encode Video, nothing reduced."),
+                AOTVLLM.Input("vllm", lazy=True, tooltip="The model that encoded the video."),
+                AOTTokens.Input("tokens", lazy=True, tooltip="Tokens of Encode Video, nothing reduced."),
                 io.String.Input(
                     "question",
                     default="What happens in this video?",
@@ -155,20 +155,19 @@ class AOTSweep(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls, question: str | None = None, stages: str | None = None, retentions: str | None = None
-    ) -> bool | str:
-        """Whether what was typed in can be run; what comes over a link is looked at when it is there."""
-        try:
-            if question is not None:
-                require_question(question)
-            expand(
-                sweeping.chains_in(stages if stages is not None else "aot"),
-                sweeping.retentions_in(retentions if retentions is not None else "0.5"),
-            )
-        except InputError as error:
-            return str(error)
-        return True
+    def check_lazy_status(
+        cls,
+        question: str,
+        stages: str,
+        retentions: str,
+        vllm: Loaded | None = None,
+        tokens: VideoTokens | Stream | None = None,
+        **others: Any,
+    ) -> list[str]:
+        """The links that are still needed. Raises an InputError first where what was typed cannot be swept."""
+        require_question(question)
+        expand(sweeping.chains_in(stages), sweeping.retentions_in(retentions))
+        return [name for name, value in (("vllm", vllm), ("tokens", tokens)) if value is None]
 
     @classmethod
     def execute(

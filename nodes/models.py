@@ -243,6 +243,16 @@ class AOTLoadVLLM(io.ComfyNode):
         decoding: str = "auto",
     ) -> io.NodeOutput:
         """Load, or share what is loaded."""
+        chosen = (
+            ("dtype", dtype, DTYPES),
+            ("device", device, DEVICES),
+            ("attention", attention, ATTENTIONS),
+            ("quantization", quantization, QUANTIZATIONS),
+            ("decoding", decoding, DECODINGS),
+        )
+        for name, value, offered in chosen:
+            if value not in offered:
+                raise InputError(not_offered(name, value, offered))
         key = (model, dtype, device, attention, quantization, decoding)
         loaded = _LOADED.get(key)
         if loaded is None:
@@ -266,28 +276,9 @@ class AOTLoadVLLM(io.ComfyNode):
         return io.NodeOutput(loaded, ui={"text": (summary(loaded),)})
 
     @classmethod
-    def validate_inputs(
-        cls,
-        model: str,
-        dtype: str,
-        device: str,
-        attention: str,
-        quantization: str = "none",
-        download: bool = False,
-        decoding: str = "auto",
-    ) -> bool | str:
-        """Whether every choice is one of those offered, and there: ComfyUI itself does not check a combo's value."""
-        chosen = (
-            ("dtype", dtype, DTYPES),
-            ("device", device, DEVICES),
-            ("attention", attention, ATTENTIONS),
-            ("quantization", quantization, QUANTIZATIONS),
-            ("decoding", decoding, DECODINGS),
-        )
-        for name, value, offered in chosen:
-            if value is not None and value not in offered:
-                return not_offered(name, value, offered)
-        if model is not None and not (download and model in PUBLISHED):
+    def validate_inputs(cls, model: str) -> bool | str:
+        """Whether there is such a model, or one to download. ComfyUI reports one cause for every input named here."""
+        if model is not None and model not in PUBLISHED:
             try:
                 located(model, False)
             except InputError as error:

@@ -47,11 +47,11 @@ class AOTServer(io.ComfyNode):
         return url, model, read_key(path_of_key(key_file)) if key_file else ""
 
     @classmethod
-    def validate_inputs(cls, url: str, model: str, key_file: str) -> bool | str:
-        """Whether the URL is one, and the key is there."""
+    def validate_inputs(cls, url: str) -> bool | str:
+        """Whether the URL is one. ComfyUI reports one cause once for every input named here; a key is read later."""
         try:
-            if url is not None and key_file is not None:
-                _server(url, model or "", key_file)
+            if url is not None:
+                _server(url, "", "")
         except ValueError as error:
             return str(error)
         return True

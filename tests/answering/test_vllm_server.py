@@ -98,6 +98,7 @@ def test_the_node_reads_the_key_from_comfyuis_user_folder_only(tmp_path):
         (server,) = AOTServer.execute(url="http://host:1", model="", key_file="mine").args
         assert server.key == "secret"
         for name in ("../other", "gone", str(keys / "mine")):
-            assert "There is no key file" in AOTServer.validate_inputs(url="http://h:1", model="", key_file=name)
-        assert "give one like" in AOTServer.validate_inputs(url="host", model="", key_file="")
-        assert AOTServer.validate_inputs(url="http://h:1", model="", key_file="") is True
+            with pytest.raises(InputError, match="There is no key file"):
+                AOTServer.execute(url="http://h:1", model="", key_file=name)
+        assert "give one like" in AOTServer.validate_inputs(url="host")
+        assert AOTServer.validate_inputs(url="http://h:1") is True

@@ -216,7 +216,6 @@ def test_an_interrupt_stops_the_generation_and_the_next_run_works(server, prompt
         ("AOTIntraFrame", {"budget": 0}, "budget"),
         ("AOTIntraFrame", {"global_ratio": 2.0}, "global_ratio"),
         ("AOTAnswer", {"max_new_tokens": -1}, "max_new_tokens"),
-        ("AOTLoadVideo", {"sampling": "sideways"}, "sideways"),
         ("AOTLoadVLLM", {"model": "no such model"}, "no such model"),
         ("AOTLoadVideo", {"video": "missing.mp4"}, "missing.mp4"),
         ("AOTLoadVideo", {"video": "../server.log"}, "not allowed"),
@@ -230,7 +229,16 @@ def test_a_bad_value_is_refused_naming_the_node(server, prompt, kind, values, sa
     assert refused.value.status == 400
     faulty = refused.value.body["node_errors"][the(prompt, kind)]
     assert faulty["class_type"] == kind
-    assert any(said in f"{error['message']} {error['details']}" for error in faulty["errors"])
+    assert [said in f"{error['message']} {error['details']}" for error in faulty["errors"]] == [True]
+
+
+def test_an_error_while_a_node_runs_is_its_line_and_a_type_without_a_path(server, prompt):
+    wrong = changed(short(prompt), "AOTLoadVideo", frames=4000)
+    run = server.client.run(wrong)
+    assert run.ended == "execution_error"
+    (error,) = [message.data for message in run.messages if message.kind == "execution_error"]
+    assert error["exception_type"] == "InputError"
+    assert error["exception_message"].startswith("4000 frames asked of")
 
 
 @pytest.mark.parametrize(

@@ -188,12 +188,14 @@ def test_a_sweep_leaves_the_video_of_the_last_question_in_the_cache(base, loaded
         ({"question": " "}, "question is empty"),
     ],
 )
-def test_what_cannot_be_swept_is_refused_before_the_run(typed, says):
-    assert says in AOTSweep.validate_inputs(**{"question": "What?", "stages": "aot", "retentions": "0.5", **typed})
+def test_what_cannot_be_swept_is_refused_before_anything_is_encoded(typed, says):
+    with pytest.raises(InputError, match=says):
+        AOTSweep.check_lazy_status(**{"question": "What?", "stages": "aot", "retentions": "0.5", **typed})
 
 
-def test_what_comes_over_a_link_is_not_looked_at_before_the_run():
-    assert AOTSweep.validate_inputs(question=None, stages=None, retentions="0.5") is True
+def test_the_model_and_the_tokens_are_needed_once_what_was_typed_is_right():
+    typed = {"question": "What?", "stages": "aot", "retentions": "0.5", "max_new_tokens": 2}
+    assert AOTSweep.check_lazy_status(**typed, vllm=None, tokens=None) == ["vllm", "tokens"]
 
 
 def test_reduced_tokens_are_not_swept(base, loaded, tokens):
