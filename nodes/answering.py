@@ -11,7 +11,7 @@ from ..aot.answering.presets import OWN, PRESETS, apply_preset, split
 from ..aot.answering.vllm_server import Connection, VllmServer
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
-from .comfy import advanced, interrupted, io, progress, send_text
+from .comfy import advanced, interrupted, io, progress, schema, send_text
 from .models import CATEGORY, Loaded, ready
 from .sockets import AOTVLLM, AOTAnswerType, AOTServerType, AOTTokens
 
@@ -43,12 +43,13 @@ class AOTAnswer(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTAnswer",
             display_name="Answer (AOT)",
             category=CATEGORY,
-            description="Ask the video LLM about the video. Shows the answer as it is written, then the tokens, "
-            "times and memory it took.",
+            description="Ask the video LLM (VLM) a question about the video, or have it describe or caption it. Shows "
+            "the answer as it is written, then the tokens, times and memory it took.",
+            search_aliases=["ask", "video question", "VQA", "describe", "caption", "summarise", "chat", "VLM"],
             inputs=[
                 AOTVLLM.Input("vllm", tooltip="The model that encoded the video."),
                 AOTTokens.Input("tokens", tooltip="Tokens of Encode Video, reduced or not."),

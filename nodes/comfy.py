@@ -6,6 +6,7 @@ tested and run headless. A ComfyUI that is there but broken raises its own error
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import mimetypes
 import os
@@ -17,7 +18,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -63,11 +64,13 @@ else:
 __all__ = [
     "HAS_COMFYUI", "ComfyExtension", "advanced", "directories", "empty_cache", "input_directory", "interrupted", "io",
     "key_file", "list_files", "list_input_files", "load_models", "model_folders", "model_patcher", "offload_device",
-    "output_directory", "progress", "resolve_file", "room_for_weights", "send_text", "temp_directory", "torch_device",
-    "ui", "unload_model", "unused_output",
+    "output_directory", "progress", "resolve_file", "room_for_weights", "schema", "send_text", "temp_directory",
+    "torch_device", "ui", "unload_model", "unused_output",
 ]  # fmt: skip
 
 MODEL_CATEGORIES = ("VLLM", "LLM", "text_encoders")
+NEWER_FIELDS = frozenset({"search_aliases", "essentials_category", "has_intermediate_output"})
+"""Fields of `io.Schema` that came after ComfyUI 0.3.64."""
 LOOKED_AT = 20_000
 """The most entries of the input folder that are looked at for videos."""
 
@@ -265,6 +268,19 @@ def load_models(patchers: Sequence[ModelPatcher], memory_required: int = 0) -> N
     """
     # Partial loading needs ComfyUI's own layer classes: some plain torch layers would not be moved.
     model_management.load_models_gpu(list(patchers), memory_required=memory_required, force_full_load=True)
+
+
+def schema(**fields: Any) -> io.Schema:
+    """A node's schema. What the running ComfyUI is too old for is left out.
+
+    Args:
+        **fields: of `io.Schema`; of the fields newer than ComfyUI 0.3.64, those of ``NEWER_FIELDS``.
+
+    Raises:
+        TypeError: there is no such field.
+    """
+    known = {each.name for each in dataclasses.fields(io.Schema)}
+    return io.Schema(**{name: value for name, value in fields.items() if name in known or name not in NEWER_FIELDS})
 
 
 def advanced(widget: io.WidgetInput) -> io.WidgetInput:

@@ -19,7 +19,7 @@ from ..aot.files import whole_file
 from ..aot.models.prompt import require_question
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
-from .comfy import interrupted, io, output_directory, progress, ui, unused_output
+from .comfy import interrupted, io, output_directory, progress, schema, ui, unused_output
 from .models import CATEGORY, Loaded, ready
 from .sockets import AOTVLLM, AOTAnswerType, AOTTokens
 
@@ -44,12 +44,13 @@ class AOTCompare(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTCompare",
             display_name="Compare Answers (AOT)",
             category=CATEGORY,
             description="Put answers side by side in a table: tokens, times, operations, memory, and whether they say "
             "what full tokens say. With two token maps linked, a slider on the node lies between them.",
+            search_aliases=["compare methods", "benchmark", "table", "side by side"],
             inputs=[
                 AOTAnswerType.Input("answers", tooltip="Answers, one or a list of them."),
                 *(
@@ -110,13 +111,14 @@ class AOTSweep(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTSweep",
             display_name="Sweep Retention (AOT)",
             category=CATEGORY,
             description="Ask one question with full tokens and with every chain of stages at every retention, over one "
             "encoding, and draw time and closeness to the full answer. What was measured is kept: a run that was "
             "stopped goes on, and another point costs only itself.",
+            search_aliases=["compare methods", "benchmark", "curve", "retention", "how many tokens"],
             inputs=[
                 AOTVLLM.Input("vllm", lazy=True, tooltip="The model that encoded the video."),
                 AOTTokens.Input("tokens", lazy=True, tooltip="Tokens of Encode Video, nothing reduced."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..aot.errors import InputError
 from ..aot.evaluation.drawn_clip import NUMBER
 from ..aot.evaluation.shapes_set import FAMILIES, SPLITS, shapes_set
-from .comfy import io
+from .comfy import io, schema
 from .sockets import AOTFrames
 from .video import CATEGORY
 
@@ -16,12 +16,13 @@ class AOTDrawnClip(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTDrawnClip",
             display_name="Drawn Clip (AOT)",
             category=CATEGORY,
             description="Draw a clip of moving shapes and ask a question about it whose answer is known. The embedded "
             "model was trained on such clips, not on these.",
+            search_aliases=["example video", "test video", "drawn shapes", "quiz", "video question"],
             inputs=[
                 io.Int.Input(
                     "clip",

@@ -10,7 +10,7 @@ from ..aot.pictures.transport_picture import CHOICES, MOST_ROWS, STANDS_FOR, tra
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from ..aot.video.frames import Frames
-from .comfy import io, temp_directory, ui
+from .comfy import io, schema, temp_directory, ui
 from .models import ready
 from .pictures import CATEGORY
 from .sockets import AOTFrames, AOTTokens
@@ -22,12 +22,13 @@ class AOTTransportExplorer(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTTransportExplorer",
             display_name="Transport Explorer (AOT)",
             category=CATEGORY,
             description="Point at a kept token to see the cells of the video that went into it, shaded by weight. "
             "Point at a cell to see where it went. The image shows the most telling tokens.",
+            search_aliases=["visualise tokens", "optimal transport", "transport matrix", "which cells merge"],
             inputs=[
                 AOTTokens.Input("tokens", tooltip="Tokens of any stage."),
                 AOTFrames.Input("frames", tooltip="The frames that were encoded."),

@@ -36,6 +36,7 @@ from .comfy import (
     offload_device,
     progress,
     room_for_weights,
+    schema,
     torch_device,
     unload_model,
 )
@@ -45,6 +46,8 @@ from .workflow.requirements import Kind
 CATEGORY = "AOT"
 DEVICES = ("auto", "cpu")
 
+MODEL_WORDS = ("VLM", "LLaVA-OneVision", "LLaVA-Video", "Qwen2.5-VL", "Qwen3-VL", "InternVL")
+"""What people who look for a model of theirs type into the search."""
 
 KEPT_BYTES = 512 * 2**20
 """Most bytes of keys and values that are kept of a video for the next question about it."""
@@ -172,12 +175,14 @@ class AOTLoadVLLM(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTLoadVLLM",
             display_name="Load Video LLM (AOT)",
             category=CATEGORY,
-            description="Load a video LLM from models/VLLM (also models/LLM and models/text_encoders), or the small "
-            "embedded one, which needs no download. Loaded once, however many nodes use it.",
+            description="Load a video LLM (VLM) from models/VLLM (also models/LLM and models/text_encoders): "
+            "LLaVA-OneVision, LLaVA-Video, Qwen2.5-VL, Qwen3-VL or InternVL. Or load the small embedded one, which "
+            "needs no download. Loaded once, however many nodes use it.",
+            search_aliases=[*MODEL_WORDS, "load model", "vision language model", "multimodal LLM"],
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -292,12 +297,13 @@ class AOTEncodeVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTEncodeVideo",
             display_name="Encode Video (AOT)",
             category=CATEGORY,
             description="Run the model's vision tower and projector over every frame, and measure how much attention "
             "each token receives at a shallow and a deep layer. Runs once for all branches after it.",
+            search_aliases=["video tokens", "visual tokens", "vision tower", "embed video", "VLM"],
             inputs=[
                 AOTVLLM.Input("vllm", tooltip="The model that will answer."),
                 AOTFrames.Input("frames", tooltip="The frames to look at."),

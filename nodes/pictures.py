@@ -7,7 +7,7 @@ from ..aot.pictures.token_map import LAYOUTS
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from ..aot.video.frames import Frames
-from .comfy import advanced, io, ui
+from .comfy import advanced, io, schema, ui
 from .models import ready
 from .sockets import AOTFrames, AOTTokens
 
@@ -33,12 +33,13 @@ class AOTTokenMap(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTTokenMap",
             display_name="Token Map (AOT)",
             category=CATEGORY,
             description="Draw the frames and show what became of every cell: kept, keyframe, distinct, absorbed in its "
             "frame or in another, or dropped. A line shows the area that each token absorbed.",
+            search_aliases=["visualise tokens", "heatmap", "overlay", "which tokens are kept"],
             inputs=[
                 AOTTokens.Input("tokens", tooltip="Tokens of any stage."),
                 AOTFrames.Input("frames", tooltip="The frames that were encoded."),
@@ -81,12 +82,13 @@ class AOTClipTimeline(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTClipTimeline",
             display_name="Clip Timeline (AOT)",
             category=CATEGORY,
             description="Draw the frames along time: cuts and keyframes, the tokens kept of every frame by role, and "
             "how well the keyframe explains each token of the frames after it.",
+            search_aliases=["visualise tokens", "scene cuts", "keyframes", "chart"],
             inputs=[
                 AOTTokens.Input("tokens", tooltip="Tokens of any stage."),
                 AOTFrames.Input("frames", tooltip="The frames that were encoded."),
@@ -121,12 +123,13 @@ class AOTStageInspector(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTStageInspector",
             display_name="Stage Inspector (AOT)",
             category=CATEGORY,
             description="A table of the stages that ran: settings, tokens in and out, time, and two measures of what "
             "was kept of the features, effective rank and reconstruction error.",
+            search_aliases=["token statistics", "effective rank", "reconstruction error"],
             inputs=[
                 AOTTokens.Input("tokens", tooltip="Tokens of any stage."),
                 AOTTokens.Input(

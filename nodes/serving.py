@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..aot.answering.vllm_server import Connection, read_key
-from .comfy import io
+from .comfy import io, schema
 from .comfy import key_file as path_of_key
 from .models import CATEGORY
 from .sockets import AOTServerType
@@ -15,12 +15,13 @@ class AOTServer(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTServer",
             display_name="vLLM Server (AOT)",
             category=CATEGORY,
             description="A running vLLM server that answers in place of the local LLM: Answer sends it the reduced "
             "tokens as prompt embeddings. Start it with --enable-prompt-embeds on the LLM that aot export wrote.",
+            search_aliases=["vLLM", "OpenAI API", "remote model", "prompt embeddings"],
             inputs=[
                 io.String.Input("url", default="http://127.0.0.1:8000", tooltip="Where it listens."),
                 io.String.Input(

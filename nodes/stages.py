@@ -15,10 +15,16 @@ from ..aot.stages.toolkit.language_grid import SubstituteWarning
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from ..aot.transport.solvers import UnconvergedWarning
-from .comfy import advanced, io
+from .comfy import advanced, io, schema
 from .sockets import AOTTokens
 
 CATEGORY = "AOT/reduction"
+ABOUT = "One of the stages that reduce the tokens of a video: they prune, merge or compress them."
+ABOUT_AOT = "It merges tokens by optimal transport."
+WORDS = ("token reduction", "reduce", "prune", "merge", "compress", "visual tokens")
+"""What people who look for a stage type into the search."""
+AOT_WORDS = ("optimal transport", "Sinkhorn", "AOT")
+"""And for one of AOT."""
 
 
 def widget(name: str, setting: Setting) -> Any:
@@ -62,15 +68,18 @@ def summary(before: VideoTokens, after: VideoTokens, warned: Sequence[warnings.W
 def stage_node(kind: type[Stage]) -> type[io.ComfyNode]:
     """The node of one stage, which names it."""
     node_id = cast(str, kind.node_id)
+    is_aot = kind.source.startswith("AOT")
+    about = [(kind.__doc__ or "").splitlines()[0], ABOUT, *([ABOUT_AOT] if is_aot else ()), f"Source: {kind.source}."]
 
     class StageNode(io.ComfyNode):
         @classmethod
         def define_schema(cls) -> io.Schema:
-            return io.Schema(
+            return schema(
                 node_id=node_id,
                 display_name=kind.title,
                 category=CATEGORY,
-                description=f"{(kind.__doc__ or '').splitlines()[0]} Source: {kind.source}.",
+                description=" ".join(about),
+                search_aliases=[*WORDS, *(AOT_WORDS if is_aot else ())],
                 inputs=[
                     AOTTokens.Input("tokens", tooltip="Tokens of Encode Video or of another stage."),
                     *(widget(name, setting) for name, setting in settings_of(kind).items()),

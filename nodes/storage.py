@@ -8,7 +8,7 @@ from ..aot.errors import InputError
 from ..aot.streaming import Stream
 from ..aot.tokens.storage import load, save
 from ..aot.tokens.video_tokens import VideoTokens
-from .comfy import io, list_files, output_directory, resolve_file, unused_output
+from .comfy import io, list_files, output_directory, resolve_file, schema, unused_output
 from .models import ready
 from .sockets import AOTTokens
 from .workflow.requirements import Kind
@@ -43,12 +43,13 @@ class AOTSaveTokens(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTSaveTokens",
             display_name="Save Tokens (AOT)",
             category=CATEGORY,
             description="Write tokens and their token map to a file in ComfyUI's output folder. No file is "
             "overwritten.",
+            search_aliases=["cache tokens", "export tokens", "store video tokens"],
             inputs=[
                 AOTTokens.Input("tokens", tooltip="Of Encode Video, or of any stage."),
                 io.String.Input(
@@ -83,12 +84,13 @@ class AOTLoadTokens(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
         files = saved_tokens()
-        return io.Schema(
+        return schema(
             node_id="AOTLoadTokens",
             display_name="Load Tokens (AOT)",
             category=CATEGORY,
             description="Read tokens that Save Tokens wrote, from ComfyUI's output or input folder. No video is "
             "decoded or encoded.",
+            search_aliases=["cached tokens", "import tokens", "open video tokens"],
             inputs=[
                 io.Combo.Input(
                     "file", options=files or [NOTHING], tooltip="Files of tokens in the output and input folders."

@@ -12,7 +12,7 @@ from ..aot.evaluation.drawn_clip import NAME as DRAWN
 from ..aot.evaluation.drawn_clip import load_drawn_clip
 from ..aot.pictures.strip import strip
 from ..aot.video.frames import MODES, Frames, Sampling, load_video, require_components_fit, resample
-from .comfy import io, list_input_files, resolve_file, ui
+from .comfy import io, list_input_files, resolve_file, schema, ui
 from .sockets import AOTFrames
 from .workflow.requirements import Kind
 
@@ -164,11 +164,12 @@ class AOTLoadVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTLoadVideo",
             display_name="Load Video (AOT)",
             category=CATEGORY,
             description="Decode the chosen frames, and no others, of a video in the input folder, or draw a clip.",
+            search_aliases=["open video", "video file", "upload video", "decode video", "sample frames"],
             inputs=[
                 clip_input(),
                 *sampling_inputs(),
@@ -226,11 +227,12 @@ class AOTFramesFromImages(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTFramesFromImages",
             display_name="Frames from Images (AOT)",
             category=CATEGORY,
             description="Take a batch of images, from VideoHelperSuite or any other node, as the frames of a video.",
+            search_aliases=["image batch", "images to video", "VideoHelperSuite", "VHS"],
             inputs=[
                 io.Image.Input("images", tooltip="The frames, in order."),
                 io.Float.Input(
@@ -259,12 +261,13 @@ class AOTFramesFromVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTFramesFromVideo",
             display_name="Frames from Video (AOT)",
             category=CATEGORY,
             description="Choose frames of ComfyUI's own VIDEO, within its trim. ComfyUI decodes the whole video for "
             "this; Load Video (AOT) decodes only the chosen frames.",
+            search_aliases=["video to frames", "native video", "sample frames"],
             inputs=[io.Video.Input("video", tooltip="A VIDEO of any core node."), *sampling_inputs()],
             outputs=[AOTFrames.Output(display_name="frames", tooltip="The frames with their timestamps.")],
         )
@@ -292,11 +295,12 @@ class AOTFramesToImages(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTFramesToImages",
             display_name="Frames to Images (AOT)",
             category=CATEGORY,
             description="Turn frames into a batch of images.",
+            search_aliases=["video to images", "frames to batch", "image batch"],
             inputs=[AOTFrames.Input("frames", tooltip="Frames of any AOT loader.")],
             outputs=[io.Image.Output(display_name="images", tooltip="The frames as images, in order.")],
         )
