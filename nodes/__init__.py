@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import (
     answering,
+    asking,
     comparing,
     drawn,
     explorer,
@@ -23,6 +24,7 @@ NODES = (
     + storage.NODES
     + stages.NODES
     + answering.NODES
+    + asking.NODES
     + comparing.NODES
     + serving.NODES
     + pictures.NODES

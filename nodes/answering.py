@@ -133,6 +133,11 @@ class AOTAnswer(io.ComfyNode):
                 AOTAnswerType.Output(
                     display_name="answer", tooltip="The answer with all its figures.", is_output_list=True
                 ),
+                io.String.Output(
+                    display_name="figures",
+                    tooltip="Tokens, times and memory, as the node shows them.",
+                    is_output_list=True,
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -182,7 +187,8 @@ class AOTAnswer(io.ComfyNode):
         if unload:
             vllm.unload()
         texts = [answer.text for answer in answers]
-        return io.NodeOutput(texts, answers, ui={"text": (joined(questions, texts), figures(answers[0]))})
+        costs = [figures(answer) for answer in answers]
+        return io.NodeOutput(texts, answers, costs, ui={"text": (joined(questions, texts), costs[0])})
 
 
 NODES = (AOTAnswer,)

@@ -34,6 +34,7 @@ if HAS_COMFYUI and not TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.utils import ProgressBar
     from comfy_api.latest import ComfyExtension, io, ui
+    from comfy_execution.graph_utils import GraphBuilder
 
     @contextmanager
     def directories(base: Path) -> Iterator[None]:
@@ -52,6 +53,7 @@ if HAS_COMFYUI and not TYPE_CHECKING:
 else:
     from .standin import (
         ComfyExtension,
+        GraphBuilder,
         ModelPatcher,
         ProgressBar,
         directories,
@@ -62,10 +64,10 @@ else:
     )
 
 __all__ = [
-    "HAS_COMFYUI", "ComfyExtension", "advanced", "directories", "empty_cache", "input_directory", "interrupted", "io",
-    "key_file", "list_files", "list_input_files", "load_models", "model_folders", "model_patcher", "offload_device",
-    "output_directory", "progress", "resolve_file", "room_for_weights", "schema", "send_text", "temp_directory",
-    "torch_device", "ui", "unload_model", "unused_output",
+    "HAS_COMFYUI", "ComfyExtension", "GraphBuilder", "advanced", "directories", "empty_cache", "input_directory",
+    "interrupted", "io", "key_file", "list_files", "list_input_files", "load_models", "model_folders", "model_patcher",
+    "offload_device", "output_directory", "progress", "raw_link", "resolve_file", "room_for_weights", "schema",
+    "send_text", "temp_directory", "torch_device", "ui", "unload_model", "unused_output",
 ]  # fmt: skip
 
 MODEL_CATEGORIES = ("VLLM", "LLM", "text_encoders")
@@ -293,6 +295,16 @@ def advanced(widget: io.WidgetInput) -> io.WidgetInput:
     return widget
 
 
+def raw_link(socket: io.Input) -> io.Input:
+    """The same input, whose node receives the link itself, [node id, output], to pass on where it expands.
+
+    Args:
+        socket: without a widget.
+    """
+    socket.extra_dict["rawLink"] = True
+    return socket
+
+
 def unload_model(patcher: ModelPatcher) -> None:
     """Move one model off its device and free its memory; other models stay.
 
@@ -338,7 +350,7 @@ def interrupted() -> None:
 
 
 def send_text(node_id: str | None, text: str) -> None:
-    """Replace the text on a running node; does nothing without a server.
+    """Replace the text on a running node, or on the visible one that expanded into it; nothing without a server.
 
     Args:
         node_id: of the node; None does nothing.
@@ -347,4 +359,5 @@ def send_text(node_id: str | None, text: str) -> None:
     # Looked up, not imported: the import would start half of ComfyUI where only its library is used.
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is not None and node_id is not None:
-        server.send_progress_text(text, node_id, server.client_id)
+        prompt = sys.modules["comfy_execution.progress"].get_progress_state().dynprompt
+        server.send_progress_text(text, prompt.get_display_node_id(node_id), server.client_id)

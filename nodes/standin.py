@@ -355,14 +355,42 @@ class ComfyNode:
 
 
 class NodeOutput:
-    """What a node returns: its outputs in order, and what the editor shows."""
+    """What a node returns: its outputs in order, what the editor shows, and the graph it expands into."""
 
-    def __init__(self, *args: Any, ui: Any = None) -> None:
-        self.args, self.ui = args, ui
+    def __init__(self, *args: Any, ui: Any = None, expand: dict[str, Any] | None = None) -> None:
+        self.args, self.ui, self.expand = args, ui, expand
 
     @property
     def result(self) -> tuple | None:
         return self.args or None
+
+
+class GraphNode:
+    """A node of a graph that another expands into."""
+
+    def __init__(self, id: str, class_type: str, inputs: dict[str, Any]) -> None:
+        self.id, self.class_type, self.inputs = id, class_type, inputs
+
+    def out(self, index: int) -> list[Any]:
+        """The link to one of its outputs."""
+        return [self.id, index]
+
+
+class GraphBuilder:
+    """The graph that a node expands into, with ids that no other graph has."""
+
+    def __init__(self) -> None:
+        self.prefix, self.nodes = f"{uuid.uuid4().hex[:8]}.", {}
+
+    def node(self, class_type: str, id: str | None = None, **inputs: Any) -> GraphNode:
+        """Add a node."""
+        made = GraphNode(self.prefix + (id or str(len(self.nodes) + 1)), class_type, inputs)
+        self.nodes[made.id] = made
+        return made
+
+    def finalize(self) -> dict[str, Any]:
+        """The nodes in API format."""
+        return {key: {"class_type": node.class_type, "inputs": node.inputs} for key, node in self.nodes.items()}
 
 
 class PreviewImage:

@@ -244,15 +244,25 @@ class AOTFramesFromImages(io.ComfyNode):
                     round=0.01,
                     tooltip="Frames a second of these images. It gives every frame its time.",
                 ),
+                io.Int.Input(
+                    "frames",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    optional=True,
+                    tooltip="At most this many of the images, evenly spread; 0 takes all of them.",
+                ),
             ],
             outputs=[AOTFrames.Output(display_name="frames", tooltip="The frames with their timestamps.")],
         )
 
     @classmethod
-    def execute(cls, images: torch.Tensor, fps: float) -> io.NodeOutput:
+    def execute(cls, images: torch.Tensor, fps: float, frames: int = 0) -> io.NodeOutput:
         """Round to 8 bits and add times."""
-        frames = Frames.from_images(images, fps)
-        return io.NodeOutput(frames, ui={"text": (summary(frames),)})
+        taken = Frames.from_images(images, fps)
+        if 0 < frames < taken.count:
+            taken = resample(taken, Sampling("uniform", frames))
+        return io.NodeOutput(taken, ui={"text": (summary(taken),)})
 
 
 class AOTFramesFromVideo(io.ComfyNode):

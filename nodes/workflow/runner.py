@@ -223,7 +223,7 @@ def _faults(graph: Graph, node: Node) -> Iterator[str]:
 
 
 def _checked(graph: Graph, node: Node, socket: Any, ranges: bool) -> Any:
-    """The input's constant as its type, None for a link, as `validate_inputs` takes it; ValueError if it is wrong."""
+    """The input's constant as its type; of a link None, or the raw link; ValueError if it is wrong."""
     input_type = socket.get_io_type()
     if socket.id not in node.inputs:
         if socket.optional:
@@ -234,10 +234,18 @@ def _checked(graph: Graph, node: Node, socket: Any, ranges: bool) -> Any:
         raise ValueError(value.reason)
     if isinstance(value, Link):
         _check_link(graph, input_type, value)
-        return None
+        return _raw(value) if _takes_raw_links(socket) else None
     if not is_widget(socket):
         raise ValueError(f"takes a link from a {input_type} output, not the value {value!r}")
     return _convert(socket, value, ranges)
+
+
+def _takes_raw_links(socket: Any) -> bool:
+    return bool(socket.extra_dict.get("rawLink"))
+
+
+def _raw(link: Link) -> list[Any]:
+    return [link.node, link.slot]
 
 
 def _check_link(graph: Graph, input_type: Any, link: Link) -> None:
@@ -338,9 +346,10 @@ class _Run:
         self.done: dict[str, Result] = {}
 
     def results(self) -> dict[str, Result]:
+        visible = self.graph.nodes
         for key in self.outputs:
             self._evaluate(key)
-        return self.done
+        return {key: result for key, result in self.done.items() if key in visible}
 
     def _evaluate(self, key: str) -> Result:
         if key in self.done:
@@ -356,6 +365,7 @@ class _Run:
             returned = [_node_output(_awaited(cls.execute(**each))) for each in _rounds(cls, inputs)]
         except InputError as error:
             raise InputError(f"{node}: {error}") from error
+        returned = [self._expanded(node, each) if each.expand else each for each in returned]
         lists = [bool(each.is_output_list) for each in cls.GET_SCHEMA().outputs or ()]
         outputs = tuple(
             [value for output in returned for value in (output.args[i] if is_list else (output.args[i],))]
@@ -365,6 +375,16 @@ class _Run:
         self.done[key] = Result(node, outputs, views, time.perf_counter() - start)
         self.on_event(Event(node, len(self.done), self.total, self.done[key]))
         return self.done[key]
+
+    def _expanded(self, node: Node, output: io.NodeOutput) -> io.NodeOutput:
+        """What the graph that a node expands into gives; in messages its nodes bear the visible node's name."""
+        inner = to_graph(output.expand or {}, self.graph.classes).nodes
+        inner = {key: replace(each, id=node.id, title=node.title) for key, each in inner.items()}
+        self.graph = replace(self.graph, nodes={**self.graph.nodes, **inner})
+        self.total += len(inner)
+        views = [self._evaluate(key).ui for key in _output_nodes(replace(self.graph, nodes=inner))]
+        values = [value for node_id, slot in output.args for value in self._evaluate(node_id).outputs[slot]]
+        return io.NodeOutput(*values, ui=_together(views))
 
     def _inputs(self, node: Node, cls: type) -> dict[str, list[Any]]:
         """The inputs' values; one that is linked and lazy is None until `check_lazy_status` names it."""
@@ -384,7 +404,7 @@ class _Run:
     def _values(self, node: Node, socket: Any) -> list[Any]:
         value = node.inputs[socket.id]
         if isinstance(value, Link):
-            return self._evaluate(value.node).outputs[value.slot]
+            return [_raw(value)] if _takes_raw_links(socket) else self._evaluate(value.node).outputs[value.slot]
         return [_convert(socket, value, ranges=False)]
 
 

@@ -13,7 +13,7 @@ from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.shapes_set import shapes_set
 from comfyui_aot.aot.streaming import Stream
 from comfyui_aot.nodes import NODES
-from comfyui_aot.nodes.answering import AOTAnswer
+from comfyui_aot.nodes.answering import AOTAnswer, figures
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
 from comfyui_aot.nodes.drawn import AOTDrawnClip
 from comfyui_aot.nodes.models import AOTEncodeVideo, AOTLoadVLLM, Loaded, ready
@@ -124,6 +124,14 @@ def test_images_become_frames_and_images_again():
     torch.testing.assert_close(back, images, atol=0.5 / 255 + 1e-6, rtol=0)
 
 
+def test_images_are_thinned_to_the_number_of_frames_and_fewer_stay_as_they_are():
+    images = torch.rand(9, 8, 10, 3)
+    (few,) = AOTFramesFromImages.execute(images=images, fps=2.0, frames=3).args
+    (all_of_them,) = AOTFramesFromImages.execute(images=images, fps=2.0, frames=30).args
+    assert few.timestamps.tolist() == [0.0, 2.0, 4.0]
+    assert all_of_them.count == 9
+
+
 class Trimmed:
     """A VIDEO as ComfyUI gives it: its components are already trimmed."""
 
@@ -225,7 +233,8 @@ def ask(loaded, tokens, **changed):
 
 def test_every_line_is_asked_as_if_it_were_alone(asked):
     lines = "What is it?\n\nIs it day?"
-    texts, said = ask(*asked, question=lines, a_line_each=True).args
+    texts, said, costs = ask(*asked, question=lines, a_line_each=True).args
+    assert costs == [figures(each) for each in said]
     assert [each.question for each in said] == ["What is it?", "Is it day?"]
     assert texts == [ask(*asked, question=each.question).args[0][0] for each in said]
     shown = ask(*asked, question=lines, a_line_each=True).ui["text"][0]

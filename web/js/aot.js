@@ -9,7 +9,7 @@ const STREAMED = "$$node-text-preview";
 const [MAJOR, MINOR] = (window.__COMFYUI_FRONTEND_VERSION__ ?? "1.0").split(".").map(Number);
 const REMOVED_AT_THE_END = MAJOR > 1 || MINOR >= 54;
 const WIDGET = REMOVED_AT_THE_END ? "aot_report" : STREAMED;
-const ANSWER = "AOTAnswer";
+const ANSWERING = new Set(["AOTAnswer", "AOTAskVideo"]);
 
 const STYLE = `
 .aot-report {
@@ -37,7 +37,7 @@ function remembered(node) {
 }
 
 function addReport(node) {
-  const answers = node.comfyClass === ANSWER;
+  const answers = ANSWERING.has(node.comfyClass);
   const element = document.createElement("div");
   element.className = answers ? "aot-report aot-answer" : "aot-report";
   element.dataset.empty = answers ? "The answer appears here." : "Nothing to report yet.";
@@ -88,7 +88,7 @@ app.registerExtension({
     document.head.append(style);
     if (!REMOVED_AT_THE_END) return;
     api.addEventListener("execution_start", () => {
-      for (const node of app.graph._nodes) if (node.comfyClass === ANSWER) passOn(node);
+      for (const node of app.graph._nodes) if (ANSWERING.has(node.comfyClass)) passOn(node);
     });
   },
 
