@@ -6,6 +6,7 @@ and encodes nothing again, and what is kept goes when ComfyUI lets it go.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -19,7 +20,6 @@ from .comfy import GraphBuilder, advanced, io, raw_link, schema
 from .models import CATEGORY, MODEL_WORDS, AOTEncodeVideo, AOTLoadVLLM, choices
 from .sockets import AOTVLLM, AOTAnswerType, AOTFrames, AOTTokens
 from .video import AOTFramesFromImages, AOTFramesFromVideo, AOTLoadVideo
-from .workflow.requirements import Kind
 
 AOT_STAGE = cast(str, AnchorOT.node_id)
 FULL = 1.0
@@ -122,7 +122,12 @@ def _rarely_changed() -> list[Any]:
 class AOTAskVideo(io.ComfyNode):
     """A video and a question to an answer."""
 
-    NEEDS = MappingProxyType({"video": Kind("clip", _video_there), "model": Kind("model", _model_there)})
+    NEEDS = MappingProxyType(
+        {
+            "video": replace(AOTLoadVideo.NEEDS["video"], find=_video_there),
+            "model": replace(AOTLoadVLLM.NEEDS["model"], find=_model_there),
+        }
+    )
 
     @classmethod
     def define_schema(cls) -> io.Schema:
