@@ -144,12 +144,23 @@ def _wait_until_up(address: str, process: subprocess.Popen, log: Path) -> None:
 
 
 @pytest.fixture(scope="session")
+def installation() -> tuple[Path, Path]:
+    """ComfyUI's folder, and its Python."""
+    root = _root()
+    return root, _python(root)
+
+
+@pytest.fixture(scope="session")
 def server(
-    tmp_path_factory: pytest.TempPathFactory, bunny: Path, bikes: Path, carphone: Path, embedded_folder: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    installation: tuple[Path, Path],
+    bunny: Path,
+    bikes: Path,
+    carphone: Path,
+    embedded_folder: Path,
 ) -> Iterator[Server]:
     """ComfyUI with this pack, clips in its input folder, and the embedded model already assembled."""
-    root = _root()
-    python = _python(root)
+    root, python = installation
     base = _base(tmp_path_factory.mktemp("comfyui"), root, (bunny, bikes, carphone))
     for family, place in SMALL_MODELS.items():
         save(base / place, family, embedded_folder)
