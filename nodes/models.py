@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -44,6 +46,8 @@ from .sockets import AOTVLLM, AOTFrames, AOTTokens
 from .workflow.requirements import Kind
 
 CATEGORY = "AOT"
+
+_LOG = logging.getLogger(__name__)
 DEVICES = ("auto", "cpu")
 
 MODEL_WORDS = ("VLM", "LLaVA-OneVision", "LLaVA-Video", "Qwen2.5-VL", "Qwen3-VL", "InternVL")
@@ -85,19 +89,23 @@ _LOADED: weakref.WeakValueDictionary[tuple[str, ...], Loaded] = weakref.WeakValu
 """Models that some node still holds, so that a second loader with the same settings shares them."""
 
 
-def installed_models() -> dict[str, Path]:
-    """The models in ComfyUI's folders, by the name in the list."""
+def installed_models(on_skipped: Callable[[str], None] = lambda reason: None) -> dict[str, Path]:
+    """The models in ComfyUI's folders, by the name in the list.
+
+    Args:
+        on_skipped: called with a line about each folder that cannot be read.
+    """
     models: dict[str, Path] = {}
     for _, folder in model_folders():
-        if folder.is_dir():
-            for name, path in families_in(folder).items():
+        if os.path.isdir(folder):
+            for name, path in families_in(folder, on_skipped).items():
                 models.setdefault(name, path)
     return models
 
 
 def choices() -> list[str]:
     """Every model that can be chosen: the embedded one, those that are there, and published ones that are not."""
-    models = installed_models()
+    models = installed_models(_LOG.warning)
     names = {name.rpartition("/")[2] for name in models}
     return [EMBEDDED, *models, *(each for each in PUBLISHED if folder_name(each) not in names)]
 

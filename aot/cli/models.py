@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..errors import InputError
@@ -25,7 +26,7 @@ def run(options: argparse.Namespace) -> Result:
     if options.folder:
         if not options.folder.is_dir():
             raise InputError(f"No folder {options.folder}; give a folder that holds model folders.")
-        for name, path in families_in(options.folder).items():
+        for name, path in families_in(options.folder, lambda reason: print(reason, file=sys.stderr)).items():
             family = family_of(path).family
             listed.append({"name": name, "family": family, "ready": True})
             print(f"{name}: {family}")

@@ -13,11 +13,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 
 from ..devices import synchronise
@@ -27,12 +27,16 @@ from ..video.frame_source import FrameSource
 from ..video.frames import Frames
 from .file_time import with_file_seconds
 from .folder import (
-    first_json,
+    in_one_line,
+    load_tokenizer,
     missing_package,
     processor_template,
     quantizing,
+    require_all_tensors,
     require_safetensors,
+    stock_config_of,
     use_general_products,
+    video_settings,
 )
 from .importance import ATTENTION
 from .llm_cost import LanguageShape
@@ -148,29 +152,45 @@ class VideoLLM(ABC):
             quantization: "none", "8-bit" or "4-bit".
 
         Raises:
-            InputError: the folder holds no safetensors, or the attention or the quantization is not installed.
+            InputError: the folder holds no safetensors, not exactly the model's tensors, or no settings of its
+                processor or tokenizer; or the attention or the quantization is not installed.
         """
         require_safetensors(folder, name)
         quantized = {} if quantization == "none" else quantizing(quantization, dtype, device)
         try:
-            model = cls.stock.from_pretrained(
-                folder,
-                dtype=dtype,
-                use_safetensors=True,
-                local_files_only=True,
-                attn_implementation=attention,
-                **quantized,
+            config = stock_config_of(cls.stock, folder, name)
+            model, report = cast(
+                tuple[PreTrainedModel, dict[str, Any]],
+                cls.stock.from_pretrained(
+                    folder,
+                    config=config,
+                    dtype=dtype,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    attn_implementation=attention,
+                    ignore_mismatched_sizes=True,  # to be named, below
+                    output_loading_info=True,
+                    **quantized,
+                ),
             )
         except ImportError as error:
             raise InputError(missing_package(name, attention, error)) from error
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{name} cannot be loaded ({in_one_line(error)}); copy or download all its files again."
+            ) from error
+        require_all_tensors(report, name)
         use_general_products(model.eval())
         if not quantized:
             model = model.to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self
         return cls(
             model,
-            AutoTokenizer.from_pretrained(folder, local_files_only=True),
+            load_tokenizer(folder, name),
             name,
-            preprocessor=first_json(folder, "video_preprocessor_config.json", "preprocessor_config.json"),
+            preprocessor=video_settings(folder, name),
             chat_template=processor_template(folder),
         )
 

@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..files import PART, read_json
 from .base import VideoLLM
 from .embedded.assemble import EMBEDDED, ensure
+from .folder import in_one_line
 from .internvl import InternVL
 from .llava_onevision import LlavaOnevision
 from .llava_video import LlavaVideo
@@ -97,6 +98,7 @@ def load(
         attention=fastest_attention(family) if attention == "auto" else attention,
         quantization=quantization,
     )
+    _require_prompt(loaded)
     if decoding == "graph" and not loaded.takes_masks:
         raise InputError(
             f"decoding graph needs attention that takes a mask, and that of {name} ({loaded.attention}) does not; "
@@ -106,6 +108,17 @@ def load(
     can_replay = computes.type == "cuda" and loaded.takes_masks and quantization != "8-bit"
     loaded.decoding = decoding if can_replay else "eager"
     return loaded
+
+
+def _require_prompt(model: VideoLLM) -> None:
+    """Refuse a model whose chat template no question about a video can be written with."""
+    try:
+        model.prompt("?")
+    except Exception as error:  # whatever a template makes of the messages
+        raise InputError(
+            f"The chat template of {model.name} has no place for a question about a video ({in_one_line(error)}); copy "
+            "or download its chat_template.json or chat_template.jinja into its folder."
+        ) from error
 
 
 def fastest_attention(family: type[VideoLLM]) -> str:
@@ -147,11 +160,20 @@ def family_of(folder: Path, name: str | None = None) -> type[VideoLLM]:
     )
 
 
-def families_in(root: Path) -> dict[str, Path]:
-    """Folders under ``root``, links followed, that hold a model of a supported family, by their path relative to it."""
+def families_in(root: Path, on_skipped: Callable[[str], None] = lambda reason: None) -> dict[str, Path]:
+    """Folders under ``root``, links followed, that hold a model of a supported family, by their path relative to it.
+
+    Args:
+        root: the folder to look into.
+        on_skipped: called with a line about each folder that cannot be read, or whose config.json cannot.
+    """
+
+    def unreadable(error: OSError) -> None:
+        on_skipped(f"{error.filename} is skipped: it cannot be read ({error.strerror}).")
+
     models: dict[str, Path] = {}
     visited: set[str] = set()
-    for place, folders, files in os.walk(root, followlinks=True):
+    for place, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
         folder, real = Path(place), os.path.realpath(place)
         # A link may lead back to its own folder. An unfinished download is no model yet.
         folders[:] = [] if real in visited else sorted(name for name in folders if not name.endswith(PART))
@@ -159,8 +181,10 @@ def families_in(root: Path) -> dict[str, Path]:
         if folder == root or "config.json" not in files:
             continue
         try:
-            family_of(folder)
-        except InputError:
+            config = read_json(folder / "config.json", "The model's config")
+        except InputError as error:
+            on_skipped(f"{folder} is skipped: {error}")
             continue
-        models[folder.relative_to(root).as_posix()] = folder
+        if any(adapter.matches(config) for adapter in FAMILIES):
+            models[folder.relative_to(root).as_posix()] = folder
     return dict(sorted(models.items()))

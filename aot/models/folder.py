@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import BitsAndBytesConfig
+from transformers import AutoTokenizer, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 from ..errors import InputError
 from ..files import read_json
+from .weights import stored_tensors
+
+INDEX = "model.safetensors.index.json"
+"""Says which file has which tensor, where there are several."""
 
 NOT_QUANTIZED = ("vision_tower", "visual", "multi_modal_projector", "lm_head")
 """Modules that are never quantized. transformers 4 looks for them anywhere in a name, 5 at its beginning."""
+
+_HARMLESS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids)$")
+"""Tensors that older versions of transformers saved, and that every model works out for itself."""
+
+_SCALES = re.compile(r"(scale_weight|weight_scale|scale_input|input_scale|scaled_fp8|comfy_quant)$")
+"""Of weights that ComfyUI's tools have quantized: without these they are nothing."""
+
+
+def in_one_line(error: Exception) -> str:
+    """What a library says of a fault, for the middle of our own line: at most 160 characters, and no full stop."""
+    said = " ".join(str(error).split()).rstrip(".")
+    return said if len(said) <= 160 else f"{said[:160]}..."
 
 
 def missing_package(name: str, attention: str, error: ImportError) -> str:
@@ -67,9 +85,171 @@ def use_general_products(model: nn.Module) -> None:
 
 
 def require_safetensors(folder: Path, name: str) -> None:
-    """Refuse a folder without safetensors, the only format of weights that is loaded."""
-    if not any(folder.glob("*.safetensors")):
+    """Refuse a folder without safetensors, the only format of weights that is loaded, or with some of them.
+
+    Args:
+        folder: of the model.
+        name: the model's name in the error.
+
+    Raises:
+        InputError: there are none, or fewer than their index names.
+    """
+    files = {path.name for path in folder.glob("*.safetensors")}
+    if not files:
         raise InputError(f"{name} has no .safetensors file; put the model's safetensors files in its folder.")
+    index = first_json(folder, INDEX, keys=("weight_map",))
+    parts = index["weight_map"].values() if index and isinstance(index["weight_map"], dict) else ()
+    if missing := sorted({str(part) for part in parts} - files):
+        raise InputError(f"{name} lacks {len(missing)} of its files, {missing[0]} among them; download them again.")
+
+
+def stock_config_of(stock: type[PreTrainedModel], folder: Path, name: str) -> PretrainedConfig:
+    """The config of a folder, of which a model can be built that is as large as its weights.
+
+    Args:
+        stock: the class of the model.
+        folder: of the model.
+        name: the model's name in errors.
+
+    Raises:
+        InputError: no such model can be built, or it would be far larger.
+    """
+    try:
+        config = cast(Any, stock.config_class).from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            expected = sum(each.numel() for each in stock(config).parameters())
+    except ImportError:
+        raise
+    except Exception as error:  # whatever the parts of transformers say of a value that they cannot use
+        raise InputError(
+            f"The config.json of {name} describes no model ({in_one_line(error)}); copy or download it again."
+        ) from error
+    stored = sum(math.prod(shape) for _, shape in stored_tensors(folder))
+    if expected > 2 * stored:
+        raise InputError(
+            f"The config.json of {name} describes a model of {expected:,} numbers, and its files hold {stored:,}; copy "
+            "or download all its files again."
+        )
+    return config
+
+
+def require_all_tensors(report: Mapping[str, Any], name: str) -> None:
+    """Refuse weights that are not exactly those of the model: what lacks is random, and what is left over was needed.
+
+    Args:
+        report: transformers' of the loading: ``missing_keys``, ``unexpected_keys``, and ``mismatched_keys`` with the
+            shapes in the file and in the model.
+        name: the model's name in the error.
+
+    Raises:
+        InputError: a tensor is missing, of another shape, or has no place in the model.
+    """
+    unexpected = [each for each in report["unexpected_keys"] if not _HARMLESS.search(each)]
+    shapes = {each: (tuple(theirs), tuple(ours)) for each, theirs, ours in report["mismatched_keys"]}
+    if any(_SCALES.search(each) for each in unexpected):
+        raise InputError(
+            f"{name} holds quantized weights with scales of their own ({_some(unexpected)}), which are not read; take "
+            "a checkpoint in bfloat16, and choose a quantization to save memory."
+        )
+    faults = []
+    if report["missing_keys"]:
+        faults.append(f"lacks {_some(report['missing_keys'])}")
+    if unexpected:
+        faults.append(f"has no place for {_some(unexpected)}")
+    if shapes:
+        first, (theirs, ours) = min(shapes.items())
+        faults.append(f"has {len(shapes)} of another shape ({first} is {theirs}, not {ours})")
+    if faults:
+        raise InputError(
+            f"The tensors of {name} are not those of its config.json: it {', and '.join(faults)}; copy or download all "
+            "its files again."
+        )
+
+
+def _some(names: Iterable[str]) -> str:
+    """How many tensors, and the first two of them."""
+    names = sorted(names)
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''}: {', '.join(names[:2])}{', ...' if names[2:] else ''}"
+
+
+def load_tokenizer(folder: Path, name: str) -> Any:
+    """The folder's tokenizer, a stock one; code that comes with it is never run.
+
+    Args:
+        folder: of the model.
+        name: the model's name in the error.
+
+    Raises:
+        InputError: there is none, it is damaged, or it needs code of its own.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        has_words = bool(tokenizer("video").input_ids)
+    except Exception as error:  # whatever a damaged file makes the reader of its format say
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"The tokenizer of {name} is code that comes with it, which is never run; take a checkpoint with a "
+                "tokenizer of transformers' own."
+            ) from error
+        raise InputError(
+            f"The tokenizer of {name} cannot be read ({in_one_line(error)}); copy or download its files again."
+        ) from error
+    if not has_words:
+        raise InputError(f"{name} has no vocabulary; copy or download its tokenizer.json into its folder.")
+    return tokenizer
+
+
+def video_settings(folder: Path, name: str) -> Mapping[str, Any]:
+    """The settings of a folder's video processor, where transformers looks for them, in that order.
+
+    Version 5 saves one ``processor_config.json`` with a part for each processor, versions before it a file for each.
+
+    Args:
+        folder: of the model.
+        name: the model's name in the error.
+
+    Raises:
+        InputError: there are none, or their file is damaged.
+    """
+    own = first_json(folder, "processor_config.json") or {}
+    found = own.get("video_processor")
+    if found is None:
+        found = first_json(folder, "video_preprocessor_config.json", "preprocessor_config.json")
+    if found is None:
+        found = own.get("image_processor")
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{name} has no settings of its processor, so that sizes and colours of its frames are not known; put the "
+            "checkpoint's processor_config.json or video_preprocessor_config.json into its folder."
+        )
+    _require_usable(found, name)
+    return found
+
+
+def _require_usable(settings: Mapping[str, Any], name: str) -> None:
+    """Refuse settings of another kind than those that are used; those that are left out have their defaults."""
+    size = settings.get("size")
+    counts = {key: settings.get(key) for key in ("min_pixels", "max_pixels")}
+    counts |= {f"size {key}": value for key, value in size.items()} if isinstance(size, dict) else {"size": size}
+    colours = {key: settings.get(key) for key in ("image_mean", "image_std")}
+    faulty = {key: value for key, value in counts.items() if not (value is None or _is_positive(value))}
+    faulty |= {key: value for key, value in colours.items() if not (value is None or _is_colour(value))}
+    if not faulty and colours["image_std"] is not None and not all(_is_positive(each) for each in colours["image_std"]):
+        faulty = {"image_std": colours["image_std"]}
+    if faulty:
+        key, value = next(iter(faulty.items()))
+        raise InputError(
+            f"The processor settings of {name} say {key} {value!r}, which cannot be used; copy or download its "
+            "processor_config.json or video_preprocessor_config.json again."
+        )
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _is_colour(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(each, (int, float)) for each in value)
 
 
 def first_json(folder: Path, *names: str, keys: Sequence[str] = ()) -> dict[str, Any] | None:

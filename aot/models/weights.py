@@ -32,13 +32,21 @@ def weight_bytes(folder: Path, dtype: torch.dtype, quantization: str = "none") -
         InputError: a safetensors file is cut short or damaged.
     """
     total = 0.0
-    for name, shape in _tensors(folder):
+    for name, shape in stored_tensors(folder):
         full = quantization == "none" or len(shape) < 2 or "embed" in name or "lm_head" in name
         total += math.prod(shape) * (dtype.itemsize if full else BITS[quantization] / 8)
     return round(total)
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+def stored_tensors(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of a folder's tensors, from the headers of its safetensors files.
+
+    Args:
+        folder: of the model.
+
+    Raises:
+        InputError: a file is cut short or damaged.
+    """
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with path.open("rb") as file:

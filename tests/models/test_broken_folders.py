@@ -1,0 +1,265 @@
+"""Folders that are damaged, mixed up or meant for something else: each ends in one line that says what to do."""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.models import families_in, load
+from comfyui_aot.tests.support.small_models import save
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+SETTINGS, CONFIG, TOKENIZER = "video_preprocessor_config.json", "config.json", "tokenizer.json"
+COLOURS = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+SIZES = {"size": {"shortest_edge": 4096, "longest_edge": 16384}}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, embedded_folder):
+    """A small Qwen3-VL that loads."""
+    folder = tmp_path_factory.mktemp("whole") / "model"
+    save(folder, "qwen3_vl", embedded_folder)
+    return folder
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    """A copy of it, to be broken."""
+    return Path(shutil.copytree(whole, tmp_path / "model"))
+
+
+def tensors(change):
+    """Changes the tensors; the change gets them all and returns those that are left."""
+
+    def go(folder):
+        save_file(change(load_file(folder / WEIGHTS)), folder / WEIGHTS, metadata={"format": "pt"})
+
+    return go
+
+
+def without(part):
+    return tensors(lambda all_: {name: each for name, each in all_.items() if name != named(all_, part)})
+
+
+def with_tensor(name, shape=(2,)):
+    return tensors(lambda all_: all_ | {name: torch.ones(shape)})
+
+
+def other_shape(part, shape):
+    return tensors(lambda all_: all_ | {named(all_, part): torch.ones(shape)})
+
+
+def named(all_, part):
+    return next(name for name in sorted(all_) if part in name)
+
+
+def scaled_fp8(spelling):
+    """Weights as ComfyUI's tools quantize them, with a scale beside each."""
+
+    def change(all_):
+        products = [name for name in all_ if name.endswith("proj.weight") and all_[name].ndim == 2]
+        scales = {f"{name.removesuffix('weight')}{spelling}": torch.ones(()) for name in products}
+        return all_ | {name: all_[name].to(torch.float8_e4m3fn) for name in products} | scales
+
+    return tensors(change)
+
+
+def written(name, content):
+    return lambda folder: (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def gone(*names):
+    return lambda folder: [(folder / name).unlink(missing_ok=True) for name in names]
+
+
+def config(**values):
+    def go(folder):
+        known = json.loads((folder / CONFIG).read_text())
+        written(CONFIG, {key: each for key, each in (known | values).items() if each is not None})(folder)
+
+    return go
+
+
+def text_config(**values):
+    def go(folder):
+        known = json.loads((folder / CONFIG).read_text())
+        written(CONFIG, known | {"text_config": known["text_config"] | values})(folder)
+
+    return go
+
+
+def sharded(*after):
+    """Two files and their index, then what happens to them."""
+
+    def go(folder):
+        all_ = load_file(folder / WEIGHTS)
+        names, half = sorted(all_), len(all_) // 2
+        (folder / WEIGHTS).unlink()
+        place = {}
+        for number, part in enumerate((names[:half], names[half:]), 1):
+            file = f"model-0000{number}-of-00002.safetensors"
+            save_file({name: all_[name] for name in part}, folder / file, metadata={"format": "pt"})
+            place |= dict.fromkeys(part, file)
+        written(INDEX, {"metadata": {}, "weight_map": place})(folder)
+        for change in after:
+            change(folder)
+
+    return go
+
+
+def renamed(before, after):
+    return lambda folder: (folder / before).rename(folder / after)
+
+
+def cut(name, size=100):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-size])
+
+
+def copied(before, after):
+    return lambda folder: shutil.copy(folder / before, folder / after)
+
+
+SECOND = "model-00002-of-00002.safetensors"
+
+BROKEN = {
+    "a tensor of the LLM is missing": (without("layers.1.mlp"), "lacks 1 tensor: model.language_model.layers.1.mlp"),
+    "a tensor of the tower is missing": (without("visual"), "lacks 1 tensor: model.visual."),
+    "the head is missing": (without("lm_head"), "lacks 1 tensor: lm_head.weight; copy or download"),
+    "a tensor too many": (with_tensor("model.surprise.weight"), "no place for 1 tensor: model.surprise.weight;"),
+    "a LoRA among them": (with_tensor("base_model.q.lora_A.weight", (2, 2)), "no place for 1 tensor: base_model.q"),
+    "another shape": (other_shape("layers.0.mlp.down", (3, 3)), r"down_proj.weight is \(3, 3\), not \(48, 96\)"),
+    "another vocabulary": (
+        other_shape("embed_tokens", (7, 48)),
+        r"embed_tokens.weight is \(7, 48\), not \(49158, 48\)",
+    ),
+    "other names": (tensors(lambda all_: {f"x.{k}": v for k, v in all_.items()}), "lacks 170 tensors: .* no place for"),
+    "a part of a model": (tensors(lambda all_: {"x": torch.ones(1)}), "describes a model of .* and its files hold 1;"),
+    "fp8 with scale_weight": (scaled_fp8("scale_weight"), "quantized weights with scales of their own .* bfloat16"),
+    "fp8 with weight_scale": (scaled_fp8("weight_scale"), "quantized weights with scales of their own .* bfloat16"),
+    "fp8 with comfy_quant": (scaled_fp8("comfy_quant"), "quantized weights with scales of their own .* bfloat16"),
+    "empty": (written(WEIGHTS, ""), "model.safetensors is damaged or no safetensors file"),
+    "a page of a site": (written(WEIGHTS, "<html>not found</html>"), "damaged or no safetensors file"),
+    "a pointer of Git LFS": (written(WEIGHTS, "version https://git-lfs.github.com/spec/v1\nsize 1\n"), "damaged"),
+    "cut short": (cut(WEIGHTS), "model.safetensors is cut short"),
+    "pickled weights": (renamed(WEIGHTS, "pytorch_model.bin"), "has no .safetensors file"),
+    "GGUF": (renamed(WEIGHTS, "model.gguf"), "has no .safetensors file"),
+    "a file of two is missing": (sharded(gone(SECOND)), f"lacks 1 of its files, {SECOND} among them"),
+    "the index is missing": (sharded(gone(INDEX)), "cannot be loaded .*; copy or download all its files again"),
+    "the index is damaged": (sharded(written(INDEX, "{")), "model.safetensors.index.json cannot be read"),
+    "a file of two is cut short": (sharded(cut(SECOND)), f"{SECOND} is cut short"),
+    "one file twice": (sharded(copied("model-00001-of-00002.safetensors", SECOND)), "lacks 85 tensors"),
+    "no config": (gone(CONFIG), "a readable config.json with a model_type is missing"),
+    "a damaged config": (
+        written(CONFIG, '{"model_type": "qwen'),
+        "a readable config.json with a model_type is missing",
+    ),
+    "a config that is a list": (written(CONFIG, []), "a readable config.json with a model_type is missing"),
+    "a config without a type": (written(CONFIG, {}), "a readable config.json with a model_type is missing"),
+    "a folder in its place": (lambda f: [gone(CONFIG)(f), (f / CONFIG).mkdir()], "a readable config.json"),
+    "another family": (config(model_type="bert"), "is of family 'bert'; load one of llava_onevision"),
+    "a family that is a number": (config(model_type=3), "is of family 3; load one of"),
+    "architectures that are none": (config(mm_vision_tower="x", architectures=[None], model_type="x"), "of family 'x'"),
+    "the LLM's part is missing": (config(text_config=None), "describes a model of .* numbers, and its files hold"),
+    "the tower's part is missing": (config(vision_config=None), "describes a model of .* numbers, and its files hold"),
+    "heads of another size": (text_config(head_dim=8), "of another shape"),
+    "layers in words": (text_config(num_hidden_layers="four"), "describes no model .*num_hidden_layers"),
+    "no tokenizer": (
+        gone(TOKENIZER, "tokenizer_config.json"),
+        "has no vocabulary; copy or download",
+    ),
+    "a tokenizer's settings alone": (gone(TOKENIZER), "The tokenizer of model cannot be read"),
+    "a damaged tokenizer": (written(TOKENIZER, '{"version"'), "The tokenizer of model cannot be read"),
+    "a tokenizer's damaged settings": (
+        written("tokenizer_config.json", '{"a'),
+        "The tokenizer of model cannot be read",
+    ),
+    "no chat template": (gone("chat_template.json"), "no place for a question about a video .*; copy or download"),
+    "half a chat template": (written("chat_template.json", {"chat_template": "{% for"}), "no place for a question"),
+    "a template without videos": (written("chat_template.json", {"chat_template": "hm"}), "no place for a question"),
+    "a damaged template": (written("chat_template.json", "{"), "chat_template.json cannot be read"),
+    "no settings": (gone(SETTINGS), "has no settings of its processor"),
+    "damaged settings": (written(SETTINGS, "{"), "video_preprocessor_config.json cannot be read"),
+    "settings that are a list": (written(SETTINGS, []), "cannot be read .it holds a list, not a dict"),
+    "a mean in words": (written(SETTINGS, COLOURS | {"image_mean": "grey"}), "say image_mean 'grey'"),
+    "a deviation of nothing": (written(SETTINGS, COLOURS | {"image_std": [0, 0, 0]}), r"say image_std \[0, 0, 0\]"),
+    "two colours": (written(SETTINGS, COLOURS | {"image_mean": [0.5, 0.5]}), r"say image_mean \[0.5, 0.5\]"),
+    "a size in words": (written(SETTINGS, {"size": "large"}), "say size 'large'"),
+    "fewer pixels than none": (written(SETTINGS, {"min_pixels": -4}), "say min_pixels -4"),
+    "the newer layout without its parts": (
+        lambda f: [gone(SETTINGS)(f), written("processor_config.json", {"processor_class": "X"})(f)],
+        "has no settings of its processor",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_folder_is_one_clear_line(folder, case):
+    change, said = BROKEN[case]
+    change(folder)
+    with pytest.raises(InputError, match=said) as refused:
+        load(folder)
+    assert len(str(refused.value).splitlines()) == 1
+    assert len(str(refused.value)) < 420
+
+
+HARMLESS = {
+    "two files": sharded(),
+    "frequencies of rotary positions": with_tensor("model.language_model.layers.0.self_attn.rotary_emb.inv_freq"),
+    "another file beside it": lambda f: save_file({"a.weight": torch.ones(2)}, f / "other.safetensors"),
+    "8-bit floats without scales": tensors(lambda all_: {k: v.to(torch.float8_e4m3fn) for k, v in all_.items()}),
+}
+
+
+@pytest.mark.parametrize("case", HARMLESS)
+def test_what_does_no_harm_is_loaded(folder, case):
+    HARMLESS[case](folder)
+    assert load(folder).family == "qwen3_vl"
+
+
+def test_a_missing_tensor_is_named_in_lmms_labs_layout_too(tmp_path, embedded_folder):
+    save(tmp_path / "model", "llava_video (lmms-lab)", embedded_folder)
+    without("mm_projector.0.weight")(tmp_path / "model")
+    with pytest.raises(InputError, match=r"lacks 1 tensor: .*multi_modal_projector\.linear_1"):
+        load(tmp_path / "model")
+
+
+def test_settings_in_the_layout_of_transformers_5_are_those_that_are_used(folder):
+    gone(SETTINGS)(folder)
+    image = {"size": {"shortest_edge": 64, "longest_edge": 128}, "image_mean": [0, 0, 0], "image_std": [1, 1, 1]}
+    both = {"image_processor": image, "video_processor": SIZES | COLOURS}
+    written("processor_config.json", both)(folder)
+    newer = load(folder)
+    gone("processor_config.json")(folder)
+    written(SETTINGS, SIZES | COLOURS)(folder)
+    older = load(folder)
+    assert (newer._least, newer._most, newer._mean, newer._std) == (older._least, older._most, older._mean, older._std)
+    assert (newer._least, newer._most, newer._mean) == (4096, 16384, (0.5, 0.5, 0.5))
+
+
+def test_code_that_comes_with_a_model_is_never_run(folder, tmp_path):
+    ran = tmp_path / "ran"
+    (folder / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass X: pass\n")
+    config(auto_map={"AutoConfig": "evil.X", "AutoModel": "evil.X", "AutoTokenizer": ["evil.X", None]})(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"auto_map": {"AutoTokenizer": ["evil.X", None]}, "tokenizer_class": "XTokenizer"}
+    written("tokenizer_config.json", settings)(folder)
+    with contextlib.suppress(InputError):
+        load(folder)
+    assert not ran.exists()
+
+
+def test_a_folder_that_cannot_be_read_is_skipped_and_named(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "good")
+    shutil.copytree(whole, tmp_path / "bad")
+    written(CONFIG, "{")(tmp_path / "bad")
+    shutil.copytree(whole, tmp_path / "odd")
+    written(CONFIG, {"model_type": ["x"], "architectures": 7})(tmp_path / "odd")
+    skipped = []
+    assert list(families_in(tmp_path, skipped.append)) == ["good"]
+    assert len(skipped) == 1
+    assert str(tmp_path / "bad") in skipped[0]
