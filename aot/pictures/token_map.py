@@ -110,20 +110,18 @@ def token_map(
     canvas_width = min(width, max(across, LEGEND_WIDTH) + 2 * MARGIN)
 
     header = header_of(tokens, canvas_width)
-    footer = _footer(legend(tokens, cells.outcome), bool((area >= 0).any()), canvas_width)
+    footer = legend_row(legend_samples(legend(tokens, cells.outcome), bool((area >= 0).any())), canvas_width)
     body = grid.rows * (grid.caption + grid.panel[1] + GAP) - GAP
     canvas = Image.new("RGB", (canvas_width, header.height + body + footer.height), BACKGROUND)
     canvas.paste(header, (0, 0))
     canvas.paste(footer, (0, header.height + body))
-    for index, count in enumerate(_tokens_per_frame(tokens)):
+    for index, amount in enumerate(amounts(tokens, outcome)):
         row, column = divmod(index, grid.columns)
         x = MARGIN + column * (grid.panel[0] + GAP)
         y = header.height + row * (grid.caption + grid.panel[1] + GAP)
-        surviving = int(np.count_nonzero(outcome[index] & int(SURVIVES)))
-        amount = plural(count, "token") + (f" of {plural(surviving, 'cell')}" if count != surviving else "")
         number = str(index) if together == 1 else f"{index * together}+"
         parts = (number, f"{float(frames.timestamps[index]):.2f} s", amount)
-        _caption(canvas, (x, y, grid.panel[0], grid.caption), parts)
+        caption(canvas, (x, y, grid.panel[0], grid.caption), parts, 15 if grid.caption >= 24 else 11)
         panel = Image.fromarray(frames.pixels[index].cpu().numpy()).resize(
             grid.panel, Image.Resampling.LANCZOS, reducing_gap=2.0
         )
@@ -159,6 +157,20 @@ def frames_together(tokens: VideoTokens) -> int:
         tokens: of any stage.
     """
     return -(-tokens.frames_shown // tokens.layout.frames)
+
+
+def amounts(tokens: VideoTokens, outcome: np.ndarray) -> list[str]:
+    """The tokens of each frame in words, with their cells where there are fewer.
+
+    Args:
+        tokens: of T frames, of any stage.
+        outcome: (T, h, w) uint8 of :class:`Outcome` flags, of the same tokens.
+    """
+    survivors = np.count_nonzero(outcome & int(SURVIVES), axis=(1, 2)).tolist()
+    return [
+        plural(count, "token") + (f" of {plural(cells, 'cell')}" if count != cells else "")
+        for count, cells in zip(_tokens_per_frame(tokens), survivors, strict=True)
+    ]
 
 
 def _tokens_per_frame(tokens: VideoTokens) -> list[int]:
@@ -223,22 +235,50 @@ def header_of(tokens: VideoTokens, width: int) -> Image.Image:
         tokens: of any stage.
         width: of the picture in pixels.
     """
-    title = f"{tokens.tokens_kept} of {tokens.tokens_full} tokens ({tokens.retention:.1%})"
+    return text_lines([(budget_of(tokens), 28, TEXT), (stages_of(tokens), 17, QUIET_TEXT)], width)
+
+
+def budget_of(tokens: VideoTokens) -> str:
+    """How many tokens are left, in words.
+
+    Args:
+        tokens: of any stage.
+    """
+    budget = f"{tokens.tokens_kept} of {tokens.tokens_full} tokens ({tokens.retention:.1%})"
     if tokens.layout.newlines and tokens.pooled:
         newlines = int((tokens.role == int(Role.NEWLINE)).sum())
-        title += f" + {plural(newlines, 'newline')}"
+        budget += f" + {plural(newlines, 'newline')}"
+    return budget
+
+
+def stages_of(tokens: VideoTokens) -> str:
+    """The model, and its stages with the tokens that each left.
+
+    Args:
+        tokens: of any stage.
+    """
     stages = " > ".join(f"{record.name} {record.tokens_out}" for record in tokens.history)
-    subtitle = ": ".join(part for part in (tokens.model, stages) if part)
-    return text_lines([(title, 28, TEXT), (subtitle, 17, QUIET_TEXT)], width)
+    return ": ".join(part for part in (tokens.model, stages) if part)
 
 
-def _footer(entries: Sequence[LegendEntry], areas: bool, width: int) -> Image.Image:
-    """The legend, a sample, count, name and meaning for each entry, in as many rows as they need."""
-    samples = [(_sample(entry.outcome), f"{entry.name} {entry.count}", entry.meaning) for entry in entries]
+def legend_samples(
+    entries: Sequence[LegendEntry], areas: bool, *, counts: bool = True
+) -> list[tuple[np.ndarray, str, str]]:
+    """The samples of :func:`legend_row`: one for each entry, and one for areas.
+
+    Args:
+        entries: of the legend.
+        areas: whether an area is drawn.
+        counts: whether an entry's count follows its name.
+    """
+    samples = [
+        (_sample(entry.outcome), f"{entry.name} {entry.count}" if counts else entry.name, entry.meaning)
+        for entry in entries
+    ]
     if areas:
-        survivor = next(entry.outcome for entry in entries if entry.outcome)
+        survivor = next(entry.outcome for entry in entries if entry.outcome & SURVIVES)
         samples.append((_sample_area(survivor), "area", "a token and what it absorbed"))
-    return legend_row(samples, width)
+    return samples
 
 
 def _sample(outcome: Outcome) -> np.ndarray:
@@ -260,11 +300,18 @@ def _meadow(height: int, width: int) -> np.ndarray:
     return np.broadcast_to(np.where(share, bottom, top), (height, width, 3)).astype(np.uint8)
 
 
-def _caption(canvas: Image.Image, box: tuple[int, int, int, int], parts: tuple[str, str, str]) -> None:
-    """Frame index and seconds on the left, tokens on the right; a narrow frame has fewer of them."""
+def caption(canvas: Image.Image, box: tuple[int, int, int, int], parts: tuple[str, str, str], size: int) -> None:
+    """Draw a frame's name and time on the left, its tokens on the right; a narrow frame has fewer of them.
+
+    Args:
+        canvas: to draw on.
+        box: (x, y, width, height) in pixels.
+        parts: the frame's name, its time and its tokens, in the order in which they are left out from the end.
+        size: of the font in pixels.
+    """
     x, y, width, height = box
     index, seconds, tokens = parts
-    font = ImageFont.load_default(size=15 if height >= 24 else 11)
+    font = ImageFont.load_default(size=size)
     draw = ImageDraw.Draw(canvas)
     gap, middle = 8, y + height / 2
     used = font.getlength(index)
