@@ -13,6 +13,7 @@ from . import (
     serving,
     stages,
     storage,
+    token_video,
     video,
 )
 from .comfy import ComfyExtension, io
@@ -28,6 +29,7 @@ NODES = (
     + comparing.NODES
     + serving.NODES
     + pictures.NODES
+    + token_video.NODES
     + explorer.NODES
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import json
 import mimetypes
 import os
 import re
@@ -31,9 +32,10 @@ HAS_COMFYUI = find_spec("comfy_api") is not None or find_spec("folder_paths") is
 if HAS_COMFYUI and not TYPE_CHECKING:
     import folder_paths
     from comfy import model_management
+    from comfy.cli_args import args
     from comfy.model_patcher import ModelPatcher
     from comfy.utils import ProgressBar
-    from comfy_api.latest import ComfyExtension, io, ui
+    from comfy_api.latest import ComfyExtension, InputImpl, io, ui
     from comfy_execution.graph_utils import GraphBuilder
 
     @contextmanager
@@ -54,8 +56,10 @@ else:
     from .standin import (
         ComfyExtension,
         GraphBuilder,
+        InputImpl,
         ModelPatcher,
         ProgressBar,
+        args,
         directories,
         folder_paths,
         io,
@@ -67,7 +71,8 @@ __all__ = [
     "HAS_COMFYUI", "ComfyExtension", "GraphBuilder", "advanced", "directories", "empty_cache", "input_directory",
     "interrupted", "io", "key_file", "list_files", "list_input_files", "load_models", "model_folders", "model_patcher",
     "offload_device", "output_directory", "progress", "raw_link", "resolve_file", "room_for_weights", "schema",
-    "send_text", "temp_directory", "torch_device", "ui", "unload_model", "unused_output",
+    "send_text", "temp_directory", "torch_device", "ui", "unload_model", "unused_output", "video_from_file",
+    "workflow_metadata",
 ]  # fmt: skip
 
 MODEL_CATEGORIES = ("VLLM", "LLM", "text_encoders")
@@ -150,6 +155,30 @@ def unused_output(prefix: str, suffix: str) -> Path:
     taken = (path.name.removeprefix(f"{start.name}_")[:5] for path in start.parent.glob(f"{glob.escape(start.name)}_*"))
     last = max((int(number) for number in taken if number.isdecimal()), default=0)
     return start.with_name(f"{start.name}_{last + 1:05}_{suffix}")
+
+
+def video_from_file(path: Path) -> Any:
+    """A file as ComfyUI's VIDEO.
+
+    Args:
+        path: of the file.
+    """
+    return InputImpl.VideoFromFile(str(path))
+
+
+def workflow_metadata(hidden: Any) -> dict[str, str]:
+    """What a file holds that brings its workflow back when it is dropped on the page, as ComfyUI's own nodes save it.
+
+    Args:
+        hidden: the running node's `prompt` and `extra_pnginfo`; None outside a run.
+
+    Returns:
+        JSON by name; nothing where ComfyUI was started with --disable-metadata.
+    """
+    if args.disable_metadata or hidden is None:
+        return {}
+    prompt = {} if hidden.prompt is None else {"prompt": hidden.prompt}
+    return {name: json.dumps(value) for name, value in {**(hidden.extra_pnginfo or {}), **prompt}.items()}
 
 
 def _is_video(name: str) -> bool:

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 
+import av
 import psutil
 import torch
 from PIL import Image as PILImage
@@ -412,6 +414,16 @@ class PreviewImage:
         return {"images": self.values, "animated": (self.animated,)}
 
 
+class PreviewVideo:
+    """Videos that are saved already, each as its file name, subfolder and type of folder."""
+
+    def __init__(self, values: Sequence[dict[str, str]]) -> None:
+        self.values = list(values)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"images": self.values, "animated": (True,)}
+
+
 class PreviewText:
     """A text for the editor."""
 
@@ -420,6 +432,44 @@ class PreviewText:
 
     def as_dict(self) -> dict[str, Any]:
         return {"text": (self.value,)}
+
+
+class args:
+    """ComfyUI's command line."""
+
+    disable_metadata: ClassVar = False
+
+
+@dataclass(frozen=True)
+class VideoComponents:
+    """A decoded video: images (T, H, W, 3) float32, 0 to 1, and frames a second."""
+
+    images: torch.Tensor
+    frame_rate: Fraction
+    audio: None = None
+
+
+class VideoFromFile:
+    """A video file, without a trim and without its sound."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+
+    def get_stream_source(self) -> str:
+        return self._file
+
+    def get_dimensions(self) -> tuple[int, int]:
+        with av.open(self._file) as container:
+            return container.streams.video[0].width, container.streams.video[0].height
+
+    def get_duration(self) -> float:
+        with av.open(self._file) as container:
+            return container.duration / av.time_base
+
+    def get_components(self) -> VideoComponents:
+        with av.open(self._file) as container:
+            frames = [torch.from_numpy(each.to_ndarray(format="rgb24")) / 255 for each in container.decode(video=0)]
+            return VideoComponents(torch.stack(frames), Fraction(container.streams.video[0].average_rate))
 
 
 class ComfyExtension:
@@ -457,8 +507,15 @@ class io:
     AnyType = _type("*", Input)
 
 
+class InputImpl:
+    """The names of ComfyUI's class of videos."""
+
+    VideoFromFile = VideoFromFile
+
+
 class ui:
     """The names of ComfyUI's module `ui`."""
 
     PreviewImage = PreviewImage
+    PreviewVideo = PreviewVideo
     PreviewText = PreviewText

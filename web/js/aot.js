@@ -105,7 +105,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith("AOT")) return;
     hideAdvanced(node);
-    // A node that gives pictures shows those instead of words.
-    if (!node.outputs?.some(({ type }) => type === "IMAGE")) addReport(node);
+    // A node that gives pictures or a video shows those instead of words.
+    if (!node.outputs?.some(({ type }) => type === "IMAGE" || type === "VIDEO")) addReport(node);
   },
 });
