@@ -304,6 +304,9 @@ def load_models(patchers: Sequence[ModelPatcher], memory_required: int = 0) -> N
 def schema(**fields: Any) -> io.Schema:
     """A node's schema. What the running ComfyUI is too old for is left out.
 
+    Every node shows what it gave; `has_intermediate_output` has ComfyUI send that again when it took the node's results
+    from its cache. Older versions do not: web/js/replay.js asks them.
+
     Args:
         **fields: of `io.Schema`; of the fields newer than ComfyUI 0.3.64, those of ``NEWER_FIELDS``.
 
@@ -311,6 +314,7 @@ def schema(**fields: Any) -> io.Schema:
         TypeError: there is no such field.
     """
     known = {each.name for each in dataclasses.fields(io.Schema)}
+    fields = {"has_intermediate_output": True, **fields}
     return io.Schema(**{name: value for name, value in fields.items() if name in known or name not in NEWER_FIELDS})
 
 
