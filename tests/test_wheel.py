@@ -39,7 +39,7 @@ def test_it_holds_what_runs_and_nothing_else(wheel):
         "__init__.py",
         "py.typed",
         "aot/models/embedded/embedded.safetensors",
-        "web/js/aot.js",
+        "web/js/on_node.js",
         "nodes/__init__.py",
         "subgraphs/Ask Video.json",
     ):

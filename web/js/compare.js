@@ -1,21 +1,28 @@
-// A slider between two token maps on the Compare node: the pointer or the arrow keys move the line between them.
+// What the Compare node shows: its table, and under it a slider between two token maps, where both are linked. The
+// pointer or the arrow keys move the line between them.
 
-import { api } from "../../../scripts/api.js";
-import { app } from "../../../scripts/app.js";
-import { mount, watchPage } from "./mounting.js";
+import { address, drawOnNodes, fit } from "./on_node.js";
 
-const NODE = "AOTCompare";
-const WIDGET = "aot_maps";
-const LEAST_HEIGHT = 260;
-const LEAST_WIDTH = 420;
+const EMPTY = "Run the workflow to compare its answers.";
+const LEAST = { empty: 60, table: 220, slider: 420 };
 const STEP = 2;
 
 const STYLE = `
+.aot-compare {
+  box-sizing: border-box; display: flex; flex-direction: column; gap: 8px; width: 100%; height: 100%;
+  min-height: ${LEAST.empty - 20}px; overflow: hidden;
+}
+.aot-compare:not(:has(img)) { padding: 8px 10px; border-radius: 6px; background: var(--comfy-input-bg); }
+.aot-compare:not(:has(img))::before { content: "${EMPTY}"; font: 12px/1.35 sans-serif; color: var(--descrip-text); }
+.aot-compare:has(img) { min-height: ${LEAST.table - 20}px; }
+.aot-compare:has(.aot-slider) { min-height: ${LEAST.slider - 20}px; }
+.aot-compare > img { width: 100%; min-height: 120px; flex: 0 1 auto; object-fit: contain; }
+.aot-compare > img:last-child { flex: 1 1 0; }
+.aot-compare.aot-loose { width: 640px; height: 560px; resize: both; }
 .aot-slider {
-  position: relative; box-sizing: border-box; width: 100%; height: 100%; min-height: 120px; overflow: hidden;
+  position: relative; box-sizing: border-box; flex: 1 1 0; min-height: 220px; overflow: hidden;
   border-radius: 6px; background: var(--comfy-input-bg); cursor: ew-resize; user-select: none; touch-action: none;
 }
-.aot-slider.aot-loose { height: ${LEAST_HEIGHT}px; }
 .aot-slider:focus-visible { outline: 2px solid var(--p-primary-color, currentcolor); outline-offset: -2px; }
 .aot-slider img {
   position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; pointer-events: none;
@@ -62,7 +69,6 @@ class Slider {
   }
 
   load(left, right) {
-    if (this.left.src === left && this.right.src === right) return;
     this.left.src = left;
     this.right.src = right;
   }
@@ -95,78 +101,42 @@ class Slider {
   }
 }
 
-function sliderOf(node) {
-  return node.widgets?.find((widget) => widget.name === WIDGET)?.slider;
-}
-
-function nodes() {
-  return (app.graph?._nodes ?? []).filter((node) => node.comfyClass === NODE);
-}
-
-function addSlider(node) {
-  const slider = new Slider();
-  const widget = node.addDOMWidget(WIDGET, WIDGET, slider.element, {
-    serialize: false,
-    getMinHeight: () => LEAST_HEIGHT,
-    getValue: () => "",
-    setValue: () => {},
-  });
-  widget.serialize = false;
-  widget.slider = slider;
-  const { onRemoved } = node;
-  node.onRemoved = function () {
-    onRemoved?.apply(this, arguments);
-    slider.element.remove();
-  };
-  const [width, height] = node.computeSize();
-  node.setSize([Math.max(node.size[0], width, LEAST_WIDTH), Math.max(node.size[1], height)]);
-  return slider;
-}
-
-function removeSlider(node) {
-  const widget = node.widgets?.find((each) => each.name === WIDGET);
-  if (!widget) return;
-  node.removeWidget(widget);
-  widget.slider.element.remove();
-}
-
-function show(node, output) {
-  const maps = output?.aot_maps;
-  if (!maps) {
-    removeSlider(node);
-    return;
+/** @implements {import("./on_node.js").View} */
+class Comparison {
+  /** @param {AOT.Node} node */
+  constructor(node) {
+    this.node = node;
+    this.element = Object.assign(document.createElement("div"), { className: "aot-compare" });
+    this.table = Object.assign(new Image(), { alt: "The answers in a table", draggable: false });
+    this.slider = new Slider();
   }
-  const slider = sliderOf(node) ?? addSlider(node);
-  slider.load(...maps.map((file) => new URL(api.apiURL(`/view?${new URLSearchParams(file)}`), location).href));
-  mountSlider(node);
+
+  leastHeight() {
+    if (this.slider.element.parentElement) return LEAST.slider;
+    return this.table.parentElement ? LEAST.table : LEAST.empty;
+  }
+
+  /** @param {AOT.Output} output */
+  show({ images: [table] = [], aot_maps: maps }) {
+    if (!table) return;
+    this.table.src = address(table);
+    // The editor's menu opens, copies and saves it.
+    this.node.imgs = [this.table];
+    if (maps) {
+      const [left, right] = maps.map(address);
+      this.slider.load(left, right);
+    }
+    this.element.replaceChildren(this.table, ...(maps ? [this.slider.element] : []));
+    fit(this.node);
+  }
 }
 
-function mountSlider(node) {
-  const element = sliderOf(node)?.element;
-  if (element) mount(node, element);
-}
-
-app.registerExtension({
+drawOnNodes({
   name: "ComfyUI-AOT.compare",
-
-  setup() {
-    const style = document.createElement("style");
-    style.textContent = STYLE;
-    document.head.append(style);
-    watchPage(() => nodes().forEach(mountSlider));
-  },
-
-  beforeRegisterNodeDef(nodeType, nodeData) {
-    if (nodeData.name !== NODE) return;
-    const { onExecuted } = nodeType.prototype;
-    nodeType.prototype.onExecuted = function (output) {
-      onExecuted?.apply(this, arguments);
-      show(this, output);
-    };
-  },
-
-  // What a workflow's nodes gave comes back when its tab is returned to, or a run is opened from the queue.
-  onNodeOutputsUpdated(outputs) {
-    for (const node of nodes()) if (outputs[node.id]) show(node, outputs[node.id]);
-  },
+  widget: "aot_comparison",
+  style: STYLE,
+  leastWidth: 420,
+  hidesPicture: true,
+  drawsOn: ({ name }) => name === "AOTCompare",
+  make: (node) => new Comparison(node),
 });

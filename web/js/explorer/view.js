@@ -1,6 +1,7 @@
 // The Transport Explorer on its node: a frame with its tokens, a strip of all frames, and a sentence about what is
 // pointed at. The pointer and the keyboard reach the same things.
 
+import { address } from "../on_node.js";
 import { drawFrame, drawStrip, fitted, stripFrame } from "./drawing.js";
 import { Transport } from "./transport.js";
 
@@ -89,9 +90,18 @@ export class Explorer {
     new ResizeObserver(() => this.render()).observe(element);
   }
 
-  // What the node sent, and the addresses of its frames' pictures; what was pointed at is let go of.
+  leastHeight() {
+    return 420;
+  }
+
+  // What the node gave; what was pointed at is let go of.
+  show({ aot_transport: [sent] = [], aot_frames: frames }) {
+    if (!sent || this.frames === frames[0].filename) return;
+    this.load(sent, frames.map(address));
+    this.frames = frames[0].filename;
+  }
+
   load(sent, addresses) {
-    if (this.sent === sent) return;
     this.sent = sent;
     this.transport = new Transport(sent);
     this.addresses = addresses;

@@ -1,0 +1,27 @@
+// Hides a node's advanced settings until "Show Advanced" is chosen. The editor reads which settings are advanced; on
+// its canvas it looks elsewhere for it when it draws, and some versions leave gaps where hidden settings were.
+
+import { app } from "../../../scripts/app.js";
+
+/** @param {AOT.Node} node */
+function hideAdvanced(node) {
+  for (const widget of node.widgets ?? []) {
+    if (!widget.options?.advanced) continue;
+    widget.advanced = true;
+    const { computeLayoutSize } = widget;
+    if (computeLayoutSize) {
+      widget.computeLayoutSize = (of) =>
+        node.showAdvanced ? computeLayoutSize.call(widget, of) : { minHeight: 0, maxHeight: 0, minWidth: 0 };
+    } else {
+      widget.computeSize = (width) => [width, node.showAdvanced ? LiteGraph.NODE_WIDGET_HEIGHT : -4];
+    }
+  }
+}
+
+app.registerExtension({
+  name: "ComfyUI-AOT.advanced",
+
+  nodeCreated(node) {
+    if (node.comfyClass?.startsWith("AOT")) hideAdvanced(node);
+  },
+});

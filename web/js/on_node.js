@@ -1,0 +1,200 @@
+// One way of drawing on a node: an element that stays on it, in both of the editor's renderers, and shows what the node
+// gave.
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+
+/**
+ * What is drawn on one node.
+ * @typedef {object} View
+ * @property {HTMLElement} element
+ * @property {(output: AOT.Output) => void} show what the node gave; draws nothing that is not in it
+ * @property {() => number} leastHeight in pixels
+ * @property {() => number | undefined} [mostHeight] in pixels; as high as there is room without it
+ */
+
+/**
+ * What is drawn on all nodes of some kinds.
+ * @typedef {object} Drawing
+ * @property {string} name of the extension
+ * @property {string} widget name of the widget that holds the element
+ * @property {string} style CSS
+ * @property {number} [leastWidth] of the node, in pixels
+ * @property {boolean} [hidesPicture] the view shows what the node's picture does: the editor need not draw that as well
+ * @property {(kind: AOT.NodeDef) => boolean} drawsOn
+ * @property {(node: AOT.Node) => View} make
+ */
+
+/** The open workflow; none while the page is loading. */
+export function workflow() {
+  return app.rootGraph ?? app.graph;
+}
+
+/**
+ * Every node of the open workflow, those inside subgraphs as well.
+ * @returns {AOT.Node[]}
+ */
+export function allNodes() {
+  const root = workflow();
+  return root ? [root, ...root.subgraphs.values()].flatMap((graph) => graph.nodes) : [];
+}
+
+/**
+ * The node that a run calls by this id: 12, or 5:12 for node 12 inside the subgraph that is node 5.
+ * @param {string} id
+ * @returns {AOT.Node | undefined}
+ */
+export function nodeOfRun(id) {
+  const [last, ...path] = id.split(":").reverse();
+  let graph = workflow();
+  for (const each of path.reverse()) graph = graph?.getNodeById(each)?.subgraph;
+  return graph?.getNodeById(last) ?? undefined;
+}
+
+/**
+ * What the node gave when it ran last, as the editor remembers it for an open workflow.
+ * @param {AOT.Node} node
+ * @returns {AOT.Output | undefined}
+ */
+function remembered(node) {
+  return app.nodeOutputs?.[node.graph?.isRootGraph ? node.id : `${node.graph?.id}:${node.id}`];
+}
+
+/**
+ * Where ComfyUI serves a file that a node gave.
+ * @param {AOT.File} file
+ */
+export function address(file) {
+  return api.apiURL(`/view?${new URLSearchParams({ ...file })}`);
+}
+
+/**
+ * Has the editor draw on nodes.
+ * @param {Drawing} drawing
+ */
+export function drawOnNodes(drawing) {
+  const kinds = new Set();
+
+  /** @param {AOT.Node} node @returns {View | undefined} */
+  const viewOf = (node) => node.widgets?.find((widget) => widget.name === drawing.widget)?.view;
+
+  const showRemembered = () => {
+    for (const node of allNodes()) {
+      const output = kinds.has(node.comfyClass) && remembered(node);
+      if (output) viewOf(node)?.show(output);
+    }
+  };
+
+  app.registerExtension({
+    name: drawing.name,
+
+    setup() {
+      const style = document.createElement("style");
+      style.textContent = drawing.style + LOOSE;
+      document.head.append(style);
+      watchPage(() => {
+        for (const node of allNodes()) {
+          const view = kinds.has(node.comfyClass) && viewOf(node);
+          if (view) mount(node, view.element);
+        }
+      });
+    },
+
+    beforeRegisterNodeDef(nodeType, kind) {
+      if (!drawing.drawsOn(kind)) return;
+      kinds.add(kind.name);
+      const { onExecuted } = nodeType.prototype;
+      /** @param {AOT.Output | null} output */
+      nodeType.prototype.onExecuted = function (output) {
+        onExecuted?.apply(this, arguments);
+        if (output) viewOf(this)?.show(output);
+      };
+      // The canvas looks for pictures to show when it draws a node's background.
+      if (drawing.hidesPicture) nodeType.prototype.onDrawBackground = () => {};
+    },
+
+    nodeCreated(node) {
+      if (kinds.has(node.comfyClass)) addView(node, drawing);
+    },
+
+    // A step that is undone makes all nodes anew.
+    afterConfigureGraph: showRemembered,
+    // A tab is returned to, or a run is opened from the queue.
+    onNodeOutputsUpdated: showRemembered,
+  });
+}
+
+/**
+ * @param {AOT.Node} node
+ * @param {Drawing} drawing
+ */
+function addView(node, drawing) {
+  const view = drawing.make(node);
+  const widget = node.addDOMWidget(drawing.widget, drawing.widget, view.element, {
+    serialize: false,
+    getMinHeight: () => view.leastHeight(),
+    getMaxHeight: () => view.mostHeight?.(),
+    getValue: () => "",
+    setValue: () => {},
+  });
+  widget.serialize = false;
+  widget.view = view;
+  if (drawing.hidesPicture) {
+    node.hideOutputImages = true;
+    view.element.classList.add("aot-picture");
+  }
+  const { onRemoved } = node;
+  node.onRemoved = function () {
+    onRemoved?.apply(this, arguments);
+    // The editor may go on using the place it stood in for another node of the same number.
+    view.element.remove();
+  };
+  fit(node, drawing.leastWidth);
+}
+
+/**
+ * Makes a node at least as large as what is on it needs.
+ * @param {AOT.Node} node
+ * @param {number} [leastWidth] in pixels
+ */
+export function fit(node, leastWidth = 0) {
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(node.size[0], width, leastWidth), Math.max(node.size[1], height)]);
+}
+
+// The first version of Nodes 2.0 leaves such widgets out, and does not know that a node hides its picture.
+const LOOSE = `
+.aot-loose { margin: 0 16px; }
+[data-node-id]:has(.aot-loose.aot-picture) .image-preview { display: none; }
+`;
+
+/**
+ * Puts a widget's element onto its node where the editor draws nodes as page elements and leaves such widgets out.
+ * @param {AOT.Node} node
+ * @param {HTMLElement} element
+ */
+function mount(node, element) {
+  const body = document.querySelector(`[data-node-id="${node.id}"] [data-testid="node-body-${node.id}"]`);
+  if (body && !element.closest("[data-node-id]")?.isConnected) {
+    element.classList.add("aot-loose");
+    body.append(element);
+  } else if (!body && element.parentElement?.classList.contains("dom-widget")) {
+    element.classList.remove("aot-loose");
+  }
+}
+
+/**
+ * Calls `look` once a frame at most, whenever the page has changed.
+ * @param {() => void} look
+ */
+function watchPage(look) {
+  let waiting = false;
+  new MutationObserver(() => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      look();
+    });
+  }).observe(document.body, { childList: true, subtree: true });
+}

@@ -1,0 +1,87 @@
+// Shows on a node what it reports: an answer as it is written and then its figures, or one line about what was done.
+
+import { api } from "../../../scripts/api.js";
+import { allNodes, drawOnNodes, nodeOfRun } from "./on_node.js";
+
+const WIDGET = "aot_report";
+const ANSWERS = ["AOTAnswer", "AOTAskVideo"];
+
+// The editor writes what a running node streams into the widget of this name, and adds one where there is none.
+const STREAMED = "$$node-text-preview";
+
+const STYLE = `
+.aot-report {
+  box-sizing: border-box; padding: 6px 10px; border-radius: 6px; overflow-y: auto; min-height: 46px;
+  background: var(--comfy-input-bg); color: var(--input-text);
+  font: 12px/1.35 sans-serif; white-space: pre-wrap; overflow-wrap: anywhere; user-select: text;
+}
+.aot-report:empty::before { content: attr(data-empty); color: var(--descrip-text); }
+.aot-report.aot-answer { display: flex; flex-direction: column; min-height: 130px; }
+.aot-report.aot-answer > :first-child { font-size: 15px; overflow-y: auto; min-height: 21px; }
+.aot-report > :nth-child(2) {
+  flex: none; margin-top: 6px; padding-top: 6px; border-top: 1px solid var(--border-color); color: var(--descrip-text);
+}
+`;
+
+/** @param {string} text */
+function paragraph(text) {
+  const element = document.createElement("div");
+  element.textContent = text;
+  return element;
+}
+
+/**
+ * @param {AOT.Node} node
+ * @returns {import("./on_node.js").View}
+ */
+function report(node) {
+  const answers = ANSWERS.includes(node.comfyClass);
+  const element = document.createElement("div");
+  element.className = answers ? "aot-report aot-answer" : "aot-report";
+  element.dataset.empty = answers ? "The answer appears here." : "Nothing to report yet.";
+  element.setAttribute("role", "status");
+  return {
+    element,
+    leastHeight: () => (answers ? 150 : 66),
+    mostHeight: () => (answers ? undefined : 66),
+    show({ text }) {
+      if (text) element.replaceChildren(...text.map(paragraph));
+    },
+  };
+}
+
+/** @param {AOT.Node} node */
+function reportOn(node) {
+  return node.widgets?.find((widget) => widget.name === WIDGET);
+}
+
+/**
+ * Takes the place of the editor's own preview, which would show what is streamed a second time.
+ * @param {AOT.Node} node
+ */
+function takePlace(node) {
+  if (node.widgets.some((widget) => widget.name === STREAMED)) return;
+  const widget = node.addWidget("text", STREAMED, "", () => {}, { hidden: true, serialize: false });
+  widget.hidden = true;
+  widget.serialize = false;
+  widget.computeSize = () => [0, -4];
+}
+
+drawOnNodes({
+  name: "ComfyUI-AOT.report",
+  widget: WIDGET,
+  style: STYLE,
+  // A node that gives pictures or a video shows those instead of words.
+  drawsOn: ({ name, output }) => name.startsWith("AOT") && !output.includes("IMAGE") && !output.includes("VIDEO"),
+  make: report,
+});
+
+// Newer versions take the place away when a run ends.
+api.addEventListener("execution_start", () => {
+  for (const node of allNodes()) if (reportOn(node)) takePlace(node);
+});
+
+api.addEventListener("progress_text", ({ detail: { nodeId, text } }) => {
+  const node = nodeOfRun(`${nodeId}`);
+  if (node) reportOn(node)?.view.show({ text: [text] });
+});
