@@ -1,0 +1,60 @@
+// Brings back what nodes gave, where the server does not send it again: to nodes that it did not run, as it had their
+// results, and to a page that was loaded anew. ComfyUI's history has it; nothing is written into the workflow.
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+import { nodeOfRun, workflow } from "./on_node.js";
+
+// Where the browser keeps, for this tab of it, the last run of every workflow.
+const RUNS = "ComfyUI-AOT.runs";
+
+/** @returns {Record<string, string>} the id of a run by that of a workflow */
+function runs() {
+  return JSON.parse(sessionStorage.getItem(RUNS) ?? "{}");
+}
+
+/**
+ * Tells the editor what our nodes gave in a run, as the server does when a node has run.
+ * @param {string} run its id
+ * @param {(node: string) => boolean} wanted by the node's id in the run
+ */
+async function replay(run, wanted) {
+  const entry = (await (await api.fetchApi(`/history/${run}`)).json())[run];
+  const [, , nodes, { extra_pnginfo: info }] = entry?.prompt ?? [, , {}, {}];
+  if (!entry || info?.workflow?.id !== workflow()?.id) return;
+  for (const [node, output] of Object.entries(entry.outputs)) {
+    // What comes from the cache names the node that it was made by, in another workflow perhaps.
+    const shownOn = node in nodes ? node : entry.meta?.[node]?.display_node;
+    if (!wanted(node) || !nodes[shownOn]?.class_type.startsWith("AOT")) continue;
+    api.dispatchCustomEvent("executed", { node, display_node: shownOn, prompt_id: run, output });
+  }
+}
+
+// Of the page before it was loaded anew.
+const earlier = runs();
+const silent = new Set();
+
+api.addEventListener("execution_start", ({ detail }) => {
+  silent.clear();
+  const { id } = workflow();
+  sessionStorage.setItem(RUNS, JSON.stringify({ ...runs(), [id]: detail.prompt_id }));
+  delete earlier[id];
+});
+api.addEventListener("execution_cached", ({ detail }) => {
+  for (const node of detail.nodes) if (nodeOfRun(`${node}`)?.comfyClass?.startsWith("AOT")) silent.add(`${node}`);
+});
+api.addEventListener("executed", ({ detail }) => void silent.delete(`${detail.node}`));
+api.addEventListener("execution_success", ({ detail }) => {
+  if (silent.size) void replay(detail.prompt_id, (node) => silent.has(node));
+});
+
+app.registerExtension({
+  name: "ComfyUI-AOT.replay",
+
+  afterConfigureGraph() {
+    const { id } = workflow();
+    const run = earlier[id];
+    delete earlier[id];
+    if (run) void replay(run, () => true);
+  },
+});
