@@ -17,18 +17,20 @@ function keepSettings(from, to) {
 
 function keepLinks(from, to) {
   const { graph } = from;
-  for (const { name, link } of from.inputs ?? []) {
-    const { origin_id: id, origin_slot: slot } = graph.getLink(link) ?? {};
-    const at = to.findInputSlot(name);
-    if (at >= 0) graph.getNodeById(id)?.connect(slot, to, at);
-  }
-  for (const [slot, { links }] of (from.outputs ?? []).entries()) {
-    for (const link of [...(links ?? [])]) {
-      const { target_id: id, target_slot: at } = graph.getLink(link);
-      const target = graph.getNodeById(id);
-      to.connect(slot, target, at);
+  // Of a graph that is a subgraph some links lead to its own inputs and outputs.
+  for (const { origin_id: id, origin_slot: slot, target_id: target, target_slot: at } of [...graph.links.values()]) {
+    if (target === from.id) {
+      const socket = to.findInputSlot(from.inputs[at].name);
+      if (socket < 0) continue;
+      const origin = graph.getNodeById(id);
+      if (origin) origin.connect(slot, to, socket);
+      else graph.inputNode.slots[slot].connect(to.inputs[socket], to);
+    } else if (id === from.id) {
+      const next = graph.getNodeById(target);
+      if (next) to.connect(slot, next, at);
+      else graph.outputNode.slots[at].connect(to.outputs[slot], to);
       // An Answer that bears its stage's name goes by the new one's.
-      if (target.title === from.title) target.title = to.title;
+      if (next?.title === from.title) next.title = to.title;
     }
   }
 }
