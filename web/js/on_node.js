@@ -5,15 +5,6 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 
 /**
- * What is drawn on one node.
- * @typedef {object} View
- * @property {HTMLElement} element
- * @property {(output: AOT.Output) => void} show what the node gave; draws nothing that is not in it
- * @property {() => number} leastHeight in pixels
- * @property {() => number | undefined} [mostHeight] in pixels; as high as there is room without it
- */
-
-/**
  * What is drawn on all nodes of some kinds.
  * @typedef {object} Drawing
  * @property {string} name of the extension
@@ -22,7 +13,7 @@ import { app } from "../../../scripts/app.js";
  * @property {number} [leastWidth] of the node, in pixels
  * @property {boolean} [hidesPicture] the view shows what the node's picture does: the editor need not draw that as well
  * @property {(kind: AOT.NodeDef) => boolean} drawsOn
- * @property {(node: AOT.Node) => View} make
+ * @property {(node: AOT.Node) => AOT.View} make
  */
 
 /** The open workflow; none while the page is loading. */
@@ -36,7 +27,8 @@ export function workflow() {
  */
 export function allNodes() {
   const root = workflow();
-  return root ? [root, ...root.subgraphs.values()].flatMap((graph) => graph.nodes) : [];
+  const nodes = root ? [root, ...root.subgraphs.values()].flatMap((graph) => graph.nodes) : [];
+  return /** @type {AOT.Node[]} */ (nodes);
 }
 
 /**
@@ -46,9 +38,18 @@ export function allNodes() {
  */
 export function nodeOfRun(id) {
   const [last, ...path] = id.split(":").reverse();
-  let graph = workflow();
-  for (const each of path.reverse()) graph = graph?.getNodeById(each)?.subgraph;
-  return graph?.getNodeById(last) ?? undefined;
+  /** @param {AOT.Graph | undefined} graph @param {string} number */
+  const at = (graph, number) => /** @type {AOT.Node | undefined} */ (graph?.getNodeById(number) ?? undefined);
+  return at(path.reduceRight((graph, number) => at(graph, number)?.subgraph, workflow()), last);
+}
+
+/**
+ * @param {AOT.Node} node
+ * @param {string} name
+ * @returns {AOT.Widget | undefined}
+ */
+export function widgetOf(node, name) {
+  return node.widgets?.find((widget) => widget.name === name);
 }
 
 /**
@@ -75,8 +76,8 @@ export function address(file) {
 export function drawOnNodes(drawing) {
   const kinds = new Set();
 
-  /** @param {AOT.Node} node @returns {View | undefined} */
-  const viewOf = (node) => node.widgets?.find((widget) => widget.name === drawing.widget)?.view;
+  /** @param {AOT.Node} node @returns {AOT.View | undefined} */
+  const viewOf = (node) => widgetOf(node, drawing.widget)?.view;
 
   const showRemembered = () => {
     for (const node of allNodes()) {
@@ -103,16 +104,17 @@ export function drawOnNodes(drawing) {
     beforeRegisterNodeDef(nodeType, kind) {
       if (!drawing.drawsOn(kind)) return;
       kinds.add(kind.name);
-      const { onExecuted } = nodeType.prototype;
-      /** @param {AOT.Output | null} output */
-      nodeType.prototype.onExecuted = function (output) {
-        onExecuted?.apply(this, arguments);
+      const prototype = /** @type {AOT.Node} */ (nodeType.prototype);
+      const { onExecuted } = prototype;
+      prototype.onExecuted = function (output) {
+        onExecuted?.call(this, output);
         if (output) viewOf(this)?.show(output);
       };
       // The canvas looks for pictures to show when it draws a node's background.
-      if (drawing.hidesPicture) nodeType.prototype.onDrawBackground = () => {};
+      if (drawing.hidesPicture) prototype.onDrawBackground = () => {};
     },
 
+    /** @param {AOT.Node} node */
     nodeCreated(node) {
       if (kinds.has(node.comfyClass)) addView(node, drawing);
     },
@@ -145,7 +147,7 @@ function addView(node, drawing) {
   }
   const { onRemoved } = node;
   node.onRemoved = function () {
-    onRemoved?.apply(this, arguments);
+    onRemoved?.call(this);
     // The editor may go on using the place it stood in for another node of the same number.
     view.element.remove();
   };

@@ -1,7 +1,7 @@
 // Shows on a node what it reports: an answer as it is written and then its figures, or one line about what was done.
 
 import { api } from "../../../scripts/api.js";
-import { allNodes, drawOnNodes, nodeOfRun } from "./on_node.js";
+import { allNodes, drawOnNodes, nodeOfRun, widgetOf } from "./on_node.js";
 
 const WIDGET = "aot_report";
 const ANSWERS = ["AOTAnswer", "AOTAskVideo"];
@@ -32,7 +32,7 @@ function paragraph(text) {
 
 /**
  * @param {AOT.Node} node
- * @returns {import("./on_node.js").View}
+ * @returns {AOT.View}
  */
 function report(node) {
   const answers = ANSWERS.includes(node.comfyClass);
@@ -50,17 +50,12 @@ function report(node) {
   };
 }
 
-/** @param {AOT.Node} node */
-function reportOn(node) {
-  return node.widgets?.find((widget) => widget.name === WIDGET);
-}
-
 /**
  * Takes the place of the editor's own preview, which would show what is streamed a second time.
  * @param {AOT.Node} node
  */
 function takePlace(node) {
-  if (node.widgets.some((widget) => widget.name === STREAMED)) return;
+  if (widgetOf(node, STREAMED)) return;
   const widget = node.addWidget("text", STREAMED, "", () => {}, { hidden: true, serialize: false });
   widget.hidden = true;
   widget.serialize = false;
@@ -78,10 +73,10 @@ drawOnNodes({
 
 // Newer versions take the place away when a run ends.
 api.addEventListener("execution_start", () => {
-  for (const node of allNodes()) if (reportOn(node)) takePlace(node);
+  for (const node of allNodes()) if (widgetOf(node, WIDGET)) takePlace(node);
 });
 
 api.addEventListener("progress_text", ({ detail: { nodeId, text } }) => {
   const node = nodeOfRun(`${nodeId}`);
-  if (node) reportOn(node)?.view.show({ text: [text] });
+  if (node) widgetOf(node, WIDGET)?.view.show({ text: [text] });
 });

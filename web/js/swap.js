@@ -40,7 +40,7 @@ function swap(node, type) {
   graph.beforeChange();
   const made = LiteGraph.createNode(type);
   for (const name of ["color", "bgcolor", "mode"]) if (node[name] !== undefined) made[name] = node[name];
-  made.pos = [...node.pos];
+  made.pos = [node.pos[0], node.pos[1]];
   graph.add(made);
   made.setSize([Math.max(node.size[0], made.size[0]), made.size[1]]);
   keepSettings(node, made);
@@ -70,7 +70,7 @@ app.registerExtension({
     if (app.collectNodeMenuItems) return;
     const { getExtraMenuOptions } = nodeType.prototype;
     nodeType.prototype.getExtraMenuOptions = function (canvas, options) {
-      const given = getExtraMenuOptions?.apply(this, arguments);
+      const given = getExtraMenuOptions?.call(this, canvas, options);
       options.unshift(menu(this), null);
       return given;
     };

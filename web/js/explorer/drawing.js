@@ -31,11 +31,13 @@ export function stripFrame(share, frames) {
   return Math.min(frames - 1, Math.max(0, Math.floor(share * frames)));
 }
 
+/** @returns {[number, number, number, number]} left, top, width and height */
 function box(area, [rows, columns], { y, x }) {
   const [width, height] = [area.width / columns, area.height / rows];
   return [area.left + x * width, area.top + y * height, width, height];
 }
 
+/** @returns {[number, number, number, number]} */
 function inset([left, top, width, height], by) {
   return [left + by, top + by, Math.max(0, width - 2 * by), Math.max(0, height - 2 * by)];
 }

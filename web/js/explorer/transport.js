@@ -32,25 +32,41 @@ function grouped(keys, groups) {
 }
 
 export class Transport {
+  /** @param {AOT.Transport} sent */
   constructor(sent) {
-    const { frames, together, times, grid, sources, kept, entries, levels, roles, colours } = sent;
-    Object.assign(this, { frames, together, times, grid, sources, kept, entries, levels, roles, colours });
+    this.frames = sent.frames;
+    this.together = sent.together;
+    this.times = sent.times;
+    this.grid = sent.grid;
+    this.sources = sent.sources;
+    this.kept = sent.kept;
+    this.entries = sent.entries;
+    this.levels = sent.levels;
+    this.roles = sent.roles;
+    this.colours = sent.colours;
     // Maps from an earlier version lack these: outlines are then plain, and weights have the text's colour.
-    const { outlines = [], order = [], background = null, shade = null } = sent;
-    Object.assign(this, { outlines, order, background, shade });
+    this.outlines = sent.outlines ?? [];
+    this.order = sent.order ?? [];
+    this.background = sent.background ?? null;
+    this.shade = sent.shade ?? null;
     this.tokenGrid = sent.token_grid;
-    this.cells = grid[0] * grid[1];
+    this.cells = this.grid[0] * this.grid[1];
     this.place = new Uint16Array(bytes(sent.place));
     this.role = new Uint8Array(bytes(sent.role));
     this.start = new Uint32Array(bytes(sent.start));
     this.source = new (sent.source_bits === 16 ? Uint16Array : Uint32Array)(bytes(sent.source));
     this.level = new Uint16Array(bytes(sent.weight));
-    for (const name of ["largest", "own", "speaks", "scale", "shown"]) {
-      this[name] = new Float32Array(bytes(sent[name]));
-    }
+    this.largest = new Float32Array(bytes(sent.largest));
+    this.own = new Float32Array(bytes(sent.own));
+    this.speaks = new Float32Array(bytes(sent.speaks));
+    this.scale = new Float32Array(bytes(sent.scale));
+    this.shown = new Float32Array(bytes(sent.shown));
     this.mass = sent.mass ? new Uint16Array(bytes(sent.mass)) : null;
     this.largestMass = sent.largest_mass;
     this.placed = this.#byPlace();
+    // Both are made when they are first asked for.
+    this.inverse = null;
+    this.row = null;
   }
 
   // Tokens at every place of the token grid, those that draw most from elsewhere first; newlines have no place.
@@ -96,7 +112,10 @@ export class Transport {
     return frame * this.sources + y * this.grid[1] + x;
   }
 
-  // Where a source token lies; a newline comes after its frame's cells and has no row and no column.
+  /**
+   * Where a source token lies; a newline comes after its frame's cells and has no row and no column.
+   * @returns {{ frame: number, y?: number, x?: number }}
+   */
   cellOf(source) {
     const within = source % this.sources;
     const frame = Math.floor(source / this.sources);
@@ -140,6 +159,7 @@ export class Transport {
     return `${this.times[frame].toFixed(2)} s`;
   }
 
+  /** @param {{ frame: number, y?: number, x?: number }} place */
   #where({ frame, y, x }, noun = "row") {
     return `frame ${this.frameName(frame)}, ${noun} ${y}, column ${x}`;
   }

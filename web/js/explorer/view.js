@@ -95,10 +95,11 @@ export class Explorer {
   }
 
   // What the node gave; what was pointed at is let go of.
-  show({ aot_transport: [sent] = [], aot_frames: frames }) {
-    if (!sent || this.frames === frames[0].filename) return;
+  /** @param {AOT.Output} output */
+  show({ aot_transport: [sent] = [null], aot_frames: frames }) {
+    if (!sent || this.shown === frames[0].filename) return;
     this.load(sent, frames.map(address));
-    this.frames = frames[0].filename;
+    this.shown = frames[0].filename;
   }
 
   load(sent, addresses) {
