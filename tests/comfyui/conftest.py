@@ -232,6 +232,14 @@ def browser() -> Iterator[Any]:
         launched.close()
 
 
+@pytest.fixture(params=["canvas", "vue"])
+def renderer(request: pytest.FixtureRequest, server: Server) -> Iterator[str]:
+    """Which of the editor's two renderers draws the nodes; to be named before `page`."""
+    server.client.post("/settings", {"Comfy.VueNodes.Enabled": request.param == "vue"})
+    yield request.param
+    server.client.post("/settings", {"Comfy.VueNodes.Enabled": False})
+
+
 @pytest.fixture
 def page(browser: Any, server: Server) -> Iterator[Any]:
     """ComfyUI's page, loaded."""

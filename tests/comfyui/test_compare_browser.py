@@ -50,28 +50,38 @@ def arrange(page, clip):
     )
 
 
-@pytest.fixture(params=["canvas", "vue"])
-def renderer(request, page):
-    """Who draws the nodes, to be switched on by `draw`; the canvas, afterwards."""
-    yield request.param
-    draw(page, "canvas")
+def room(page):
+    """Where the Compare node ends on the page, and where its table and its slider are: left, top, right, bottom."""
+    edges = "(({ left, top, right, bottom }) => [left, top, right, bottom])"
+    node = of(
+        page,
+        "AOTCompare",
+        f"""(() => {{
+            const drawn = document.querySelector(`[data-node-id="${{node.id}}"]`);
+            if (drawn) return {edges}(drawn.getBoundingClientRect());
+            const [x, y] = app.canvas.ds.offset, {{ left, top }} = app.canvas.canvas.getBoundingClientRect();
+            const at = [left + x + node.pos[0], top + y + node.pos[1]];
+            return [...at, at[0] + node.size[0], at[1] + node.size[1]];
+        }})()""",
+    )
+    return node, *(
+        page.locator(f".aot-compare > {what}").evaluate(f"(each) => {edges}(each.getBoundingClientRect())")
+        for what in ("img", ".aot-slider")
+    )
 
 
-def draw(page, renderer):
-    """Has the editor draw nodes on its canvas, or as page elements."""
-    page.evaluate("(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", renderer == "vue")
-    page.wait_for_timeout(1000)
-
-
-def test_the_table_is_shown_and_the_slider_follows_pointer_and_keys(page, server, bunny, renderer):
+def test_the_table_is_shown_and_the_slider_follows_pointer_and_keys(renderer, page, server, bunny):
     arrange(page, Path(bunny))
-    draw(page, renderer)
     run(page)
     slider = page.locator(".aot-slider")
     slider.wait_for(state="visible", timeout=10_000)
     page.wait_for_function("[...document.querySelectorAll('.aot-slider img')].every((each) => each.naturalWidth > 300)")
     box = slider.bounding_box()
-    assert box["width"] > 300 and box["height"] > 110
+    assert box["width"] > 300 and box["height"] > 190
+    node, table, shown = room(page)
+    assert table[3] - table[1] > 100 and table[3] <= shown[1]
+    assert node[0] <= table[0] and table[2] <= node[2] and node[0] <= shown[0] and shown[2] <= node[2]
+    assert shown[3] <= node[3]
 
     page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 80)
     assert float(slider.get_attribute("aria-valuenow")) == pytest.approx(20, abs=1)

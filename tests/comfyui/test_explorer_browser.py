@@ -10,10 +10,9 @@ from comfyui_aot.aot.tokens.storage import load
 from comfyui_aot.tests.support.browser import RUN
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
-VUE_NODES = "Comfy.VueNodes.Enabled"
 VIEW = """() => {
     const node = app.graph._nodes.find((each) => each.type === 'AOTTransportExplorer');
-    return node.widgets.find((each) => each.name === 'aot_explorer').explorer;
+    return node.widgets.find((each) => each.name === 'aot_explorer').view;
 }"""
 PLACED = """() => {
     const explorer = app.graph._nodes.find((each) => each.type === 'AOTTransportExplorer');
@@ -36,14 +35,6 @@ def graph(frames):
         "105": {"class_type": "AOTSaveTokens", "inputs": {"tokens": ["104", 0], "filename_prefix": "explorer/reduced"}},
         "106": {"class_type": "AOTTransportExplorer", "inputs": {"tokens": ["104", 0], "frames": ["101", 0]}},
     }
-
-
-@pytest.fixture(params=["canvas", "vue"])
-def renderer(request, server):
-    """Which of the two renderers draws the nodes."""
-    server.client.post("/settings", {VUE_NODES: request.param == "vue"})
-    yield request.param
-    server.client.post("/settings", {VUE_NODES: False})
 
 
 def opened(page, frames=6):
@@ -92,6 +83,12 @@ def test_what_is_pointed_at_is_what_w_says(renderer, page, server):
     assert "Run the workflow" in words(page)
     run(page)
     assert view.count() == 1 and view.is_visible()
+    # Its picture is there for others, but not drawn a second time.
+    (entry,) = list(server.client.get("/history?max_items=1").values())
+    assert entry["outputs"]["106"]["images"]
+    assert not page.locator('[data-node-id="106"] .image-preview:visible').count()
+    drawn = "app.graph._nodes.find((each) => each.type === 'AOTTransportExplorer').widgets.map((each) => each.name)"
+    assert page.evaluate(drawn) == ["choice", "rows", "aot_explorer"]
     (saved, *_) = sorted((server.base / "output" / "explorer").glob("reduced*"))
     tokens = load(saved)
     matrix = tokens.map.sparse().to_dense().numpy()

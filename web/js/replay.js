@@ -5,7 +5,7 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { nodeOfRun, workflow } from "./on_node.js";
 
-// Where the browser keeps, for this tab of it, the last run of every workflow.
+// Where the browser keeps, for this tab of it, the last run of every workflow that had something to do.
 const RUNS = "ComfyUI-AOT.runs";
 
 /** @returns {Record<string, string>} the id of a run by that of a workflow */
@@ -20,30 +20,36 @@ function runs() {
  */
 async function replay(run, wanted) {
   const entry = (await (await api.fetchApi(`/history/${run}`)).json())[run];
-  const [, , nodes, { extra_pnginfo: info }] = entry?.prompt ?? [, , {}, {}];
-  if (!entry || info?.workflow?.id !== workflow()?.id) return;
-  for (const [node, output] of Object.entries(entry.outputs)) {
-    // What comes from the cache names the node that it was made by, in another workflow perhaps.
-    const shownOn = node in nodes ? node : entry.meta?.[node]?.display_node;
-    if (!wanted(node) || !nodes[shownOn]?.class_type.startsWith("AOT")) continue;
+  // The server has been started anew since.
+  if (!entry) return;
+  const [, , nodes, { extra_pnginfo: info }] = entry.prompt;
+  if (info?.workflow?.id !== workflow()?.id) return;
+  // A node that expands shows what its parts give, the last of them at the end.
+  const outputs = Object.entries(entry.outputs).sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }));
+  for (const [node, output] of outputs) {
+    // What comes from the cache may name a node of the workflow that it was made in: the parts' numbers tell better.
+    const shownOn = node in nodes ? node : node.split(".")[0];
+    if (!wanted(shownOn) || !nodes[shownOn]?.class_type.startsWith("AOT")) continue;
     api.dispatchCustomEvent("executed", { node, display_node: shownOn, prompt_id: run, output });
   }
 }
 
 // Of the page before it was loaded anew.
 const earlier = runs();
+// Nodes that were not run in this run, and have not been told of yet.
 const silent = new Set();
 
-api.addEventListener("execution_start", ({ detail }) => {
-  silent.clear();
-  const { id } = workflow();
-  sessionStorage.setItem(RUNS, JSON.stringify({ ...runs(), [id]: detail.prompt_id }));
-  delete earlier[id];
-});
+api.addEventListener("execution_start", () => silent.clear());
 api.addEventListener("execution_cached", ({ detail }) => {
   for (const node of detail.nodes) if (nodeOfRun(`${node}`)?.comfyClass?.startsWith("AOT")) silent.add(`${node}`);
 });
-api.addEventListener("executed", ({ detail }) => void silent.delete(`${detail.node}`));
+api.addEventListener("executed", ({ detail }) => {
+  if (!detail.output) return;
+  const cached = silent.delete(`${detail.node}`);
+  const { id } = workflow();
+  delete earlier[id];
+  if (!cached || !runs()[id]) sessionStorage.setItem(RUNS, JSON.stringify({ ...runs(), [id]: detail.prompt_id }));
+});
 api.addEventListener("execution_success", ({ detail }) => {
   if (silent.size) void replay(detail.prompt_id, (node) => silent.has(node));
 });
