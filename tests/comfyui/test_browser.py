@@ -81,7 +81,7 @@ def test_advanced_settings_take_room_only_when_they_are_shown(page):
     page.wait_for_timeout(500)
     hidden = of(page, "AOTInterFrame", "node.widgets.filter((each) => each.advanced).length")
     opened = of(page, "AOTInterFrame", state)
-    assert hidden == 12
+    assert hidden == 21
     assert opened[1] - shut[1] == hidden * 24
     assert opened[0] > opened[1]
 

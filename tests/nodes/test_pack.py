@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from comfyui_aot.aot.stages import stages
+from comfyui_aot.aot.stages.options import settings_of
 from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.comfy import directories
 from comfyui_aot.nodes.models import AOTLoadVLLM
@@ -22,6 +24,9 @@ TITLE_HEIGHT = 30
 REDUCTIONS = ("AOTIntraFrame", "AOTInterFrame")
 QUICK = ("AOTLoadVideo.frames=4", "AOTAnswer.max_new_tokens=2")
 
+stage_kinds = pytest.mark.parametrize(
+    "kind", [kind for kind in stages().values() if kind.node_id], ids=lambda kind: kind.name
+)
 nodes = pytest.mark.parametrize("node", NODES, ids=[node.GET_SCHEMA().node_id for node in NODES])
 
 
@@ -65,6 +70,23 @@ def test_every_node_has_a_help_page_that_names_its_inputs(node):
     page = (CHECKOUT / "web" / "docs" / f"{schema.node_id}.md").read_text()
     assert page.startswith(f"# {schema.display_name}\n")
     assert [socket.id for socket in schema.inputs if socket.id not in page] == []
+
+
+@stage_kinds
+def test_a_reduction_shows_what_it_keeps_and_at_most_three_settings(kind):
+    shown = [name for name, setting in settings_of(kind).items() if not setting.advanced]
+    assert "retention" in shown
+    assert len(shown) <= 3
+
+
+@stage_kinds
+def test_a_help_page_says_which_settings_are_advanced(kind):
+    page = (CHECKOUT / "web" / "docs" / f"{kind.node_id}.md").read_text()
+    rows = [re.match(r"\| ([a-z_, ]+) \| (\*advanced\.\*)?", line) for line in page.split("\n## ")[1].splitlines()]
+    marked = {name: bool(row[2]) for row in rows if row for name in row[1].split(", ")}
+    settings = settings_of(kind)
+    assert {name: marked[name] for name in settings} == {name: each.advanced for name, each in settings.items()}
+    assert ("Show Advanced" in page) is any(each.advanced for each in settings.values())
 
 
 def test_there_is_no_help_page_without_a_node():

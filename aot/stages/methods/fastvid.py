@@ -68,7 +68,11 @@ class FastVID(Budgeted):
         step=0.05,
     ).field()
     min_segments: int = Setting(
-        8, "Segments there are at least, cut where frames are least alike.", low=1, high=100_000
+        8,
+        "Segments there are at least, cut where frames are least alike.",
+        low=1,
+        high=100_000,
+        advanced=True,
     ).field()
     similarity: float = Setting(
         0.9,
@@ -76,9 +80,10 @@ class FastVID(Budgeted):
         low=-1,
         high=1,
         step=0.01,
+        advanced=True,
     ).field()
     retention: float = OPTIONAL_RETENTION.field()
-    keep_tokens: int = KEEP_TOKENS.field()
+    keep_tokens: int = KEEP_TOKENS.field(advanced=True)
     anchor_stride: int = Setting(
         4,
         "Frames from one with anchors to the next in a segment; its last has some.",

@@ -71,6 +71,7 @@ class FlashVID(Budgeted):
         low=0.01,
         high=10,
         step=0.05,
+        advanced=True,
     ).field()
     alpha: float = Setting(
         0.7,
@@ -85,9 +86,10 @@ class FlashVID(Budgeted):
         low=0,
         high=0.999,
         step=0.01,
+        advanced=True,
     ).field()
     retention: float = OPTIONAL_RETENTION.field()
-    keep_tokens: int = KEEP_TOKENS.field()
+    keep_tokens: int = KEEP_TOKENS.field(advanced=True)
     segment_threshold: float = Setting(
         0.9,
         "A segment begins where the mean features of two frames have a lower cosine than this.",

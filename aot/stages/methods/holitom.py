@@ -77,9 +77,10 @@ class HoliTom(Budgeted):
         low=0,
         high=1,
         step=0.05,
+        advanced=True,
     ).field()
     retention: float = OPTIONAL_RETENTION.field()
-    keep_tokens: int = KEEP_TOKENS.field()
+    keep_tokens: int = KEEP_TOKENS.field(advanced=True)
     merge: str = Setting(
         "released",
         "What a cluster becomes: released weighs its centre with centre_share; average takes the plain mean.",

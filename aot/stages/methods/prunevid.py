@@ -61,6 +61,7 @@ class PruneVid(Budgeted):
         low=0,
         high=1,
         step=0.05,
+        advanced=True,
     ).field()
     cluster_ratio: float = Setting(
         0.5,
@@ -71,7 +72,7 @@ class PruneVid(Budgeted):
         step=0.05,
     ).field()
     retention: float = OPTIONAL_RETENTION.field()
-    keep_tokens: int = KEEP_TOKENS.field()
+    keep_tokens: int = KEEP_TOKENS.field(advanced=True)
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Of every segment its static clusters, then those of its frames; clusters with the best centre first."""

@@ -59,12 +59,13 @@ class VisionZip(Budgeted):
         step=0.01,
     ).field()
     retention: float = OPTIONAL_RETENTION.field()
-    keep_tokens: int = KEEP_TOKENS.field()
+    keep_tokens: int = KEEP_TOKENS.field(advanced=True)
     merge: str = Setting(
         "released",
         "What a target becomes: released adds the mean of those that joined it, which doubles its length; average "
         "takes the mean of the two.",
         choices=("released", "average"),
+        advanced=True,
     ).field()
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:

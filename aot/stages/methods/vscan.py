@@ -50,7 +50,7 @@ class VScan(Budgeted):
         high=256,
     ).field()
     retention: float = RETENTION.field()
-    keep_tokens: int = KEEP_TOKENS.field()
+    keep_tokens: int = KEEP_TOKENS.field(advanced=True)
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
         """A frame at a time."""

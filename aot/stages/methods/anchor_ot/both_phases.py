@@ -62,7 +62,7 @@ class AnchorOT(ClipStage, Budgeted):
     retention: float = RETENTION.field()
     keyframe_share: float = KEYFRAME_SHARE.field()
     clip_length: int = CLIP_LENGTH.field()
-    keep_tokens: int = KEEP_TOKENS.field()
+    keep_tokens: int = KEEP_TOKENS.field(advanced=True)
     clips: str = CLIPS.field()
     cut_times: str = CUT_TIMES.field()
     scaling: float = SCALING.field()
@@ -76,7 +76,7 @@ class AnchorOT(ClipStage, Budgeted):
     cut_lowest: int = CUT_LOWEST.field()
     metric: str = METRIC.field()
     marginals: str = MARGINALS.field()
-    max_iterations: int = MAX_ITERATIONS.field(advanced=True)
+    max_iterations: int = MAX_ITERATIONS.field()
     tolerance: float = TOLERANCE.field()
 
     def __call__(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:

@@ -101,6 +101,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         low=0.01,
         high=1e4,
         step=0.1,
+        advanced=True,
     ).field()
     max_iterations: int = MAX_ITERATIONS.field()
     retention: float = RETENTION.field(
@@ -109,9 +110,9 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         "distinct tokens are then ranked over the whole video. 0 keeps the keep ratio of every frame, as the authors "
         "released it.",
     )
-    keep_tokens: int = KEEP_TOKENS.field()
+    keep_tokens: int = KEEP_TOKENS.field(advanced=True)
     keyframe_share: float = KEYFRAME_SHARE.field()
-    clips: str = CLIPS.field()
+    clips: str = CLIPS.field(advanced=True)
     cut_times: str = CUT_TIMES.field()
     solver: str = SOLVER.field()
     aggregation: str = AGGREGATION.field()

@@ -79,7 +79,12 @@ class IntraFrame(TransportStage, Budgeted):
     scaling: float = SCALING.field()
     eps: float = EPS.field()
     spatial_weight: float = Setting(
-        0.5, "Weight of the distance on the grid (sides of length 1) in the cost.", low=0, high=100, step=0.1
+        0.5,
+        "Weight of the distance on the grid (sides of length 1) in the cost.",
+        low=0,
+        high=100,
+        step=0.1,
+        advanced=True,
     ).field()
     nearest_blend: float = Setting(
         0.1,
@@ -87,6 +92,7 @@ class IntraFrame(TransportStage, Budgeted):
         low=0,
         high=1,
         step=0.05,
+        advanced=True,
     ).field()
     window: int = Setting(
         9,
@@ -94,6 +100,7 @@ class IntraFrame(TransportStage, Budgeted):
         "a little larger, and a smaller grid is one window.",
         low=1,
         high=256,
+        advanced=True,
     ).field()
     max_iterations: int = MAX_ITERATIONS.field()
     retention: float = RETENTION.field(
@@ -101,7 +108,7 @@ class IntraFrame(TransportStage, Budgeted):
         help="Share of the language grid to keep, met to the token in every frame. 0 keeps what the anchor budget "
         "covers, as the authors released it.",
     )
-    keep_tokens: int = KEEP_TOKENS.field()
+    keep_tokens: int = KEEP_TOKENS.field(advanced=True)
     solver: str = SOLVER.field()
     aggregation: str = AGGREGATION.field()
     metric: str = METRIC.field()

@@ -18,6 +18,7 @@ SCALING = Setting(
     low=0,
     high=1e6,
     step=0.1,
+    advanced=True,
 )
 EPS = Setting(
     0.1,
@@ -25,8 +26,9 @@ EPS = Setting(
     low=1e-4,
     high=10,
     step=0.01,
+    advanced=True,
 )
-MAX_ITERATIONS = Setting(100, "Sinkhorn iterations at most.", low=1, high=100_000)
+MAX_ITERATIONS = Setting(100, "Sinkhorn iterations at most.", low=1, high=100_000, advanced=True)
 METRIC = Setting(
     "cosine",
     "Cost of carrying one token to another: 1 - cosine, or the squared Euclidean distance in units of the "
@@ -45,6 +47,7 @@ AGGREGATION = Setting(
     "How much a transported token weighs: as the authors released it, by the paper's formula, or counts: every "
     "token weighs as one token.",
     choices=("released", "paper", "counts"),
+    advanced=True,
 )
 SOLVER = Setting(
     "released",
@@ -54,6 +57,7 @@ SOLVER = Setting(
     "frame after another. unbalanced: may miss the marginals. nearest: no transport, each token goes whole to "
     "its cheapest anchor.",
     choices=tuple(SOLVERS),
+    advanced=True,
 )
 TOLERANCE = Setting(
     1e-6,
@@ -86,6 +90,7 @@ KEYFRAME_SHARE = Setting(
     low=0,
     high=1,
     step=0.05,
+    advanced=True,
 )
 RANKING = Setting(
     "video",
