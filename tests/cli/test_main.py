@@ -12,7 +12,8 @@ import pytest
 from comfyui_aot.aot.cli.main import main
 from comfyui_aot.aot.stages import stages
 
-WORKFLOW = Path(__file__).parents[2] / "workflows" / "aot_full_pipeline.json"
+WORKFLOW = Path(__file__).parents[1] / "frozen" / "aot_full_pipeline.json"
+"""Of one video and one answer."""
 
 
 def run(capsys, *arguments):

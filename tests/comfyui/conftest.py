@@ -29,7 +29,8 @@ from comfyui_aot.tests.support.comfyui_client import Client
 from comfyui_aot.tests.support.small_models import save
 
 CHECKOUT = Path(__file__).parents[2]
-WORKFLOW = CHECKOUT / "workflows" / "aot_full_pipeline.json"
+WORKFLOW = CHECKOUT / "tests" / "frozen" / "aot_full_pipeline.json"
+"""Of one video and one answer."""
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 START_TIMEOUT = 120
 BROWSER_FLAGS = (
@@ -214,7 +215,7 @@ def api_form(path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def prompt() -> dict[str, Any]:
-    """The bundled workflow in API form, for a test to change."""
+    """A workflow in API form, for a test to change."""
     return api_form(WORKFLOW)
 
 

@@ -120,7 +120,7 @@ def test_it_answers_as_it_does_without_comfyui(server, prompt, tmp_path, bunny):
     run = server.client.run(prompt)
     (tmp_path / "input").mkdir()
     shutil.copy(bunny, tmp_path / "input" / bunny.name)
-    (headless,) = run_file(CHECKOUT / "workflows" / "aot_full_pipeline.json", [], tmp_path)["answers"]
+    (headless,) = run_file(CHECKOUT / "tests" / "frozen" / "aot_full_pipeline.json", [], tmp_path)["answers"]
     assert run.text(the(prompt, "AOTAnswer"))[0] == headless["answer"]
     assert kept(run, prompt) == (headless["tokens_kept"], headless["tokens_full"])
 

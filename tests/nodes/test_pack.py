@@ -14,13 +14,20 @@ from comfyui_aot.aot.stages.options import settings_of
 from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.comfy import directories
 from comfyui_aot.nodes.models import AOTLoadVLLM
+from comfyui_aot.nodes.workflow import core
 from comfyui_aot.nodes.workflow.graph import BYPASSED, load_workflow, to_graph
-from comfyui_aot.nodes.workflow.runner import registry, run
+from comfyui_aot.nodes.workflow.runner import check, registry, run
+from comfyui_aot.tests.support.layout import TITLE, bounds, box, group_box, hidden_links, overlap, within
 
 CHECKOUT = Path(__file__).parents[2]
-WORKFLOW = CHECKOUT / "workflows" / "aot_full_pipeline.json"
+PIPELINE = CHECKOUT / "tests" / "frozen" / "aot_full_pipeline.json"
 WORKFLOWS = sorted((CHECKOUT / "workflows").glob("*.json"))
-TITLE_HEIGHT = 30
+STARTER = CHECKOUT / "workflows" / "01 Ask a video.json"
+NEEDS_ANOTHER_PACK = {"10 VideoHelperSuite"}
+WIDEST, HIGHEST = 2300, 1150
+"""Of a graph that the editor shows whole, with its texts drawn, on a screen of 1920 x 1080."""
+CANVAS = (0, 0, 1856, 1002)
+"""The editor's canvas on such a screen, in frontend 1.27."""
 REDUCTIONS = ("AOTIntraFrame", "AOTInterFrame")
 QUICK = ("AOTLoadVideo.frames=4", "AOTAnswer.max_new_tokens=2")
 
@@ -32,7 +39,7 @@ nodes = pytest.mark.parametrize("node", NODES, ids=[node.GET_SCHEMA().node_id fo
 
 @pytest.fixture(scope="module")
 def workflow():
-    return load_workflow(WORKFLOW)
+    return load_workflow(PIPELINE)
 
 
 @pytest.fixture(scope="module", params=WORKFLOWS, ids=lambda path: path.stem)
@@ -110,7 +117,7 @@ def test_the_workflow_holds_no_path_and_no_answer(any_workflow):
     for answer in (node for node in any_workflow["nodes"] if node["type"] == "AOTAnswer"):
         question, *settings = answer["widgets_values"]
         linked = any(each["name"] == "question" and each["link"] for each in answer["inputs"])
-        assert question == "" if linked else question.startswith("What ")
+        assert question == "" if linked else question.endswith("?")
         assert settings[:6] == [32, 0, 1, 0, "fixed", "own words"]
         assert settings[7:] == ["", False]
         assert "\n" not in question or settings[6] is True
@@ -127,41 +134,67 @@ def test_the_workflow_explains_itself(any_workflow):
     titles = [group["title"] for group in any_workflow["groups"]]
     assert [int(title.split()[0]) for title in titles] == list(range(1, len(titles) + 1))
     (note,) = [node for node in any_workflow["nodes"] if node["type"] == "MarkdownNote"]
-    for word in ("What it does", "What it needs", "What to try"):
-        assert word in note["widgets_values"][0]
+    lines = note["widgets_values"][0].split("\n\n")
+    starts = ("**What it does:** ", "**What it needs:** ", "**What to try:** ")
+    assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 3
 
 
 def test_nothing_in_the_workflow_overlaps_and_groups_hold_their_nodes(any_workflow):
-    boxes = [_box(node) for node in any_workflow["nodes"]]
-    groups = [_corners(*group["bounding"]) for group in any_workflow["groups"]]
-    assert not any(_overlap(one, other) for one, other in combinations(boxes, 2))
-    assert not any(_overlap(one, other) for one, other in combinations(groups, 2))
-    for node, box in zip(any_workflow["nodes"], boxes, strict=True):
-        holding = [group for group in groups if _overlap(box, group)]
+    boxes = [box(node) for node in any_workflow["nodes"]]
+    groups = [group_box(group) for group in any_workflow["groups"]]
+    assert not any(overlap(one, other) for one, other in combinations(boxes, 2))
+    assert not any(overlap(one, other) for one, other in combinations(groups, 2))
+    for node, place in zip(any_workflow["nodes"], boxes, strict=True):
+        holding = [group for group in groups if overlap(place, group)]
         if node["type"] == "MarkdownNote":
             assert holding == []
         else:
             ((left, top, right, bottom),) = holding
-            assert left < box[0] and top + TITLE_HEIGHT <= box[1] and box[2] < right and box[3] < bottom
+            assert within(place, (left + 1, top + TITLE, right - 1, bottom - 1))
 
 
-def test_the_workflows_links_run_from_left_to_right(any_workflow):
+def test_the_workflows_links_run_from_left_to_right_and_behind_no_node(any_workflow):
     by_id = {node["id"]: node for node in any_workflow["nodes"]}
     for _, source, _, target, *_ in any_workflow["links"]:
-        assert _box(by_id[source])[2] < _box(by_id[target])[0]
+        assert box(by_id[source])[2] < box(by_id[target])[0]
+    assert hidden_links(any_workflow) == []
 
 
-def _box(node):
-    (x, y), (width, height) = node["pos"], node["size"]
-    return _corners(x, y - TITLE_HEIGHT, width, height + TITLE_HEIGHT)
+def test_the_workflow_is_legible_and_whole_on_opening(any_workflow):
+    left, top, right, bottom = bounds(any_workflow)
+    assert right - left <= WIDEST and bottom - top <= HIGHEST
+    scale, (x, y) = (any_workflow["extra"]["ds"][name] for name in ("scale", "offset"))
+    assert scale >= 0.6
+    assert within(tuple(scale * each for each in (left + x, top + y, right + x, bottom + y)), CANVAS)
 
 
-def _corners(x, y, width, height):
-    return x, y, x + width, y + height
+def test_the_workflows_are_numbered_in_the_order_to_try_them():
+    numbers, names = zip(*(path.stem.split(" ", 1) for path in WORKFLOWS), strict=True)
+    assert numbers == tuple(f"{number:02}" for number in range(1, len(WORKFLOWS) + 1))
+    assert all(re.fullmatch(r"[A-Za-z ]+", name) for name in names)
 
 
-def _overlap(one, other):
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_the_workflow_needs_no_file(path, tmp_path, embedded_folder):
+    (tmp_path / "input").mkdir()
+    classes = registry((*NODES, *core.NODES))
+    if path.stem in NEEDS_ANOTHER_PACK:
+        pytest.skip("has nodes of another pack, whose loader names a file")
+    with directories(tmp_path):
+        assert [str(problem) for problem in check(to_graph(load_workflow(path), classes))] == []
+
+
+def test_the_first_workflow_is_right_with_all_tokens_and_with_a_tenth(tmp_path, embedded_folder):
+    (tmp_path / "input").mkdir()
+    with directories(tmp_path):
+        results = run(to_graph(load_workflow(STARTER), registry(NODES)), ())
+    (drawn,) = (each for each in results.values() if each.node.type == "AOTDrawnClip")
+    answers = {each.node.title: each.outputs[1][0] for each in results.values() if each.node.type == "AOTAnswer"}
+    assert {title: answer.text.lower() for title, answer in answers.items()} == dict.fromkeys(
+        ("All tokens", "AOT"), drawn.outputs[2]
+    )
+    assert answers["All tokens"].retention == 1
+    assert answers["AOT"].retention == pytest.approx(0.1, abs=0.01)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -172,7 +205,7 @@ def test_the_workflow_has_a_thumbnail(path):
 
 
 def test_the_workflows_folder_holds_nothing_that_is_no_template():
-    for path in WORKFLOW.parent.glob("*.json"):
+    for path in (CHECKOUT / "workflows").glob("*.json"):
         assert "nodes" in json.loads(path.read_text())
 
 
