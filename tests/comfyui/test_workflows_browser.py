@@ -15,7 +15,7 @@ WORKFLOWS = sorted((CHECKOUT / "workflows").glob("*.json"))
 STARTER = WORKFLOWS[0].stem
 NEEDS_A_SERVER = {"11 vLLM server"}
 NODES_2 = 49
-"""The first frontend 1.x whose Nodes 2.0 the pack is tried with; that of 1.27 draws other packs' nodes wrongly."""
+"""The first frontend 1.x whose Nodes 2.0 the pack is tried with; that of 1.27 goes on drawing the workflow before."""
 SMALLEST = 0.6
 """The scale under which a frontend draws no text, and a little."""
 
