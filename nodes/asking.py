@@ -92,7 +92,6 @@ def _rarely_changed() -> list[Any]:
         io.String.Input(
             "system",
             default="",
-            multiline=True,
             optional=True,
             tooltip="System prompt; empty leaves the model's own.",
         ),
