@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import accumulate, pairwise
 
+import torch
 from torch import Tensor
 
 from .models.base import VideoLLM
@@ -38,6 +39,11 @@ class Stream:
     def __init__(self, model: Callable[[], VideoLLM], frames: FrameSource, stages: Sequence[Stage] = ()) -> None:
         self._model, self.frames, self.stages = model, frames, tuple(stages)
         self._tokens: VideoTokens | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the tokens are computed on."""
+        return self._model().device
 
     def then(self, *stages: Stage) -> Stream:
         """This stream with more stages at its end; nothing is computed yet."""

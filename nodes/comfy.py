@@ -15,13 +15,14 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ..aot.errors import InputError
 from ..aot.files import make_folder
@@ -71,8 +72,8 @@ __all__ = [
     "HAS_COMFYUI", "ComfyExtension", "GraphBuilder", "advanced", "directories", "empty_cache", "input_directory",
     "interrupted", "io", "key_file", "list_files", "list_input_files", "load_models", "model_folders", "model_patcher",
     "offload_device", "output_directory", "progress", "raw_link", "resolve_file", "room_for_weights", "schema",
-    "send_text", "temp_directory", "torch_device", "ui", "unload_model", "unused_output", "video_from_file",
-    "workflow_metadata",
+    "send_text", "stoppable", "temp_directory", "torch_device", "ui", "unload_model", "unused_output",
+    "video_from_file", "workflow_metadata",
 ]  # fmt: skip
 
 MODEL_CATEGORIES = ("VLLM", "LLM", "text_encoders")
@@ -380,6 +381,26 @@ def progress(total: int) -> ProgressBar:
 def interrupted() -> None:
     """Raise ComfyUI's own exception if the user has interrupted the run; call it between steps."""
     model_management.throw_exception_if_processing_interrupted()
+
+
+class _Stops(TorchFunctionMode):
+    """Looks before every operation whether the user has interrupted the run."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        interrupted()
+        return func(*args, **(kwargs or {}))
+
+
+def stoppable(device: torch.device) -> AbstractContextManager[Any]:
+    """Inside this block each operation on tensors stops a run that the user has interrupted.
+
+    On a CPU one layer of a large model can take seconds. On other devices work is submitted, not awaited, and looking
+    so often would slow that down: there the block does nothing.
+
+    Args:
+        device: that the work runs on.
+    """
+    return _Stops() if device.type == "cpu" else nullcontext()
 
 
 def send_text(node_id: str | None, text: str) -> None:

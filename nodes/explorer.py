@@ -10,7 +10,7 @@ from ..aot.pictures.transport_picture import CHOICES, MOST_ROWS, STANDS_FOR, tra
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from ..aot.video.frames import Frames
-from .comfy import io, schema, temp_directory, ui
+from .comfy import io, schema, stoppable, temp_directory, ui
 from .models import ready
 from .pictures import CATEGORY
 from .sockets import AOTFrames, AOTTokens
@@ -51,8 +51,9 @@ class AOTTransportExplorer(io.ComfyNode):
     ) -> io.NodeOutput:
         """Thin W and draw the picture; in a browser the node's view replaces the picture's preview."""
         tokens = ready(tokens)
-        transport = Transport.of(tokens)
-        image = transport_picture(tokens, frames, transport, choice=choice, rows=rows)
+        with stoppable(tokens.features.device):
+            transport = Transport.of(tokens)
+            image = transport_picture(tokens, frames, transport, choice=choice, rows=rows)
         prefix = f"aot_explorer_{uuid.uuid4().hex[:8]}"
         names = save_frames(frames_drawn(tokens, frames)[0], temp_directory(), prefix)
         view = {

@@ -7,7 +7,7 @@ from ..aot.pictures.token_map import LAYOUTS
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from ..aot.video.frames import Frames
-from .comfy import advanced, io, schema, ui
+from .comfy import advanced, io, schema, stoppable, ui
 from .models import ready
 from .sockets import AOTFrames, AOTTokens
 
@@ -72,7 +72,9 @@ class AOTTokenMap(io.ComfyNode):
         cls, tokens: VideoTokens | Stream, frames: Frames, layout: str = "grid", columns: int = 0, width: int = 1600
     ) -> io.NodeOutput:
         """Draw, and preview on the node."""
-        image = token_map(ready(tokens), frames, width=width, columns=columns or None, layout=layout)
+        tokens = ready(tokens)
+        with stoppable(tokens.features.device):
+            image = token_map(tokens, frames, width=width, columns=columns or None, layout=layout)
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
 
 
@@ -113,7 +115,9 @@ class AOTClipTimeline(io.ComfyNode):
         width: int = 1600,
     ) -> io.NodeOutput:
         """Draw, and preview on the node."""
-        image = timeline(ready(tokens), frames, None if full is None else ready(full), width=width)
+        tokens, full = ready(tokens), None if full is None else ready(full)
+        with stoppable(tokens.features.device):
+            image = timeline(tokens, frames, full, width=width)
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
 
 
@@ -149,7 +153,9 @@ class AOTStageInspector(io.ComfyNode):
     @classmethod
     def execute(cls, tokens: VideoTokens | Stream, full: VideoTokens | Stream | None = None) -> io.NodeOutput:
         """Measure, draw, and preview on the node."""
-        inspection = inspect(ready(tokens), None if full is None else ready(full))
+        tokens, full = ready(tokens), None if full is None else ready(full)
+        with stoppable(tokens.features.device):
+            inspection = inspect(tokens, full)
         image = inspection.picture()
         return io.NodeOutput(image, inspection.markdown(), ui=ui.PreviewImage(image, cls=cls))
 

@@ -15,7 +15,7 @@ from ..aot.stages.toolkit.language_grid import SubstituteWarning
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from ..aot.transport.solvers import UnconvergedWarning
-from .comfy import advanced, io, schema
+from .comfy import advanced, io, schema, stoppable
 from .sockets import AOTTokens
 
 CATEGORY = "AOT/reduction"
@@ -95,7 +95,8 @@ def stage_node(kind: type[Stage]) -> type[io.ComfyNode]:
             with warnings.catch_warnings(record=True) as warned:
                 for kind_of_warning in (UnconvergedWarning, SubstituteWarning):
                     warnings.simplefilter("always", kind_of_warning)
-                reduced = stage(tokens)
+                with stoppable(tokens.features.device):
+                    reduced = stage(tokens)
             return io.NodeOutput(reduced, ui={"text": (summary(tokens, reduced, warned),)})
 
     StageNode.__name__ = StageNode.__qualname__ = node_id
