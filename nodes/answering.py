@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from ..aot.answering.answer import Answer
 from ..aot.answering.answerer import Answerer
 from ..aot.answering.generation import Generation
+from ..aot.answering.memory_advice import CHUNK
 from ..aot.answering.presets import OWN, PRESETS, apply_preset, split
 from ..aot.answering.vllm_server import Connection, VllmServer
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
-from .comfy import advanced, interrupted, io, progress, schema, send_text
+from .comfy import advanced, interrupted, io, progress, schema, send_text, stoppable
 from .models import CATEGORY, Loaded, ready
+from .progress_text import Said
 from .sockets import AOTVLLM, AOTAnswerType, AOTServerType, AOTTokens
 
 
@@ -170,9 +172,17 @@ class AOTAnswer(io.ComfyNode):
             texts[number] = text
             send_text(cls.hidden.unique_id, joined(questions, texts))
 
+        said = Said(cls.hidden)
+        chunks = 0
+
         def on_token(count: int) -> None:
+            nonlocal chunks
             interrupted()
             bar.update_absolute(count, max_new_tokens)
+            if not count and not any(texts):
+                read = min(tokens.tokens_kept, chunks * CHUNK)
+                said.step(f"reading {tokens.tokens_kept} video tokens", read, tokens.tokens_kept, now=True)
+                chunks += 1
 
         generation = Generation(max_new_tokens, temperature, top_p, seed)
         turns = earlier.conversation if earlier is not None else ()
@@ -181,9 +191,10 @@ class AOTAnswer(io.ComfyNode):
         else:
             vllm.ready()
             answerer = vllm.answerer
-        answers = answerer.answer(
-            tokens, questions, generation, system=system, turns=turns, on_text=on_text, on_token=on_token
-        )
+        with stoppable(vllm.model.device):
+            answers = answerer.answer(
+                tokens, questions, generation, system=system, turns=turns, on_text=on_text, on_token=on_token
+            )
         if unload:
             vllm.unload()
         texts = [answer.text for answer in answers]

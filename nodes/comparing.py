@@ -19,8 +19,9 @@ from ..aot.files import whole_file
 from ..aot.models.prompt import require_question
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
-from .comfy import interrupted, io, output_directory, progress, schema, ui, unused_output
+from .comfy import interrupted, io, output_directory, progress, schema, stoppable, ui, unused_output
 from .models import CATEGORY, Loaded, ready
+from .progress_text import Rest, Said
 from .sockets import AOTVLLM, AOTAnswerType, AOTTokens
 
 SOCKETS = tuple(f"answer_{number}" for number in range(2, 9))
@@ -153,6 +154,7 @@ class AOTSweep(io.ComfyNode):
                 io.String.Output(display_name="markdown", tooltip="Every point in a Markdown table."),
                 io.String.Output(display_name="csv", tooltip="The CSV file's name in the output folder."),
             ],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -189,20 +191,32 @@ class AOTSweep(io.ComfyNode):
         folder = Path(output_directory()) / SWEEPS
         rows: list[Row] = []
         refused: list[str] = []
-        vllm.ready()
-        for row in sweeping.sweep(
-            vllm.answerer,
-            ready(tokens),
-            question,
-            variants,
-            Generation(max_new_tokens),
-            folder,
-            on_row=lambda name: interrupted(),
-            on_token=lambda count: interrupted(),
-            on_refused=refused.append,
-        ):
-            rows.append(row)
-            bar.update_absolute(len(rows) + len(refused), len(variants))
+        model = vllm.ready()
+        tokens = ready(tokens)
+        work = [model.language.prefill_flops(round((each.retention or 1) * tokens.tokens_full)) for each in variants]
+        said = Said(cls.hidden)
+        said.say(f"{len(variants)} answers: a first word, unmeasured, to warm up", now=True)
+        rest = Rest(work)
+
+        def on_row(name: str) -> None:
+            interrupted()
+            number = len(rows) + len(refused)
+            said.say(f"{name}: {number + 1} of {len(variants)}{rest.begin(number)}", now=True)
+
+        with stoppable(model.device):
+            for row in sweeping.sweep(
+                vllm.answerer,
+                tokens,
+                question,
+                variants,
+                Generation(max_new_tokens),
+                folder,
+                on_row=on_row,
+                on_token=lambda count: interrupted(),
+                on_refused=refused.append,
+            ):
+                rows.append(row)
+                bar.update_absolute(len(rows) + len(refused), len(variants))
         image = sweeping.picture(rows, refused)
         file = write_csv(rows, filename_prefix)
         report = {**ui.PreviewImage(image, cls=cls).as_dict(), "aot_file": (file,)}

@@ -39,9 +39,11 @@ from .comfy import (
     progress,
     room_for_weights,
     schema,
+    stoppable,
     torch_device,
     unload_model,
 )
+from .progress_text import Said
 from .sockets import AOTVLLM, AOTFrames, AOTTokens
 from .workflow.requirements import Kind
 
@@ -161,7 +163,10 @@ def summary(loaded: Loaded) -> str:
 
 def ready(tokens: VideoTokens | Stream) -> VideoTokens:
     """The tokens on a link, worked out now where Encode Video left them to be streamed."""
-    return tokens.tokens(watch(tokens.frames.count)) if isinstance(tokens, Stream) else tokens
+    if not isinstance(tokens, Stream):
+        return tokens
+    with stoppable(tokens.device):
+        return tokens.tokens(watch(tokens.frames.count))
 
 
 def watch(total: int) -> Any:
@@ -242,6 +247,7 @@ class AOTLoadVLLM(io.ComfyNode):
                 ),
             ],
             outputs=[AOTVLLM.Output(display_name="vllm", tooltip="For Encode Video and Answer.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -272,18 +278,27 @@ class AOTLoadVLLM(io.ComfyNode):
             target = torch_device() if device == "auto" else torch.device(device)
             # Quantized weights do not move between devices.
             rest = offload_device() if device == "auto" and quantization == "none" else target
-            video_llm = load(
-                located(model, download) or EMBEDDED,
-                name=model,
-                dtype=dtype,
-                device=rest,
-                compute_device=target,
-                attention=attention,
-                quantization=quantization,
-                decoding=decoding,
-                room=room_for_weights,
-                on_progress=watch(1),
-            )
+            folder = located(model, download)
+            said, bar = Said(cls.hidden), watch(1)
+            said.say(f"loading {model}", now=True)
+
+            def on_progress(done: int, total: int) -> None:
+                said.step("assembling the embedded model, this once", done, total, now=True)
+                bar(done, total)
+
+            with stoppable(torch.device("cpu")):
+                video_llm = load(
+                    folder or EMBEDDED,
+                    name=model,
+                    dtype=dtype,
+                    device=rest,
+                    compute_device=target,
+                    attention=attention,
+                    quantization=quantization,
+                    decoding=decoding,
+                    room=room_for_weights,
+                    on_progress=on_progress,
+                )
             patcher = model_patcher(video_llm.hf_model, target, rest)
             loaded = _LOADED.setdefault(key, Loaded(LocalAnswerer(video_llm, keep_bytes=KEPT_BYTES), patcher))
         return io.NodeOutput(loaded, ui={"text": (summary(loaded),)})
@@ -329,6 +344,7 @@ class AOTEncodeVideo(io.ComfyNode):
                     display_name="tokens", tooltip="All visual tokens, for reduction stages or straight for Answer."
                 )
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -337,7 +353,15 @@ class AOTEncodeVideo(io.ComfyNode):
         if streaming:
             text = f"{frames.count} frames, to be encoded and reduced run by run when they are needed"
             return io.NodeOutput(Stream(vllm.ready, frames), ui={"text": (text,)})
-        tokens = vllm.ready().encode(frames, on_progress=watch(frames.count))
+        model = vllm.ready()
+        said, bar = Said(cls.hidden), watch(frames.count)
+
+        def on_progress(done: int, total: int) -> None:
+            said.step(f"encoding, {done} of {total} frames done", done, total)
+            bar(done, total)
+
+        with stoppable(model.device):
+            tokens = model.encode(frames, on_progress=on_progress)
         seconds = tokens.history[-1].milliseconds / 1e3
         text = f"{tokens.tokens_full} tokens of {frames.count} frames in {seconds:.2f} s"
         return io.NodeOutput(tokens, ui={"text": (text,)})

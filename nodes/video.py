@@ -13,6 +13,7 @@ from ..aot.evaluation.drawn_clip import load_drawn_clip
 from ..aot.pictures.strip import strip
 from ..aot.video.frames import MODES, Frames, Sampling, load_video, require_components_fit, resample
 from .comfy import io, list_input_files, resolve_file, schema, ui
+from .progress_text import Said
 from .sockets import AOTFrames
 from .workflow.requirements import Kind
 
@@ -186,6 +187,7 @@ class AOTLoadVideo(io.ComfyNode):
                 AOTFrames.Output(display_name="frames", tooltip="The frames with their timestamps."),
                 io.String.Output(display_name="info", tooltip="Number of frames, size, seconds and memory."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -201,6 +203,7 @@ class AOTLoadVideo(io.ComfyNode):
         size: int,
     ) -> io.NodeOutput:
         """Decode."""
+        Said(cls.hidden).say(f"{'drawing' if video == DRAWN else 'decoding'} frames")
         loaded = load_clip(video, sampling_of(sampling, frames, fps, every, start, end), size)
         shown = ui.PreviewImage(strip(loaded), cls=cls).as_dict()["images"]
         return io.NodeOutput(loaded, summary(loaded), ui={"text": (summary(loaded),), "aot_strip": shown})
