@@ -168,14 +168,18 @@ def test_advanced_settings_are_hidden_until_they_are_asked_for(renderer, page):
     opened(page, unheard())
     advanced = of(page, "AOTAnswer", "node.widgets.filter((each) => each.options.advanced).map((each) => each.name)")
     assert advanced == ["system", "unload"]
-    height = "node.widgets.find((each) => each.name === 'system').element.getBoundingClientRect().height"
-    assert of(page, "AOTAnswer", height) == 0
     if renderer == "vue":
-        page.locator('[data-node-id="105"]').get_by_text("Show advanced inputs").click()
+        node = page.locator('[data-node-id="105"]')
+        setting = node.get_by_text("unload", exact=True)
+        assert not setting.is_visible()
+        node.get_by_text("Show advanced inputs").click()
+        setting.wait_for(state="visible", timeout=10_000)
     else:
+        height = "node.widgets.find((each) => each.name === 'system').element.getBoundingClientRect().height"
+        assert of(page, "AOTAnswer", height) == 0
         of(page, "AOTAnswer", "node.toggleAdvanced()")
-    page.wait_for_timeout(500)
-    assert of(page, "AOTAnswer", height) > 30
+        page.wait_for_timeout(1000)
+        assert of(page, "AOTAnswer", height) > 30
     assert page.locator(".aot-report.aot-answer").is_visible()
 
 
