@@ -249,7 +249,7 @@ class AOTAskVideo(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, video: str, clip: Any = None, images: Any = None) -> bool | str:
         """Check before the run that the file is there, unless something linked takes its place."""
-        return True if clip or images else AOTLoadVideo.validate_inputs(video=video, sampling="uniform")
+        return True if clip or images else AOTLoadVideo.validate_inputs(video=video)
 
     @classmethod
     def fingerprint_inputs(cls, video: str, clip: Any = None, images: Any = None, **settings: Any) -> Any:

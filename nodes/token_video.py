@@ -8,7 +8,17 @@ from ..aot.pictures.token_video import Overlay, token_video
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from ..aot.video.frames import Frames
-from .comfy import io, output_directory, progress, ui, unused_output, video_from_file, workflow_metadata
+from .comfy import (
+    io,
+    output_directory,
+    progress,
+    schema,
+    stoppable,
+    ui,
+    unused_output,
+    video_from_file,
+    workflow_metadata,
+)
 from .models import ready
 from .pictures import CATEGORY, width_input
 from .sockets import AOTAnswerType, AOTFrames, AOTTokens
@@ -42,13 +52,22 @@ class AOTTokenMapVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        return io.Schema(
+        return schema(
             node_id="AOTTokenMapVideo",
             display_name="Token Map Video (AOT)",
             category=CATEGORY,
             description="Save the clip as an mp4 to share, with its tokens over every encoded frame, in the colours of "
             "Token Map, and the budget, question and answer below. With tokens_b linked, two variants play side by "
             "side. The file holds the workflow: drop it on ComfyUI to open it.",
+            search_aliases=[
+                "mp4",
+                "share",
+                "save video",
+                "token video",
+                "heat map",
+                "visualise tokens",
+                "side by side",
+            ],
             inputs=[
                 AOTTokens.Input("tokens", tooltip="Tokens of any stage."),
                 AOTFrames.Input("frames", tooltip="The frames that were encoded."),
@@ -103,15 +122,16 @@ class AOTTokenMapVideo(io.ComfyNode):
         if tokens_b is not None:
             overlays.append(overlay(tokens_b, answer_b, "answer_b"))
         path = unused_output(filename_prefix, ".mp4")
-        token_video(
-            overlays,
-            frames,
-            path,
-            width=width,
-            seconds=seconds or None,
-            metadata=workflow_metadata(cls.hidden),
-            on_progress=progress(frames.count).update_absolute,
-        )
+        with stoppable(overlays[0].tokens.features.device):
+            token_video(
+                overlays,
+                frames,
+                path,
+                width=width,
+                seconds=seconds or None,
+                metadata=workflow_metadata(cls.hidden),
+                on_progress=progress(frames.count).update_absolute,
+            )
         file = path.relative_to(output_directory().resolve())
         folder = "" if file.parent == file.parents[-1] else file.parent.as_posix()
         saved = {"filename": file.name, "subfolder": folder, "type": "output"}

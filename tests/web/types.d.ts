@@ -31,6 +31,7 @@ declare namespace AOT {
     subgraph?: Graph;
     imgs?: HTMLImageElement[];
     hideOutputImages?: boolean;
+    isLoading?: boolean;
     onExecuted?(output: Output | null): void;
     addDOMWidget(name: string, type: string, element: HTMLElement, options: DOMWidgetOptions): Widget;
   };
@@ -41,6 +42,7 @@ declare namespace AOT {
     getMaxHeight(): number | undefined;
     getValue(): string;
     setValue(value: string): void;
+    onDraw(): void;
   }
 
   /** A file in one of ComfyUI's folders, as nodes name it. */
@@ -89,6 +91,7 @@ declare namespace AOT {
     aot_maps?: [File, File];
     aot_transport?: [Transport];
     aot_frames?: File[];
+    aot_strip?: [File];
   }
 
   /** What is drawn on one node. */
@@ -100,5 +103,7 @@ declare namespace AOT {
     leastHeight(): number;
     /** In pixels; as high as there is room without it. */
     mostHeight?(): number | undefined;
+    /** Called whenever the node or the page is drawn anew. */
+    look?(): void;
   }
 }

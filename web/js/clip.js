@@ -1,11 +1,8 @@
 // What a node that takes a clip shows of it: the file, to be played, and after a run the frames that were taken.
 
-import { api } from "../../../scripts/api.js";
-import { app } from "../../../scripts/app.js";
-import "./aot.js"; // adds its report first, so that the picture is below it
-import { mount, watchPage } from "./mounting.js";
+import "./report.js"; // adds its report first, so that the picture is below it
+import { address, drawOnNodes } from "./on_node.js";
 
-const WIDGET = "aot_clip";
 const DRAWN = "drawn clip";
 const HEIGHT = 190;
 const INSIDE = 170;
@@ -16,37 +13,53 @@ const STYLE = `
   justify-content: center; overflow: hidden; border-radius: 6px; background: var(--comfy-input-bg);
   color: var(--descrip-text); font: 12px/1.35 sans-serif; text-align: center;
 }
-.aot-clip.aot-loose { height: ${INSIDE}px; }
+.aot-clip.aot-loose { width: auto; height: ${INSIDE}px; }
 .aot-clip > img, .aot-clip > video { width: 100%; height: ${INSIDE}px; object-fit: contain; }
 .aot-clip > p { margin: 0; padding: 6px 14px; }
 `;
 
-function element(tag, properties) {
-  return Object.assign(document.createElement(tag), properties);
-}
-
+/** @param {string} text */
 function words(text) {
-  return element("p", { textContent: text });
+  return Object.assign(document.createElement("p"), { textContent: text });
 }
 
-function viewed(file) {
-  return api.apiURL(`/view?${new URLSearchParams(file)}`);
-}
-
-// "sub/clip.mp4 [output]" as the server's own view of files names it.
+/**
+ * "sub/clip.mp4 [output]" as the server's own view of files names it.
+ * @param {string} name
+ * @returns {AOT.File}
+ */
 function fileOf(name) {
   const [, path, type = "input"] = name.match(/^(.*?)(?: ?\[(input|output|temp)\])?$/s);
   const cut = path.lastIndexOf("/");
   return { filename: path.slice(cut + 1), subfolder: path.slice(0, Math.max(0, cut)), type };
 }
 
+/** @implements {AOT.View} */
 class Clip {
-  constructor(chooser) {
-    this.chooser = chooser;
-    this.element = element("div", { className: "aot-clip" });
+  /** @param {AOT.Node} node */
+  constructor(node) {
+    this.chooser = node.widgets.find((widget) => widget.name === "video");
+    this.element = Object.assign(document.createElement("div"), { className: "aot-clip" });
+    // The editor's own player would take its file for the drawn clip's too, and its place from the frames.
+    node.hideOutputImages = true;
+    node.isLoading = true;
+    const { chooser } = this;
+    const { callback } = chooser;
+    chooser.callback = (...given) => {
+      callback?.apply(chooser, given);
+      this.look();
+    };
   }
 
-  // Another clip than the one that is shown was chosen.
+  leastHeight() {
+    return HEIGHT;
+  }
+
+  mostHeight() {
+    return HEIGHT;
+  }
+
+  /** Another clip than the one that is shown was chosen. */
   look() {
     const name = String(this.chooser.value ?? "");
     if (name === this.name) return;
@@ -55,89 +68,29 @@ class Clip {
       this.element.replaceChildren(words(name ? "A run draws the clip and shows its frames here." : "No clip is chosen."));
       return;
     }
-    const player = element("video", { src: viewed(fileOf(name)), controls: true, muted: true, loop: true });
+    const player = document.createElement("video");
+    Object.assign(player, { src: address(fileOf(name)), controls: true, muted: true, loop: true, playsInline: true });
     player.preload = "metadata";
-    player.playsInline = true;
     player.addEventListener("error", () => {
       if (player.isConnected) player.replaceWith(words("Not played here. A run shows the frames it takes."));
     });
     this.element.replaceChildren(player);
   }
 
-  show([file]) {
+  /** @param {AOT.Output} output */
+  show({ aot_strip: strip }) {
+    if (!strip || strip[0].filename === this.strip) return;
+    this.strip = strip[0].filename;
     this.name = String(this.chooser.value ?? "");
-    this.element.replaceChildren(element("img", { src: viewed(file), alt: "The frames that were taken, with their times" }));
+    const picture = Object.assign(new Image(), { src: address(strip[0]), alt: "The frames that were taken, with their times" });
+    this.element.replaceChildren(picture);
   }
 }
 
-function clipOf(node) {
-  return node.widgets?.find((widget) => widget.name === WIDGET)?.clip;
-}
-
-function clipNodes() {
-  return (app.graph?._nodes ?? []).filter(clipOf);
-}
-
-function addClip(node, chooser) {
-  const clip = new Clip(chooser);
-  // The editor's own player would take its file for the drawn clip's too, and its place from the frames.
-  node.hideOutputImages = true;
-  node.isLoading = true;
-  const widget = node.addDOMWidget(WIDGET, WIDGET, clip.element, {
-    serialize: false,
-    getMinHeight: () => HEIGHT,
-    getMaxHeight: () => HEIGHT,
-    getValue: () => "",
-    setValue: () => {},
-    onDraw: () => clip.look(),
-  });
-  widget.serialize = false;
-  widget.clip = clip;
-  const { callback } = chooser;
-  chooser.callback = function () {
-    callback?.apply(this, arguments);
-    clip.look();
-  };
-  const { onRemoved } = node;
-  node.onRemoved = function () {
-    onRemoved?.apply(this, arguments);
-    clip.element.remove();
-  };
-  const [width, height] = node.computeSize();
-  node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
-}
-
-app.registerExtension({
+drawOnNodes({
   name: "ComfyUI-AOT.clip",
-
-  setup() {
-    const style = document.createElement("style");
-    style.textContent = STYLE;
-    document.head.append(style);
-    watchPage(() => {
-      for (const node of clipNodes()) {
-        mount(node, clipOf(node).element);
-        clipOf(node).look();
-      }
-    });
-  },
-
-  beforeRegisterNodeDef(nodeType, nodeData) {
-    if (!nodeData.name.startsWith("AOT") || !nodeData.input?.required?.video?.[1]?.video_upload) return;
-    const { onExecuted } = nodeType.prototype;
-    nodeType.prototype.onExecuted = function (output) {
-      onExecuted?.apply(this, arguments);
-      if (output?.aot_strip) clipOf(this)?.show(output.aot_strip);
-    };
-    nodeType.aotTakesClips = true;
-  },
-
-  nodeCreated(node) {
-    if (node.constructor.aotTakesClips) addClip(node, node.widgets.find((widget) => widget.name === "video"));
-  },
-
-  // What a workflow's nodes gave comes back when its tab is returned to, or a run is opened from the queue.
-  onNodeOutputsUpdated(outputs) {
-    for (const node of clipNodes()) if (outputs[node.id]?.aot_strip) clipOf(node).show(outputs[node.id].aot_strip);
-  },
+  widget: "aot_clip",
+  style: STYLE,
+  drawsOn: ({ name, input }) => name.startsWith("AOT") && Boolean(input?.required?.video?.[1]?.video_upload),
+  make: (node) => new Clip(node),
 });

@@ -96,7 +96,9 @@ export function drawOnNodes(drawing) {
       watchPage(() => {
         for (const node of allNodes()) {
           const view = kinds.has(node.comfyClass) && viewOf(node);
-          if (view) mount(node, view.element);
+          if (!view) continue;
+          mount(node, view.element);
+          view.look?.();
         }
       });
     },
@@ -138,6 +140,7 @@ function addView(node, drawing) {
     getMaxHeight: () => view.mostHeight?.(),
     getValue: () => "",
     setValue: () => {},
+    onDraw: () => view.look?.(),
   });
   widget.serialize = false;
   widget.view = view;
