@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..files import make_folder
 from .command import Result
 from .options import (
+    Bar,
     check_before_work,
     encode,
     generation,
@@ -25,11 +26,21 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..comparison.compare import Row
+    from ..stages.chain import Chain
+    from ..tokens.video_tokens import VideoTokens
+    from ..video.frames import Frames
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the video, the question, the variants and what is written."""
     parser.add_argument("--pictures", type=Path, help="folder to write a token map of every variant to")
+    parser.add_argument(
+        "--video",
+        dest="film",  # ``video`` is the clip that is asked about
+        type=Path,
+        metavar="FILE.mp4",
+        help="write the clip with its tokens over it: all of them beside the fewest that give the same answer",
+    )
     parser.add_argument("--out", type=Path, help="folder to write the table (Markdown, CSV, PNG) and the curve to")
     parser.add_argument(
         "--cache",
@@ -41,7 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Print the table, full tokens first; write pictures, table and curve if their folders are named."""
+    """Print the table, full tokens first; write pictures, video, table and curve if their places are named."""
     from ..answering.answerer import LocalAnswerer
     from ..comparison.cache import open_cache
     from ..comparison.compare import compare
@@ -54,7 +65,9 @@ def run(options: argparse.Namespace) -> Result:
     check_before_work(options, *options.retention)
     chains = [spec for spec in options.stages if spec != FULL]
     variants = expand(chains, options.retention)
-    for folder in (options.pictures, options.out):
+    if options.film and options.film.suffix.lower() != ".mp4":
+        raise InputError(f"--video is {options.film.name}; give a file name that ends in .mp4.")
+    for folder in (options.pictures, options.out, options.film and options.film.parent):
         if folder:
             make_folder(folder)
     model, frames, tokens = encode(options, *(variant.chain for variant in variants if variant.chain))
@@ -86,11 +99,49 @@ def run(options: argparse.Namespace) -> Result:
         print(f"{', '.join(fixed)}: what it keeps follows from its own settings, not from --retention.")
     if options.pictures:
         print(f"Token maps in {options.pictures}: {', '.join(each['picture'] for each in printed)}")
+    result: dict[str, Any] = {
+        "clip": frames.source, "question": options.question, "model": model.name, "rows": printed,
+        "frames": frames.count,
+    }  # fmt: skip
+    if options.film:
+        shown = to_show(rows)
+        _write_video(shown, by_name, tokens, frames, options.film)
+        print(f"{' beside '.join(row.name for row in shown)}, as a video: {options.film}")
+        result["video"] = str(options.film)
     if options.out:
         print(f"Tables and curve in {options.out}: {', '.join(_write(rows, refused, options.out))}")
     tell_of_shapes(model.name)
-    result = {"clip": frames.source, "question": options.question, "model": model.name, "rows": printed}
-    return {**result, "frames": frames.count}, 0
+    return result, 0
+
+
+def to_show(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Full tokens, and the variant to play beside them.
+
+    That is the one of fewest tokens among those that give the same answer; the closest to full if none does.
+
+    Args:
+        rows: of a comparison, full tokens first.
+    """
+    from ..comparison.compare import closest
+
+    same = [row for row in rows[1:] if row.is_reduced and row.fidelity.same]
+    beside = min(same, key=lambda row: row.answer.tokens_kept) if same else closest(rows[1:])
+    return (rows[0],) if beside is None else (rows[0], beside)
+
+
+def _write_video(
+    rows: Sequence[Row], chains: Mapping[str, Chain | None], tokens: VideoTokens, frames: Frames, path: Path
+) -> None:
+    """Write the variants of one or two rows as a video."""
+    from ..pictures.token_video import Overlay, token_video
+
+    overlays = []
+    for row in rows:
+        chain = chains[row.name]
+        reduced = chain(tokens) if row.tokens is None and chain is not None else row.tokens
+        overlays.append(Overlay(tokens if reduced is None else reduced, row.answer.question, row.answer.text))
+    with Bar("video") as bar:
+        token_video(overlays, frames, path, on_progress=bar)
 
 
 def _write(rows: Sequence[Row], refused: Sequence[str], folder: Path) -> tuple[str, ...]:

@@ -6,10 +6,15 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
+import av
 import pytest
 
+from comfyui_aot.aot.answering.fidelity import Fidelity
+from comfyui_aot.aot.cli.compare import to_show
 from comfyui_aot.aot.cli.main import main
+from comfyui_aot.aot.comparison.compare import Row
 from comfyui_aot.aot.stages import stages
 
 WORKFLOW = Path(__file__).parents[1] / "frozen" / "aot_full_pipeline.json"
@@ -71,6 +76,46 @@ def test_compare_puts_full_tokens_first_and_writes_pictures(capsys, bunny, tmp_p
     wanted = {"stages", "tokens_full", "tokens_kept", "retention", "encode_s", "reduce_s", "prefill_s", "answer"}
     assert all(wanted <= row.keys() for row in result["rows"])
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {row["picture"] for row in result["rows"]}
+
+
+def test_compare_writes_a_video_of_full_tokens_beside_the_fewest_that_say_the_same(
+    capsys, bunny, tmp_path, embedded_folder
+):
+    file = tmp_path / "new" / "compared.mp4"
+    code, out, _ = run(
+        capsys, "compare", bunny, "What is it?", "--frames", 4, "--retention", "0.5,0.25", "--max-new-tokens", 1,
+        "--video", file, "--json",
+    )  # fmt: skip
+    result = last_json(out)
+    assert code == 0
+    assert list(result)[-1] == "video"
+    assert result["video"] == str(file)
+    assert f"as a video: {file}" in out
+    assert "full beside aot 0." in out
+    with av.open(str(file)) as video:
+        assert video.streams.video[0].width == 1280
+        assert video.streams.video[0].frames >= 50
+
+
+@pytest.mark.parametrize("name", ["compared.avi", "compared"])
+def test_compare_refuses_another_kind_of_video_before_any_work(capsys, tmp_path, name):
+    code, _, err = run(capsys, "compare", tmp_path / "none.mp4", "What?", "--video", tmp_path / name)
+    assert code == 2
+    assert err.strip() == f"aot compare: --video is {name}; give a file name that ends in .mp4."
+
+
+def comparison_row(name, kept, same, kl):
+    answer = SimpleNamespace(tokens_kept=kept, tokens_full=100)
+    return Row(name, answer, 1.0, Fidelity(same, kl=kl, log_probability=-1.0))
+
+
+def test_the_video_of_a_comparison_shows_the_fewest_tokens_that_say_the_same_or_else_the_closest():
+    full = comparison_row("full", 100, True, 0.0)
+    rows = [full, comparison_row("a", 50, True, 0.1), comparison_row("b", 20, True, 0.3)]
+    unlike = [comparison_row("c", 10, False, 0.6), comparison_row("d", 5, False, 0.5)]
+    assert [row.name for row in to_show([*rows, *unlike])] == ["full", "b"]
+    assert [row.name for row in to_show([full, *unlike])] == ["full", "d"]
+    assert [row.name for row in to_show([full])] == ["full"]
 
 
 def test_run_runs_the_bundled_workflow_with_inputs_changed(capsys, bunny, tmp_path, embedded_folder):
