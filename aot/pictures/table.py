@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..errors import InputError
@@ -21,6 +21,7 @@ from .canvas import (
     Font,
     as_image,
     check_width,
+    font_for,
     text_lines,
     wrap,
 )
@@ -73,11 +74,11 @@ def table(
             narrow for the columns.
     """
     _check(head, rows, marks)
-    font = ImageFont.load_default(size=FONT_SIZE)
+    font = font_for("".join(cell for row in (head, *rows) for cell in row), FONT_SIZE)
     natural = [max(_longest(cell, font) for cell in column) for column in zip(head, *rows, strict=True)]
     spent = 2 * MARGIN + MARK + PADDING + SPACE * len(head)
     if width is None:
-        widest_line = max((ImageFont.load_default(size=24).getlength(title), *map(font.getlength, notes), 0.0))
+        widest_line = max((font_for(title, 24).getlength(title), *map(font.getlength, notes), 0.0))
         width = min(1600, max(320, sum(natural) + spent, int(widest_line) + 2 * MARGIN + 1))
     check_width(width, "table")
     columns = _narrowed(natural, width - spent, width)
