@@ -181,7 +181,7 @@ def test_it_outlives_another_run_another_tab_and_another_size(renderer, page):
     page.evaluate(
         "const node = app.graph._nodes.find((each) => each.type === 'AOTTransportExplorer');"
         "node.setSize([node.size[0] + 200, node.size[1] + 100]); app.canvas.setDirty(true, true);"
-        "const loose = document.querySelector('.aot-loose'); if (loose) loose.style.width = '720px'"
+        "const loose = document.querySelector('.aot-explorer.aot-loose'); if (loose) loose.style.width = '720px'"
     )
     page.wait_for_timeout(500)
     assert view.bounding_box()["width"] == pytest.approx(before + 200, abs=2)

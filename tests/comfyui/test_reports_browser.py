@@ -85,6 +85,7 @@ def test_a_report_stays_after_the_run_and_a_reload_and_is_not_saved(renderer, pa
         """() => {
             window.shown = [];
             app.api.addEventListener('progress_text', ({ detail }) => requestAnimationFrame(() => {
+                if (`${detail.nodeId}` !== '105') return;
                 const texts = [...document.querySelectorAll('.dom-widget, [data-node-id="105"]')];
                 const words = texts.map((each) => each.innerText).join(' ');
                 window.shown.push(words.split(detail.text).length - 1);

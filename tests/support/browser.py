@@ -33,6 +33,15 @@ def browse_template(page, name):
     page.wait_for_timeout(1000)
 
 
+NODES_2 = 49
+"""From frontend 1.49 on Nodes 2.0, which draws nodes as page elements, is no experiment."""
+
+
+def has_nodes_2(page):
+    """Whether the frontend is new enough to draw every node as a page element."""
+    return page.evaluate("Number(window.__COMFYUI_FRONTEND_VERSION__.split('.')[1])") >= NODES_2
+
+
 def open_file(page, path):
     """Opens a file as somebody does who drops it on the page."""
     page.set_input_files("#comfy-file-input", path)

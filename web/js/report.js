@@ -56,10 +56,13 @@ function report(node) {
  */
 function takePlace(node) {
   if (widgetOf(node, STREAMED)) return;
+  const [width, height] = node.size;
   const widget = node.addWidget("text", STREAMED, "", () => {}, { hidden: true, serialize: false });
   widget.hidden = true;
   widget.serialize = false;
   widget.computeSize = () => [0, -4];
+  // The node has grown for it.
+  node.setSize([width, height]);
 }
 
 drawOnNodes({
