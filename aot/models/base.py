@@ -182,7 +182,7 @@ class VideoLLM(ABC):
             raise InputError(
                 f"{name} cannot be loaded ({in_one_line(error)}); copy or download all its files again."
             ) from error
-        require_all_tensors(report, name)
+        require_all_tensors(model, report, name)
         use_general_products(model.eval())
         if not quantized:
             model = model.to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self

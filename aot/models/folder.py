@@ -133,37 +133,47 @@ def stock_config_of(stock: type[PreTrainedModel], folder: Path, name: str) -> Pr
     return config
 
 
-def require_all_tensors(report: Mapping[str, Any], name: str) -> None:
+def require_all_tensors(model: nn.Module, report: Mapping[str, Any], name: str) -> None:
     """Refuse weights that are not exactly those of the model: what lacks is random, and what is left over was needed.
 
     Args:
-        report: transformers' of the loading: ``missing_keys``, ``unexpected_keys``, and ``mismatched_keys`` with the
-            shapes in the file and in the model.
+        model: as it was loaded.
+        report: transformers' of the loading: ``missing_keys``, ``unexpected_keys``, and ``mismatched_keys``, which
+            version 5 gives with the shapes in the file and in the model.
         name: the model's name in the error.
 
     Raises:
         InputError: a tensor is missing, of another shape, or has no place in the model.
     """
     unexpected = [each for each in report["unexpected_keys"] if not _HARMLESS.search(each)]
-    shapes = {each: (tuple(theirs), tuple(ours)) for each, theirs, ours in report["mismatched_keys"]}
+    # Version 4 takes what its index names for what the files hold.
+    missing = {*report["missing_keys"], *(key for key, each in model.named_parameters() if each.is_meta)}
+    shapes = [_shape(each) for each in report["mismatched_keys"]]
     if any(_SCALES.search(each) for each in unexpected):
         raise InputError(
             f"{name} holds quantized weights with scales of their own ({_some(unexpected)}), which are not read; take "
             "a checkpoint in bfloat16, and choose a quantization to save memory."
         )
     faults = []
-    if report["missing_keys"]:
-        faults.append(f"lacks {_some(report['missing_keys'])}")
+    if missing:
+        faults.append(f"lacks {_some(missing)}")
     if unexpected:
         faults.append(f"has no place for {_some(unexpected)}")
     if shapes:
-        first, (theirs, ours) = min(shapes.items())
-        faults.append(f"has {len(shapes)} of another shape ({first} is {theirs}, not {ours})")
+        faults.append(f"has {len(shapes)} of another shape ({min(shapes)})")
     if faults:
         raise InputError(
             f"The tensors of {name} are not those of its config.json: it {', and '.join(faults)}; copy or download all "
             "its files again."
         )
+
+
+def _shape(mismatched: str | tuple[str, Iterable[int], Iterable[int]]) -> str:
+    """A tensor of another shape, with both shapes where they are known."""
+    if isinstance(mismatched, str):
+        return mismatched
+    name, theirs, ours = mismatched
+    return f"{name} is {tuple(theirs)}, not {tuple(ours)}"
 
 
 def _some(names: Iterable[str]) -> str:

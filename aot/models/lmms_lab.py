@@ -116,7 +116,7 @@ class LlavaOnevisionOriginal(LlavaOnevision):
             )
         except ImportError as error:
             raise InputError(missing_package(name, attention, error)) from error
-        require_all_tensors(report, name)
+        require_all_tensors(model, report, name)
         tokenizer = load_tokenizer(folder, name)
         own = first_json(folder, "generation_config.json") or {}
         if "eos_token_id" not in own:
