@@ -57,7 +57,7 @@ test-kernels: .venv/test .venv/triton
 # Where there is a ComfyUI: the tests in a browser once more, with the newest frontend.
 test-frontends: .venv/test
 	$(BIN)/python tests/comfyui/install.py --frontend $(FRONTEND) .venv/comfyui
-	COMFYUI_FRONTEND=.venv/comfyui/frontends/$(FRONTEND)/static $(BIN)/python -m pytest tests/comfyui
+	COMFYUI_FRONTEND=.venv/comfyui/frontends/$(FRONTEND)/static $(BIN)/python -m pytest tests/comfyui/test_*browser.py
 
 comfyui: .venv/test
 	$(BIN)/python tests/comfyui/install.py --browser $(if $(COMFYUI),--comfyui $(COMFYUI)) $(if $(SUITE),--suite $(SUITE)) \

@@ -14,12 +14,24 @@ function runs() {
 }
 
 /**
+ * A run's entry in ComfyUI's history, which is written just after the run's last message is sent.
+ * @param {string} run its id
+ */
+async function entryOf(run) {
+  for (let attempt = 0; attempt < 20; attempt++) {
+    const entry = (await (await api.fetchApi(`/history/${run}`)).json())[run];
+    if (entry) return entry;
+    await new Promise((resume) => setTimeout(resume, 100));
+  }
+}
+
+/**
  * Tells the editor what our nodes gave in a run, as the server does when a node has run.
  * @param {string} run its id
  * @param {(node: string) => boolean} wanted by the node's id in the run
  */
 async function replay(run, wanted) {
-  const entry = (await (await api.fetchApi(`/history/${run}`)).json())[run];
+  const entry = await entryOf(run);
   // The server has been started anew since.
   if (!entry) return;
   const [, , nodes, { extra_pnginfo: info }] = entry.prompt;
