@@ -151,8 +151,9 @@ def _index_of(container: Any, file: Path) -> Index:
 def _open_av(file: Path) -> Any:
     import av
 
-    # A playlist can have the name of a video. It may open local files only.
-    return av.open(str(file), metadata_errors="replace", options={"protocol_whitelist": "file"})
+    # A playlist can have the name of a video. It may open local files only. If streams got the option too, PyAV before
+    # 17.1 would crash on a file without a header, whose streams are found later.
+    return av.open(str(file), metadata_errors="replace", container_options={"protocol_whitelist": "file"})
 
 
 def _kinds(container: Any) -> str:
