@@ -116,6 +116,7 @@ def model_folder(embedded_folder: Path, tmp_path_factory: pytest.TempPathFactory
     tiny = tiny_model(embedded_folder, cells=27)
     tiny.hf_model.save_pretrained(folder)
     tiny._tokenizer.save_pretrained(folder)
+    (folder / "video_preprocessor_config.json").write_text("{}")
     return folder
 
 
