@@ -19,7 +19,7 @@ from .answering import AOTAnswer
 from .comfy import GraphBuilder, advanced, io, raw_link, schema
 from .models import CATEGORY, MODEL_WORDS, AOTEncodeVideo, AOTLoadVLLM, choices
 from .sockets import AOTVLLM, AOTAnswerType, AOTFrames, AOTTokens
-from .video import AOTFramesFromImages, AOTFramesFromVideo, AOTLoadVideo
+from .video import AOTFramesFromImages, AOTFramesFromVideo, AOTLoadVideo, clip_input
 
 AOT_STAGE = cast(str, AnchorOT.node_id)
 FULL = 1.0
@@ -131,7 +131,6 @@ class AOTAskVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Its inputs and outputs."""
-        loader = {each.id: each for each in AOTLoadVideo.define_schema().inputs}
         return schema(
             node_id="AOTAskVideo",
             display_name="Ask Video (AOT)",
@@ -142,7 +141,7 @@ class AOTAskVideo(io.ComfyNode):
             search_aliases=[*WORDS, *MODEL_WORDS],
             essentials_category="Video Tools",
             inputs=[
-                loader["video"],
+                clip_input(),
                 io.String.Input(
                     "question",
                     default="What happens in this video?",

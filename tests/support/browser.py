@@ -13,7 +13,7 @@ RUN = '[data-testid="queue-button"]:is(button), [data-testid="queue-button"] but
 
 def open_template(page):
     """Opens the workflow that most tests use, as somebody does who drops it on the page."""
-    page.set_input_files("#comfy-file-input", FROZEN / f"{TEMPLATE}.json")
+    open_file(page, FROZEN / f"{TEMPLATE}.json")
     page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTAnswer')")
     page.wait_for_timeout(1000)
 

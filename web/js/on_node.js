@@ -69,6 +69,13 @@ export function address(file) {
   return api.apiURL(`/view?${new URLSearchParams({ ...file })}`);
 }
 
+// The first version of Nodes 2.0 leaves such widgets out, and does not know that a node hides its picture.
+const LOOSE = `
+.aot-loose { margin: 0 16px; }
+[data-node-id]:has(.aot-loose.aot-picture) .image-preview { display: none; }
+`;
+document.head.append(Object.assign(document.createElement("style"), { textContent: LOOSE }));
+
 /**
  * Has the editor draw on nodes.
  * @param {Drawing} drawing
@@ -91,7 +98,7 @@ export function drawOnNodes(drawing) {
 
     setup() {
       const style = document.createElement("style");
-      style.textContent = drawing.style + LOOSE;
+      style.textContent = drawing.style;
       document.head.append(style);
       watchPage(() => {
         for (const node of allNodes()) {
@@ -166,12 +173,6 @@ export function fit(node, leastWidth = 0) {
   const [width, height] = node.computeSize();
   node.setSize([Math.max(node.size[0], width, leastWidth), Math.max(node.size[1], height)]);
 }
-
-// The first version of Nodes 2.0 leaves such widgets out, and does not know that a node hides its picture.
-const LOOSE = `
-.aot-loose { margin: 0 16px; }
-[data-node-id]:has(.aot-loose.aot-picture) .image-preview { display: none; }
-`;
 
 /**
  * Puts a widget's element onto its node where the editor draws nodes as page elements and leaves such widgets out.
