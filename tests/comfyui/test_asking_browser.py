@@ -48,9 +48,8 @@ def test_the_next_question_and_another_retention_load_and_encode_nothing(server)
 def test_it_streams_and_reports_onto_the_visible_node_alone(server):
     ended = server.client.run(prompt(question="What colour is it?"))
     assert {message.data["node"] for message in ended.messages if message.kind == "text"} == {"1"}
-    shown = [message.data for message in ended.messages if message.kind == "executed"]
-    assert {message["display_node"] for message in shown} == {"1"}
-    text, figures = shown[-1]["output"]["text"]
+    assert {message.data["display_node"] for message in ended.messages if message.kind == "executed"} == {"1"}
+    text, figures = next(text for text in reports(ended) if len(text) == 2)
     assert ended.streamed("1")[-1].strip() == text
     assert figures.startswith("tokens: 392 of 1568 (25.0%)")
 

@@ -8,6 +8,23 @@ import { nodeOfRun, workflow } from "./on_node.js";
 // Where the browser keeps, for this tab of it, the last run of every workflow that had something to do.
 const RUNS = "ComfyUI-AOT.runs";
 
+/** @param {string} a @param {string} b */
+function inOrder(a, b) {
+  return a.localeCompare(b, "en", { numeric: true });
+}
+
+/**
+ * Notes which part of a node was told of. Newer servers tell of parts that they kept after those that ran.
+ * @param {string} node that expands
+ * @param {string} part
+ */
+function notePart(node, part) {
+  if (part === node) return;
+  const last = parts.get(node);
+  if (last && inOrder(part, last) < 0) silent.add(node);
+  else parts.set(node, part);
+}
+
 /** @returns {Record<string, string>} the id of a run by that of a workflow */
 function runs() {
   return JSON.parse(sessionStorage.getItem(RUNS) ?? "{}");
@@ -37,7 +54,7 @@ async function replay(run, wanted) {
   const [, , nodes, { extra_pnginfo: info }] = entry.prompt;
   if (info?.workflow?.id !== workflow()?.id) return;
   // A node that expands shows what its parts give, the last of them at the end.
-  const outputs = Object.entries(entry.outputs).sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }));
+  const outputs = Object.entries(entry.outputs).sort(([a], [b]) => inOrder(a, b));
   for (const [node, output] of outputs) {
     // What comes from the cache may name a node of the workflow that it was made in: the parts' numbers tell better.
     const shownOn = node in nodes ? node : node.split(".")[0];
@@ -48,16 +65,22 @@ async function replay(run, wanted) {
 
 // Of the page before it was loaded anew.
 const earlier = runs();
-// Nodes that were not run in this run, and have not been told of yet.
+// Nodes that were not run in this run and have not been told of yet, and those that show what an earlier part gave.
 const silent = new Set();
+/** @type {Map<string, string>} of a node that expands, the part that it was told of last */
+const parts = new Map();
 
-api.addEventListener("execution_start", () => silent.clear());
+api.addEventListener("execution_start", () => {
+  silent.clear();
+  parts.clear();
+});
 api.addEventListener("execution_cached", ({ detail }) => {
   for (const node of detail.nodes) if (nodeOfRun(`${node}`)?.comfyClass?.startsWith("AOT")) silent.add(`${node}`);
 });
 api.addEventListener("executed", ({ detail }) => {
   if (!detail.output) return;
   const cached = silent.delete(`${detail.node}`);
+  notePart(`${detail.display_node}`, `${detail.node}`);
   const { id } = workflow();
   delete earlier[id];
   if (!cached || !runs()[id]) sessionStorage.setItem(RUNS, JSON.stringify({ ...runs(), [id]: detail.prompt_id }));
