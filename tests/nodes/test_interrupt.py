@@ -95,6 +95,12 @@ def stops(result):
     assert seconds < WITHIN
 
 
+def test_loading_a_model_stops(interrupts, embedded_folder, tmp_path):
+    settings = {"model": "embedded", "dtype": "bfloat16", "device": "cpu", "attention": "eager"}
+    with directories(tmp_path):
+        stops(interrupts(AOTLoadVLLM, 0.05, **settings))
+
+
 def test_encoding_stops(loaded, interrupts):
     stops(interrupts(AOTEncodeVideo, 1.0, vllm=loaded, frames=load_drawn_clip(Sampling(frames=64))))
 
