@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from comfyui_aot.tests.support.browser import SCREENSHOTS, look_at, of, run
+from comfyui_aot.tests.support.browser import SCREENSHOTS, clear, look_at, of, run
 
 ASK = {
     "video": "bigbuckbunny.mp4", "question": "What animal is it?", "retention": 0.25, "model": "embedded", "frames": 8,
@@ -96,10 +96,7 @@ def test_its_outputs_feed_pictures_and_comparisons(server):
 @pytest.fixture
 def node(page):
     """The page with Ask Video alone on the canvas."""
-    page.wait_for_timeout(3000)  # the page opens a workflow of its own
-    page.evaluate("void app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
-    page.wait_for_timeout(1500)
-    page.wait_for_function("app.graph._nodes.length === 0")
+    clear(page)
     page.evaluate(
         """(values) => {
             const node = LiteGraph.createNode('AOTAskVideo');

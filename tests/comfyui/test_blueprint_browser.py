@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from comfyui_aot.nodes import NODES
-from comfyui_aot.tests.support.browser import SCREENSHOTS, run
+from comfyui_aot.tests.support.browser import SCREENSHOTS, clear, run
 from comfyui_aot.tests.support.comfyui_client import Refused
 
 BLUEPRINT = Path(__file__).parents[2] / "subgraphs" / "Ask Video.json"
@@ -38,10 +38,7 @@ def aliases(object_info):
 @pytest.fixture
 def canvas(page):
     """The page with nothing on its canvas."""
-    page.wait_for_timeout(3000)  # the page opens a workflow of its own
-    page.evaluate("void app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
-    page.wait_for_timeout(1500)
-    page.wait_for_function("app.graph._nodes.length === 0")
+    clear(page)
     return page
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfyui_aot.tests.support.browser import SCREENSHOTS, look_at, of, run
+from comfyui_aot.tests.support.browser import SCREENSHOTS, clear, look_at, of, run
 
 RENDERERS = ("canvas", "nodes 2.0")
 
@@ -27,9 +27,9 @@ def loader(page, request):
     page.evaluate(
         "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", request.param == "nodes 2.0"
     )
+    clear(page)
     page.evaluate(
         """() => {
-            app.graph.clear();
             const nodes = ["AOTLoadVideo", "AOTFramesToImages", "PreviewImage"].map((type, i) => {
                 const node = LiteGraph.createNode(type);
                 node.pos = [100 + 420 * i, 100];

@@ -18,6 +18,14 @@ def open_template(page):
     page.wait_for_timeout(1000)
 
 
+def clear(page):
+    """Leaves nothing on the canvas."""
+    page.wait_for_timeout(3000)  # the page opens a workflow of its own
+    page.evaluate("void app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.wait_for_timeout(1500)
+    page.wait_for_function("app.graph._nodes.length === 0")
+
+
 def browse_template(page, name):
     """Opens a bundled workflow through the template browser."""
     page.evaluate("void app.extensionManager.command.execute('Comfy.BrowseTemplates')")
