@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ..tokens.video_tokens import VideoTokens
     from ..video.frames import Frames, Sampling
 
+FRAMES = 16
+"""Taken of a video where neither the user nor the model's makers say how many."""
+
 CHAIN = "stages joined by +, each NAME or NAME:key=value,key=value, or a preset ('aot stages' lists them)"
 
 
@@ -28,7 +31,11 @@ def video_options(parser: argparse.ArgumentParser) -> None:
     """Add a video, a question, the model, and how to answer."""
     parser.add_argument("video", type=Path, help="any video file")
     parser.add_argument("question", help="what you want to know about it")
-    parser.add_argument("--frames", type=int, default=16, help="frames, evenly spread over the video")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        help=f"frames, evenly spread over the video; if left out, those that the model's makers take, or {FRAMES}",
+    )
     parser.add_argument("--start", type=float, default=0.0, help="seconds")
     parser.add_argument("--end", type=float, help="seconds")
     model_options(parser)
@@ -93,7 +100,12 @@ def stream(options: argparse.Namespace, stages: Sequence[Stage]) -> tuple[VideoL
 def _sampling(options: argparse.Namespace) -> Sampling:
     from ..video.frames import Sampling
 
-    return Sampling(frames=options.frames, start=options.start, end=options.end)
+    if options.frames is not None:
+        return Sampling(frames=options.frames, start=options.start, end=options.end)
+    from ..models import EMBEDDED, family_of
+
+    makers = None if options.model == EMBEDDED else family_of(Path(options.model)).sampling
+    return Sampling(frames=FRAMES, start=options.start, end=options.end, makers=makers)
 
 
 def load(options: argparse.Namespace) -> VideoLLM:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..video.frames import Frames
+from ..video.frames import Clock, Frames
 from .drawing import COLOURS, KINDS, RAY_REACH, Shape, background, paint
 
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
@@ -173,7 +173,8 @@ class Scene:
         settings = self.settings
         pixels = torch.from_numpy(np.stack(list(self.pictures())))
         seconds = torch.arange(settings.frames, dtype=torch.float64) * (settings.seconds / settings.frames)
-        return Frames(pixels, seconds, f"shapes-{self.seed}")
+        clock = Clock(settings.frames, settings.frames / settings.seconds, torch.arange(settings.frames))
+        return Frames(pixels, seconds, f"shapes-{self.seed}", clock=clock)
 
 
 def make_scene(seed: int, settings: SceneSettings | None = None) -> Scene:

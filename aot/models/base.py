@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..tokens.video_tokens import ENCODE, Layout, StageRecord, VideoTokens
 from ..video.frame_source import FrameSource
 from ..video.frames import Frames
-from .file_time import with_file_seconds
+from .file_time import clock_settings, with_file_seconds
 from .folder import (
     in_one_line,
     load_tokenizer,
@@ -194,6 +194,17 @@ class VideoLLM(ABC):
             chat_template=processor_template(folder),
         )
 
+    @classmethod
+    def sampling(cls, frames: int, fps: float, duration: float) -> Sequence[int] | None:
+        """Indices of the frames that the family's makers take of a video; None for the pack's own uniform sampling.
+
+        Args:
+            frames: of the video.
+            fps: frames a second.
+            duration: in seconds.
+        """
+        return None
+
     @property
     def device(self) -> torch.device:
         """The device that the weights are on."""
@@ -286,7 +297,7 @@ class VideoLLM(ABC):
         if frames_at_once is None:
             frames_at_once = frames_a_pass(self.tower.config, size, self.language.hidden, self.dtype, self.device)
         at_once = whole_parts(frames_at_once)
-        settings = {"model": self.name, "frames": frames.count, "source": frames.source}
+        settings = {"model": self.name, "frames": frames.count, "source": frames.source, **clock_settings(frames)}
         timestamps, done = self.timestamps(frames), 0
         prepare = partial(self.preprocess, size=size)
         with closing(passes(frames, prepare, self.device, at_once, on_progress)) as batches:

@@ -1,8 +1,13 @@
-"""The time from a video's file to its frames, kept in the encoder's record: an answer's cost begins with the file."""
+"""What the encoder's record keeps of a video's file: seconds from there to its frames, its length, and its own times.
+
+An answer's cost begins with the file, and some models are told how long the video is.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from ..tokens.video_tokens import ENCODE, VideoTokens
 from ..video.frame_source import FrameSource
@@ -10,6 +15,38 @@ from ..video.frames import Frames
 
 FILE_S = "file_s"
 """The name of those seconds among the settings of the encoder's record; absent where they are not known."""
+
+
+DURATION, TIMES = "duration", "times"
+"""The names of the video's length and of the frames' times by its own clock, in seconds; absent where not known."""
+
+
+def clock_settings(frames: FrameSource) -> dict[str, Any]:
+    """What the encoder's record keeps of a video's clock; empty where that is not known.
+
+    Args:
+        frames: that are encoded.
+    """
+    clock = frames.clock
+    return {} if clock is None else {DURATION: clock.duration, TIMES: clock.times}
+
+
+def told_times(tokens: VideoTokens) -> tuple[float, Sequence[float]]:
+    """A video's length, and its frames' times, as its file counts them.
+
+    Without a file, and without frames a second, the video ends with its last frame.
+
+    Args:
+        tokens: of the encoder or of any stage.
+
+    Returns:
+        Seconds; (T,) seconds.
+    """
+    settings = next((record.settings for record in tokens.history if record.name == ENCODE), {})
+    times = settings.get(TIMES, ())
+    if len(times) != tokens.layout.frames:
+        times = tokens.timestamps.tolist()
+    return settings.get(DURATION, times[-1]), times
 
 
 def with_file_seconds(tokens: VideoTokens, frames: FrameSource, seconds: float) -> VideoTokens:

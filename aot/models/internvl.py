@@ -5,6 +5,8 @@ A frame is one square tile; 2 x 2 of its patches become one token (pixel shuffle
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn import functional
 from transformers import InternVLForConditionalGeneration
@@ -13,6 +15,9 @@ from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from .base import TowerOutput, VideoLLM
 from .importance import capture, depths
+
+SEGMENTS = 8
+"""Frames that the model card takes of a video."""
 
 _SLOT, _START, _END = "<IMG_CONTEXT>", "<img>", "</img>"
 
@@ -25,6 +30,18 @@ class InternVL(VideoLLM):
     placeholder = "<video>"
     slot = _SLOT
     frames_apart = True
+
+    @classmethod
+    def sampling(cls, frames: int, fps: float, duration: float) -> Sequence[int]:
+        """The middles of equal segments between the first frame and the last, rounded as in the model card.
+
+        Args:
+            frames: of the video.
+            fps: frames a second.
+            duration: in seconds.
+        """
+        length = (frames - 1) / SEGMENTS
+        return [int(length / 2 + round(length * segment)) for segment in range(SEGMENTS)]
 
     def frame_size(self, frames: FrameSource) -> tuple[int, int]:
         """The tower's tile."""

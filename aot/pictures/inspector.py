@@ -136,14 +136,15 @@ def inspect(tokens: VideoTokens, full: VideoTokens | None = None) -> Inspection:
 
 
 def changed_settings(record: StageRecord) -> str:
-    """The settings of a stage that are not the default; all of them where the stage is unknown here.
+    """The settings of a stage that are not the default; all of them where the stage is unknown here, but for lists.
 
     Args:
         record: of the stage.
     """
     kind = stages().get(record.name)
     default = {item.name: item.default for item in dataclasses.fields(kind)} if kind else {}
-    text = _assignments({name: value for name, value in record.settings.items() if default.get(name, ...) != value})
+    known = {name: value for name, value in record.settings.items() if not isinstance(value, (list, tuple))}
+    text = _assignments({name: value for name, value in known.items() if default.get(name, ...) != value})
     return text or ("as by default" if record.settings else "")
 
 

@@ -53,6 +53,7 @@ class Index:
         duration: seconds from the first frame to the end of the last.
         promised: the duration in the header, in seconds; 0 if there is none.
         header_agrees: whether the header counts exactly these frames.
+        fps: frames a second on average, as the header has it; of the frames' times where it has none.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class Index:
     duration: float
     promised: float
     header_agrees: bool
+    fps: float
 
     @property
     def name(self) -> str:
@@ -134,6 +136,7 @@ def _index_of(container: Any, file: Path) -> Index:
     last_frame = frames[pts[-1]][1] or span / max(1, len(pts) - 1)
     quarter_turns = round((rotation or 0) / 90) % 4
     width, height = (stream.width, stream.height)[:: -1 if quarter_turns % 2 else 1]
+    duration = (span + last_frame) * unit
     return Index(
         path=file,
         height=height,
@@ -142,9 +145,10 @@ def _index_of(container: Any, file: Path) -> Index:
         pts=tuple(pts),
         keyframes=tuple(i for i, at in enumerate(pts) if frames[at][0]),
         timestamps=(torch.tensor(pts, dtype=torch.float64) - pts[0]) * unit,
-        duration=(span + last_frame) * unit,
+        duration=duration,
         promised=(stream.duration or 0) * unit,
         header_agrees=stream.frames == packets == len(pts),
+        fps=float(stream.average_rate or 0) or len(pts) / duration,
     )
 
 

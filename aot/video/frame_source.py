@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .frames import Frames
+    from .frames import Clock, Frames
 
 
 class FrameSource(Protocol):
@@ -44,6 +44,11 @@ class FrameSource(Protocol):
     @abstractmethod
     def file_s(self) -> float | None:
         """Seconds spent on the file so far; None if there is none, or nobody measured."""
+
+    @property
+    @abstractmethod
+    def clock(self) -> Clock | None:
+        """How the whole video counts its time; None if that is not known."""
 
     @abstractmethod
     def parts(self, size: int) -> Iterator[Frames]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -34,6 +34,39 @@ _DECODER_FRAMES = 32
 """The most YUV 4:2:0 frames of the filmed size in a decoder at once: 16 references, and as many in its threads."""
 
 
+@dataclass(frozen=True, eq=False)
+class Clock:
+    """How a whole video counts its time, of which frames were chosen: models are told of it in these figures.
+
+    Args:
+        frames: of the whole video.
+        fps: frames a second, on average.
+        numbers: (T,) int64, of the chosen frames among those, from 0.
+    """
+
+    frames: int
+    fps: float
+    numbers: Tensor
+
+    @property
+    def duration(self) -> float:
+        """Seconds of the whole video."""
+        return self.frames / self.fps
+
+    @property
+    def times(self) -> list[float]:
+        """(T,) seconds, as if all frames were equally far apart."""
+        return [number / self.fps for number in self.numbers.tolist()]
+
+    def pick(self, chosen: Tensor) -> Clock:
+        """The clock of some of the chosen frames.
+
+        Args:
+            chosen: (K,) int64, indices of them.
+        """
+        return replace(self, numbers=self.numbers[chosen])
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Frames:
     """Decoded frames, on the CPU.
@@ -43,6 +76,7 @@ class Frames:
         timestamps: (T,) float64, seconds from the start of the video, strictly increasing.
         source: the file's name, without its folder.
         file_s: seconds from the file to these frames; None if they are of no file, or nobody measured.
+        clock: of the whole video; None if it is not known.
 
     Raises:
         InputError: the tensors are not as stated.
@@ -52,6 +86,7 @@ class Frames:
     timestamps: Tensor
     source: str
     file_s: float | None = None
+    clock: Clock | None = None
 
     def __post_init__(self) -> None:
         shape, times = tuple(self.pixels.shape), self.timestamps
@@ -114,6 +149,8 @@ class Frames:
     ) -> Frames:
         """Frames from ComfyUI's IMAGE. Values are rounded to 256 levels; values outside 0 to 1 are clipped.
 
+        With ``fps`` they are taken for a whole video; with ``timestamps`` it is not known what they are part of.
+
         Args:
             images: (T, H, W, 3 or 4) floating, 0 to 1. A fourth channel (alpha) is dropped.
             fps: frames a second, the first frame at 0 s; needed without ``timestamps``.
@@ -128,17 +165,23 @@ class Frames:
                 f"images must be float (T, H, W, 3 or 4) with values in 0..1, "
                 f"not {images.dtype} {tuple(images.shape)}: use Frames itself for uint8 frames"
             )
+        clock = None
         if timestamps is None:
             if fps is None or not (math.isfinite(fps) and fps > 0):
                 raise InputError(
                     f"images have no times of their own and fps is {fps}: "
                     "give fps above 0, or one timestamp for each image"
                 )
-            timestamps = torch.arange(images.shape[0], dtype=torch.float64) / fps
+            clock = Clock(len(images), fps, torch.arange(len(images)))
+            timestamps = torch.arange(len(images), dtype=torch.float64) / fps
         pixels = torch.empty((*images.shape[:3], 3), dtype=torch.uint8)
         for target, image in zip(pixels, images, strict=True):  # one by one: no second float copy of the video
             target.copy_(image[..., :3].mul(255).round_().clamp_(0, 255))
-        return cls(pixels, timestamps.to("cpu", torch.float64, copy=True), source)
+        return cls(pixels, timestamps.to("cpu", torch.float64, copy=True), source, clock=clock)
+
+
+MakersChoice = Callable[[int, float, float], "Sequence[int] | None"]
+"""Takes a video's frames, frames a second and seconds, and returns the indices that a model's makers take; or None."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +204,7 @@ class Sampling:
         start: of the window, in seconds; included.
         end: of the window, in seconds; included. None means the last frame.
         cap: the most frames, or None. "fps" and "every" then spread `cap` frames uniformly over their choice.
+        makers: of a model, :meth:`VideoLLM.sampling`; goes before the mode where it chooses. None for the mode.
 
     Raises:
         InputError: a setting is out of range.
@@ -173,6 +217,7 @@ class Sampling:
     start: float = 0.0
     end: float | None = None
     cap: int | None = None
+    makers: MakersChoice | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -190,12 +235,13 @@ class Sampling:
                 "give a later end, or none to read to the last frame"
             )
 
-    def indices(self, timestamps: Tensor, source: str = "the video") -> Tensor:
+    def indices(self, timestamps: Tensor, source: str = "the video", fps: float | None = None) -> Tensor:
         """Indices of the chosen frames: (K,) int64, strictly increasing.
 
         Args:
             timestamps: (T,) float64, in seconds, strictly increasing.
             source: name of the video, for messages.
+            fps: frames a second of the video, for the model's makers; None takes that of the times.
 
         Raises:
             InputError: the window has no frame, or fewer than "uniform" takes.
@@ -210,7 +256,10 @@ class Sampling:
         available = stop - first
         if available < 1:
             raise InputError(f"{source} has no frame from {self.start:g} to {self.end:g} s: widen the range")
-        if self.mode == "uniform":
+        made = self._makers_own(times[first:stop], fps)
+        if made is not None:
+            chosen = first + made
+        elif self.mode == "uniform":
             count = self.frames if self.cap is None else min(self.frames, self.cap)
             if count > available:
                 last = times[stop - 1]
@@ -227,6 +276,14 @@ class Sampling:
         if self.cap is not None and len(chosen) > self.cap:
             chosen = chosen[np.linspace(0, len(chosen) - 1, self.cap, dtype=int)]
         return torch.from_numpy(chosen.astype(np.int64))
+
+    def _makers_own(self, times: np.ndarray, fps: float | None) -> np.ndarray | None:
+        """What the model's makers take of a window, none twice; None where they have no say."""
+        if self.makers is None:
+            return None
+        rate = fps or (float(len(times) - 1) / float(times[-1] - times[0]) if len(times) > 1 else 1.0)
+        chosen = self.makers(len(times), rate, len(times) / rate)
+        return None if chosen is None else np.unique(chosen)
 
     def _nearest(self, times: np.ndarray) -> np.ndarray:
         # A frame is the nearest one until half-way to the next frame. It is taken if the number of ticks of the
@@ -272,6 +329,11 @@ class VideoSource:
     def source(self) -> str:
         """The file's name, without its folder."""
         return self.index.name
+
+    @property
+    def clock(self) -> Clock:
+        """How the file counts its time."""
+        return Clock(self.index.count, self.index.fps, self.chosen)
 
     def parts(self, size: int) -> Generator[Frames, None, None]:
         """Decode the frames in parts, in order, in one pass through the file. Every call starts a new pass.
@@ -341,7 +403,7 @@ def open_video(
             f"{index.name} is cut short, with {index.duration:.2f} of its {index.promised:.2f} s: "
             f"copy or download it again, or set end to {index.duration:.2f} s or less"
         )
-    chosen = sampling.indices(index.timestamps, index.name)
+    chosen = sampling.indices(index.timestamps, index.name, index.fps)
     height, width = _target_size(index, size)
     return VideoSource(index, chosen, height, width, backend, free_bytes, time.perf_counter() - start)
 
@@ -368,7 +430,7 @@ def load_video(
     start = time.perf_counter()
     video = open_video(path, sampling, size, backend, free_bytes)
     (frames,) = video.parts(video.count)
-    return replace(frames, file_s=time.perf_counter() - start)
+    return replace(frames, file_s=time.perf_counter() - start, clock=video.clock)
 
 
 def resample(frames: Frames, sampling: Sampling) -> Frames:
@@ -381,8 +443,14 @@ def resample(frames: Frames, sampling: Sampling) -> Frames:
     Raises:
         InputError: the window has no frame, or fewer than "uniform" takes.
     """
-    chosen = sampling.indices(frames.timestamps, frames.source)
-    return replace(frames, pixels=frames.pixels[chosen], timestamps=frames.timestamps[chosen])
+    clock = frames.clock
+    chosen = sampling.indices(frames.timestamps, frames.source, clock.fps if clock else None)
+    return replace(
+        frames,
+        pixels=frames.pixels[chosen],
+        timestamps=frames.timestamps[chosen],
+        clock=clock.pick(chosen) if clock else None,
+    )
 
 
 def resize(frames: Frames, size: int, free_bytes: int | None = None) -> Frames:
