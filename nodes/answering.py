@@ -129,6 +129,19 @@ class AOTAnswer(io.ComfyNode):
                 AOTServerType.Input(
                     "server", optional=True, tooltip="A vLLM server that answers in place of the local LLM."
                 ),
+                advanced(
+                    io.Float.Input(
+                        "repetition_penalty",
+                        default=0.0,
+                        min=0.0,
+                        max=2.0,
+                        step=0.05,
+                        round=0.01,
+                        optional=True,
+                        tooltip="Above 1, words that the prompt or the answer has already are less likely. 1 is none; "
+                        "0 takes the model's own, as its makers do.",
+                    )
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="text", tooltip="The answer.", is_output_list=True),
@@ -161,6 +174,7 @@ class AOTAnswer(io.ComfyNode):
         unload: bool = False,
         earlier: Answer | None = None,
         server: Connection | None = None,
+        repetition_penalty: float = 0.0,
     ) -> io.NodeOutput:
         """Generate, streaming onto the node."""
         tokens = ready(tokens)
@@ -184,7 +198,7 @@ class AOTAnswer(io.ComfyNode):
                 said.step(f"reading {tokens.tokens_kept} video tokens", read, tokens.tokens_kept, now=True)
                 chunks += 1
 
-        generation = Generation(max_new_tokens, temperature, top_p, seed)
+        generation = Generation(max_new_tokens, temperature, top_p, seed, repetition_penalty)
         turns = earlier.conversation if earlier is not None else ()
         if server is not None:
             answerer: Answerer = VllmServer(server, vllm.model)

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from ..models.base import VideoLLM
 from ..models.prompt import Prefix
 from .decoding import Decoder, DecodingStep
-from .generation import CountCallback, Generation, TextCallback, end_ids, finished_text, ignore_text, sampler
+from .generation import CountCallback, Generation, TextCallback, end_ids, finished_text, ignore_text, penalised, sampler
 from .prefilling import Prefiller
 
 PACK = 1024
@@ -48,6 +48,7 @@ class PackedQuestions:
         cache: of keys and values; grows while answers are decoded.
         prefix: the prompt up to the end of the video.
         questions: (n,) long token ids each.
+        repeatable: (m,) long token ids each, of the whole prompt, that a repetition penalty counts.
         generation: how answers are generated.
         number: of the first of these questions, for the text callback.
         on_text: see :data:`~.generation.TextCallback`.
@@ -62,6 +63,7 @@ class PackedQuestions:
         cache: DynamicCache,
         prefix: Prefix,
         questions: Sequence[Tensor],
+        repeatable: Sequence[Tensor],
         generation: Generation,
         number: int,
         on_text: TextCallback,
@@ -72,7 +74,8 @@ class PackedQuestions:
         self._model, self._cache, self._prefix, self._questions = model, cache, prefix, questions
         self._generation, self._number, self._on_text, self._on_token = generation, number, on_text, on_token
         self._decoder, self._prefiller = decoder, prefiller
-        self._sample = sampler(generation, len(questions), model.device)
+        choose = sampler(generation, len(questions), model.device)
+        self._choose = penalised(choose, generation.penalty(model), repeatable)
         self._texts = [""] * len(questions)
         self._ids: list[list[int]] = [[] for _ in questions]
         self.first_at = 0.0
@@ -94,7 +97,7 @@ class PackedQuestions:
         most = self._generation.max_new_tokens
         step: DecodingStep | _GrowingStep | None = None
         for count in range(1, most + 1):
-            chosen = self._sample(logits, unfinished)
+            chosen = self._choose(logits, unfinished)
             tokens = chosen.tolist()
             self._record(numbers, tokens)
             goes_on = [i for i, token in enumerate(tokens) if token not in ends]

@@ -201,11 +201,13 @@ class Session:
             ids: list[list[int]] = []
             logits: list[Tensor] = []
             for pack in passes:
+                asked = prompts[len(ids) : len(ids) + len(pack)]
                 packed = PackedQuestions(
                     self.model,
                     self._cache,
                     prefix,
                     pack,
+                    [self.model.repeatable(self.tokens, prompt) for prompt in asked],
                     generation,
                     len(ids),
                     on_text,

@@ -2,7 +2,8 @@
 
 The server runs the LLM alone (:mod:`.export` writes it out of a video LLM) with ``--enable-prompt-embeds``. Pixels,
 vision tower and reduction stay here. vLLM counts the positions of an embedded prompt one by one, so only models whose
-positions are a plain count can be served; those with positions of time, height and width cannot.
+positions are a plain count can be served; those with positions of time, height and width cannot. Nor does it know the
+words of such a prompt: a repetition penalty counts the answer's tokens only.
 
 Source: vLLM's OpenAI-compatible API, ``POST /v1/completions`` with ``prompt_embeds``.
 """
@@ -86,13 +87,14 @@ class Connection:
             raise InputError(f"{self.url} serves {models}; name one of {', '.join(names)}.")
         return str(names[0])
 
-    def complete(self, embeddings: Tensor, model: str, generation: Generation) -> Iterator[str]:
+    def complete(self, embeddings: Tensor, model: str, generation: Generation, penalty: float = 1.0) -> Iterator[str]:
         """The server's answer to a prompt, piece by piece.
 
         Args:
             embeddings: (n, D), the prompt.
             model: the model's name on the server.
             generation: how the answer is generated.
+            penalty: the repetition penalty; 1 is none.
 
         Raises:
             InputError: the server cannot be reached, refuses the prompt, or ends in the middle of an answer.
@@ -106,6 +108,7 @@ class Connection:
             "temperature": generation.temperature,
             "top_p": generation.top_p,
             "seed": generation.seed,
+            "repetition_penalty": penalty,
             "stream": True,
         }
         ended = False
@@ -227,7 +230,7 @@ class VllmServer:
                 f"{model.name} gives tokens positions of time, height and width, which prompt embeddings cannot "
                 "carry; leave the server out and answer with the model itself."
             )
-        name = self._connection.model_name()
+        name, penalty = self._connection.model_name(), generation.penalty(model)
         with torch.no_grad():
             inputs = [model.prompt_inputs(tokens, each, system=system, turns=turns) for each in questions]
         prompts = [each.inputs_embeds for each in inputs]
@@ -236,7 +239,7 @@ class VllmServer:
         replies = [_Reply(len(prompt)) for prompt in prompts]
 
         def request(number: int) -> None:
-            for piece in self._connection.complete(prompts[number], name, generation):
+            for piece in self._connection.complete(prompts[number], name, generation, penalty):
                 replies[number].add(piece)
 
         with ThreadPoolExecutor(AT_ONCE) as pool:

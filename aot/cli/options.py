@@ -43,6 +43,12 @@ def video_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     parser.add_argument("--top-p", type=float, default=1.0, help="probability mass to sample from")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling")
+    parser.add_argument(
+        "--repetition-penalty",
+        type=float,
+        default=0.0,
+        help="above 1, tokens that were there before are less likely; 1 is none, 0 the checkpoint's own",
+    )
 
 
 def model_options(parser: argparse.ArgumentParser) -> None:
@@ -140,7 +146,9 @@ def generation(options: argparse.Namespace) -> Generation:
     """How answers are generated."""
     from ..answering.generation import Generation
 
-    return Generation(options.max_new_tokens, options.temperature, options.top_p, options.seed)
+    return Generation(
+        options.max_new_tokens, options.temperature, options.top_p, options.seed, options.repetition_penalty
+    )
 
 
 def tell_of_shapes(model: str) -> None:

@@ -28,6 +28,7 @@ from ..video.frames import Frames
 from .file_time import clock_settings, with_file_seconds
 from .folder import (
     in_one_line,
+    is_positive,
     load_tokenizer,
     missing_package,
     processor_template,
@@ -105,9 +106,17 @@ class VideoLLM(ABC):
         self.decoding = "auto"
         """How answers are decoded: auto, eager or graph."""
         own = hf_model.generation_config
-        # Without this, a checkpoint's sampling defaults would change greedy answers.
+        if not (own.repetition_penalty is None or is_positive(own.repetition_penalty)):
+            raise InputError(
+                f"The generation_config.json of {name} says repetition_penalty {own.repetition_penalty!r}, which "
+                "cannot be used; copy or download it again."
+            )
+        # Without a checkpoint's sampling defaults: an answer is greedy unless its settings say otherwise.
         hf_model.generation_config = GenerationConfig(
-            bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
+            bos_token_id=own.bos_token_id,
+            eos_token_id=own.eos_token_id,
+            pad_token_id=own.pad_token_id,
+            repetition_penalty=own.repetition_penalty,
         )
         self._tokenizer = tokenizer
         self._chat_template = chat_template
@@ -214,6 +223,11 @@ class VideoLLM(ABC):
     def dtype(self) -> torch.dtype:
         """The model's floating dtype."""
         return next(self.hf_model.parameters()).dtype
+
+    @property
+    def repetition_penalty(self) -> float:
+        """The checkpoint's own: logits of tokens that were there before are divided by it, negative ones multiplied."""
+        return self.hf_model.generation_config.repetition_penalty or 1.0
 
     @property
     def takes_masks(self) -> bool:
@@ -437,6 +451,22 @@ class VideoLLM(ABC):
         position_ids, next_position, answer_position = self._positions(tokens, prompt, groups, len(visual))
         inputs = Inputs(torch.cat(pieces), position_ids.to(self.device), visual.to(self.device), levels)
         return Prefix(inputs, next_position, answer_position)
+
+    def repeatable(self, tokens: VideoTokens | None, prompt: Prompt) -> Tensor:
+        """The token ids of a prompt that a repetition penalty counts as there before: its words, and the placeholder.
+
+        The stock class' ``generate`` counts its ``input_ids``, where the placeholder takes the place of every visual
+        token. How many those are makes no difference.
+
+        Args:
+            tokens: of the video; None for a prompt without a video.
+            prompt: from :meth:`prompt`.
+
+        Returns:
+            (n,) long.
+        """
+        placeholder = [] if tokens is None else self._ids(self.slot or self.placeholder)
+        return torch.cat((*prompt.before, prompt.after, torch.tensor(placeholder, dtype=torch.long)))
 
     def _groups(self, tokens: VideoTokens) -> list[Tensor]:
         """Indices of the tokens in each place of the prompt: one group of all, or one for each frame."""

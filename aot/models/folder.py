@@ -242,9 +242,9 @@ def _require_usable(settings: Mapping[str, Any], name: str) -> None:
     counts = {key: settings.get(key) for key in ("min_pixels", "max_pixels")}
     counts |= {f"size {key}": value for key, value in size.items()} if isinstance(size, dict) else {"size": size}
     colours = {key: settings.get(key) for key in ("image_mean", "image_std")}
-    faulty = {key: value for key, value in counts.items() if not (value is None or _is_positive(value))}
+    faulty = {key: value for key, value in counts.items() if not (value is None or is_positive(value))}
     faulty |= {key: value for key, value in colours.items() if not (value is None or _is_colour(value))}
-    if not faulty and colours["image_std"] is not None and not all(_is_positive(each) for each in colours["image_std"]):
+    if not faulty and colours["image_std"] is not None and not all(is_positive(each) for each in colours["image_std"]):
         faulty = {"image_std": colours["image_std"]}
     if faulty:
         key, value = next(iter(faulty.items()))
@@ -254,7 +254,8 @@ def _require_usable(settings: Mapping[str, Any], name: str) -> None:
         )
 
 
-def _is_positive(value: Any) -> bool:
+def is_positive(value: Any) -> bool:
+    """Whether a value of a JSON file is a number above 0."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 

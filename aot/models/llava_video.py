@@ -15,7 +15,6 @@ from ..tokens.video_tokens import VideoTokens
 from .file_time import told_times
 from .lmms_lab import LlavaOnevisionOriginal, is_lmms_lab
 
-
 FRAMES = 64
 """Frames that the model card takes of a video."""
 

@@ -24,9 +24,11 @@ from transformers import (
 
 from ..errors import InputError
 from ..files import read_json
+from ..tokens.video_tokens import VideoTokens
 from .base import VideoLLM
 from .folder import first_json, load_tokenizer, missing_package, require_all_tensors, require_safetensors
 from .llava_onevision import LlavaOnevision
+from .prompt import Prompt
 
 SIGLIP: dict[str, Any] = {
     "hidden_size": 1152,
@@ -119,12 +121,21 @@ class LlavaOnevisionOriginal(LlavaOnevision):
         require_all_tensors(model, report, name)
         tokenizer = load_tokenizer(folder, name)
         own = first_json(folder, "generation_config.json") or {}
-        if "eos_token_id" not in own:
-            own = read_json(folder / "config.json", "The model's config")
-        model.generation_config.eos_token_id = own.get("eos_token_id", tokenizer.eos_token_id)
+        ends = own if "eos_token_id" in own else read_json(folder / "config.json", "The model's config")
+        model.generation_config.eos_token_id = ends.get("eos_token_id", tokenizer.eos_token_id)
+        model.generation_config.repetition_penalty = own.get("repetition_penalty")
         tokenizer.chat_template = CHATML
         model = model.eval().to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self
         return cls(model, tokenizer, name, preprocessor={"image_mean": HALF, "image_std": HALF})
+
+    def repeatable(self, tokens: VideoTokens | None, prompt: Prompt) -> Tensor:
+        """Nothing: LLaVA's own ``generate`` is given embeddings, so that a penalty counts the answer's tokens only.
+
+        Args:
+            tokens: of the video; None for a prompt without a video.
+            prompt: from :meth:`prompt`.
+        """
+        return torch.zeros(0, dtype=torch.long)
 
 
 def is_lmms_lab(config: Mapping[str, Any]) -> bool:

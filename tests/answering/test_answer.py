@@ -139,6 +139,12 @@ def test_impossible_generation_settings_are_refused(settings):
         Generation(**settings)
 
 
+@pytest.mark.parametrize("penalty", [-0.1, float("nan"), float("inf")])
+def test_an_impossible_repetition_penalty_is_refused(penalty):
+    with pytest.raises(InputError, match=r"The repetition penalty is .*; give 0 for the model's own"):
+        Generation(repetition_penalty=penalty)
+
+
 def test_encoding_frames_alone_or_together_gives_the_same_tokens(model, frames, encoded):
     alone = model.encode(Frames(frames.pixels[2:3], frames.timestamps[2:3], frames.source))
     together = encoded.features.reshape(4, 729, -1)[2]

@@ -26,6 +26,8 @@ from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames
 QUESTIONS = ("Is it day?", QUESTION, "Describe all that moves in it, from its first moment to its last.")
 NEW = 12
 LONG = Generation(max_new_tokens=NEW)
+PENALISED = Generation(NEW, repetition_penalty=0.3)
+"""Below 1, so that words come again."""
 LIVELY = Generation(NEW, temperature=2.0, seed=3)
 """Sampled, since the most likely token of these random models is often the same one again."""
 TOLERANCE = {"cpu": 1e-5, "cuda": 1e-4}
@@ -43,7 +45,7 @@ def ask_both(model, tokens, questions, generation=LONG):
 
 
 def test_an_answer_is_that_of_eager_decoding(small, reduced):
-    for generation in (LONG, LIVELY):
+    for generation in (LONG, PENALISED, LIVELY):
         eager, steps = ask_both(small, reduced, [QUESTION], generation)
         assert steps.ids == eager.ids
         assert len(steps.ids[0]) == NEW
@@ -51,7 +53,7 @@ def test_an_answer_is_that_of_eager_decoding(small, reduced):
 
 
 def test_packed_answers_are_those_of_eager_decoding(small, reduced):
-    for generation in (LONG, LIVELY):
+    for generation in (LONG, PENALISED, LIVELY):
         eager, steps = ask_both(small, reduced, QUESTIONS, generation)
         assert steps.ids == eager.ids
 
@@ -77,7 +79,17 @@ def test_packed_logits_are_those_of_a_growing_cache_token_by_token(small, reduce
         questions = [prompt.after for prompt in prompts]
         decoder = Decoder(small, decoding)
         packed = PackedQuestions(
-            small, cache, prefix, questions, LONG, 0, ignore_text, ignore_count, decoder, Prefiller(small)
+            small,
+            cache,
+            prefix,
+            questions,
+            [],
+            LONG,
+            0,
+            ignore_text,
+            ignore_count,
+            decoder,
+            Prefiller(small),
         )
         owners = packed._read()[1] if owners is None else owners
         steps[decoding] = packed._step(owners, NEW)

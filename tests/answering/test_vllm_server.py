@@ -1,5 +1,6 @@
 """The client of a vLLM server, as far as it goes without one; tests/serving has the rest."""
 
+import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -10,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from comfyui_aot.aot.answering import vllm_server as serving
 from comfyui_aot.aot.answering.export import export
+from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.answering.vllm_server import Connection, VllmServer, read_key
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
@@ -59,6 +61,43 @@ def test_a_busy_server_is_asked_again(impatient):
     finally:
         server.shutdown()
     assert seen == ["Bearer k"] * 3
+
+
+class Completing(BaseHTTPRequestHandler):
+    """A server of one model that says one word; ``bodies`` is given by a subclass."""
+
+    bodies: list
+
+    def do_GET(self):
+        self.give(b'{"data": [{"id": "small"}]}')
+
+    def do_POST(self):
+        self.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.give(b'data: {"choices": [{"text": "yes"}]}\ndata: [DONE]\n')
+
+    def give(self, content):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_request_has_the_models_own_repetition_penalty_or_that_of_the_settings(model, encoded, monkeypatch):
+    bodies = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Server", (Completing,), {"bodies": bodies}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    answerer = VllmServer(Connection(f"http://127.0.0.1:{server.server_port}"), model)
+    monkeypatch.setattr(model.hf_model.generation_config, "repetition_penalty", 1.05)
+    try:
+        for penalty in (0.0, 1.0, 1.2):
+            (answer,) = answerer.answer(encoded.cut(0, 1), ["Why?"], Generation(4, repetition_penalty=penalty))
+            assert answer.text == "yes"
+    finally:
+        server.shutdown()
+    assert [body["repetition_penalty"] for body in bodies] == [1.05, 1.0, 1.2]
 
 
 def test_a_key_file_holds_a_key_and_nothing_else(tmp_path):

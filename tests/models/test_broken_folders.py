@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from comfyui_aot.aot.answering.generation import Generation, end_ids
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import families_in, load
 from comfyui_aot.tests.support.small_models import save
@@ -190,6 +191,10 @@ BROKEN = {
     "two colours": (written(SETTINGS, COLOURS | {"image_mean": [0.5, 0.5]}), r"say image_mean \[0.5, 0.5\]"),
     "a size in words": (written(SETTINGS, {"size": "large"}), "say size 'large'"),
     "fewer pixels than none": (written(SETTINGS, {"min_pixels": -4}), "say min_pixels -4"),
+    "a penalty below nothing": (
+        written("generation_config.json", {"repetition_penalty": -1.5}),
+        "The generation_config.json of model says repetition_penalty -1.5",
+    ),
     "the newer layout without its parts": (
         lambda f: [gone(SETTINGS)(f), written("processor_config.json", {"processor_class": "X"})(f)],
         "has no settings of its processor",
@@ -226,6 +231,18 @@ def test_a_missing_tensor_is_named_in_lmms_labs_layout_too(tmp_path, embedded_fo
     without("mm_projector.0.weight")(tmp_path / "model")
     with pytest.raises(InputError, match=r"lacks 1 tensor: .*multi_modal_projector\.linear_1"):
         load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "llava_onevision (lmms-lab)"])
+def test_the_ends_and_the_penalty_of_a_checkpoint_are_its_answers_own(tmp_path, embedded_folder, family):
+    save(tmp_path / "model", family, embedded_folder)
+    settings = {"eos_token_id": [3, 5], "repetition_penalty": 1.05, "do_sample": True, "temperature": 0.7, "top_k": 20}
+    written("generation_config.json", json.dumps(settings))(tmp_path / "model")
+    model = load(tmp_path / "model")
+    assert end_ids(model) == [3, 5]
+    assert Generation().penalty(model) == 1.05
+    assert Generation(repetition_penalty=1.0).penalty(model) == 1.0
+    assert not model.hf_model.generation_config.do_sample
 
 
 def test_settings_in_the_layout_of_transformers_5_are_those_that_are_used(folder):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 from torch.nn import functional
-from transformers import DynamicCache
+from transformers import DynamicCache, RepetitionPenaltyLogitsProcessor
 
 from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.answering.session import Session
@@ -118,6 +118,58 @@ def test_greedy_answers_are_the_stock_models_own(small, tokens, clip):
         given = stock_inputs(small, tokens, clip)
         stock = small.hf_model.generate(**given, max_new_tokens=6, do_sample=False)[0, given["input_ids"].shape[1] :]
     assert list(said.ids[0]) == stock.tolist()
+
+
+PENALTIES = (1.3, 0.3)
+"""These random models seldom repeat a word; a penalty below 1 makes them."""
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.filterwarnings("ignore:Passing `repetition_penalty` with `inputs_embeds`")
+def test_a_checkpoints_repetition_penalty_is_that_of_the_stock_generate(small, tokens, clip, penalty, monkeypatch):
+    """The words of the prompt count, and the placeholder; LLaVA's own code gives embeddings alone."""
+    plain = Session(small, tokens).ask([QUESTION], Generation(max_new_tokens=12))
+    monkeypatch.setattr(small.hf_model.generation_config, "repetition_penalty", penalty)
+    said = Session(small, tokens).ask([QUESTION], Generation(max_new_tokens=12))
+    if "lmms-lab" in small.family:
+        inputs = small.prompt_inputs(tokens, QUESTION)
+        stock = small.hf_model.generate(inputs_embeds=inputs.inputs_embeds[None], max_new_tokens=12, do_sample=False)[0]
+    else:
+        given = stock_inputs(small, tokens, clip)
+        stock = small.hf_model.generate(**given, max_new_tokens=12, do_sample=False)[0, given["input_ids"].shape[1] :]
+    assert list(said.ids[0]) == stock.tolist()
+    assert penalty > 1 or said.ids != plain.ids
+    torch.testing.assert_close(said.first_logits, plain.first_logits)
+    off = Session(small, tokens).ask([QUESTION], Generation(max_new_tokens=12, repetition_penalty=1.0))
+    assert off.ids == plain.ids
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_a_repetition_penalty_counts_the_same_words_where_tokens_are_reduced(small, tokens, penalty):
+    """Token by token without a cache, by transformers' own processor, over the words of the prompt and the answer."""
+    reduced = parse("aot:retention=0.3,clip_length=2")(tokens)
+    questions, new = ["Is it day?", QUESTION], 8
+    said = Session(small, reduced).ask(questions, Generation(new, repetition_penalty=penalty))
+    processor = RepetitionPenaltyLogitsProcessor(penalty)
+    for question, ids in zip(questions, said.ids, strict=True):
+        prompt, answer = small.prompt(question, reduced), []
+        prefix = small.prefix(reduced, prompt)
+        words = torch.cat((*prompt.before, prompt.after)).tolist()
+        config = small.hf_model.config
+        placeholder = config.image_token_id if small.family == "internvl" else config.video_token_id
+        before = [] if "lmms-lab" in small.family else [*words, placeholder]
+        begin = prefix.answer_position(len(prompt.after))
+        while len(answer) < len(ids):
+            positions = torch.arange(begin, begin + len(answer))
+            inputs = small.prompt_inputs(reduced, question)
+            if answer:
+                inputs = inputs.then(small.text_inputs(torch.tensor(answer), positions))
+            logits = small.forward(inputs, DynamicCache(), keep=slice(-1, None)).float()
+            counted = torch.tensor([before + answer], dtype=torch.long)
+            answer.append(int(processor(counted, logits).argmax()))
+        assert list(ids) == answer
 
 
 @torch.no_grad()
