@@ -20,6 +20,7 @@ from .lmms_lab import LlavaOnevisionOriginal
 from .progress import Progress, ignore_progress
 from .qwen2_5_vl import Qwen2_5VL
 from .qwen3_vl import Qwen3VL
+from .smolvlm import SmolVLM
 from .weights import QUANTIZATIONS, require_room, weight_bytes
 
 FAMILIES: tuple[type[VideoLLM], ...] = (
@@ -29,6 +30,7 @@ FAMILIES: tuple[type[VideoLLM], ...] = (
     Qwen2_5VL,
     Qwen3VL,
     InternVL,
+    SmolVLM,
 )
 """Each is in a file of its own."""
 

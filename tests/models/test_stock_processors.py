@@ -16,7 +16,7 @@ from comfyui_aot.tests.support.small_models import save
 from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames, stock_inputs
 
 TORCHVISION = Path(sys.prefix) / "torchvision"
-FAMILIES = ("llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl")
+FAMILIES = ("llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm")
 SIZES = ((120, 180), (92, 52), (400, 700))
 
 
@@ -43,6 +43,10 @@ def test_prompt_and_pixels_are_the_stock_processors_own(family, tmp_path, embedd
             found["input_ids"] = without_outer_markers(found["input_ids"], config)
         assert torch.equal(found["input_ids"], ours["input_ids"])
         for name in ours.keys() & found.keys() & {"pixel_values", "pixel_values_videos", "video_grid_thw"}:
+            if family == "smolvlm" and transformers.__version__.startswith("4"):
+                # 4 has the bicubic filter in place of Lanczos', which the model was trained with.
+                assert float((found[name] - ours[name]).abs().mean()) < 0.05
+                continue
             torch.testing.assert_close(found[name], ours[name], atol=1e-5, rtol=0)
         if family == "qwen2_5_vl":
             assert torch.as_tensor(found["second_per_grid_ts"]).tolist() == [1.0]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import save_file
 from transformers import (
     AutoTokenizer,
@@ -46,6 +47,7 @@ LMMS_LAB_NAMES = {
 }
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 INTERN_TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>")
+SMOL_TOKENS = ("<fake_token_around_image>", "<global-img>", "<image>", "<end_of_utterance>")
 
 
 def chat_template(video: str, system: str = "") -> str:
@@ -177,6 +179,25 @@ def _internvl(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     _save(InternVLForConditionalGeneration(config), folder, tokenizer, template, settings)
 
 
+def _smolvlm(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": list(SMOL_TOKENS)})
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
+    config = transformers.SmolVLMConfig(
+        vision_config=vision | {"image_size": 130, "patch_size": 14},  # nine patches a side, and four pixels more
+        text_config=_text(tokenizer) | {"model_type": "llama"},
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=3,
+        pad_token_id=0,
+    )
+    settings = {
+        "size": {"longest_edge": 300},
+        "max_image_size": {"longest_edge": 130},
+        "video_sampling": {"fps": 1, "max_frames": 64, "video_size": {"longest_edge": 130}},
+    }
+    model = transformers.SmolVLMForConditionalGeneration(config)
+    _save(model, folder, tokenizer, chat_template("<image>"), settings)
+
+
 QWEN_TEMPLATE = chat_template("<|vision_start|><|video_pad|><|vision_end|>", "You are a helpful assistant.")
 
 BUILDERS = {
@@ -186,6 +207,7 @@ BUILDERS = {
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
     "internvl": _internvl,
+    "smolvlm": _smolvlm,
 }
 
 

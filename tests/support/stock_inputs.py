@@ -36,6 +36,9 @@ def stock_inputs(small, tokens, clip, question=QUESTION):
     elif small.family == "internvl":
         slot, count = model.config.image_token_id, layout.cells
         given = {"pixel_values": small.preprocess(clip)}
+    elif small.family == "smolvlm":
+        slot, count = model.config.image_token_id, layout.cells
+        given = {"pixel_values": small.preprocess(clip)[None]}
     else:
         slot, count = model.config.video_token_id, layout.cells * layout.frames // len(prompt.before)
         merge = model.config.vision_config.spatial_merge_size

@@ -28,6 +28,7 @@ PROCESSORS = {
     "qwen2_5_vl": ("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor", "Qwen2VLImageProcessor"),
     "qwen3_vl": ("Qwen3VLProcessor", "Qwen3VLVideoProcessor", "Qwen2VLImageProcessor"),
     "internvl": ("InternVLProcessor", "InternVLVideoProcessor", "GotOcr2ImageProcessor"),
+    "smolvlm": ("SmolVLMProcessor", "SmolVLMVideoProcessor", "SmolVLMImageProcessor"),
 }
 ROLES = {
     "start_image_token": "<img>",
@@ -50,24 +51,38 @@ def main(family: str, folder: Path, given: Path, found: Path) -> None:
         extra = {"num_image_tokens": 81, "vision_feature_select_strategy": "full"}
     if family == "internvl":
         extra = {"image_seq_length": 16}
+    if family == "smolvlm":
+        extra = {"image_seq_len": 9}
+        write_numbers_in_words()
     template = json.loads((folder / "chat_template.json").read_text())["chat_template"]
     made = processor(
         tokenizer=tokenizer, video_processor=video(**settings), image_processor=image(), chat_template=template, **extra
     )
+    if family == "smolvlm":
+        made.chat_template = None  # for a video it takes another than the checkpoint's
     torch.save([process(made, **content) for content in torch.load(given)], found)
+
+
+def write_numbers_in_words() -> None:
+    """Give SmolVLM's processor the numbers it takes from num2words, where that is not installed."""
+    from comfyui_aot.aot.models.smolvlm import in_words
+    from transformers.models.smolvlm import processing_smolvlm
+
+    processing_smolvlm.num2words = processing_smolvlm.num2words or in_words
 
 
 def process(processor: Any, pixels: torch.Tensor, seconds: float, question: str) -> dict[str, torch.Tensor]:
     """What the model would be given for a question about frames, uint8 (T, H, W, 3), so many seconds apart."""
     messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
     text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    count = len(pixels)
-    metadata = VideoMetadata(
-        total_num_frames=count, fps=1 / seconds, frames_indices=list(range(count)), duration=count * seconds
-    )
+    count, videos = len(pixels), [pixels.permute(0, 3, 1, 2)]
+    if "SmolVLM" in type(processor).__name__ and transformers.__version__.startswith("4"):
+        videos = [videos]  # a list for each prompt
+    # Without a duration, a prompt that tells it takes the time of the last frame.
+    metadata = VideoMetadata(total_num_frames=count, fps=1 / seconds, frames_indices=list(range(count)))
     output = processor(
         text=[text],
-        videos=[pixels.permute(0, 3, 1, 2)],
+        videos=videos,
         video_metadata=[metadata],
         do_sample_frames=False,
         return_tensors="pt",

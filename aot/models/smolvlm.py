@@ -1,0 +1,197 @@
+"""SmolVLM2 through the stock transformers class.
+
+A frame is resized twice, first to the longest side that images have, then to the tower's square. Its patches become
+tokens by pixel shuffle, and the prompt gives the number of frames, the video's length and the time of each frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from ..tokens.video_tokens import Extra, Layout, VideoTokens
+from ..video.frame_source import FrameSource
+from ..video.frames import Frames
+from .base import TowerOutput, VideoLLM
+from .importance import capture, depths
+from .pixels import normalise, upload
+from .stock import Stock
+
+CHAT = (
+    "<|im_start|>{% for message in messages %}{{ message.role | capitalize }}: {% for part in message.content %}"
+    "{% if part.type == 'video' %}<video>{% else %}{{ part.text }}{% endif %}{% endfor %}<end_of_utterance>\n"
+    "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+"""The format for videos. transformers takes it in place of the checkpoint's own, which has no place for a video."""
+
+_FRAME, _SLOT = "<fake_token_around_image>", "<image>"
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+
+LONGEST_SIDE = 4 * 364
+"""Of a frame after the first resizing, in pixels, where the settings have none."""
+
+MOST_LONGEST = 4096
+
+
+class SmolVLM(VideoLLM):
+    """A loaded SmolVLM2."""
+
+    family = "smolvlm"
+    stock = Stock("SmolVLMForConditionalGeneration", "4.50")
+    placeholder = "<video>"
+    slot = _SLOT
+    mean = std = (0.5, 0.5, 0.5)
+    frames_apart = True
+    resizes_on_cuda = False
+
+    def __init__(self, hf_model: Any, tokenizer: Any, name: str, **options: Any) -> None:
+        super().__init__(hf_model, tokenizer, name, **{**options, "chat_template": CHAT})
+        self._longest = min(MOST_LONGEST, longest_side(self._preprocessor))
+
+    @property
+    def language_model(self) -> PreTrainedModel:
+        """The LLM without its head."""
+        return self.hf_model.model.text_model
+
+    @property
+    def tower(self) -> PreTrainedModel:
+        """The vision encoder."""
+        return self.hf_model.model.vision_model
+
+    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
+        """The tower's square."""
+        largest = self._preprocessor.get("max_image_size") or {}
+        side = largest.get("longest_edge") or self.hf_model.config.vision_config.image_size
+        return side, side
+
+    def preprocess(self, frames: Frames, size: tuple[int, int] | None = None) -> Tensor:
+        """Resize frames twice, on the CPU, and normalise them.
+
+        Args:
+            frames: (T, H, W, 3) uint8.
+            size: (h, w), in pixels; None takes that of :meth:`frame_size`.
+
+        Returns:
+            Pixel values, (T, 3, h, w) float32, on the model's device if that is CUDA, else on the CPU.
+        """
+        pixels = frames.pixels.permute(0, 3, 1, 2)
+        for each in (with_longest_side(frames.height, frames.width, self._longest), size or self.frame_size(frames)):
+            pixels = resize_sharply(pixels, each)
+        return normalise(upload(pixels, self.device), self._mean, self._std)
+
+    def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
+        """The grid after pixel shuffle; no pooling is pending."""
+        patch, scale = self.hf_model.config.vision_config.patch_size, self.hf_model.config.scale_factor
+        height, width = size
+        return Layout(frames, (height // patch // scale, width // patch // scale), "none", "none")
+
+    def run_tower(self, pixel_values: Tensor, layout: Layout) -> TowerOutput:
+        """Tower, pixel shuffle, projector and importance.
+
+        Args:
+            pixel_values: (T, 3, h, w) float32.
+            layout: of their tokens.
+        """
+        layers = depths(self.tower.config.num_hidden_layers)
+        with capture(*layers, keys_of=layers[-1]) as received:
+            hidden_states = self.tower(pixel_values.to(self.device, self.dtype)).last_hidden_state
+        image_features = self.hf_model.model.connector(hidden_states)
+        shallow, deep, last = (self._summed(received.sums[layer][:, :, None], layout)[:, :, 0] for layer in layers)
+        keys = self._summed(received.keys, layout) / self.hf_model.config.scale_factor**2
+        return TowerOutput(image_features, shallow, deep, extras={Extra.LAST: last, Extra.KEYS: keys})
+
+    def _summed(self, values: Tensor, layout: Layout) -> Tensor:
+        """Sums over each token's patches: (T, patches, d) to (T, N, d)."""
+        (height, width), scale = layout.grid, self.hf_model.config.scale_factor
+        return values.unflatten(1, (height, scale, width, scale)).sum((2, 4)).flatten(1, 2)
+
+    def video_text(self, tokens: VideoTokens | None) -> str:
+        """The number of frames, the video's length, and every frame with its time; one frame for no tokens."""
+        frame = f"{_FRAME}<global-img>{_SLOT}{_FRAME}"
+        if tokens is None:
+            return frame
+        seconds = [int(time) for time in tokens.timestamps.tolist()]
+        frames = "".join(f"\nFrame from {time // 60:02d}:{time % 60:02d}:{frame}" for time in seconds)
+        return (
+            f"You are provided the following series of {in_words(len(seconds))} frames from a "
+            f"{timedelta(seconds=seconds[-1])} [H:MM:SS] video.\n{frames}\n\n"
+        )
+
+
+def longest_side(settings: Mapping[str, Any]) -> int:
+    """The longest side of a frame after the first resizing, in pixels.
+
+    Args:
+        settings: of the folder's video processor.
+    """
+    sampling = settings.get("video_sampling") or {}
+    for size in (settings.get("size"), sampling.get("video_size")):
+        if isinstance(size, dict) and size.get("longest_edge"):
+            return size["longest_edge"]
+    return LONGEST_SIDE
+
+
+def with_longest_side(height: int, width: int, longest: int) -> tuple[int, int]:
+    """The size of a frame with this longest side, its aspect kept, the other side even.
+
+    Args:
+        height: of the frame, in pixels.
+        width: of the frame, in pixels.
+        longest: side, in pixels.
+
+    Returns:
+        (h, w), in pixels.
+
+    Source: the published resizing of SmolVLM.
+    """
+    aspect = width / height
+    other = int(longest / aspect if aspect >= 1 else longest * aspect)
+    other = max(1, other + other % 2)
+    return (other, longest) if aspect >= 1 else (longest, other)
+
+
+def resize_sharply(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize by Lanczos' filter, or by the bicubic one where PyTorch has no other.
+
+    Args:
+        pixels: (T, 3, H, W) uint8, on the CPU.
+        size: (h, w), in pixels.
+
+    Returns:
+        (T, 3, h, w) uint8.
+    """
+    if pixels.shape[2:] == size:
+        return pixels
+    try:
+        return functional.interpolate(pixels, size=size, mode="lanczos", antialias=True)
+    except (NotImplementedError, ValueError):
+        return functional.interpolate(pixels, size=size, mode="bicubic", antialias=True)
+
+
+def in_words(count: int) -> str:
+    """A whole number in English words.
+
+    Args:
+        count: 0 to 999,999.
+    """
+    if count < 20:
+        return _ONES[count]
+    if count < 100:
+        tens, ones = divmod(count, 10)
+        return _TENS[tens - 2] + (f"-{_ONES[ones]}" if ones else "")
+    if count < 1000:
+        hundreds, rest = divmod(count, 100)
+        return f"{_ONES[hundreds]} hundred" + (f" and {in_words(rest)}" if rest else "")
+    thousands, rest = divmod(count, 1000)
+    joint = " and " if rest < 100 else ", "
+    return f"{in_words(thousands)} thousand" + (f"{joint}{in_words(rest)}" if rest else "")
