@@ -13,6 +13,7 @@ from ..files import PART, read_json
 from .base import VideoLLM
 from .embedded.assemble import EMBEDDED, ensure
 from .folder import in_one_line
+from .glm4v import Glm41V, Glm46V
 from .internvl import InternVL
 from .llava_onevision import LlavaOnevision
 from .llava_video import LlavaVideo
@@ -31,6 +32,8 @@ FAMILIES: tuple[type[VideoLLM], ...] = (
     Qwen3VL,
     InternVL,
     SmolVLM,
+    Glm41V,
+    Glm46V,
 )
 """Each is in a file of its own."""
 

@@ -91,15 +91,13 @@ class QwenVL(VideoLLM):
             layout: of their tokens.
         """
         layers = self.importance_layers()
-        merge = self._vision.spatial_merge_size
-        grid = [layout.frames, layout.grid[0] * merge, layout.grid[1] * merge]
         patches = self.patches(pixel_values).to(self.device, self.dtype)
         with capture(*layers, keys_of=layers[-1]) as received:
-            output = self.tower(patches, grid_thw=torch.tensor([grid], device=self.device))
+            output = self.tower(patches, grid_thw=self.tower_grids(layout).to(self.device))
         image_features, levels = _features_and_levels(output)
         per_frame = (layout.frames, layout.cells, -1)
         shallow, deep, last = (self._merged(received.sums[layer][0, :, None], layout)[:, :, 0] for layer in layers)
-        patches_a_token = merge**2
+        patches_a_token = self._vision.spatial_merge_size**2
         keys = self._merged(received.keys[0], layout) / patches_a_token
         return TowerOutput(
             image_features.reshape(per_frame),
@@ -108,6 +106,20 @@ class QwenVL(VideoLLM):
             tuple(level.reshape(per_frame) for level in levels),
             {Extra.LAST: last, Extra.KEYS: keys},
         )
+
+    def grids(self, layout: Layout) -> Tensor:
+        """(1, 3) long: pairs of frames, rows and columns of patches."""
+        merge = self._vision.spatial_merge_size
+        return torch.tensor([[layout.frames, layout.grid[0] * merge, layout.grid[1] * merge]])
+
+    def tower_grids(self, layout: Layout) -> Tensor:
+        """The same, as the tower takes it."""
+        return self.grids(layout)
+
+    @property
+    def visual_id(self) -> int:
+        """The token id in the place of a visual token."""
+        return self.hf_model.config.video_token_id
 
     @abstractmethod
     def importance_layers(self) -> tuple[int, int, int]:
@@ -128,23 +140,25 @@ class QwenVL(VideoLLM):
         """The stock model's positions for the full video, picked for the text and for the tokens that are kept."""
         if tokens is None:
             return torch.arange(length).expand(3, -1), length, length
-        layout, config = tokens.layout, self.hf_model.config
+        layout = tokens.layout
         cells = layout.cells * layout.frames // len(prompt.before)
         ids, kept, start = [], [], 0
         index = (tokens.place.cpu() * torch.tensor([layout.cells, layout.grid[1], 1])).sum(1)
         for i, (before, group) in enumerate(zip(prompt.before, groups, strict=True)):
             first = start + len(before)
-            ids += [before, torch.full((cells,), config.video_token_id)]
+            ids += [before, torch.full((cells,), self.visual_id)]
             kept += [torch.arange(start, first), first + index[group] - i * cells]
             start = first + cells
         # The position of one more token of text is where the text goes on.
         input_ids = torch.cat([*ids, torch.zeros(1, dtype=torch.long)])[None]
-        merge = self._vision.spatial_merge_size
-        grid = torch.tensor([[layout.frames, layout.grid[0] * merge, layout.grid[1] * merge]])
-        arguments: dict[str, Any] = {"input_ids": input_ids, "video_grid_thw": grid, **self._spacing(tokens)}
+        arguments: dict[str, Any] = {
+            "input_ids": input_ids,
+            "video_grid_thw": self.grids(layout),
+            **self._spacing(tokens),
+        }
         rope = self.hf_model.model.get_rope_index
         if "mm_token_type_ids" in inspect.signature(rope).parameters:
-            arguments["mm_token_type_ids"] = 2 * (input_ids == config.video_token_id).int()
+            arguments["mm_token_type_ids"] = 2 * (input_ids == self.visual_id).int()
         position_ids = rope(**arguments)[0][:, 0]
         return position_ids[:, torch.cat(kept)], int(position_ids[0, -1]), int(position_ids[:, :-1].max()) + 1
 

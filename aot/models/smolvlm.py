@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -21,7 +20,7 @@ from ..video.frames import Frames
 from .base import TowerOutput, VideoLLM
 from .importance import capture, depths
 from .pixels import normalise, upload
-from .stock import Stock
+from .stock import stock_class
 
 CHAT = (
     "<|im_start|>{% for message in messages %}{{ message.role | capitalize }}: {% for part in message.content %}"
@@ -32,10 +31,10 @@ CHAT = (
 
 _FRAME, _SLOT = "<fake_token_around_image>", "<image>"
 _ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 LONGEST_SIDE = 4 * 364
 """Of a frame after the first resizing, in pixels, where the settings have none."""
@@ -47,7 +46,7 @@ class SmolVLM(VideoLLM):
     """A loaded SmolVLM2."""
 
     family = "smolvlm"
-    stock = Stock("SmolVLMForConditionalGeneration", "4.50")
+    stock = stock_class("SmolVLMForConditionalGeneration", since="4.50")
     placeholder = "<video>"
     slot = _SLOT
     mean = std = (0.5, 0.5, 0.5)

@@ -9,31 +9,27 @@ import transformers
 from ..errors import InputError
 
 
-class Stock:
+def stock_class(name: str, since: str) -> Any:
     """The attribute ``stock`` of a family whose class not every version of transformers has.
 
     Args:
         name: of the class.
         since: the first version of transformers that has it.
     """
+    return _Named(name, since)
+
+
+class _Named:
+    """A class of transformers by its name."""
 
     def __init__(self, name: str, since: str) -> None:
-        self.name, self._since = name, since
+        self._name, self._since = name, since
 
     def __get__(self, model: object, family: type) -> Any:
-        """The class itself.
-
-        Args:
-            model: of the family, or None.
-            family: that has this attribute.
-
-        Raises:
-            InputError: transformers has no such class.
-        """
         try:
-            return getattr(transformers, self.name)
+            return getattr(transformers, self._name)
         except AttributeError as error:
             raise InputError(
-                f"This model needs {self.name}, which transformers has since {self._since}, and {transformers.__version__} "
-                "is installed; run: pip install --upgrade transformers."
+                f"This model needs {self._name}, which transformers has since {self._since}, and "
+                f"{transformers.__version__} is installed; run: pip install --upgrade transformers."
             ) from error

@@ -4,12 +4,12 @@ import pytest
 import transformers
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.models.stock import Stock
+from comfyui_aot.aot.models.stock import stock_class
 
 
 class Family:
-    stock = Stock("LlamaForCausalLM", "4.28")
-    missing = Stock("NoSuchForConditionalGeneration", "9.9")
+    stock = stock_class("LlamaForCausalLM", since="4.28")
+    missing = stock_class("NoSuchForConditionalGeneration", since="9.9")
 
 
 def test_a_class_is_transformers_own():

@@ -28,6 +28,7 @@ WANTS = (
     ("pdoc is in", "pdoc", "make test installs it"),
     ("no Triton", "Triton", "make test-kernels installs it (Linux)"),
     ("which make test fills", "packages that stand apart", "make test installs them"),
+    ("transformers has no", "a newer transformers", "make test has it; make test-transformers4 does not"),
     ("PyAV cannot write", "a codec", "a PyAV that writes it"),
     ("stand-in is not used", "no ComfyUI on the path", "run without ComfyUI on PYTHONPATH"),
     ("ComfyUI itself is importable", "no ComfyUI on the path", "run without ComfyUI on PYTHONPATH"),

@@ -7,6 +7,7 @@ family's own does.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,16 @@ def chat_template(video: str, system: str = "") -> str:
         "{% if c.type == 'video' %}{{ '" + video + "' }}{% else %}{{ c.text }}{% endif %}{% endfor %}"
         "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
+
+
+GLM_TOKENS = (
+    "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|image|>", "<|video|>",
+)  # fmt: skip
+
+
+def is_there(family: str) -> bool:
+    """Whether this version of transformers has the class of ``family``."""
+    return family not in NEWER or hasattr(transformers, NEWER[family])
 
 
 def save(folder: Path, family: str, source: Path, seed: int = 0) -> None:
@@ -179,6 +190,28 @@ def _internvl(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     _save(InternVLForConditionalGeneration(config), folder, tokenizer, template, settings)
 
 
+def _glm(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": list(GLM_TOKENS)})
+    names = ("image_start_token_id", "image_end_token_id", "video_start_token_id", "video_end_token_id")
+    names += ("image_token_id", "video_token_id")
+    config = getattr(transformers, f"{name}Config")(
+        text_config=_text(tokenizer) | {"rope_scaling": {"rope_type": "default", "mrope_section": [2, 2, 2]}},
+        vision_config={
+            "depth": 8,
+            "hidden_size": 32,
+            "num_heads": 4,
+            "intermediate_size": 64,
+            "out_hidden_size": HIDDEN,
+            "patch_size": 14,
+            "image_size": 112,
+        },
+        **dict(zip(names, tokenizer.convert_tokens_to_ids(list(GLM_TOKENS)), strict=True)),
+    )
+    settings = {"size": {"shortest_edge": 28 * 28 * 8, "longest_edge": 28 * 28 * 4 * 40}}
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
+    _save(model, folder, tokenizer, chat_template("<|begin_of_video|><|video|><|end_of_video|>"), settings)
+
+
 def _smolvlm(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": list(SMOL_TOKENS)})
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
@@ -208,7 +241,12 @@ BUILDERS = {
     "qwen3_vl": _qwen3_vl,
     "internvl": _internvl,
     "smolvlm": _smolvlm,
+    "glm4v": partial(_glm, "Glm4v"),
+    "glm46v": partial(_glm, "Glm46V"),
 }
+
+NEWER = {"glm46v": "Glm46VForConditionalGeneration"}
+"""Classes that the oldest supported version of transformers lacks."""
 
 
 def _text(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def stock_inputs(small, tokens, clip, question=QUESTION):
         slot, count = model.config.image_token_id, layout.cells
         given = {"pixel_values": small.preprocess(clip)[None]}
     else:
-        slot, count = model.config.video_token_id, layout.cells * layout.frames // len(prompt.before)
+        slot, count = small.visual_id, layout.cells * layout.frames // len(prompt.before)
         merge = model.config.vision_config.spatial_merge_size
         grid = [layout.frames, layout.grid[0] * merge, layout.grid[1] * merge]
         given = {

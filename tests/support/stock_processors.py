@@ -28,6 +28,8 @@ PROCESSORS = {
     "qwen2_5_vl": ("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor", "Qwen2VLImageProcessor"),
     "qwen3_vl": ("Qwen3VLProcessor", "Qwen3VLVideoProcessor", "Qwen2VLImageProcessor"),
     "internvl": ("InternVLProcessor", "InternVLVideoProcessor", "GotOcr2ImageProcessor"),
+    "glm4v": ("Glm4vProcessor", "Glm4vVideoProcessor", "Glm4vImageProcessor"),
+    "glm46v": ("Glm46VProcessor", "Glm46VVideoProcessor", "Glm46VImageProcessor"),
     "smolvlm": ("SmolVLMProcessor", "SmolVLMVideoProcessor", "SmolVLMImageProcessor"),
 }
 ROLES = {
@@ -65,8 +67,9 @@ def main(family: str, folder: Path, given: Path, found: Path) -> None:
 
 def write_numbers_in_words() -> None:
     """Give SmolVLM's processor the numbers it takes from num2words, where that is not installed."""
-    from comfyui_aot.aot.models.smolvlm import in_words
     from transformers.models.smolvlm import processing_smolvlm
+
+    from comfyui_aot.aot.models.smolvlm import in_words
 
     processing_smolvlm.num2words = processing_smolvlm.num2words or in_words
 
