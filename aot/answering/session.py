@@ -32,6 +32,7 @@ from .generation import CountCallback, Generation, TextCallback, finished_text, 
 from .memory_advice import CHUNK, explaining
 from .packing import PACK, PackedQuestions, packs
 from .prefilling import Prefiller
+from .rewinding import Rewinder
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ class Session:
         self._decoder, self._prefiller = decoder or Decoder(model), prefiller or Prefiller(model)
         self._before: tuple[Tensor, ...] | None = None
         self._prefix: Prefix | None = None
-        self._cache = DynamicCache()
+        self._cache = model.new_cache()
+        self._end: Rewinder | None = None
 
     @property
     def cached_tokens(self) -> int:
@@ -190,12 +192,13 @@ class Session:
         require_context(self.model, self.tokens, max(prompt_tokens), generation.max_new_tokens)
         on_token(0)
         passes = list(packs([prompt.after for prompt in prompts], PACK if self.model.takes_masks else 1))
-        is_alone = len(passes[0]) == 1
+        # The end of the video is not passed where it could not be brought back.
+        is_alone = len(passes[0]) == 1 and self.model.rewinds
         try:
             is_new = self.cached_tokens < len(prefix.inputs)
             if is_new:
                 # A single question is read in the same pass as the last chunk of its video.
-                prefill(self._prefiller, prefix.inputs, self._cache, on_token, leave_last=is_alone)
+                self._read(prefix, on_token, leave_last=is_alone)
             read_at = time.perf_counter()
             first_at = 0.0
             ids: list[list[int]] = []
@@ -255,7 +258,7 @@ class Session:
         prefix = self._begin([prompt])
         try:
             if self.cached_tokens < len(prefix.inputs):
-                prefill(self._prefiller, prefix.inputs, self._cache)
+                self._read(prefix)
             yield prefix, prompt.after, self._cache
         finally:
             self._cut_back(prefix)
@@ -269,11 +272,23 @@ class Session:
             self._prefix = self.model.prefix(self.tokens, prompts[0])
         return self._prefix
 
+    def _read(self, prefix: Prefix, on_token: CountCallback = ignore_count, *, leave_last: bool = False) -> None:
+        """Prefill the part of the prefix that the cache does not hold."""
+        prefill(self._prefiller, prefix.inputs, self._cache, on_token, leave_last=leave_last)
+        if not self.model.rewinds:
+            self._end = Rewinder(self._cache)
+
     def _cut_back(self, prefix: Prefix) -> None:
         """Drop what the cache holds beyond the video; all of it where a pass ended between layers."""
+        if not self.model.rewinds:
+            if self._end is None:
+                self._cache = self.model.new_cache()
+            else:
+                self._end.rewind(self._cache)
+            return
         lengths = [self._cache.get_seq_length(layer) for layer in range(len(self._cache.layers))]
-        if len(set(lengths)) > 1 or 0 < len(lengths) < self.model.language.layers:
-            self._cache = DynamicCache()
+        if len(set(lengths)) > 1 or 0 < len(lengths) < self.model.language.cached_layers:
+            self._cache = self.model.new_cache()
         beyond = self.cached_tokens - len(prefix.inputs)
         if beyond > 0:
             self._cache.crop(-beyond)

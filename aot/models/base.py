@@ -17,7 +17,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 
 from ..devices import synchronise
@@ -124,15 +124,7 @@ class VideoLLM(ABC):
         self._mean = tuple(self._preprocessor.get("image_mean", self.mean))
         self._std = tuple(self._preprocessor.get("image_std", self.std))
         self.tower.set_attn_implementation(ATTENTION)
-        text = hf_model.config.get_text_config()
-        self.language = LanguageShape(
-            layers=text.num_hidden_layers,
-            hidden=text.hidden_size,
-            mlp=text.intermediate_size,
-            kv_heads=text.num_key_value_heads,
-            head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
-            context=text.max_position_embeddings,
-        )
+        self.language = LanguageShape.of(hf_model.config.get_text_config())
 
     @classmethod
     def matches(cls, config: Mapping[str, Any]) -> bool:
@@ -231,9 +223,21 @@ class VideoLLM(ABC):
 
     @property
     def takes_masks(self) -> bool:
-        """Whether the LLM's attention takes a mask of ours; flash attention and sliding windows do not."""
-        config = self.language_model.config
-        return "flash" not in self.attention and "sliding_attention" not in (getattr(config, "layer_types", None) or ())
+        """Whether the LLM's attention takes a mask of ours; flash and linear attention and sliding windows do not."""
+        return "flash" not in self.attention and not {"sliding_attention", "linear_attention"} & self._layer_kinds
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether a cache can be cut back to fewer tokens; that of linear attention keeps one state for all tokens."""
+        return "linear_attention" not in self._layer_kinds
+
+    @property
+    def _layer_kinds(self) -> frozenset[str]:
+        return frozenset(getattr(self.language_model.config, "layer_types", None) or ())
+
+    def new_cache(self) -> DynamicCache:
+        """An empty cache of the LLM."""
+        return DynamicCache() if self.rewinds else DynamicCache(config=self.language_model.config)
 
     @property
     def attention(self) -> str:
