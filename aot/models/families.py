@@ -20,8 +20,10 @@ from .llava_video import LlavaVideo
 from .lmms_lab import LlavaOnevisionOriginal
 from .progress import Progress, ignore_progress
 from .qwen2_5_vl import Qwen2_5VL
+from .qwen3_5 import Qwen35, Qwen35Moe
 from .qwen3_vl import Qwen3VL
 from .smolvlm import SmolVLM
+from .video_llama_3 import VideoLlama3
 from .weights import QUANTIZATIONS, require_room, weight_bytes
 
 FAMILIES: tuple[type[VideoLLM], ...] = (
@@ -34,6 +36,9 @@ FAMILIES: tuple[type[VideoLLM], ...] = (
     SmolVLM,
     Glm41V,
     Glm46V,
+    Qwen35,
+    Qwen35Moe,
+    VideoLlama3,
 )
 """Each is in a file of its own."""
 

@@ -55,14 +55,8 @@ class QwenVL(VideoLLM):
         Returns:
             (patches, values) float32, as the tower takes them.
         """
-        pair, patch, merge = self._vision.temporal_patch_size, self._vision.patch_size, self._vision.spatial_merge_size
-        if missing := -len(pixel_values) % pair:
-            pixel_values = torch.cat((pixel_values, pixel_values[-1:].expand(missing, -1, -1, -1)))
-        count, channels, height, width = pixel_values.shape
-        split = pixel_values.reshape(
-            count // pair, pair, channels, height // self.factor, merge, patch, width // self.factor, merge, patch
-        )
-        return split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, channels * pair * patch * patch)
+        vision = self._vision
+        return cut(pixel_values, vision.temporal_patch_size, vision.patch_size, vision.spatial_merge_size)
 
     @property
     def tower(self) -> PreTrainedModel:
@@ -170,6 +164,28 @@ class QwenVL(VideoLLM):
         """(4, 1, n): the count of tokens, of which the mask is made, then time, height and width."""
         count = torch.arange(before, before + len(inputs), device=inputs.position_ids.device)
         return torch.cat((count[None], inputs.position_ids))[:, None]
+
+
+def cut(pixel_values: Tensor, pair: int, patch: int, merge: int) -> Tensor:
+    """Cut frames into patches, those of a token together. A last frame without a partner is paired with itself.
+
+    Args:
+        pixel_values: (T, 3, h, w) float32.
+        pair: frames in a patch.
+        patch: side of a patch, in pixels.
+        merge: side of a token, in patches.
+
+    Returns:
+        (patches, values) float32.
+    """
+    if missing := -len(pixel_values) % pair:
+        pixel_values = torch.cat((pixel_values, pixel_values[-1:].expand(missing, -1, -1, -1)))
+    count, channels, height, width = pixel_values.shape
+    side = patch * merge
+    split = pixel_values.reshape(
+        count // pair, pair, channels, height // side, merge, patch, width // side, merge, patch
+    )
+    return split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, channels * pair * patch * patch)
 
 
 def _features_and_levels(output: Any) -> tuple[Tensor, Sequence[Tensor]]:

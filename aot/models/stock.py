@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import transformers
@@ -14,7 +15,7 @@ def stock_class(name: str, since: str) -> Any:
 
     Args:
         name: of the class.
-        since: the first version of transformers that has it.
+        since: the first version of transformers whose class can be used.
     """
     return _Named(name, since)
 
@@ -26,10 +27,15 @@ class _Named:
         self._name, self._since = name, since
 
     def __get__(self, model: object, family: type) -> Any:
-        try:
-            return getattr(transformers, self._name)
-        except AttributeError as error:
+        found = getattr(transformers, self._name, None)
+        if found is None or _numbers(transformers.__version__) < _numbers(self._since):
             raise InputError(
-                f"This model needs {self._name}, which transformers has since {self._since}, and "
-                f"{transformers.__version__} is installed; run: pip install --upgrade transformers."
-            ) from error
+                f"This model needs {self._name} of transformers {self._since} or newer, and {transformers.__version__} "
+                "is installed; run: pip install --upgrade transformers."
+            )
+        return found
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
+    return tuple(int(each) for each in re.findall(r"\d+", version)[:2])

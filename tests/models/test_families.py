@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 from torch.nn import functional
-from transformers import DynamicCache, RepetitionPenaltyLogitsProcessor
+from transformers import RepetitionPenaltyLogitsProcessor
 
 from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.answering.session import Session
@@ -61,7 +61,7 @@ def test_every_family_is_tried():
 
 def ours(small, inputs):
     """Logits of a whole prompt."""
-    return small.forward(inputs, DynamicCache(), keep=slice(None))
+    return small.forward(inputs, small.new_cache(), keep=slice(None))
 
 
 @torch.no_grad()
@@ -259,6 +259,11 @@ def test_importance_is_the_column_sums_of_eager_attention(small, tokens, clip):
         attentions = weights(small, [layer.attention for layer in small.tower.encoder.layer], clip)
         sums = {name: attentions[layer].sum(2).mean(1)[:, 1:] for name, layer in LAYERS}
         expected = {name: each.reshape(-1, 4, 2, 4, 2).sum((2, 4)).flatten(1) for name, each in sums.items()}
+    elif small.family == "video_llama_3":
+        run = {"grid_thw": small.grids(layout), "merge_sizes": torch.tensor([2])}
+        frames = weights(small, [layer.self_attn for layer in small.tower.encoder.layers], clip, **run)
+        sums = {name: torch.cat(frames[layer]).sum(2).mean(1) for name, layer in LAYERS}
+        expected = {name: each.reshape(layout.frames, -1, 4).sum(2) for name, each in sums.items()}
     elif small.family == "smolvlm":
         attentions = weights(small, [layer.self_attn for layer in small.tower.encoder.layers], clip)
         sums = {name: attentions[layer].sum(2).mean(1) for name, layer in LAYERS}
@@ -278,11 +283,12 @@ def eager(tower, run):
         tower.set_attn_implementation("aot_received")
 
 
-def weights(small, modules, clip):
-    """The attention of each module, (T, heads, S, S), in one pass of the tower."""
+def weights(small, modules, clip, **run):
+    """The attention of each module, (T, heads, S, S) or a frame at a time, in one pass of the tower."""
     seen = []
     hooks = [each.register_forward_hook(lambda _module, _inputs, output: seen.append(output[1])) for each in modules]
-    eager(small.tower, lambda: small.tower(small.preprocess(clip)))
+    pixel_values = small.preprocess(clip)
+    eager(small.tower, lambda: small.tower(small.patches(pixel_values) if run else pixel_values, **run))
     for hook in hooks:
         hook.remove()
     return seen
@@ -382,6 +388,23 @@ def test_questions_together_are_answered_as_one_by_one(small, tokens):
     assert together.ids == tuple(each.ids[0] for each in alone)
     torch.testing.assert_close(
         together.first_logits, torch.cat([each.first_logits for each in alone]), atol=1e-4, rtol=0
+    )
+
+
+def test_an_answer_that_is_stopped_leaves_the_video_read(small, tokens):
+    reduced = parse("aot:retention=0.3,clip_length=2")(tokens)
+    session, settings = Session(small, reduced), Generation(max_new_tokens=5)
+
+    def stop(count):
+        if count == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        session.ask([QUESTION], settings, on_token=stop)
+    again = session.ask([QUESTION], settings)
+    assert again.prefill_s == 0
+    torch.testing.assert_close(
+        again.first_logits, Session(small, reduced).ask([QUESTION], settings).first_logits, atol=1e-4, rtol=0
     )
 
 

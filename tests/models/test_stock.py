@@ -9,6 +9,7 @@ from comfyui_aot.aot.models.stock import stock_class
 
 class Family:
     stock = stock_class("LlamaForCausalLM", since="4.28")
+    old = stock_class("LlamaForCausalLM", since="99.1")
     missing = stock_class("NoSuchForConditionalGeneration", since="9.9")
 
 
@@ -17,8 +18,7 @@ def test_a_class_is_transformers_own():
     assert Family().stock is transformers.LlamaForCausalLM
 
 
-def test_a_class_that_lacks_is_named_with_the_version_that_has_it():
-    with pytest.raises(
-        InputError, match=r"needs NoSuchForConditionalGeneration, which transformers has since 9\.9, and"
-    ):
-        _ = Family.missing
+@pytest.mark.parametrize(("attribute", "words"), [("missing", "NoSuch.* of transformers 9.9"), ("old", "Llama.* 99.1")])
+def test_a_class_that_lacks_or_is_too_old_is_named_with_the_version_that_has_it(attribute, words):
+    with pytest.raises(InputError, match=f"needs {words} or newer, and {transformers.__version__} is installed; run"):
+        getattr(Family, attribute)

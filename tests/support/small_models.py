@@ -190,6 +190,48 @@ def _internvl(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     _save(InternVLForConditionalGeneration(config), folder, tokenizer, template, settings)
 
 
+def _qwen3_5(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": list(VISION_TOKENS)})
+    rope = {"rope_type": "default", "mrope_section": [2, 2, 2], "mrope_interleaved": True, "rope_theta": 10_000.0}
+    text = _text(tokenizer) | {"head_dim": 24, "rope_parameters": rope | {"partial_rotary_factor": 0.5}}
+    text |= {"linear_key_head_dim": 12, "linear_value_head_dim": 12, "linear_num_key_heads": 2}
+    text |= {"linear_num_value_heads": 4, "full_attention_interval": 2}
+    if name.endswith("Moe"):
+        text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+        text |= {"shared_expert_intermediate_size": 32}
+        del text["intermediate_size"]
+    config = getattr(transformers, f"{name}Config")(
+        text_config=text,
+        vision_config={
+            "depth": 8,
+            "hidden_size": 32,
+            "num_heads": 4,
+            "intermediate_size": 64,
+            "out_hidden_size": HIDDEN,
+            "patch_size": 16,
+            "num_position_embeddings": 64,
+        },
+        **_vision_ids(tokenizer),
+    )
+    settings = {"size": {"shortest_edge": 32 * 32 * 8, "longest_edge": 32 * 32 * 4 * 40}}
+    _save(getattr(transformers, f"{name}ForConditionalGeneration")(config), folder, tokenizer, QWEN_TEMPLATE, settings)
+
+
+def _video_llama_3(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": list(VISION_TOKENS)})
+    ids = _vision_ids(tokenizer)
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
+    config = transformers.VideoLlama3Config(
+        text_config=_text(tokenizer) | {"model_type": "qwen2"},
+        vision_config=vision | {"patch_size": 14},
+        image_token_id=ids["image_token_id"],
+        video_token_id=ids["video_token_id"],
+    )
+    settings = {"size": {"shortest_edge": 28 * 28 * 4, "longest_edge": 28 * 28 * 120}, "use_token_compression": False}
+    model = transformers.VideoLlama3ForConditionalGeneration(config)
+    _save(model, folder, tokenizer, chat_template("<|video_pad|>\\n"), settings)
+
+
 def _glm(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": list(GLM_TOKENS)})
     names = ("image_start_token_id", "image_end_token_id", "video_start_token_id", "video_end_token_id")
@@ -243,9 +285,17 @@ BUILDERS = {
     "smolvlm": _smolvlm,
     "glm4v": partial(_glm, "Glm4v"),
     "glm46v": partial(_glm, "Glm46V"),
+    "qwen3_5": partial(_qwen3_5, "Qwen3_5"),
+    "qwen3_5_moe": partial(_qwen3_5, "Qwen3_5Moe"),
+    "video_llama_3": _video_llama_3,
 }
 
-NEWER = {"glm46v": "Glm46VForConditionalGeneration"}
+NEWER = {
+    "glm46v": "Glm46VForConditionalGeneration",
+    "qwen3_5": "Qwen3_5ForConditionalGeneration",
+    "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
+    "video_llama_3": "VideoLlama3ForConditionalGeneration",
+}
 """Classes that the oldest supported version of transformers lacks."""
 
 

@@ -36,6 +36,10 @@ def stock_inputs(small, tokens, clip, question=QUESTION):
     elif small.family == "internvl":
         slot, count = model.config.image_token_id, layout.cells
         given = {"pixel_values": small.preprocess(clip)}
+    elif small.family == "video_llama_3":
+        slot, count = model.config.video_token_id, layout.cells
+        given = {"pixel_values_videos": small.patches(small.preprocess(clip)), "video_grid_thw": small.grids(layout)}
+        given["video_merge_sizes"] = torch.tensor([2])
     elif small.family == "smolvlm":
         slot, count = model.config.image_token_id, layout.cells
         given = {"pixel_values": small.preprocess(clip)[None]}

@@ -30,6 +30,8 @@ PROCESSORS = {
     "internvl": ("InternVLProcessor", "InternVLVideoProcessor", "GotOcr2ImageProcessor"),
     "glm4v": ("Glm4vProcessor", "Glm4vVideoProcessor", "Glm4vImageProcessor"),
     "glm46v": ("Glm46VProcessor", "Glm46VVideoProcessor", "Glm46VImageProcessor"),
+    "qwen3_5": ("Qwen3VLProcessor", "Qwen3VLVideoProcessor", "Qwen2VLImageProcessor"),
+    "video_llama_3": ("VideoLlama3Processor", "VideoLlama3VideoProcessor", "VideoLlama3ImageProcessor"),
     "smolvlm": ("SmolVLMProcessor", "SmolVLMVideoProcessor", "SmolVLMImageProcessor"),
 }
 ROLES = {
