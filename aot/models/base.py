@@ -453,7 +453,10 @@ class VideoLLM(ABC):
         pieces = [piece for pair in zip(words, image_features, strict=True) for piece in pair]
         visual = torch.cat([torch.full((len(piece),), bool(i % 2)) for i, piece in enumerate(pieces)])
         position_ids, next_position, answer_position = self._positions(tokens, prompt, groups, len(visual))
-        inputs = Inputs(torch.cat(pieces), position_ids.to(self.device), visual.to(self.device), levels)
+        visual = visual.to(self.device)
+        ids = torch.zeros(len(visual), dtype=torch.long, device=self.device)
+        ids[~visual] = torch.cat(prompt.before).to(self.device)
+        inputs = Inputs(torch.cat(pieces), position_ids.to(self.device), visual, levels, ids)
         return Prefix(inputs, next_position, answer_position)
 
     def repeatable(self, tokens: VideoTokens | None, prompt: Prompt) -> Tensor:
@@ -496,9 +499,11 @@ class VideoLLM(ABC):
             ids: (n,) long, token ids.
             positions: (n,) long, rotary positions.
         """
-        inputs_embeds = self.hf_model.get_input_embeddings()(ids.to(self.device))
+        ids = ids.to(self.device)
         position_ids = positions.to(self.device)[None].expand(self.axes, -1)
-        return Inputs(inputs_embeds, position_ids, torch.zeros(len(ids), dtype=torch.bool, device=self.device))
+        return Inputs(
+            self.hf_model.get_input_embeddings()(ids), position_ids, torch.zeros_like(ids, dtype=torch.bool), ids=ids
+        )
 
     def prompt_inputs(
         self, tokens: VideoTokens | None, question: str, *, system: str = "", turns: Sequence[Turn] = ()
@@ -536,7 +541,11 @@ class VideoLLM(ABC):
             use_cache=True,
             **self._extras(inputs),
         ).last_hidden_state[0]
-        return self.hf_model.lm_head(hidden_states[keep])
+        return self._logits(hidden_states[keep])
+
+    def _logits(self, hidden_states: Tensor) -> Tensor:
+        """Logits of the LLM's last hidden states."""
+        return self.hf_model.lm_head(hidden_states)
 
     def _position_ids(self, inputs: Inputs, before: int) -> Tensor:
         """Positions as the stock LLM takes them, for tokens that follow ``before`` others."""

@@ -13,6 +13,7 @@ from ..files import PART, read_json
 from .base import VideoLLM
 from .embedded.assemble import EMBEDDED, ensure
 from .folder import in_one_line
+from .gemma4 import Gemma4
 from .glm4v import Glm41V, Glm46V
 from .internvl import InternVL
 from .llava_onevision import LlavaOnevision
@@ -39,6 +40,7 @@ FAMILIES: tuple[type[VideoLLM], ...] = (
     Qwen35,
     Qwen35Moe,
     VideoLlama3,
+    Gemma4,
 )
 """Each is in a file of its own."""
 

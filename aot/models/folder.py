@@ -20,7 +20,11 @@ from .weights import stored_tensors
 INDEX = "model.safetensors.index.json"
 """Says which file has which tensor, where there are several."""
 
-NOT_QUANTIZED = ("vision_tower", "vision_model", "visual", "multi_modal_projector", "connector", "projector", "lm_head")
+NOT_QUANTIZED = (
+    *("vision_tower", "vision_model", "visual", "audio_tower"),
+    *("multi_modal_projector", "connector", "projector", "embed_vision", "embed_audio"),
+    "lm_head",
+)
 """Modules that are never quantized. transformers 4 looks for them anywhere in a name, 5 at its beginning."""
 
 _HARMLESS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids)$")

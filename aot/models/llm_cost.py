@@ -35,18 +35,19 @@ class LanguageShape:
 
     @classmethod
     def of(cls, config: Any) -> LanguageShape:
-        """The sizes in an LLM's config.
+        """The sizes in an LLM's config; where its layers differ, those of the first.
 
         Args:
             config: of the LLM.
         """
         layers, kinds = config.num_hidden_layers, list(getattr(config, "layer_types", None) or [])
+        first = (getattr(config, "per_layer_config", None) or [config])[0]
         return cls(
             layers=layers,
             hidden=config.hidden_size,
             mlp=mlp_width(config),
-            kv_heads=config.num_key_value_heads,
-            head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+            kv_heads=first.num_key_value_heads,
+            head_dim=getattr(first, "head_dim", None) or config.hidden_size // config.num_attention_heads,
             context=config.max_position_embeddings,
             caching=layers - (getattr(config, "num_kv_shared_layers", None) or 0) - kinds.count("linear_attention"),
         )
@@ -60,7 +61,7 @@ class LanguageShape:
         return float(self.layers * (4 * n * d**2 + 2 * n**2 * d + 2 * n * d * self.mlp))
 
     def kv_cache_bytes(self, tokens: int, bytes_per_value: int) -> int:
-        """Bytes of keys and values: ``2 layers kv_heads head_dim tokens bytes_per_value``, for layers that have them."""
+        """Bytes of keys and values: ``2 layers kv_heads head_dim tokens bytes_per_value``, of layers with their own."""
         return 2 * self.cached_layers * self.kv_heads * self.head_dim * tokens * bytes_per_value
 
 

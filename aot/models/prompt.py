@@ -42,12 +42,14 @@ class Inputs:
         position_ids: (A, n) long, rotary positions. A is 1, or 3 for positions of time, height and width.
         visual: (n,) bool, whether a token is visual.
         levels: (v, D) each, added to the v visual tokens' hidden states after the LLM's first layers.
+        ids: (n,) long, token ids, 0 for a visual token; None where nobody reads them.
     """
 
     inputs_embeds: Tensor
     position_ids: Tensor
     visual: Tensor
     levels: tuple[Tensor, ...] = ()
+    ids: Tensor | None = None
 
     def __len__(self) -> int:
         """n, the number of tokens."""
@@ -61,6 +63,7 @@ class Inputs:
             self.position_ids[:, first:last],
             self.visual[first:last],
             tuple(level[first_visual:last_visual] for level in self.levels),
+            None if self.ids is None else self.ids[first:last],
         )
 
     def then(self, other: Inputs) -> Inputs:
@@ -70,6 +73,7 @@ class Inputs:
             torch.cat((self.position_ids, other.position_ids), 1),
             torch.cat((self.visual, other.visual)),
             self.levels,
+            None if self.ids is None or other.ids is None else torch.cat((self.ids, other.ids)),
         )
 
 

@@ -3,7 +3,6 @@
 import math
 
 import pytest
-
 from transformers import Qwen2Config
 
 from comfyui_aot.aot.models.llm_cost import QWEN2_7B, LanguageShape

@@ -65,6 +65,7 @@ def chat_template(video: str, system: str = "") -> str:
     )
 
 
+GEMMA_TOKENS = ("<|image>", "<image|>", "<|image|>", "<|video|>", "<|audio>", "<|audio|>")
 GLM_TOKENS = (
     "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|image|>", "<|video|>",
 )  # fmt: skip
@@ -232,6 +233,25 @@ def _video_llama_3(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     _save(model, folder, tokenizer, chat_template("<|video_pad|>\\n"), settings)
 
 
+def _gemma4(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """With all that its small sizes have: sliding windows, shared keys and values, an embedding for each layer."""
+    tokenizer.add_special_tokens({"additional_special_tokens": list(GEMMA_TOKENS)})
+    names = ("boi_token_id", "eoi_token_id", "image_token_id", "video_token_id", "boa_token_id", "audio_token_id")
+    text = _text(tokenizer) | {"head_dim": 12, "global_head_dim": 24, "pad_token_id": 0, "sliding_window": 40}
+    text |= {"num_hidden_layers": 6, "num_kv_shared_layers": 2, "hidden_size_per_layer_input": 8}
+    text |= {"layer_types": ["sliding_attention", "full_attention"] * 3, "final_logit_softcapping": 3.0}
+    text |= {"vocab_size_per_layer_input": len(tokenizer)}
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
+    vision |= {"num_key_value_heads": 4, "head_dim": 8, "patch_size": 8, "position_embedding_size": 64}
+    config = transformers.Gemma4Config(
+        text_config=text,
+        vision_config=vision,
+        **dict(zip(names, tokenizer.convert_tokens_to_ids(list(GEMMA_TOKENS)), strict=True)),
+    )
+    model = transformers.Gemma4ForConditionalGeneration(config)
+    _save(model, folder, tokenizer, chat_template("<|video|>"), {"max_soft_tokens": 70, "patch_size": 8})
+
+
 def _glm(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": list(GLM_TOKENS)})
     names = ("image_start_token_id", "image_end_token_id", "video_start_token_id", "video_end_token_id")
@@ -288,6 +308,7 @@ BUILDERS = {
     "qwen3_5": partial(_qwen3_5, "Qwen3_5"),
     "qwen3_5_moe": partial(_qwen3_5, "Qwen3_5Moe"),
     "video_llama_3": _video_llama_3,
+    "gemma4": _gemma4,
 }
 
 NEWER = {
@@ -295,6 +316,7 @@ NEWER = {
     "qwen3_5": "Qwen3_5ForConditionalGeneration",
     "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
     "video_llama_3": "VideoLlama3ForConditionalGeneration",
+    "gemma4": "Gemma4ForConditionalGeneration",
 }
 """Classes that the oldest supported version of transformers lacks."""
 

@@ -40,6 +40,13 @@ def stock_inputs(small, tokens, clip, question=QUESTION):
         slot, count = model.config.video_token_id, layout.cells
         given = {"pixel_values_videos": small.patches(small.preprocess(clip)), "video_grid_thw": small.grids(layout)}
         given["video_merge_sizes"] = torch.tensor([2])
+    elif small.family == "gemma4":
+        slot, count = model.config.video_token_id, layout.cells
+        given = {
+            "pixel_values_videos": small.patches(small.preprocess(clip)),
+            "video_position_ids": small.places(layout),
+        }
+        given["num_frames_per_video"] = torch.tensor([layout.frames])
     elif small.family == "smolvlm":
         slot, count = model.config.image_token_id, layout.cells
         given = {"pixel_values": small.preprocess(clip)[None]}

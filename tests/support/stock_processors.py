@@ -32,21 +32,33 @@ PROCESSORS = {
     "glm46v": ("Glm46VProcessor", "Glm46VVideoProcessor", "Glm46VImageProcessor"),
     "qwen3_5": ("Qwen3VLProcessor", "Qwen3VLVideoProcessor", "Qwen2VLImageProcessor"),
     "video_llama_3": ("VideoLlama3Processor", "VideoLlama3VideoProcessor", "VideoLlama3ImageProcessor"),
+    "gemma4": ("Gemma4Processor", "Gemma4VideoProcessor", "Gemma4ImageProcessor"),
     "smolvlm": ("SmolVLMProcessor", "SmolVLMVideoProcessor", "SmolVLMImageProcessor"),
 }
 ROLES = {
-    "start_image_token": "<img>",
-    "end_image_token": "</img>",
-    "context_image_token": "<IMG_CONTEXT>",
-    "video_token": "<video>",
+    "internvl": {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    },
+    "gemma4": {
+        "image_token": "<|image|>",
+        "boi_token": "<|image>",
+        "eoi_token": "<image|>",
+        "audio_token": "<|audio|>",
+        "boa_token": "<|audio>",
+        "eoa_token": "<audio|>",
+    },
 }
+"""By family: the names that its processor has for tokens."""
 
 
 def main(family: str, folder: Path, given: Path, found: Path) -> None:
     """Process every clip and question in ``given``; write ids, pixels and grids to ``found``."""
     processor, video, image = (getattr(transformers, name) for name in PROCESSORS[family])
     settings = json.loads((folder / "video_preprocessor_config.json").read_text())
-    roles = {"extra_special_tokens": ROLES} if family == "internvl" else {}
+    roles = {"extra_special_tokens": ROLES[family]} if family in ROLES else {}
     # transformers 4 insists on the family's own class, which 5 no longer tells from the general one.
     own = family.startswith("qwen") and transformers.__version__.startswith("4")
     tokenizer = (transformers.Qwen2TokenizerFast if own else AutoTokenizer).from_pretrained(folder, **roles)
@@ -58,6 +70,8 @@ def main(family: str, folder: Path, given: Path, found: Path) -> None:
     if family == "smolvlm":
         extra = {"image_seq_len": 9}
         write_numbers_in_words()
+    if family == "gemma4":
+        extra = {"feature_extractor": transformers.Gemma4AudioFeatureExtractor()}
     template = json.loads((folder / "chat_template.json").read_text())["chat_template"]
     made = processor(
         tokenizer=tokenizer, video_processor=video(**settings), image_processor=image(), chat_template=template, **extra

@@ -1,0 +1,150 @@
+"""Gemma 4 through the stock transformers class, for the sizes whose LLM is causal.
+
+A frame keeps its aspect and takes as many patches as the processor allows; 3 x 3 of them are averaged to a token. The
+prompt has each frame's time in front of it. Some sizes give each layer of the LLM an embedding of the token ids of its
+own; there a visual token counts as padding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..tokens.video_tokens import Extra, Layout, VideoTokens
+from ..video.frame_source import FrameSource
+from .base import TowerOutput, VideoLLM
+from .importance import capture, depths
+from .prompt import Inputs
+from .stock import stock_class
+
+MOST_TOKENS = 70
+"""Of a frame, where the settings have no number."""
+
+
+class Gemma4(VideoLLM):
+    """A loaded Gemma 4."""
+
+    family = "gemma4"
+    stock = stock_class("Gemma4ForConditionalGeneration", since="5.7")
+    placeholder = "<|video|>"
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    frames_apart = True
+
+    def __init__(self, hf_model: Any, tokenizer: Any, name: str, **options: Any) -> None:
+        super().__init__(hf_model, tokenizer, name, **options)
+        text = hf_model.config.get_text_config()
+        if text.use_bidirectional_attention:
+            raise InputError(
+                f"The LLM of {name} lets the tokens of a frame see those after them, which is not supported; take a "
+                "Gemma 4 whose config.json has no use_bidirectional_attention, as E2B and E4B."
+            )
+        self._most_tokens: int = self._preprocessor.get("max_soft_tokens") or MOST_TOKENS
+        config = hf_model.config
+        self._begin, self._end = tokenizer.convert_ids_to_tokens([config.boi_token_id, config.eoi_token_id])
+
+    @property
+    def _vision(self) -> Any:
+        return self.hf_model.config.vision_config
+
+    @property
+    def factor(self) -> int:
+        """Side of a token, in pixels."""
+        return self._vision.patch_size * self._vision.pooling_kernel_size
+
+    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
+        """The largest of about the same aspect that has a whole number of tokens a side, and no more than allowed."""
+        return fill(frames.height, frames.width, self.factor, self._most_tokens)
+
+    def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
+        """The grid of the tokens; no pooling is pending."""
+        height, width = size
+        return Layout(frames, (height // self.factor, width // self.factor), "none", "none")
+
+    def patches(self, pixel_values: Tensor) -> Tensor:
+        """Cut frames into patches, row by row.
+
+        Args:
+            pixel_values: (T, 3, h, w) float32.
+
+        Returns:
+            (T, patches, values) float32, as the tower takes them.
+        """
+        count, channels, height, width = pixel_values.shape
+        patch = self._vision.patch_size
+        split = pixel_values.reshape(count, channels, height // patch, patch, width // patch, patch)
+        return split.permute(0, 2, 4, 3, 5, 1).reshape(count, -1, patch * patch * channels)
+
+    def places(self, layout: Layout) -> Tensor:
+        """(T, patches, 2) long: column and row of every patch."""
+        kernel = self._vision.pooling_kernel_size
+        rows, columns = (torch.arange(side * kernel) for side in layout.grid)
+        places = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), 2).flatten(0, 1)
+        return places.expand(layout.frames, -1, -1)
+
+    def run_tower(self, pixel_values: Tensor, layout: Layout) -> TowerOutput:
+        """Tower, pooling, projector and importance.
+
+        Args:
+            pixel_values: (T, 3, h, w) float32.
+            layout: of their tokens.
+        """
+        layers = depths(self._vision.num_hidden_layers)
+        patches = self.patches(pixel_values).to(self.device, self.dtype)
+        with capture(*layers, keys_of=layers[-1]) as received:
+            output = self.tower(patches, pixel_position_ids=self.places(layout).to(self.device))
+        image_features = self.hf_model.model.embed_vision(inputs_embeds=output.last_hidden_state)
+        shallow, deep, last = (self._summed(received.sums[layer][:, :, None], layout)[:, :, 0] for layer in layers)
+        keys = self._summed(received.keys, layout) / self._vision.pooling_kernel_size**2
+        image_features = image_features.reshape(layout.frames, layout.cells, -1)
+        return TowerOutput(image_features, shallow, deep, extras={Extra.LAST: last, Extra.KEYS: keys})
+
+    def _summed(self, values: Tensor, layout: Layout) -> Tensor:
+        """Sums over each token's patches: (T, patches, d) to (T, N, d)."""
+        (height, width), kernel = layout.grid, self._vision.pooling_kernel_size
+        return values.unflatten(1, (height, kernel, width, kernel)).sum((2, 4)).flatten(1, 2)
+
+    def video_text(self, tokens: VideoTokens | None) -> str:
+        """Each frame's time, then the frame; one frame without a time if ``tokens`` is None."""
+        frame = f"{self._begin}{self.placeholder}{self._end}"
+        if tokens is None:
+            return frame
+        seconds = [int(time) for time in tokens.timestamps.tolist()]
+        return " ".join(f"{time // 60:02d}:{time % 60:02d} {frame}" for time in seconds)
+
+    def _extras(self, inputs: Inputs) -> dict[str, Any]:
+        text = self.language_model.config
+        if not text.hidden_size_per_layer_input:
+            return {}
+        ids = inputs.ids.masked_fill(inputs.visual, text.pad_token_id)
+        return {"per_layer_inputs": self.language_model.get_per_layer_inputs(ids[None], None)}
+
+    def _logits(self, hidden_states: Tensor) -> Tensor:
+        logits, most = super()._logits(hidden_states), self.language_model.config.final_logit_softcapping
+        return logits if most is None else torch.tanh(logits / most) * most
+
+
+def fill(height: int, width: int, factor: int, most: int) -> tuple[int, int]:
+    """The largest size of about the same aspect that has no more tokens than allowed.
+
+    Args:
+        height: of the frame, in pixels.
+        width: of the frame, in pixels.
+        factor: side of a token, in pixels.
+        most: tokens of a frame.
+
+    Returns:
+        (h, w), in pixels.
+
+    Source: Gemma 4's published resizing.
+    """
+    scale = math.sqrt(most * factor**2 / (height * width))
+    rows, columns = int(scale * height / factor), int(scale * width / factor)
+    if not rows:
+        rows, columns = 1, min(width // height, most)
+    elif not columns:
+        rows, columns = min(height // width, most), 1
+    return rows * factor, columns * factor
