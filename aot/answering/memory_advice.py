@@ -29,7 +29,8 @@ def bytes_to_read(model: VideoLLM, tokens: int) -> int:
         tokens: of the prompt.
     """
     shape, each = model.language, model.dtype.itemsize
-    activations = min(tokens, CHUNK) * (3 * shape.mlp + 6 * shape.hidden) * each
+    chunk = tokens if model.sees_ahead else min(tokens, CHUNK)
+    activations = chunk * (3 * shape.mlp + 6 * shape.hidden) * each
     copies = 2 if model.decoding == "graph" else 1
     return copies * shape.kv_cache_bytes(tokens, each) + activations
 

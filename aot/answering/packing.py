@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from ..models.base import VideoLLM
+from ..models.base import VideoLLM, added
 from ..models.prompt import Prefix
 from .decoding import Decoder, DecodingStep
 from .generation import CountCallback, Generation, TextCallback, end_ids, finished_text, ignore_text, penalised, sampler
@@ -182,5 +182,4 @@ def _block_mask(owners: Tensor, rows: int, dtype: torch.dtype) -> Tensor:
     columns = torch.arange(len(owners), device=owners.device)
     owner, row = owners[-rows:, None], columns[-rows:, None]
     visible = ((owners == _VIDEO) | (owners == owner)) & (columns <= row)
-    scores = torch.zeros(visible.shape, dtype=dtype, device=owners.device)
-    return scores.masked_fill(~visible, torch.finfo(dtype).min)[None, None]
+    return added(visible, dtype)

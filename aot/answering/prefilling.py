@@ -38,7 +38,8 @@ class Prefiller:
 
     Prompts are padded the first time too, so that what was read before does not change an answer's rounding. Read as
     they are: prompts longer than :data:`LONGEST`; those with levels, as Qwen3-VL's, whose places in a pass the host has
-    to wait for; and all of an LLM that takes no mask of ours, whose attention may read its own from the positions.
+    to wait for; and all of an LLM whose tokens see ahead, or that takes no mask of ours, since its attention may read
+    its own from the positions.
 
     Args:
         model: whose LLM reads.
@@ -53,6 +54,11 @@ class Prefiller:
         self._seen: set[int] = set()
         self._weights: tuple[int, ...] = ()
         self._fails = False
+
+    @property
+    def reads_whole(self) -> bool:
+        """Whether a video is read in one pass, since its tokens see some that come after them."""
+        return self._model.sees_ahead
 
     @property
     def captured(self) -> tuple[int, ...]:
@@ -87,7 +93,7 @@ class Prefiller:
         if self._decoding == "eager" or (self._decoding == "auto" and self._model.device.type != "cuda"):
             return False
         is_short = 0 < len(inputs) <= LONGEST and not cache.get_seq_length()
-        return is_short and not inputs.levels and self._model.takes_masks
+        return is_short and not inputs.levels and self._model.takes_masks and not self.reads_whole
 
     def _pass(self, inputs: Inputs) -> PrefillPass:
         """The pass for these tokens: one that is kept, or a new one, which is kept if its length was seen before."""

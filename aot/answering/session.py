@@ -311,7 +311,8 @@ def prefill(
         on_token: called with 0 after every chunk; may raise to stop.
         leave_last: leave the last chunk to the caller.
     """
-    ends = [*range(cache.get_seq_length() + CHUNK, len(inputs), CHUNK), len(inputs)]
+    chunk = len(inputs) if prefiller.reads_whole else CHUNK
+    ends = [*range(cache.get_seq_length() + chunk, len(inputs), chunk), len(inputs)]
     for end in ends[: -1 if leave_last else None]:
         prefiller.read(inputs.part(cache.get_seq_length(), end), cache)
         on_token(0)

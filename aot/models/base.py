@@ -232,6 +232,11 @@ class VideoLLM(ABC):
         return "linear_attention" not in self._layer_kinds
 
     @property
+    def sees_ahead(self) -> bool:
+        """Whether visual tokens see some that come after them, so that a video is read in one pass."""
+        return False
+
+    @property
     def _layer_kinds(self) -> frozenset[str]:
         return frozenset(getattr(self.language_model.config, "layer_types", None) or ())
 
@@ -527,7 +532,7 @@ class VideoLLM(ABC):
         Args:
             inputs: n tokens.
             cache: keys and values of the p tokens before them; those of ``inputs`` are added.
-            mask: (1, 1, n, p + n) floating, added to the scores; None is causal.
+            mask: (1, 1, n, p + n) floating, added to the scores; None is causal, but for tokens that see ahead.
             keep: the tokens whose logits to return: an index, a slice or indices.
 
         Returns:
@@ -536,7 +541,7 @@ class VideoLLM(ABC):
         hidden_states = self.language_model(
             inputs_embeds=inputs.inputs_embeds[None],
             position_ids=self._position_ids(inputs, cache.get_seq_length()),
-            attention_mask=mask,
+            attention_mask=self._mask(inputs, cache.get_seq_length()) if mask is None else mask,
             past_key_values=cache,
             use_cache=True,
             **self._extras(inputs),
@@ -546,6 +551,10 @@ class VideoLLM(ABC):
     def _logits(self, hidden_states: Tensor) -> Tensor:
         """Logits of the LLM's last hidden states."""
         return self.hf_model.lm_head(hidden_states)
+
+    def _mask(self, inputs: Inputs, before: int) -> Any:
+        """The stock LLM's mask for tokens that follow ``before`` others; None is causal."""
+        return None
 
     def _position_ids(self, inputs: Inputs, before: int) -> Tensor:
         """Positions as the stock LLM takes them, for tokens that follow ``before`` others."""
@@ -569,3 +578,17 @@ class VideoLLM(ABC):
                 f"These tokens are {tokens.features.shape[1]} wide (encoded by {tokens.model or 'another model'}) and "
                 f"{self.name} reads {self.language.hidden}; encode the video with the model that answers."
             )
+
+
+def added(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to attention scores so that only visible tokens count.
+
+    Args:
+        visible: (n, m) bool.
+        dtype: of the scores.
+
+    Returns:
+        (1, 1, n, m) of ``dtype``.
+    """
+    scores = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return scores.masked_fill(~visible, torch.finfo(dtype).min)[None, None]

@@ -19,6 +19,7 @@ from .internvl import InternVL
 from .llava_onevision import LlavaOnevision
 from .llava_video import LlavaVideo
 from .lmms_lab import LlavaOnevisionOriginal
+from .molmo2 import Molmo2
 from .progress import Progress, ignore_progress
 from .qwen2_5_vl import Qwen2_5VL
 from .qwen3_5 import Qwen35, Qwen35Moe
@@ -41,6 +42,7 @@ FAMILIES: tuple[type[VideoLLM], ...] = (
     Qwen35Moe,
     VideoLlama3,
     Gemma4,
+    Molmo2,
 )
 """Each is in a file of its own."""
 

@@ -1,8 +1,9 @@
-"""Gemma 4 through the stock transformers class, for the sizes whose LLM is causal.
+"""Gemma 4 through the stock transformers class.
 
 A frame keeps its aspect and takes as many patches as the processor allows; 3 x 3 of them are averaged to a token. The
-prompt has each frame's time in front of it. Some sizes give each layer of the LLM an embedding of the token ids of its
-own; there a visual token counts as padding.
+prompt has each frame's time in front of it. The small sizes give each layer of the LLM an embedding of the token ids of
+its own; there a visual token counts as padding. In the large ones a visual token sees those of its frame that come
+after it, in the layers with sliding windows.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
-from .base import TowerOutput, VideoLLM
+from .base import TowerOutput, VideoLLM, added
 from .importance import capture, depths
 from .prompt import Inputs
 from .stock import stock_class
@@ -36,12 +36,6 @@ class Gemma4(VideoLLM):
 
     def __init__(self, hf_model: Any, tokenizer: Any, name: str, **options: Any) -> None:
         super().__init__(hf_model, tokenizer, name, **options)
-        text = hf_model.config.get_text_config()
-        if text.use_bidirectional_attention:
-            raise InputError(
-                f"The LLM of {name} lets the tokens of a frame see those after them, which is not supported; take a "
-                "Gemma 4 whose config.json has no use_bidirectional_attention, as E2B and E4B."
-            )
         self._most_tokens: int = self._preprocessor.get("max_soft_tokens") or MOST_TOKENS
         config = hf_model.config
         self._begin, self._end = tokenizer.convert_ids_to_tokens([config.boi_token_id, config.eoi_token_id])
@@ -115,12 +109,31 @@ class Gemma4(VideoLLM):
         seconds = [int(time) for time in tokens.timestamps.tolist()]
         return " ".join(f"{time // 60:02d}:{time % 60:02d} {frame}" for time in seconds)
 
+    @property
+    def sees_ahead(self) -> bool:
+        """Whether visual tokens see some that come after them."""
+        return self.language_model.config.use_bidirectional_attention == "vision"
+
+    def _mask(self, inputs: Inputs, before: int) -> Any:
+        if not self.sees_ahead or not inputs.visual.any():
+            return None
+        visual = inputs.visual
+        frame = (visual & ~visual.roll(1)).cumsum(0)
+        column = torch.arange(len(inputs), device=visual.device)
+        row = column[:, None]
+        causal = column <= row
+        same = visual & visual[:, None] & (frame == frame[:, None])
+        near = (causal | same) & (column > row - self.language_model.config.sliding_window)
+        dtype = inputs.inputs_embeds.dtype
+        return {"full_attention": added(causal, dtype), "sliding_attention": added(near, dtype)}
+
     def _extras(self, inputs: Inputs) -> dict[str, Any]:
-        text = self.language_model.config
-        if not text.hidden_size_per_layer_input:
+        text: Any = self.language_model.config
+        if not text.hidden_size_per_layer_input or inputs.ids is None:
             return {}
         ids = inputs.ids.masked_fill(inputs.visual, text.pad_token_id)
-        return {"per_layer_inputs": self.language_model.get_per_layer_inputs(ids[None], None)}
+        language_model: Any = self.language_model
+        return {"per_layer_inputs": language_model.get_per_layer_inputs(ids[None], None)}
 
     def _logits(self, hidden_states: Tensor) -> Tensor:
         logits, most = super()._logits(hidden_states), self.language_model.config.final_logit_softcapping

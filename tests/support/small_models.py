@@ -66,6 +66,10 @@ def chat_template(video: str, system: str = "") -> str:
 
 
 GEMMA_TOKENS = ("<|image>", "<image|>", "<|image|>", "<|video|>", "<|audio>", "<|audio|>")
+MOLMO_TOKENS = (
+    "<im_start>", "<low_res_im_start>", "<im_end>", "<im_patch>", "<frame_start>", "<frame_end>",
+    "<im_col>", "<im_low>", "<|video|>",
+)  # fmt: skip
 GLM_TOKENS = (
     "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|image|>", "<|video|>",
 )  # fmt: skip
@@ -73,7 +77,8 @@ GLM_TOKENS = (
 
 def is_there(family: str) -> bool:
     """Whether this version of transformers has the class of ``family``."""
-    return family not in NEWER or hasattr(transformers, NEWER[family])
+    name = NEWER.get(family.partition(" (experts")[0])
+    return name is None or hasattr(transformers, name)
 
 
 def save(folder: Path, family: str, source: Path, seed: int = 0) -> None:
@@ -81,7 +86,7 @@ def save(folder: Path, family: str, source: Path, seed: int = 0) -> None:
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(source)
     tokenizer.chat_template = None
-    BUILDERS[family](folder, tokenizer)
+    (BUILDERS | VARIANTS)[family](folder, tokenizer)
 
 
 def _llava_onevision(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -233,14 +238,21 @@ def _video_llama_3(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     _save(model, folder, tokenizer, chat_template("<|video_pad|>\\n"), settings)
 
 
-def _gemma4(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    """With all that its small sizes have: sliding windows, shared keys and values, an embedding for each layer."""
+def _gemma4(folder: Path, tokenizer: PreTrainedTokenizerFast, large: bool = False) -> None:
+    """With all that a size has. Small ones share keys and values, and have an embedding for each layer.
+
+    Large ones have experts, keys for values, and visual tokens that see ahead.
+    """
     tokenizer.add_special_tokens({"additional_special_tokens": list(GEMMA_TOKENS)})
     names = ("boi_token_id", "eoi_token_id", "image_token_id", "video_token_id", "boa_token_id", "audio_token_id")
     text = _text(tokenizer) | {"head_dim": 12, "global_head_dim": 24, "pad_token_id": 0, "sliding_window": 40}
     text |= {"num_hidden_layers": 6, "num_kv_shared_layers": 2, "hidden_size_per_layer_input": 8}
     text |= {"layer_types": ["sliding_attention", "full_attention"] * 3, "final_logit_softcapping": 3.0}
     text |= {"vocab_size_per_layer_input": len(tokenizer)}
+    if large:
+        text |= {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 0, "use_bidirectional_attention": "vision"}
+        text |= {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 24}
+        text |= {"attention_k_eq_v": True, "num_global_key_value_heads": 1}
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
     vision |= {"num_key_value_heads": 4, "head_dim": 8, "patch_size": 8, "position_embedding_size": 64}
     config = transformers.Gemma4Config(
@@ -252,12 +264,35 @@ def _gemma4(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     _save(model, folder, tokenizer, chat_template("<|video|>"), {"max_soft_tokens": 70, "patch_size": 8})
 
 
-def _glm(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+def _molmo2(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": list(MOLMO_TOKENS)})
+    names = ("image_start_token_id", "low_res_image_start_token_id", "image_end_token_id", "image_patch_id")
+    names += ("frame_start_token_id", "frame_end_token_id")
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
+    vision |= {"num_key_value_heads": 4, "head_dim": 8}
+    text = _text(tokenizer) | {"head_dim": 12, "additional_vocab_size": 0}
+    text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}}
+    config = transformers.Molmo2Config(
+        text_config=text,
+        vision_config=vision | {"image_size": [112, 112], "patch_size": 14},  # windows of 3 x 3 go beyond the grid
+        adapter_config=vision | {"text_hidden_size": HIDDEN, "vision_feature_layer": [5, 2]},
+        **dict(zip(names, tokenizer.convert_tokens_to_ids(list(MOLMO_TOKENS[:6])), strict=True)),
+    )
+    settings = {"size": {"height": 112, "width": 112}, "pooling_size": [3, 3], "patch_size": 14}
+    _save(transformers.Molmo2ForConditionalGeneration(config), folder, tokenizer, chat_template("<|video|>"), settings)
+
+
+def _glm(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast, experts: bool = False) -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": list(GLM_TOKENS)})
     names = ("image_start_token_id", "image_end_token_id", "video_start_token_id", "video_end_token_id")
     names += ("image_token_id", "video_token_id")
+    text = _text(tokenizer) | {"rope_scaling": {"rope_type": "default", "mrope_section": [2, 2, 2]}}
+    if experts:
+        text |= {"model_type": "glm4v_moe_text", "first_k_dense_replace": 1, "moe_intermediate_size": 24}
+        text |= {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "head_dim": 12}
+        text["rope_parameters"] = text.pop("rope_scaling") | {"rope_theta": 10_000.0, "partial_rotary_factor": 1.0}
     config = getattr(transformers, f"{name}Config")(
-        text_config=_text(tokenizer) | {"rope_scaling": {"rope_type": "default", "mrope_section": [2, 2, 2]}},
+        text_config=text,
         vision_config={
             "depth": 8,
             "hidden_size": 32,
@@ -309,7 +344,14 @@ BUILDERS = {
     "qwen3_5_moe": partial(_qwen3_5, "Qwen3_5Moe"),
     "video_llama_3": _video_llama_3,
     "gemma4": _gemma4,
+    "molmo2": _molmo2,
 }
+
+VARIANTS = {
+    "gemma4 (experts, seeing ahead)": partial(_gemma4, large=True),
+    "glm46v (experts)": partial(_glm, "Glm46V", experts=True),
+}
+"""Further sizes of a family that differ in more than numbers."""
 
 NEWER = {
     "glm46v": "Glm46VForConditionalGeneration",
@@ -317,6 +359,7 @@ NEWER = {
     "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
     "video_llama_3": "VideoLlama3ForConditionalGeneration",
     "gemma4": "Gemma4ForConditionalGeneration",
+    "molmo2": "Molmo2ForConditionalGeneration",
 }
 """Classes that the oldest supported version of transformers lacks."""
 

@@ -47,6 +47,11 @@ def stock_inputs(small, tokens, clip, question=QUESTION):
             "video_position_ids": small.places(layout),
         }
         given["num_frames_per_video"] = torch.tensor([layout.frames])
+    elif small.family == "molmo2":
+        slot, count = model.config.image_patch_id, layout.cells
+        given = {"pixel_values_videos": small.patches(small.preprocess(clip))}
+        given |= {"video_token_pooling": small.windows(layout.frames)}
+        given |= {"video_grids": torch.tensor([[layout.frames, *layout.grid]])}
     elif small.family == "smolvlm":
         slot, count = model.config.image_token_id, layout.cells
         given = {"pixel_values": small.preprocess(clip)[None]}
@@ -61,9 +66,13 @@ def stock_inputs(small, tokens, clip, question=QUESTION):
         if small.family == "qwen2_5_vl":
             given["second_per_grid_ts"] = torch.tensor([1.0])
     pieces = [text[0]]
-    for piece in text[1:]:
-        pieces += [torch.full((count,), slot), piece]
+    for number, piece in enumerate(text[1:]):
+        # Molmo2's last place is empty.
+        pieces += [torch.full((count if number < layout.frames or not small.frames_apart else 0,), slot), piece]
     ids = torch.cat(pieces)[None]
     if "mm_token_type_ids" in inspect.signature(model.forward).parameters:
         given["mm_token_type_ids"] = 2 * (ids == slot).int()
+    if small.family == "molmo2":
+        marks = [slot, model.config.frame_start_token_id, model.config.frame_end_token_id]
+        given["mm_token_type_ids"] = torch.isin(ids, torch.tensor(marks)).int()
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **given}

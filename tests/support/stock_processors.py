@@ -33,6 +33,7 @@ PROCESSORS = {
     "qwen3_5": ("Qwen3VLProcessor", "Qwen3VLVideoProcessor", "Qwen2VLImageProcessor"),
     "video_llama_3": ("VideoLlama3Processor", "VideoLlama3VideoProcessor", "VideoLlama3ImageProcessor"),
     "gemma4": ("Gemma4Processor", "Gemma4VideoProcessor", "Gemma4ImageProcessor"),
+    "molmo2": ("Molmo2Processor", "Molmo2VideoProcessor", "Molmo2ImageProcessor"),
     "smolvlm": ("SmolVLMProcessor", "SmolVLMVideoProcessor", "SmolVLMImageProcessor"),
 }
 ROLES = {
