@@ -168,7 +168,7 @@ def test_a_repetition_penalty_counts_the_same_words_where_tokens_are_reduced(sma
             inputs = small.prompt_inputs(reduced, question)
             if answer:
                 inputs = inputs.then(small.text_inputs(torch.tensor(answer), positions))
-            logits = small.forward(inputs, DynamicCache(), keep=slice(-1, None)).float()
+            logits = small.forward(inputs, small.new_cache(), keep=slice(-1, None)).float()
             counted = torch.tensor([before + answer], dtype=torch.long)
             answer.append(int(processor(counted, logits).argmax()))
         assert list(ids) == answer
