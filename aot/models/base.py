@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from ..video.frame_source import FrameSource
 from ..video.frames import Frames
 from .file_time import clock_settings, with_file_seconds
 from .folder import (
+    colours_file,
     in_one_line,
     is_positive,
     load_tokenizer,
@@ -36,6 +37,8 @@ from .folder import (
     require_all_tensors,
     require_safetensors,
     stock_config_of,
+    template_file,
+    tokenizer_file,
     use_general_products,
     video_settings,
 )
@@ -45,6 +48,7 @@ from .passes import FRAMES_AT_ONCE, LONGEST_PASS, Pixels, frames_a_pass, passes,
 from .pixels import CLIP_MEAN, CLIP_STD, normalise, resize, upload
 from .progress import Progress, ignore_progress
 from .prompt import Inputs, Prefix, Prompt, Turn, chat_messages, insert_video, require_one_place
+from .stand_ins import Untouched, stand_ins, weight_files
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class VideoLLM(ABC):
     """Of the pixels, unless the folder's video processor has its own."""
     resizes_on_cuda: ClassVar[bool] = True
     """Whether frames are resized on the model's device if that is CUDA; the original resizes on a CPU if not."""
+    quantizes: ClassVar[bool] = True
+    """Whether its weights can be loaded in 8 or 4 bits."""
     axes: ClassVar[int] = 1
     """A: rotary positions of a token, 1, or 3 for models with positions of time, height and width."""
     frames_apart: ClassVar[bool] = False
@@ -141,6 +147,7 @@ class VideoLLM(ABC):
         device: torch.device | str = "cpu",
         attention: str = "sdpa",
         quantization: str = "none",
+        weights: bool = True,
     ) -> VideoLLM:
         """Load from a folder in Hugging Face's layout; safetensors only, nothing is downloaded or executed.
 
@@ -151,30 +158,35 @@ class VideoLLM(ABC):
             device: where to put them.
             attention: the LLM's attention implementation.
             quantization: "none", "8-bit" or "4-bit".
+            weights: whether to read them; without them the model can be looked at, and is checked as it would be.
 
         Raises:
             InputError: the folder holds no safetensors, not exactly the model's tensors, or no settings of its
                 processor or tokenizer; or the attention or the quantization is not installed.
         """
         require_safetensors(folder, name)
+        weight_files(folder, name)
         quantized = {} if quantization == "none" else quantizing(quantization, dtype, device)
+        given = {} if weights else {"state_dict": stand_ins(folder, name, dtype)}
         try:
             config = stock_config_of(cls.stock, folder, name)
-            model, report = cast(
-                tuple[PreTrainedModel, dict[str, Any]],
-                cls.stock.from_pretrained(
-                    folder,
-                    config=config,
-                    dtype=dtype,
-                    use_safetensors=True,
-                    local_files_only=True,
-                    trust_remote_code=False,
-                    attn_implementation=attention,
-                    ignore_mismatched_sizes=True,  # to be named, below
-                    output_loading_info=True,
-                    **quantized,
-                ),
-            )
+            with nullcontext() if weights else Untouched():
+                model, report = cast(
+                    tuple[PreTrainedModel, dict[str, Any]],
+                    cls.stock.from_pretrained(
+                        folder if weights else None,
+                        config=config,
+                        dtype=dtype,
+                        use_safetensors=True,
+                        local_files_only=True,
+                        trust_remote_code=False,
+                        attn_implementation=attention,
+                        ignore_mismatched_sizes=True,  # to be named, below
+                        output_loading_info=True,
+                        **quantized,
+                        **given,
+                    ),
+                )
         except ImportError as error:
             raise InputError(missing_package(name, attention, error)) from error
         except InputError:
@@ -205,6 +217,19 @@ class VideoLLM(ABC):
             duration: in seconds.
         """
         return None
+
+    @classmethod
+    def sources(cls, folder: Path) -> Mapping[str, str]:
+        """Which file of a folder each setting is from, by the setting's name.
+
+        Args:
+            folder: of a model that can be loaded.
+        """
+        return {
+            "mean and deviation": colours_file(folder),
+            "chat template": template_file(folder),
+            "tokenizer": tokenizer_file(folder),
+        }
 
     @property
     def device(self) -> torch.device:

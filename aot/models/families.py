@@ -112,7 +112,7 @@ def load(
         attention=fastest_attention(family) if attention == "auto" else attention,
         quantization=quantization,
     )
-    _require_prompt(loaded)
+    require_prompt(loaded)
     if decoding == "graph" and not loaded.takes_masks:
         raise InputError(
             f"decoding graph needs attention that takes a mask, and that of {name} ({loaded.attention}) does not; "
@@ -124,8 +124,15 @@ def load(
     return loaded
 
 
-def _require_prompt(model: VideoLLM) -> None:
-    """Refuse a model whose chat template no question about a video can be written with."""
+def require_prompt(model: VideoLLM) -> None:
+    """Refuse a model whose chat template no question about a video can be written with.
+
+    Args:
+        model: loaded, with or without its weights.
+
+    Raises:
+        InputError: its template cannot be used.
+    """
     try:
         model.prompt("?")
     except Exception as error:  # whatever a template makes of the messages

@@ -225,12 +225,7 @@ def video_settings(folder: Path, name: str) -> Mapping[str, Any]:
     Raises:
         InputError: there are none, or their file is damaged.
     """
-    own = first_json(folder, "processor_config.json") or {}
-    found = own.get("video_processor")
-    if found is None:
-        found = first_json(folder, "video_preprocessor_config.json", "preprocessor_config.json")
-    if found is None:
-        found = own.get("image_processor")
+    _, found = _settings(folder)
     if not isinstance(found, dict):
         raise InputError(
             f"{name} has no settings of its processor, so that sizes and colours of its frames are not known; put the "
@@ -238,6 +233,49 @@ def video_settings(folder: Path, name: str) -> Mapping[str, Any]:
         )
     _require_usable(found, name)
     return found
+
+
+def _settings(folder: Path) -> tuple[str, Any]:
+    """The file with the settings of a folder's video processor, and what it holds of them."""
+    own = first_json(folder, "processor_config.json") or {}
+    if own.get("video_processor") is not None:
+        return "processor_config.json (video_processor)", own["video_processor"]
+    for file in ("video_preprocessor_config.json", "preprocessor_config.json"):
+        if (found := first_json(folder, file)) is not None:
+            return file, found
+    return "processor_config.json (image_processor)", own.get("image_processor")
+
+
+def colours_file(folder: Path) -> str:
+    """The name of the file that says mean and deviation of a folder's pixels.
+
+    Args:
+        folder: of a model that can be loaded.
+    """
+    file, found = _settings(folder)
+    return file if "image_mean" in found else f"the family's own: {file} has none"
+
+
+def template_file(folder: Path) -> str:
+    """The name of the file with a folder's chat template: the processor's, or else the tokenizer's.
+
+    Args:
+        folder: of a model that can be loaded.
+    """
+    names = ["chat_template.json", "chat_template.jinja"]
+    if (folder / "processor_config.json").is_file():
+        names.reverse()
+    return next((each for each in names if (folder / each).is_file()), "tokenizer_config.json")
+
+
+def tokenizer_file(folder: Path) -> str:
+    """The name of the file with a folder's vocabulary.
+
+    Args:
+        folder: of a model that can be loaded.
+    """
+    names = ("tokenizer.json", "vocab.json", "tokenizer.model")
+    return next((each for each in names if (folder / each).is_file()), "tokenizer_config.json")
 
 
 def _require_usable(settings: Mapping[str, Any], name: str) -> None:

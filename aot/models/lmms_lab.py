@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,9 +27,17 @@ from ..errors import InputError
 from ..files import read_json
 from ..tokens.video_tokens import VideoTokens
 from .base import VideoLLM
-from .folder import first_json, load_tokenizer, missing_package, require_all_tensors, require_safetensors
+from .folder import (
+    first_json,
+    load_tokenizer,
+    missing_package,
+    require_all_tensors,
+    require_safetensors,
+    tokenizer_file,
+)
 from .llava_onevision import LlavaOnevision
 from .prompt import Prompt
+from .stand_ins import Untouched, stand_in
 
 SIGLIP: dict[str, Any] = {
     "hidden_size": 1152,
@@ -67,6 +76,7 @@ class LlavaOnevisionOriginal(LlavaOnevision):
     family = "llava_onevision (lmms-lab)"
     placeholder = "<image>"
     resizes_on_cuda = False
+    quantizes = False
 
     @classmethod
     def matches(cls, config: Mapping[str, Any]) -> bool:
@@ -83,6 +93,7 @@ class LlavaOnevisionOriginal(LlavaOnevision):
         device: torch.device | str = "cpu",
         attention: str = "sdpa",
         quantization: str = "none",
+        weights: bool = True,
     ) -> VideoLLM:
         """Load lmms-lab's files as they are: safetensors only, nothing is downloaded or executed.
 
@@ -93,6 +104,7 @@ class LlavaOnevisionOriginal(LlavaOnevision):
             device: where to put them.
             attention: the LLM's attention implementation.
             quantization: only "none".
+            weights: whether to read them; see :meth:`.base.VideoLLM.load`.
 
         Raises:
             InputError: a quantization, no safetensors, a tower that is not known or not in the checkpoint, or an
@@ -102,20 +114,21 @@ class LlavaOnevisionOriginal(LlavaOnevision):
         if quantization != "none":
             raise InputError(f"{name} is in lmms-lab's layout, which is not quantized; choose quantization none.")
         config = stock_config(folder, name)
-        tensors = renamed(folder, name, cast(Any, config.vision_config).num_hidden_layers)
+        tensors = renamed(folder, name, cast(Any, config.vision_config).num_hidden_layers, None if weights else dtype)
         try:
-            model, report = cast(
-                tuple[LlavaOnevisionForConditionalGeneration, dict[str, Any]],
-                LlavaOnevisionForConditionalGeneration.from_pretrained(
-                    None,
-                    config=config,
-                    state_dict=tensors,
-                    dtype=dtype,
-                    attn_implementation=attention,
-                    ignore_mismatched_sizes=True,  # to be named, below
-                    output_loading_info=True,
-                ),
-            )
+            with nullcontext() if weights else Untouched():
+                model, report = cast(
+                    tuple[LlavaOnevisionForConditionalGeneration, dict[str, Any]],
+                    LlavaOnevisionForConditionalGeneration.from_pretrained(
+                        None,
+                        config=config,
+                        state_dict=tensors,
+                        dtype=dtype,
+                        attn_implementation=attention,
+                        ignore_mismatched_sizes=True,  # to be named, below
+                        output_loading_info=True,
+                    ),
+                )
         except ImportError as error:
             raise InputError(missing_package(name, attention, error)) from error
         require_all_tensors(model, report, name)
@@ -136,6 +149,12 @@ class LlavaOnevisionOriginal(LlavaOnevision):
             prompt: from :meth:`prompt`.
         """
         return torch.zeros(0, dtype=torch.long)
+
+    @classmethod
+    def sources(cls, folder: Path) -> Mapping[str, str]:
+        """The checkpoint says nothing of pixels and prompt: the family's own are used."""
+        own = "the family's own: the checkpoint has none"
+        return {"mean and deviation": own, "chat template": own, "tokenizer": tokenizer_file(folder)}
 
 
 def is_lmms_lab(config: Mapping[str, Any]) -> bool:
@@ -176,24 +195,25 @@ def stock_config(folder: Path, name: str) -> LlavaOnevisionConfig:
     )
 
 
-def renamed(folder: Path, name: str, blocks: int) -> dict[str, Tensor]:
+def renamed(folder: Path, name: str, blocks: int, stand_in_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """The checkpoint's tensors by the names of Hugging Face's layout.
 
     Args:
         folder: of the model.
         name: the model's name in errors.
         blocks: how many of the tower's blocks to keep.
+        stand_in_dtype: of stand-ins for the tensors, which are then not read; None reads them.
 
     Raises:
         InputError: the tower's weights are not among them.
     """
-    tensors = dict(_tensors(folder, blocks))
+    tensors = dict(_tensors(folder, blocks, stand_in_dtype))
     if not any(each.startswith("vision_tower.") for each in tensors):
         raise InputError(f"{name} holds no weights of its vision tower; download all of its safetensors files.")
     return tensors
 
 
-def _tensors(folder: Path, blocks: int) -> Iterator[tuple[str, Tensor]]:
+def _tensors(folder: Path, blocks: int, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as stored:
             for theirs in stored.keys():  # noqa: SIM118 (no mapping)
@@ -202,4 +222,7 @@ def _tensors(folder: Path, blocks: int) -> Iterator[tuple[str, Tensor]]:
                     ours = re.sub(pattern, replacement, ours)
                 block = re.match(r"vision_tower\.vision_model\.encoder\.layers\.(\d+)\.", ours)
                 if ".vision_model.head." not in ours and (block is None or int(block[1]) < blocks):
-                    yield ours, stored.get_tensor(theirs)
+                    if dtype is None:
+                        yield ours, stored.get_tensor(theirs)
+                    else:
+                        yield ours, stand_in(stored.get_slice(theirs).get_shape(), dtype)

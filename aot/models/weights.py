@@ -1,12 +1,13 @@
-"""The memory that a model's weights take, from the headers of its safetensors files, and whether a device has it."""
+"""A model's tensors by the headers of its safetensors files, the memory they take, and whether a device has it."""
 
 from __future__ import annotations
 
 import json
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import torch
@@ -42,27 +43,54 @@ def stored_tensors(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of a folder's tensors, from the headers of its safetensors files.
 
     Args:
-        folder: of the model.
+        folder: of the model, or a single file.
 
     Raises:
         InputError: a file is cut short or damaged.
     """
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with path.open("rb") as file:
-                (length,) = struct.unpack("<Q", file.read(8))
-                header = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            size = 8 + length + max(ends, default=0)
-        except (struct.error, ValueError, KeyError, MemoryError, OverflowError) as error:
-            raise InputError(f"{path.name} is damaged or no safetensors file; copy or download it again.") from error
-        if path.stat().st_size < size:
-            raise InputError(
-                f"{path.name} is cut short ({path.stat().st_size} of {size} bytes); copy or download it again."
-            )
-        for name, entry in header.items():
-            if name != "__metadata__":
-                yield name, tuple(entry["shape"])
+    for path in [folder] if folder.is_file() else sorted(folder.glob("*.safetensors")):
+        for name, stored in read_header(path).tensors.items():
+            yield name, stored.shape
+
+
+class StoredTensor(NamedTuple):
+    """A tensor in a file: its dtype as safetensors spells it, ``F8_E4M3`` for one, and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Header(NamedTuple):
+    """What a safetensors file says of itself: its tensors by name, and its metadata."""
+
+    tensors: Mapping[str, StoredTensor]
+    metadata: Mapping[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """The header of a safetensors file. No tensor is read.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: it cannot be read, is cut short or damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__", {})
+        tensors = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
+        size = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        there = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be read ({error.strerror}); copy or download it again.") from error
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
+        raise InputError(f"{path.name} is damaged or no safetensors file; copy or download it again.") from error
+    if there < size:
+        raise InputError(f"{path.name} is cut short ({there} of {size} bytes); copy or download it again.")
+    return Header(tensors, metadata)
 
 
 def require_room(need: int, name: str, device: torch.device, have: int | None = None) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from comfyui_aot.aot.answering.generation import Generation, end_ids
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import families_in, load
+from comfyui_aot.aot.models.check import check
 from comfyui_aot.tests.support.small_models import save
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -210,6 +211,9 @@ def test_a_broken_folder_is_one_clear_line(folder, case):
         load(folder)
     assert len(str(refused.value).splitlines()) == 1
     assert len(str(refused.value)) < 420
+    with pytest.raises(InputError) as checked:
+        check(folder)
+    assert str(checked.value) == str(refused.value)
 
 
 HARMLESS = {
@@ -224,13 +228,15 @@ HARMLESS = {
 def test_what_does_no_harm_is_loaded(folder, case):
     HARMLESS[case](folder)
     assert load(folder).family == "qwen3_vl"
+    assert check(folder).family == "qwen3_vl"
 
 
 def test_a_missing_tensor_is_named_in_lmms_labs_layout_too(tmp_path, embedded_folder):
     save(tmp_path / "model", "llava_video (lmms-lab)", embedded_folder)
     without("mm_projector.0.weight")(tmp_path / "model")
-    with pytest.raises(InputError, match=r"lacks 1 tensor: .*multi_modal_projector\.linear_1"):
-        load(tmp_path / "model")
+    for read in (load, check):
+        with pytest.raises(InputError, match=r"lacks 1 tensor: .*multi_modal_projector\.linear_1"):
+            read(tmp_path / "model")
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "llava_onevision (lmms-lab)"])

@@ -1,0 +1,81 @@
+"""Weights without numbers: a model is built from the headers of its files, to be looked at and not to be run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ..errors import InputError
+from .folder import INDEX, first_json
+from .weights import read_header
+
+_LEFT_OUT = frozenset({"contiguous", "normal_", "uniform_", "trunc_normal_"})
+
+
+class Untouched(TorchFunctionMode):
+    """In this block a model takes stand-ins for weights as they are, and what lacks is not drawn at random.
+
+    transformers 4 would copy every stand-in into memory of its own, and both majors would fill what lacks.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Call ``func``, but for the functions that fill or copy a tensor and change neither shape nor dtype."""
+        if getattr(func, "__name__", "") in _LEFT_OUT and args and isinstance(args[0], Tensor):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def stand_in(shape: Iterable[int], dtype: torch.dtype) -> Tensor:
+    """A tensor of any size that takes the memory of one number.
+
+    Args:
+        shape: of the tensor.
+        dtype: of the tensor.
+    """
+    return torch.zeros((), dtype=dtype).expand(tuple(shape))
+
+
+def stand_ins(folder: Path, name: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Stand-ins for the tensors that transformers would read from a folder.
+
+    Args:
+        folder: of the model.
+        name: the model's name in errors.
+        dtype: of the model.
+
+    Raises:
+        InputError: a file is damaged, or there are several and no index of them.
+    """
+    return {
+        key: stand_in(stored.shape, dtype)
+        for path in weight_files(folder, name)
+        for key, stored in read_header(path).tensors.items()
+    }
+
+
+def weight_files(folder: Path, name: str) -> list[Path]:
+    """The files that transformers reads: the only one, or those of the index. Others may lie beside them.
+
+    Args:
+        folder: of the model.
+        name: the model's name in the error.
+
+    Raises:
+        InputError: there is neither.
+    """
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    index = first_json(folder, INDEX, keys=("weight_map",))
+    if index is None:
+        raise InputError(
+            f"{name} cannot be loaded (it has neither model.safetensors nor {INDEX}); copy or download all its files "
+            "again."
+        )
+    return sorted({folder / str(part) for part in index["weight_map"].values()})
