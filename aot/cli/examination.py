@@ -234,6 +234,7 @@ def _checks() -> Iterator[tuple[str, bool, Trial]]:
     yield "published question sets", False, lambda: _import("pyarrow", "pip install pyarrow")
     yield "lmms-eval", False, lambda: _import("lmms_eval", "pip install --no-deps lmms-eval==0.7.3, and what it names")
     yield "GPU", False, _gpu
+    yield "transformers as tried", False, _tried
 
 
 def _floors() -> str | Unmet:
@@ -332,6 +333,13 @@ def _gpu() -> str | Unmet:
         product = torch.ones(8, 8, device=device) @ torch.ones(8, 8, device=device)
         return f"{torch.cuda.get_device_name(device)} multiplies ({float(product.sum()):.0f} of 512)"
     return Unmet("none; everything runs on the CPU, more slowly")
+
+
+def _tried() -> str | Unmet:
+    from ..models.versions import NEWEST_TRIED, untried
+
+    line = untried(version("transformers") or "0")
+    return Unmet(line) if line else f"not newer than {NEWEST_TRIED}, the newest that was tried"
 
 
 def as_dict(examination: Examination) -> dict[str, Any]:

@@ -49,6 +49,7 @@ from .pixels import CLIP_MEAN, CLIP_STD, normalise, resize, upload
 from .progress import Progress, ignore_progress
 from .prompt import Inputs, Prefix, Prompt, Turn, chat_messages, insert_video, require_one_place
 from .stand_ins import Untouched, stand_ins, weight_files
+from .versions import cache_argument
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class VideoLLM(ABC):
         require_safetensors(folder, name)
         weight_files(folder, name)
         quantized = {} if quantization == "none" else quantizing(quantization, dtype, device)
-        given = {} if weights else {"state_dict": stand_ins(folder, name, dtype)}
+        given: dict[str, Any] = {} if weights else {"state_dict": stand_ins(folder, name, dtype)}
         try:
             config = stock_config_of(cls.stock, folder, name)
             with nullcontext() if weights else Untouched():
@@ -567,8 +568,8 @@ class VideoLLM(ABC):
             inputs_embeds=inputs.inputs_embeds[None],
             position_ids=self._position_ids(inputs, cache.get_seq_length()),
             attention_mask=self._mask(inputs, cache.get_seq_length()) if mask is None else mask,
-            past_key_values=cache,
             use_cache=True,
+            **{cache_argument(type(self.language_model)): cache},
             **self._extras(inputs),
         ).last_hidden_state[0]
         return self._logits(hidden_states[keep])

@@ -26,6 +26,7 @@ from .qwen3_5 import Qwen35, Qwen35Moe
 from .qwen3_vl import Qwen3VL
 from .smolvlm import SmolVLM
 from .video_llama_3 import VideoLlama3
+from .versions import warn_if_untried
 from .weights import QUANTIZATIONS, require_room, weight_bytes
 
 FAMILIES: tuple[type[VideoLLM], ...] = (
@@ -92,6 +93,7 @@ def load(
     for setting, value, allowed in settings:
         if value not in allowed:
             raise InputError(f"{setting} is {value!r}; give one of {', '.join(allowed)}.")
+    warn_if_untried()
     folder = ensure(on_progress=on_progress) if model == EMBEDDED else Path(model)
     name = name or (EMBEDDED if model == EMBEDDED else folder.name)
     family = family_of(folder, name)
