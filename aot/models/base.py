@@ -91,8 +91,6 @@ class VideoLLM(ABC):
     mean: ClassVar[Sequence[float]] = CLIP_MEAN
     std: ClassVar[Sequence[float]] = CLIP_STD
     """Of the pixels, unless the folder's video processor has its own."""
-    resizes_on_cuda: ClassVar[bool] = True
-    """Whether frames are resized on the model's device if that is CUDA; the original resizes on a CPU if not."""
     quantizes: ClassVar[bool] = True
     """Whether its weights can be loaded in 8 or 4 bits."""
     axes: ClassVar[int] = 1
@@ -300,11 +298,19 @@ class VideoLLM(ABC):
             Pixel values, (T, 3, h, w) float32, on the model's device if that is CUDA, else on the CPU.
         """
         size = size or self.frame_size(frames)
-        if self.resizes_on_cuda:
-            pixels = resize(upload(frames.pixels, self.device), size)
-        else:
-            pixels = upload(resize(frames.pixels, size), self.device)
-        return normalise(pixels, self._mean, self._std)
+        return normalise(self.resize(frames.pixels, size), self._mean, self._std)
+
+    def resize(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize frames as the original does, here as the stock video processors do on the same device.
+
+        Args:
+            pixels: (T, H, W, 3) uint8.
+            size: (h, w), in pixels.
+
+        Returns:
+            (T, 3, h, w), levels 0 to 255, on the model's device if that is CUDA, else on the CPU.
+        """
+        return resize(upload(pixels, self.device), size)
 
     def layout(self, frames: FrameSource) -> Layout:
         """The layout of these frames' tokens."""

@@ -25,8 +25,8 @@ from .qwen2_5_vl import Qwen2_5VL
 from .qwen3_5 import Qwen35, Qwen35Moe
 from .qwen3_vl import Qwen3VL
 from .smolvlm import SmolVLM
-from .video_llama_3 import VideoLlama3
 from .versions import warn_if_untried
+from .video_llama_3 import VideoLlama3
 from .weights import QUANTIZATIONS, require_room, weight_bytes
 
 FAMILIES: tuple[type[VideoLLM], ...] = (

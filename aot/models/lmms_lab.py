@@ -36,6 +36,7 @@ from .folder import (
     tokenizer_file,
 )
 from .llava_onevision import LlavaOnevision
+from .pixels import resize_with_pil, upload
 from .prompt import Prompt
 from .stand_ins import Untouched, stand_in
 
@@ -75,7 +76,6 @@ class LlavaOnevisionOriginal(LlavaOnevision):
 
     family = "llava_onevision (lmms-lab)"
     placeholder = "<image>"
-    resizes_on_cuda = False
     quantizes = False
 
     @classmethod
@@ -140,6 +140,18 @@ class LlavaOnevisionOriginal(LlavaOnevision):
         tokenizer.chat_template = CHATML
         model = model.eval().to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self
         return cls(model, tokenizer, name, preprocessor={"image_mean": HALF, "image_std": HALF})
+
+    def resize(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize frames with PIL, as LLaVA's own code does on the way to its tower.
+
+        Args:
+            pixels: (T, H, W, 3) uint8.
+            size: (h, w), in pixels.
+
+        Returns:
+            (T, 3, h, w) uint8, on the model's device if that is CUDA, else on the CPU.
+        """
+        return upload(resize_with_pil(pixels, size), self.device)
 
     def repeatable(self, tokens: VideoTokens | None, prompt: Prompt) -> Tensor:
         """Nothing: LLaVA's own ``generate`` is given embeddings, so that a penalty counts the answer's tokens only.

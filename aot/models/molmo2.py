@@ -44,7 +44,6 @@ class Molmo2(VideoLLM):
     slot = "<im_patch>"
     mean = std = (0.5, 0.5, 0.5)
     frames_apart = True
-    resizes_on_cuda = False
 
     def __init__(self, hf_model: Any, tokenizer: Any, name: str, **options: Any) -> None:
         super().__init__(hf_model, tokenizer, name, **options)

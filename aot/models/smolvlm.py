@@ -51,7 +51,6 @@ class SmolVLM(VideoLLM):
     slot = _SLOT
     mean = std = (0.5, 0.5, 0.5)
     frames_apart = True
-    resizes_on_cuda = False
 
     def __init__(self, hf_model: Any, tokenizer: Any, name: str, **options: Any) -> None:
         super().__init__(hf_model, tokenizer, name, **{**options, "chat_template": CHAT})
