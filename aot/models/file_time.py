@@ -6,7 +6,7 @@ An answer's cost begins with the file, and some models are told how long the vid
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..tokens.video_tokens import ENCODE, VideoTokens
@@ -20,6 +20,9 @@ FILE_S = "file_s"
 DURATION, TIMES = "duration", "times"
 """The names of the video's length and of the frames' times by its own clock, in seconds; absent where not known."""
 
+SAMPLED_FPS = "sampled_fps"
+"""The name of the frames that were taken of a second; absent where that is not known."""
+
 
 def clock_settings(frames: FrameSource) -> dict[str, Any]:
     """What the encoder's record keeps of a video's clock; empty where that is not known.
@@ -28,7 +31,16 @@ def clock_settings(frames: FrameSource) -> dict[str, Any]:
         frames: that are encoded.
     """
     clock = frames.clock
-    return {} if clock is None else {DURATION: clock.duration, TIMES: clock.times}
+    return {} if clock is None else {DURATION: clock.duration, TIMES: clock.times, SAMPLED_FPS: clock.sampled_fps}
+
+
+def encoder_settings(tokens: VideoTokens) -> Mapping[str, Any]:
+    """The settings in the encoder's record; empty where there is none.
+
+    Args:
+        tokens: of the encoder or of any stage.
+    """
+    return next((record.settings for record in tokens.history if record.name == ENCODE), {})
 
 
 def told_times(tokens: VideoTokens) -> tuple[float, Sequence[float]]:
@@ -42,7 +54,7 @@ def told_times(tokens: VideoTokens) -> tuple[float, Sequence[float]]:
     Returns:
         Seconds; (T,) seconds.
     """
-    settings = next((record.settings for record in tokens.history if record.name == ENCODE), {})
+    settings = encoder_settings(tokens)
     times = settings.get(TIMES, ())
     if len(times) != tokens.layout.frames:
         times = tokens.timestamps.tolist()
@@ -78,4 +90,4 @@ def file_seconds(tokens: VideoTokens) -> float | None:
     Args:
         tokens: of the encoder or of any stage.
     """
-    return next((record.settings.get(FILE_S) for record in tokens.history if record.name == ENCODE), None)
+    return encoder_settings(tokens).get(FILE_S)

@@ -42,11 +42,13 @@ class Clock:
         frames: of the whole video.
         fps: frames a second, on average.
         numbers: (T,) int64, of the chosen frames among those, from 0.
+        window: frames that they were chosen among; None for all of them.
     """
 
     frames: int
     fps: float
     numbers: Tensor
+    window: int | None = None
 
     @property
     def duration(self) -> float:
@@ -58,13 +60,23 @@ class Clock:
         """(T,) seconds, as if all frames were equally far apart."""
         return [number / self.fps for number in self.numbers.tolist()]
 
-    def pick(self, chosen: Tensor) -> Clock:
+    @property
+    def sampled_fps(self) -> float:
+        """Chosen frames a second of the window."""
+        return len(self.numbers) / (self.window or self.frames) * self.fps
+
+    def pick(self, chosen: Tensor, first: int, stop: int) -> Clock:
         """The clock of some of the chosen frames.
 
         Args:
             chosen: (K,) int64, indices of them.
+            first: index of the first that could be chosen.
+            stop: index after the last.
         """
-        return replace(self, numbers=self.numbers[chosen])
+        window = self.window
+        if stop - first < len(self.numbers):
+            window = int(self.numbers[stop - 1] - self.numbers[first]) + 1
+        return replace(self, numbers=self.numbers[chosen], window=window)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -247,15 +259,8 @@ class Sampling:
             InputError: the window has no frame, or fewer than "uniform" takes.
         """
         times = timestamps.numpy()
-        first = int(np.searchsorted(times, self.start - _TIME_SLACK))
-        stop = len(times) if self.end is None else int(np.searchsorted(times, self.end + _TIME_SLACK, "right"))
-        if first == len(times):
-            raise InputError(
-                f"start is {self.start:g} s, but the last frame of {source} is at {times[-1]:.2f} s: start earlier"
-            )
+        first, stop = self.window(timestamps, source)
         available = stop - first
-        if available < 1:
-            raise InputError(f"{source} has no frame from {self.start:g} to {self.end:g} s: widen the range")
         made = self._makers_own(times[first:stop], fps)
         if made is not None:
             chosen = first + made
@@ -276,6 +281,27 @@ class Sampling:
         if self.cap is not None and len(chosen) > self.cap:
             chosen = chosen[np.linspace(0, len(chosen) - 1, self.cap, dtype=int)]
         return torch.from_numpy(chosen.astype(np.int64))
+
+    def window(self, timestamps: Tensor, source: str = "the video") -> tuple[int, int]:
+        """Indices of the first frame that may be chosen, and of the one after the last.
+
+        Args:
+            timestamps: (T,) float64, in seconds, strictly increasing.
+            source: name of the video, for messages.
+
+        Raises:
+            InputError: the window has no frame.
+        """
+        times = timestamps.numpy()
+        first = int(np.searchsorted(times, self.start - _TIME_SLACK))
+        stop = len(times) if self.end is None else int(np.searchsorted(times, self.end + _TIME_SLACK, "right"))
+        if first == len(times):
+            raise InputError(
+                f"start is {self.start:g} s, but the last frame of {source} is at {times[-1]:.2f} s: start earlier"
+            )
+        if stop <= first:
+            raise InputError(f"{source} has no frame from {self.start:g} to {self.end:g} s: widen the range")
+        return first, stop
 
     def _makers_own(self, times: np.ndarray, fps: float | None) -> np.ndarray | None:
         """What the model's makers take of a window, none twice; None where they have no say."""
@@ -305,6 +331,7 @@ class VideoSource:
         backend: see :func:`open_video`.
         free_bytes: see :func:`open_video`.
         file_s: seconds that reading the index took.
+        window: frames that they were chosen among; None for all of the file's.
     """
 
     index: Index
@@ -314,6 +341,7 @@ class VideoSource:
     backend: str
     free_bytes: int | None
     file_s: float = 0.0
+    window: int | None = None
 
     @property
     def count(self) -> int:
@@ -333,7 +361,7 @@ class VideoSource:
     @property
     def clock(self) -> Clock:
         """How the file counts its time."""
-        return Clock(self.index.count, self.index.fps, self.chosen)
+        return Clock(self.index.count, self.index.fps, self.chosen, self.window)
 
     def parts(self, size: int) -> Generator[Frames, None, None]:
         """Decode the frames in parts, in order, in one pass through the file. Every call starts a new pass.
@@ -404,8 +432,9 @@ def open_video(
             f"copy or download it again, or set end to {index.duration:.2f} s or less"
         )
     chosen = sampling.indices(index.timestamps, index.name, index.fps)
+    first, stop = sampling.window(index.timestamps, index.name)
     height, width = _target_size(index, size)
-    return VideoSource(index, chosen, height, width, backend, free_bytes, time.perf_counter() - start)
+    return VideoSource(index, chosen, height, width, backend, free_bytes, time.perf_counter() - start, stop - first)
 
 
 def load_video(
@@ -449,7 +478,7 @@ def resample(frames: Frames, sampling: Sampling) -> Frames:
         frames,
         pixels=frames.pixels[chosen],
         timestamps=frames.timestamps[chosen],
-        clock=clock.pick(chosen) if clock else None,
+        clock=clock.pick(chosen, *sampling.window(frames.timestamps, frames.source)) if clock else None,
     )
 
 
