@@ -34,10 +34,19 @@ class Stream:
         model: returns the model that encodes.
         frames: decoded, or a file still to be decoded.
         stages: to run, in order.
+        file_pixels: see :meth:`~.models.base.VideoLLM.frame_size`.
     """
 
-    def __init__(self, model: Callable[[], VideoLLM], frames: FrameSource, stages: Sequence[Stage] = ()) -> None:
+    def __init__(
+        self,
+        model: Callable[[], VideoLLM],
+        frames: FrameSource,
+        stages: Sequence[Stage] = (),
+        *,
+        file_pixels: bool = False,
+    ) -> None:
         self._model, self.frames, self.stages = model, frames, tuple(stages)
+        self._file_pixels = file_pixels
         self._tokens: VideoTokens | None = None
 
     @property
@@ -47,7 +56,7 @@ class Stream:
 
     def then(self, *stages: Stage) -> Stream:
         """This stream with more stages at its end; nothing is computed yet."""
-        return Stream(self._model, self.frames, (*self.stages, *stages))
+        return Stream(self._model, self.frames, (*self.stages, *stages), file_pixels=self._file_pixels)
 
     def tokens(self, on_progress: Progress = ignore_progress) -> VideoTokens:
         """The tokens after all stages, equal to those of ``model.encode`` and the stages in turn.
@@ -59,12 +68,17 @@ class Stream:
             InputError: decoding or a stage fails.
         """
         if self._tokens is None:
-            self._tokens = stream(self._model(), self.frames, self.stages, on_progress)
+            self._tokens = stream(self._model(), self.frames, self.stages, on_progress, file_pixels=self._file_pixels)
         return self._tokens
 
 
 def stream(
-    model: VideoLLM, frames: FrameSource, stages: Sequence[Stage], on_progress: Progress = ignore_progress
+    model: VideoLLM,
+    frames: FrameSource,
+    stages: Sequence[Stage],
+    on_progress: Progress = ignore_progress,
+    *,
+    file_pixels: bool = False,
 ) -> VideoTokens:
     """Encode and reduce a video run by run.
 
@@ -73,15 +87,16 @@ def stream(
         frames: decoded, or a file still to be decoded (:func:`~.video.frames.open_video`).
         stages: in order.
         on_progress: called with (done, total) frames.
+        file_pixels: see :meth:`~.models.base.VideoLLM.frame_size`.
 
     Returns:
         The same tokens as ``model.encode`` and the stages in turn; their history has the sums over all runs.
     """
     start = time.perf_counter()
-    layout, timestamps = model.layout(frames), model.timestamps(frames)
+    layout, timestamps = model.layout(frames, file_pixels=file_pixels), model.timestamps(frames)
     steps = [step for stage in stages for step in stage.steps(layout, timestamps)]
     runs = _common_runs([step.runs(layout, timestamps) for step in steps], layout.frames)
-    with closing(model.encode_parts(frames, on_progress=on_progress)) as encoded:
+    with closing(model.encode_parts(frames, on_progress=on_progress, file_pixels=file_pixels)) as encoded:
         parts: Iterator[VideoTokens] = regroup(encoded, runs)
         for step in steps:
             parts = _reduced(step, parts, layout, timestamps)

@@ -71,6 +71,10 @@ class TowerOutput:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+FILE_PIXELS = "file_pixels"
+"""The name of that choice among the settings of the encoder's record; absent where there is none."""
+
+
 class VideoLLM(ABC):
     """An adapter around a stock transformers model. With nothing reduced its logits are the stock model's.
 
@@ -95,6 +99,8 @@ class VideoLLM(ABC):
     """Whether its weights can be loaded in 8 or 4 bits."""
     axes: ClassVar[int] = 1
     """A: rotary positions of a token, 1, or 3 for models with positions of time, height and width."""
+    any_size: ClassVar[bool] = False
+    """Whether the tower takes frames of any size, so that it is a choice how large they are."""
     frames_apart: ClassVar[bool] = False
     """Whether the prompt has text between the frames, so that each frame's tokens must stay together."""
 
@@ -284,20 +290,27 @@ class VideoLLM(ABC):
         return self.hf_model.model.vision_tower
 
     @abstractmethod
-    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
-        """(h, w), in pixels, that these frames are resized to."""
+    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
+        """(h, w), in pixels, that these frames are resized to.
 
-    def preprocess(self, frames: Frames, size: tuple[int, int] | None = None) -> Tensor:
+        Args:
+            frames: decoded, or a file still to be decoded.
+            file_pixels: keep the file's own pixels, as far as the model's processor allows, where its makers make
+                frames smaller. It has no effect on a family whose frames are all of one size.
+        """
+
+    def preprocess(self, frames: Frames, size: tuple[int, int] | None = None, *, file_pixels: bool = False) -> Tensor:
         """Resize and normalise frames for the vision tower.
 
         Args:
             frames: (T, H, W, 3) uint8.
             size: (h, w), in pixels; None takes that of :meth:`frame_size`.
+            file_pixels: see :meth:`frame_size`.
 
         Returns:
             Pixel values, (T, 3, h, w) float32, on the model's device if that is CUDA, else on the CPU.
         """
-        size = size or self.frame_size(frames)
+        size = size or self.frame_size(frames, file_pixels=file_pixels)
         return normalise(self.resize(frames.pixels, size), self._mean, self._std)
 
     def resize(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -312,9 +325,14 @@ class VideoLLM(ABC):
         """
         return resize(upload(pixels, self.device), size)
 
-    def layout(self, frames: FrameSource) -> Layout:
-        """The layout of these frames' tokens."""
-        return self.layout_of(frames.count, self.frame_size(frames))
+    def layout(self, frames: FrameSource, *, file_pixels: bool = False) -> Layout:
+        """The layout of these frames' tokens.
+
+        Args:
+            frames: decoded, or a file still to be decoded.
+            file_pixels: see :meth:`frame_size`.
+        """
+        return self.layout_of(frames.count, self.frame_size(frames, file_pixels=file_pixels))
 
     @abstractmethod
     def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
@@ -335,7 +353,12 @@ class VideoLLM(ABC):
 
     @torch.no_grad()
     def encode_parts(
-        self, frames: FrameSource, *, on_progress: Progress = ignore_progress, frames_at_once: int | None = None
+        self,
+        frames: FrameSource,
+        *,
+        on_progress: Progress = ignore_progress,
+        frames_at_once: int | None = None,
+        file_pixels: bool = False,
     ) -> Generator[VideoTokens, None, None]:
         """Encode frames pass by pass, in order: image features with their importance, not pooled yet.
 
@@ -347,14 +370,17 @@ class VideoLLM(ABC):
             on_progress: called with (done, total) frames, several times a pass.
             frames_at_once: in a pass, rounded down to a multiple of four; None takes four on a CPU, and as many as
                 memory allows on CUDA.
+            file_pixels: see :meth:`frame_size`.
         """
-        size = self.frame_size(frames)
+        size = self.frame_size(frames, file_pixels=file_pixels)
         if frames_at_once is None:
             frames_at_once = frames_a_pass(self.tower.config, size, self.language.hidden, self.dtype, self.device)
         at_once = whole_parts(frames_at_once)
         settings = {"model": self.name, "frames": frames.count, "source": frames.source, **clock_settings(frames)}
+        if self.any_size:
+            settings[FILE_PIXELS] = file_pixels
         timestamps, done = self.timestamps(frames), 0
-        prepare = partial(self.preprocess, size=size)
+        prepare = partial(self.preprocess, size=size, file_pixels=file_pixels)
         with closing(passes(frames, prepare, self.device, at_once, on_progress)) as batches:
             for layout, output, seconds in self._outputs(batches, size, at_once, on_progress, frames.count):
                 tokens = layout.frames * layout.language_cells
@@ -409,7 +435,12 @@ class VideoLLM(ABC):
         return output
 
     def encode(
-        self, frames: FrameSource, *, on_progress: Progress = ignore_progress, frames_at_once: int | None = None
+        self,
+        frames: FrameSource,
+        *,
+        on_progress: Progress = ignore_progress,
+        frames_at_once: int | None = None,
+        file_pixels: bool = False,
     ) -> VideoTokens:
         """Encode all frames: image features with their importance, not pooled yet.
 
@@ -417,9 +448,12 @@ class VideoLLM(ABC):
             frames: decoded, or a file still to be decoded.
             on_progress: see :meth:`encode_parts`.
             frames_at_once: see :meth:`encode_parts`.
+            file_pixels: see :meth:`frame_size`.
         """
         start = time.perf_counter()
-        parts = self.encode_parts(frames, on_progress=on_progress, frames_at_once=frames_at_once)
+        parts = self.encode_parts(
+            frames, on_progress=on_progress, frames_at_once=frames_at_once, file_pixels=file_pixels
+        )
         tokens = VideoTokens.concatenate(list(parts))
         return with_file_seconds(tokens, frames, time.perf_counter() - start)
 

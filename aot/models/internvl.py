@@ -43,7 +43,7 @@ class InternVL(VideoLLM):
         length = (frames - 1) / SEGMENTS
         return [int(length / 2 + round(length * segment)) for segment in range(SEGMENTS)]
 
-    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
+    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
         """The tower's tile."""
         height, width = self.hf_model.config.vision_config.image_size
         return height, width

@@ -34,7 +34,7 @@ class LlavaOnevision(VideoLLM):
         """Side of the tower's square frames, in pixels."""
         return self.hf_model.config.vision_config.image_size
 
-    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
+    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
         """The tower's square."""
         return self.side, self.side
 

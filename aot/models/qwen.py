@@ -1,12 +1,13 @@
-"""The common part of Qwen2.5-VL and Qwen3-VL: frames in pairs, any resolution, positions of time, height and width.
+"""The common part of Qwen's families: frames in pairs, any resolution, positions of time, height and width.
 
 Two consecutive frames make one temporal patch, and 2 x 2 of its patches one token: the layout's frames are those pairs,
-and its grid is that of the tokens. Kept tokens keep their positions in the full video, which the stock model computes.
+and its grid is that of the tokens. Kept tokens keep their positions in the full video. Frames are chosen and resized
+as `qwen-vl-utils` does, the package through which Qwen's model cards read videos.
 """
 
 from __future__ import annotations
 
-import inspect
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +18,20 @@ from transformers import PreTrainedModel
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
+from ..video.frames import Frames
 from .base import TowerOutput, VideoLLM
 from .importance import capture
+from .pixels import normalise, resize_in_float, upload
 from .prompt import Inputs, Prompt
+
+FPS, LEAST_FRAMES, MOST_FRAMES = 2.0, 4, 768
+"""Frames a second that are taken of a video, and how many at least and at most."""
+
+LEAST_TOKENS, MOST_TOKENS = 128, 768
+"""Of a frame, in squares of the side of a token."""
+
+ALL_TOKENS = 0.9 * 128_000
+"""Of all pairs of a video together, likewise."""
 
 
 class QwenVL(VideoLLM):
@@ -27,6 +39,7 @@ class QwenVL(VideoLLM):
 
     placeholder = "<|video_pad|>"
     axes = 3
+    any_size = True
     least_pixels: int
     most_pixels: int
 
@@ -36,6 +49,67 @@ class QwenVL(VideoLLM):
         size = settings.get("size") or {}
         self._least = settings.get("min_pixels") or size.get("shortest_edge") or self.least_pixels
         self._most = settings.get("max_pixels") or size.get("longest_edge") or self.most_pixels
+
+    @classmethod
+    def sampling(cls, frames: int, fps: float, duration: float) -> Sequence[int]:
+        """Two frames a second, an even number from 4 to 768, evenly spread from the first to the last.
+
+        Args:
+            frames: of the video.
+            fps: frames a second.
+            duration: in seconds.
+        """
+        most = min(MOST_FRAMES, frames) // 2 * 2
+        count = int(min(max(frames / fps * FPS, LEAST_FRAMES), most)) // 2 * 2
+        return torch.linspace(0, frames - 1, max(1, count)).round().long().tolist()
+
+    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
+        """A whole number of tokens a side.
+
+        Args:
+            frames: decoded, or a file still to be decoded.
+            file_pixels: keep to the limits of the model's processor alone, not to those of `qwen-vl-utils`.
+        """
+        size = frames.height, frames.width
+        return self.processor_size(frames.count, size) if file_pixels else self.makers_size(frames.count, size)
+
+    def makers_size(self, frames: int, size: tuple[int, int]) -> tuple[int, int]:
+        """The size (h, w), in pixels, that `qwen-vl-utils` gives frames.
+
+        Args:
+            frames: their number.
+            size: (h, w) of the file's, in pixels.
+        """
+        pair = self._vision.temporal_patch_size
+        return fit(*size, self.factor, *limits(-(-frames // pair) * pair, self.factor))
+
+    @abstractmethod
+    def processor_size(self, frames: int, size: tuple[int, int]) -> tuple[int, int]:
+        """The size (h, w), in pixels, that the model's processor gives frames.
+
+        Args:
+            frames: their number.
+            size: (h, w) of the file's, in pixels.
+        """
+
+    def preprocess(self, frames: Frames, size: tuple[int, int] | None = None, *, file_pixels: bool = False) -> Tensor:
+        """Resize and normalise frames for the vision tower.
+
+        `qwen-vl-utils` resizes in floating point on a CPU too, the processor in whole levels.
+
+        Args:
+            frames: (T, H, W, 3) uint8.
+            size: (h, w), in pixels; None takes that of :meth:`frame_size`.
+            file_pixels: see :meth:`frame_size`.
+
+        Returns:
+            Pixel values, (T, 3, h, w) float32, on the model's device if that is CUDA, else on the CPU.
+        """
+        if file_pixels:
+            return super().preprocess(frames, size, file_pixels=True)
+        size = size or self.frame_size(frames)
+        pixels = upload(frames.pixels, self.device).permute(0, 3, 1, 2)
+        return normalise(pixels if pixels.shape[2:] == size else resize_in_float(pixels, size), self._mean, self._std)
 
     @property
     def _vision(self) -> Any:
@@ -71,11 +145,7 @@ class QwenVL(VideoLLM):
 
     def timestamps(self, frames: FrameSource) -> Tensor:
         """The mean time of every pair, (pairs,) float64, in seconds."""
-        pair, times = self._vision.temporal_patch_size, frames.timestamps
-        if missing := -len(times) % pair:
-            times = torch.cat((times, times[-1:].expand(missing)))
-        pairs = times.reshape(-1, pair)
-        return (pairs[:, 0] + pairs[:, -1]) / 2
+        return pair_means(frames.timestamps, self._vision.temporal_patch_size)
 
     def run_tower(self, pixel_values: Tensor, layout: Layout) -> TowerOutput:
         """Tower, merger and importance. Every pair is encoded on its own.
@@ -131,34 +201,37 @@ class QwenVL(VideoLLM):
     def _positions(
         self, tokens: VideoTokens | None, prompt: Prompt, groups: Sequence[Tensor], length: int
     ) -> tuple[Tensor, int, int]:
-        """The stock model's positions for the full video, picked for the text and for the tokens that are kept."""
+        """The positions of the full video, picked for the text and for the tokens that are kept.
+
+        A group's positions begin where the text before it ends; the text goes on after the largest of them.
+
+        Source: Qwen2-VL, section 2.1, and ``get_rope_index`` as the authors published it; versions 4.5x of transformers
+        cut the seconds between pairs to whole ones, and version 5 begins the text within long videos.
+        """
         if tokens is None:
             return torch.arange(length).expand(3, -1), length, length
-        layout = tokens.layout
-        cells = layout.cells * layout.frames // len(prompt.before)
-        ids, kept, start = [], [], 0
-        index = (tokens.place.cpu() * torch.tensor([layout.cells, layout.grid[1], 1])).sum(1)
-        for i, (before, group) in enumerate(zip(prompt.before, groups, strict=True)):
+        layout, place = tokens.layout, tokens.place.cpu()
+        frames = layout.frames // len(prompt.before)
+        times = (torch.arange(frames) * self.time_step(tokens)).long()
+        largest = max(int(times[-1]), *(side - 1 for side in layout.grid))
+        position_ids, start = [], 0
+        for before, group in zip(prompt.before, groups, strict=True):
             first = start + len(before)
-            ids += [before, torch.full((cells,), self.visual_id)]
-            kept += [torch.arange(start, first), first + index[group] - i * cells]
-            start = first + cells
-        # The position of one more token of text is where the text goes on.
-        input_ids = torch.cat([*ids, torch.zeros(1, dtype=torch.long)])[None]
-        arguments: dict[str, Any] = {
-            "input_ids": input_ids,
-            "video_grid_thw": self.grids(layout),
-            **self._spacing(tokens),
-        }
-        rope = self.hf_model.model.get_rope_index
-        if "mm_token_type_ids" in inspect.signature(rope).parameters:
-            arguments["mm_token_type_ids"] = 2 * (input_ids == self.visual_id).int()
-        position_ids = rope(**arguments)[0][:, 0]
-        return position_ids[:, torch.cat(kept)], int(position_ids[0, -1]), int(position_ids[:, :-1].max()) + 1
+            frame, y, x = place[group].T
+            position_ids += [
+                torch.arange(start, first).expand(3, -1),
+                first + torch.stack((times[frame % frames], y, x)),
+            ]
+            start = first + largest + 1
+        return torch.cat(position_ids, 1), start, start
 
-    def _spacing(self, tokens: VideoTokens) -> dict[str, Any]:
-        """The stock model's arguments about the time between pairs."""
-        return {}
+    def time_step(self, tokens: VideoTokens) -> float:
+        """Positions from a pair to the next, rounded down when they are added up.
+
+        Args:
+            tokens: of the video.
+        """
+        return 1.0
 
     def _position_ids(self, inputs: Inputs, before: int) -> Tensor:
         """(4, 1, n): the count of tokens, of which the mask is made, then time, height and width."""
@@ -196,3 +269,58 @@ def _features_and_levels(output: Any) -> tuple[Tensor, Sequence[Tensor]]:
         return output.pooler_output, getattr(output, "deepstack_features", None) or ()
     image_features, levels = output
     return image_features, levels
+
+
+def pair_means(times: Tensor, pair: int) -> Tensor:
+    """The mean of the first and the last of every pair; a last one without a partner stands for both.
+
+    Args:
+        times: (T,) float64, of frames.
+        pair: frames in a temporal patch.
+
+    Returns:
+        (pairs,) float64.
+    """
+    missing = -len(times) % pair
+    pairs = torch.cat((times, times[-1:].expand(missing))).reshape(-1, pair)
+    return (pairs[:, 0] + pairs[:, -1]) / 2
+
+
+def limits(frames: int, factor: int) -> tuple[int, float]:
+    """The fewest and the most pixels of a frame.
+
+    Args:
+        frames: of the video, an even number.
+        factor: side of a token, in pixels.
+
+    Source: `qwen-vl-utils` 0.0.14.
+    """
+    square = factor**2
+    least = LEAST_TOKENS * square
+    return least, max(min(MOST_TOKENS * square, ALL_TOKENS * square / frames * 2), int(least * 1.05))
+
+
+def fit(height: int, width: int, factor: int, least: float, most: float) -> tuple[int, int]:
+    """The size that a frame is resized to; its aspect is kept as nearly as the multiples allow.
+
+    Args:
+        height: of the frame, in pixels.
+        width: of the frame, in pixels.
+        factor: both sides are multiples of it, in pixels.
+        least: the fewest pixels in all.
+        most: the most pixels in all.
+
+    Returns:
+        (h, w), in pixels.
+
+    Source: Qwen2-VL's published resizing.
+    """
+    sides = height, width
+    near = [max(factor, round(side / factor) * factor) for side in sides]
+    if math.prod(near) > most:
+        shrink = math.sqrt(height * width / most)
+        near = [max(factor, math.floor(side / shrink / factor) * factor) for side in sides]
+    elif math.prod(near) < least:
+        grow = math.sqrt(least / (height * width))
+        near = [math.ceil(side * grow / factor) * factor for side in sides]
+    return near[0], near[1]

@@ -1,33 +1,26 @@
 """Qwen2.5-VL through the stock transformers class.
 
-Most of its tower's blocks attend within windows. Importance is taken from those that attend over the full frame.
+Most of its tower's blocks attend within windows. Importance is taken from those that attend over the full frame. Pairs
+of frames are as many positions apart as their seconds say.
 """
 
 from __future__ import annotations
-
-import math
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ..tokens.video_tokens import Layout, VideoTokens
-from ..video.frame_source import FrameSource
+from .file_time import SAMPLED_FPS, encoder_settings
 from .importance import depths
-from .qwen import QwenVL
+from .qwen2_vl import Qwen2VL
 
 
-class Qwen2_5VL(QwenVL):
+class Qwen2_5VL(Qwen2VL):
     """A loaded Qwen2.5-VL."""
 
     family = "qwen2_5_vl"
     stock = Qwen2_5_VLForConditionalGeneration
-    least_pixels, most_pixels = 128 * 28 * 28, 28 * 28 * 768
-
-    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
-        """A whole number of tokens a side; each frame's pixels are within the processor's bounds."""
-        return fit(frames.height, frames.width, self.factor, self._least, self._most)
 
     def importance_layers(self) -> tuple[int, int, int]:
         """The blocks with attention over the full frame that are nearest to AOT's depths."""
@@ -38,36 +31,18 @@ class Qwen2_5VL(QwenVL):
     def _in_order(self, values: Tensor, layout: Layout) -> Tensor:
         return values[window_order(layout, self._vision.window_size // self.factor).argsort().to(values.device)]
 
-    def _spacing(self, tokens: VideoTokens) -> dict[str, Any]:
-        times = tokens.timestamps
-        seconds = float(times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1.0
-        return {"second_per_grid_ts": torch.tensor([seconds])}
+    def time_step(self, tokens: VideoTokens) -> float:
+        """The seconds of a pair, two over the frames that were taken of a second; else those measured between pairs.
 
-
-def fit(height: int, width: int, factor: int, least: int, most: int) -> tuple[int, int]:
-    """The size that a frame is resized to; its aspect is kept as nearly as the multiples allow.
-
-    Args:
-        height: of the frame, in pixels.
-        width: of the frame, in pixels.
-        factor: both sides are multiples of it, in pixels.
-        least: the fewest pixels in all.
-        most: the most pixels in all.
-
-    Returns:
-        (h, w), in pixels.
-
-    Source: Qwen2-VL's published resizing.
-    """
-    sides = height, width
-    near = [round(side / factor) * factor for side in sides]
-    if math.prod(near) > most:
-        shrink = math.sqrt(height * width / most)
-        near = [max(factor, math.floor(side / shrink / factor) * factor) for side in sides]
-    elif math.prod(near) < least:
-        grow = math.sqrt(least / (height * width))
-        near = [math.ceil(side * grow / factor) * factor for side in sides]
-    return near[0], near[1]
+        Args:
+            tokens: of the video.
+        """
+        fps, times = encoder_settings(tokens).get(SAMPLED_FPS), tokens.timestamps
+        if fps is not None:
+            seconds = self._vision.temporal_patch_size / fps
+        else:
+            seconds = float(times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1.0
+        return seconds * self._vision.tokens_per_second
 
 
 def window_order(layout: Layout, side: int) -> Tensor:

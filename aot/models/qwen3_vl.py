@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from transformers import Qwen3VLForConditionalGeneration
 
 from ..tokens.video_tokens import VideoTokens
-from ..video.frame_source import FrameSource
+from .file_time import TIMES, encoder_settings
 from .importance import depths
 from .prompt import Inputs
-from .qwen import QwenVL
+from .qwen import QwenVL, pair_means
 
 _START, _END = "<|vision_start|>", "<|vision_end|>"
 
@@ -29,21 +30,29 @@ class Qwen3VL(QwenVL):
     mean = std = (0.5, 0.5, 0.5)
     least_pixels, most_pixels = 128 * 32 * 32, 32 * 32 * 768
 
-    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
-        """A whole number of tokens a side; the video's pixels are within the processor's bounds."""
+    def processor_size(self, frames: int, size: tuple[int, int]) -> tuple[int, int]:
+        """The video's pixels are within the processor's limits.
+
+        Args:
+            frames: their number.
+            size: (h, w) of the file's, in pixels.
+        """
         pair = self._vision.temporal_patch_size
-        count = max(frames.count, pair)
-        return fit_video(count, frames.height, frames.width, pair, self.factor, self._least, self._most)
+        return fit_video(max(frames, pair), *size, pair, self.factor, self._least, self._most)
 
     def importance_layers(self) -> tuple[int, int, int]:
         """AOT's depths; every block attends over the full frame."""
         return depths(self._vision.depth)
 
     def video_text(self, tokens: VideoTokens | None) -> str:
-        """Each pair's time, then the pair."""
+        """Each pair's time by the file's own clock, then the pair."""
         if tokens is None:
             return f"{_START}{self.placeholder}{_END}"
-        times = tokens.timestamps.tolist()
+        counted = encoder_settings(tokens).get(TIMES, ())
+        times = pair_means(torch.tensor(counted, dtype=torch.float64), self._vision.temporal_patch_size)
+        if len(times) != tokens.layout.frames:
+            times = tokens.timestamps
+        times = times.tolist()
         return "".join(f"<{time:.1f} seconds>{_START}{self.placeholder}{_END}" for time in times)
 
     def _around_video(self, text: str, video: str) -> str:

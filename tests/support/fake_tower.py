@@ -20,13 +20,13 @@ class FakeTower:
         self.whole = VideoTokens.encoded(features, layout, *attention, times)
         self.count, self.at_once, self.given = frames, at_once, 0
 
-    def layout(self, frames):
+    def layout(self, frames, *, file_pixels=False):
         return Layout(frames.count, self.whole.layout.grid)
 
     def timestamps(self, frames):
         return self.whole.timestamps
 
-    def encode_parts(self, frames, *, on_progress):
+    def encode_parts(self, frames, *, on_progress, file_pixels=False):
         for first in range(0, self.count, self.at_once):
             last = min(self.count, first + self.at_once)
             self.given = last
