@@ -22,8 +22,10 @@ from .lmms_lab import LlavaOnevisionOriginal
 from .molmo2 import Molmo2
 from .progress import Progress, ignore_progress
 from .qwen2_5_vl import Qwen2_5VL
+from .qwen2_vl import Qwen2VL
 from .qwen3_5 import Qwen35, Qwen35Moe
 from .qwen3_vl import Qwen3VL
+from .qwen3_vl_moe import Qwen3VLMoe
 from .smolvlm import SmolVLM
 from .versions import warn_if_untried
 from .video_llama_3 import VideoLlama3
@@ -44,6 +46,8 @@ FAMILIES: tuple[type[VideoLLM], ...] = (
     VideoLlama3,
     Gemma4,
     Molmo2,
+    Qwen2VL,
+    Qwen3VLMoe,
 )
 """Each is in a file of its own."""
 

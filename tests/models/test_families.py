@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import transformers
 from torch.nn import functional
 from transformers import RepetitionPenaltyLogitsProcessor
 
@@ -233,9 +232,9 @@ def masks_of_frames(visual, window):
 
 
 def by_hand(small, full, question):
-    """(3, L) rotary positions of a whole prompt, by the published rules of Qwen2.5-VL and Qwen3-VL."""
+    """(3, L) rotary positions of a whole prompt, by the published rules of Qwen's families."""
     prompt = small.prompt(question, full)
-    layout, given = full.layout, []
+    given = []
     t, y, x = full.place.T
     at = 0
     for i, before in enumerate(prompt.before):
@@ -245,17 +244,11 @@ def by_hand(small, full, question):
             here = t == i
             given.append(at + torch.stack((torch.zeros_like(y), y, x))[:, here])
         else:
-            given.append(at + torch.stack((2 * t, y, x)))  # two positions a second, a pair a second
-        at = after_video(small, given[-1], at, layout)
+            # Qwen2.5-VL: two positions a second, a pair a second
+            given.append(at + torch.stack(((2 if small.family == "qwen2_5_vl" else 1) * t, y, x)))
+        at = int(given[-1].max()) + 1
     given.append(torch.arange(at, at + len(prompt.after)).expand(3, -1))
     return torch.cat(given, 1)
-
-
-def after_video(small, video, at, layout):
-    """Where text goes on: transformers 4 goes past every position, 5 past height and width only."""
-    if transformers.__version__.startswith("4"):
-        return int(video.max()) + 1
-    return at + max(layout.grid)
 
 
 LAYERS = (("shallow", 1), ("deep", 4), ("last", 5))
@@ -533,7 +526,7 @@ def test_w_reduces_every_level_alike(small, tokens):
     dense = reduced.map.sparse().to_dense()
     for level, before in zip(reduced.levels, tokens.levels, strict=True):
         torch.testing.assert_close(level, (dense @ before.to(dense)).to(level), atol=1e-4, rtol=1e-4)
-    assert len(tokens.levels) == (3 if small.family == "qwen3_vl" else 0)
+    assert len(tokens.levels) == (3 if small.family.startswith("qwen3") else 0)
 
 
 def test_the_token_map_is_drawn_on_the_frames_that_were_encoded(small):

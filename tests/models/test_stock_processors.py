@@ -1,7 +1,8 @@
-"""Prompt, pixels and grid are those of the family's own processor."""
+"""Prompt, pixels and grid are those of the family's own processor, on the same pixels and on the same file."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,14 +13,16 @@ import torch
 import transformers
 
 from comfyui_aot.aot.models import load
+from comfyui_aot.aot.video.frames import Sampling, load_video
+from comfyui_aot.tests.support.qwen_vl_utils import PART, READ, WHOLE, published_settings
 from comfyui_aot.tests.support.small_models import is_there, save
 from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames, stock_inputs
 
 TORCHVISION = Path(sys.prefix) / "torchvision"
+QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 FAMILIES = (
     "llava_onevision",
-    "qwen2_5_vl",
-    "qwen3_vl",
+    *QWEN,
     "internvl",
     "smolvlm",
     "glm4v",
@@ -40,21 +43,9 @@ def test_prompt_and_pixels_are_the_stock_processors_own(family, tmp_path, embedd
     small = load(tmp_path / "model")
     clips = [random_frames(frames, *size) for size in SIZES for frames in (4, 5)]
     given = [{"pixels": clip.pixels, "seconds": 0.5, "question": QUESTION} for clip in clips]
-    torch.save(given, tmp_path / "given.pt")
-    script = Path(__file__).parents[1] / "support" / "stock_processors.py"
-    paths = [str(TORCHVISION), *filter(None, [os.environ.get("PYTHONPATH")])]
-    subprocess.run(
-        [sys.executable, script, family, tmp_path / "model", tmp_path / "given.pt", tmp_path / "found.pt"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        check=True,
-    )
-    for clip, found in zip(clips, torch.load(tmp_path / "found.pt"), strict=True):
-        ours = stock_inputs(small, small.encode(clip), clip)
-        if family in ("qwen3_vl", "qwen3_5") and transformers.__version__.startswith("5"):
-            # 5 leaves the template's own pair of markers around the video, which the model was not trained with.
-            config = small.hf_model.config
-            found["input_ids"] = without_outer_markers(found["input_ids"], config)
-        assert torch.equal(found["input_ids"], ours["input_ids"])
+    for clip, found in zip(clips, processed(family, tmp_path, given), strict=True):
+        ours = stock_inputs(small, small.encode(clip, file_pixels=True), clip, file_pixels=True)
+        assert torch.equal(prompt_of(found, small), ours["input_ids"])
         if family == "gemma4":
             # The processor adds patches of nothing, up to as many as a frame may have.
             patches = ours["pixel_values_videos"].shape[1]
@@ -70,6 +61,56 @@ def test_prompt_and_pixels_are_the_stock_processors_own(family, tmp_path, embedd
             torch.testing.assert_close(found[name], ours[name], atol=1e-5, rtol=0)
         if family == "qwen2_5_vl":
             assert torch.as_tensor(found["second_per_grid_ts"]).tolist() == [1.0]
+
+
+@pytest.mark.skipif(not TORCHVISION.is_dir(), reason=f"no {TORCHVISION}, which make test fills: no stock processors")
+@pytest.mark.parametrize("family", QWEN)
+def test_a_file_is_read_as_qwen_vl_utils_and_the_stock_processor_read_it(
+    family, tmp_path, embedded_folder, bikes, carphone
+):
+    """The frames and sizes that the package gave are in test_qwen_vl_utils; they are taken from there, not from us."""
+    save(tmp_path / "model", family, embedded_folder)
+    (tmp_path / "model" / "video_preprocessor_config.json").write_text(json.dumps(published_settings(family)))
+    small, patch = load(tmp_path / "model"), 16 if "3" in family else 14
+    clips, given = [], []
+    for file, path, windows in (("bikes", bikes, [PART]), ("carphone", carphone, [WHOLE, PART])):
+        for window in windows:
+            read = READ[file][window]
+            clips.append(load_video(path, Sampling(start=window[0], end=window[1], makers=small.sampling)))
+            of_file = {"total_num_frames": read.window, "fps": read.fps, "frames_indices": read.indices}
+            size = {"size": read.sizes[patch]}
+            given.append({"pixels": clips[-1].pixels, "seconds": 1.0, "question": QUESTION, "of_file": of_file, **size})
+    for clip, content, found in zip(clips, given, processed(family, tmp_path, given), strict=True):
+        assert clip.clock is not None
+        assert clip.clock.numbers.tolist() == content["of_file"]["frames_indices"]
+        tokens = small.encode(clip)
+        ours = stock_inputs(small, tokens, clip)
+        assert torch.equal(prompt_of(found, small), ours["input_ids"])
+        assert torch.equal(found["video_grid_thw"], ours["video_grid_thw"])
+        torch.testing.assert_close(found["pixel_values_videos"], ours["pixel_values_videos"], atol=1e-5, rtol=0)
+        if family == "qwen2_5_vl":
+            seconds = float(torch.as_tensor(found["second_per_grid_ts"])[0])
+            assert small.time_step(tokens) == pytest.approx(2 * seconds, rel=1e-6)
+
+
+def processed(family, folder, given):
+    """What the stock processor makes of clips and questions, in a process of its own."""
+    torch.save(given, folder / "given.pt")
+    script = Path(__file__).parents[1] / "support" / "stock_processors.py"
+    paths = [str(TORCHVISION), *filter(None, [os.environ.get("PYTHONPATH")])]
+    subprocess.run(
+        [sys.executable, script, family, folder / "model", folder / "given.pt", folder / "found.pt"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        check=True,
+    )
+    return torch.load(folder / "found.pt")
+
+
+def prompt_of(found, small):
+    """The processor's ids; 5 leaves the template's own pair of markers around Qwen3-VL's video, unlike in training."""
+    if small.family.startswith("qwen3") and transformers.__version__.startswith("5"):
+        return without_outer_markers(found["input_ids"], small.hf_model.config)
+    return found["input_ids"]
 
 
 def without_outer_markers(ids, config):

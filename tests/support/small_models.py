@@ -25,8 +25,12 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
     SiglipVisionConfig,
 )
 
@@ -154,12 +158,44 @@ def _qwen2_5_vl(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     _save(Qwen2_5_VLForConditionalGeneration(config), folder, tokenizer, QWEN_TEMPLATE, settings)
 
 
+def _qwen2_vl(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": list(VISION_TOKENS)})
+    config = Qwen2VLConfig(
+        text_config=_text(tokenizer) | {"rope_scaling": {"rope_type": "default", "mrope_section": [2, 2, 2]}},
+        vision_config={
+            "depth": 8,
+            "embed_dim": 32,
+            "num_heads": 4,
+            "mlp_ratio": 2,
+            "hidden_size": HIDDEN,
+            "patch_size": 14,
+        },
+        **_vision_ids(tokenizer),
+    )
+    settings = {"size": {"shortest_edge": 28 * 28 * 4, "longest_edge": 28 * 28 * 40}}
+    _save(Qwen2VLForConditionalGeneration(config), folder, tokenizer, QWEN_TEMPLATE, settings)
+
+
 def _qwen3_vl(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    config = Qwen3VLConfig(**_qwen3_settings(tokenizer, {}))
+    _save(Qwen3VLForConditionalGeneration(config), folder, tokenizer, QWEN_TEMPLATE, QWEN3_PIXELS)
+
+
+def _qwen3_vl_moe(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "tie_word_embeddings": False}
+    config = Qwen3VLMoeConfig(**_qwen3_settings(tokenizer, experts))
+    _save(Qwen3VLMoeForConditionalGeneration(config), folder, tokenizer, QWEN_TEMPLATE, QWEN3_PIXELS)
+
+
+QWEN3_PIXELS = {"size": {"shortest_edge": 32 * 32 * 8, "longest_edge": 32 * 32 * 4 * 40}}
+
+
+def _qwen3_settings(tokenizer: PreTrainedTokenizerFast, llm: dict[str, Any]) -> dict[str, Any]:
     tokenizer.add_special_tokens({"additional_special_tokens": list(VISION_TOKENS)})
     rope = {"rope_type": "default", "mrope_section": [2, 2, 2], "mrope_interleaved": True}
-    config = Qwen3VLConfig(
-        text_config=_text(tokenizer) | {"head_dim": 12, "rope_scaling": rope},
-        vision_config={
+    return {
+        "text_config": _text(tokenizer) | {"head_dim": 12, "rope_scaling": rope} | llm,
+        "vision_config": {
             "depth": 8,
             "hidden_size": 32,
             "num_heads": 4,
@@ -170,9 +206,7 @@ def _qwen3_vl(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
             "deepstack_visual_indexes": [1, 3, 5],
         },
         **_vision_ids(tokenizer),
-    )
-    settings = {"size": {"shortest_edge": 32 * 32 * 8, "longest_edge": 32 * 32 * 4 * 40}}
-    _save(Qwen3VLForConditionalGeneration(config), folder, tokenizer, QWEN_TEMPLATE, settings)
+    }
 
 
 def _internvl(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -345,6 +379,8 @@ BUILDERS = {
     "video_llama_3": _video_llama_3,
     "gemma4": _gemma4,
     "molmo2": _molmo2,
+    "qwen2_vl": _qwen2_vl,
+    "qwen3_vl_moe": _qwen3_vl_moe,
 }
 
 VARIANTS = {

@@ -25,7 +25,7 @@ def random_frames(count=FRAMES, height=120, width=180):
 
 
 @torch.no_grad()
-def stock_inputs(small, tokens, clip, question=QUESTION):
+def stock_inputs(small, tokens, clip, question=QUESTION, file_pixels=False):
     """What the stock model is given for the whole video: its own placeholders and pixels."""
     prompt = small.prompt(question, tokens)
     model, layout = small.hf_model, tokens.layout
@@ -60,11 +60,11 @@ def stock_inputs(small, tokens, clip, question=QUESTION):
         merge = model.config.vision_config.spatial_merge_size
         grid = [layout.frames, layout.grid[0] * merge, layout.grid[1] * merge]
         given = {
-            "pixel_values_videos": small.patches(small.preprocess(clip)),
+            "pixel_values_videos": small.patches(small.preprocess(clip, file_pixels=file_pixels)),
             "video_grid_thw": torch.tensor([grid]),
         }
         if small.family == "qwen2_5_vl":
-            given["second_per_grid_ts"] = torch.tensor([1.0])
+            given["second_per_grid_ts"] = torch.tensor([1.0 if clip.clock is None else 2 / clip.clock.sampled_fps])
     pieces = [text[0]]
     for number, piece in enumerate(text[1:]):
         # Molmo2's last place is empty.

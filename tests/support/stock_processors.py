@@ -3,6 +3,9 @@
 torchvision's wheel is linked to CUDA; with the schemas of its two operators defined first, it imports beside a torch
 for the CPU. That is why it is kept out of the tests' own process.
 
+A clip that brings a "size" is first resized as `qwen-vl-utils` does, and left at that by the processor where the model
+card says so.
+
 Usage: python stock_processors.py FAMILY FOLDER INPUT.pt OUTPUT.pt
 """
 
@@ -20,6 +23,7 @@ for _name in ("nms", "qnms"):
     _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 import transformers  # noqa: E402 (behind the operators)
+from torchvision.transforms import InterpolationMode, functional  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 from transformers.video_utils import VideoMetadata  # noqa: E402
 
@@ -27,6 +31,8 @@ PROCESSORS = {
     "llava_onevision": ("LlavaOnevisionProcessor", "LlavaOnevisionVideoProcessor", "LlavaOnevisionImageProcessor"),
     "qwen2_5_vl": ("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor", "Qwen2VLImageProcessor"),
     "qwen3_vl": ("Qwen3VLProcessor", "Qwen3VLVideoProcessor", "Qwen2VLImageProcessor"),
+    "qwen3_vl_moe": ("Qwen3VLProcessor", "Qwen3VLVideoProcessor", "Qwen2VLImageProcessor"),
+    "qwen2_vl": ("Qwen2VLProcessor", "Qwen2VLVideoProcessor", "Qwen2VLImageProcessor"),
     "internvl": ("InternVLProcessor", "InternVLVideoProcessor", "GotOcr2ImageProcessor"),
     "glm4v": ("Glm4vProcessor", "Glm4vVideoProcessor", "Glm4vImageProcessor"),
     "glm46v": ("Glm46VProcessor", "Glm46VVideoProcessor", "Glm46VImageProcessor"),
@@ -91,21 +97,48 @@ def write_numbers_in_words() -> None:
     processing_smolvlm.num2words = processing_smolvlm.num2words or in_words
 
 
-def process(processor: Any, pixels: torch.Tensor, seconds: float, question: str) -> dict[str, torch.Tensor]:
-    """What the model would be given for a question about frames, uint8 (T, H, W, 3), so many seconds apart."""
+def process(
+    processor: Any,
+    pixels: torch.Tensor,
+    seconds: float,
+    question: str,
+    size: tuple[int, int] | None = None,
+    of_file: dict[str, Any] | None = None,
+) -> dict[str, torch.Tensor]:
+    """What the model would be given for a question about frames.
+
+    Args:
+        processor: the family's own.
+        pixels: (T, H, W, 3) uint8.
+        seconds: between frames that are of no file.
+        question: about them.
+        size: (h, w) that `qwen-vl-utils` makes of them.
+        of_file: ``total_num_frames``, ``fps`` and ``frames_indices`` as `qwen-vl-utils` returns them.
+    """
     messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
     text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    count, videos = len(pixels), [pixels.permute(0, 3, 1, 2)]
-    if "SmolVLM" in type(processor).__name__ and transformers.__version__.startswith("4"):
-        videos = [videos]  # a list for each prompt
+    count = len(pixels)
     # Without a duration, a prompt that tells it takes the time of the last frame.
     metadata = VideoMetadata(total_num_frames=count, fps=1 / seconds, frames_indices=list(range(count)))
+    video, options = pixels.permute(0, 3, 1, 2), {}
+    if of_file is not None:
+        metadata = VideoMetadata(**of_file)
+    if size is not None:
+        video = functional.resize(video, list(size), InterpolationMode.BICUBIC, antialias=True).float()
+        if isinstance(processor, transformers.Qwen3VLProcessor):
+            options["do_resize"] = False
+        elif transformers.__version__.startswith("4"):
+            options["fps"] = [metadata.sampled_fps]
+    videos = [video]
+    if "SmolVLM" in type(processor).__name__ and transformers.__version__.startswith("4"):
+        videos = [videos]  # a list for each prompt
     output = processor(
         text=[text],
         videos=videos,
         video_metadata=[metadata],
         do_sample_frames=False,
         return_tensors="pt",
+        **options,
     )
     tensors = {name: value for name, value in output.items() if isinstance(value, torch.Tensor)}
     if "second_per_grid_ts" in output:
