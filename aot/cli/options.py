@@ -34,7 +34,8 @@ def video_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames",
         type=int,
-        help=f"frames, evenly spread over the video; if left out, those that the model's makers take, or {FRAMES}",
+        help=f"frames, evenly spread over the video; if left out, those that the model's makers take, or {FRAMES}; "
+        "with --fps, at most this many",
     )
     parser.add_argument("--start", type=float, default=0.0, help="seconds")
     parser.add_argument("--end", type=float, help="seconds")
@@ -48,6 +49,16 @@ def video_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         help="above 1, tokens that were there before are less likely; 1 is none, 0 the checkpoint's own",
+    )
+    parser.add_argument("--fps", type=float, help="frames a second, each the nearest to its time")
+    parser.add_argument(
+        "--size", type=int, default=0, help="of the shorter side in pixels; proportions stay, and 0 leaves it as it is"
+    )
+    parser.add_argument(
+        "--file-pixels",
+        action="store_true",
+        help="Qwen's models: keep the file's own pixels, as far as the processor allows, where the makers make every "
+        "frame 128 to 768 tokens large",
     )
 
 
@@ -83,13 +94,13 @@ def encode(options: argparse.Namespace, *pipelines: Chain) -> tuple[VideoLLM, Fr
     """
     from ..video.frames import load_video
 
-    frames = load_video(options.video, _sampling(options))
+    frames = load_video(options.video, _sampling(options), options.size or None)
     model = load(options)
     for pipeline in pipelines:
         for stage in pipeline.stages:
-            stage.steps(model.layout(frames), model.timestamps(frames))
+            stage.steps(model.layout(frames, file_pixels=options.file_pixels), model.timestamps(frames))
     with Bar("encode") as bar:
-        return model, frames, model.encode(frames, on_progress=bar)
+        return model, frames, model.encode(frames, on_progress=bar, file_pixels=options.file_pixels)
 
 
 def stream(options: argparse.Namespace, stages: Sequence[Stage]) -> tuple[VideoLLM, str, VideoTokens]:
@@ -97,15 +108,17 @@ def stream(options: argparse.Namespace, stages: Sequence[Stage]) -> tuple[VideoL
     from ..streaming import stream as streamed
     from ..video.frames import open_video
 
-    frames = open_video(options.video, _sampling(options))
+    frames = open_video(options.video, _sampling(options), options.size or None)
     model = load(options)
     with Bar("stream") as bar:
-        return model, frames.source, streamed(model, frames, stages, bar)
+        return model, frames.source, streamed(model, frames, stages, bar, file_pixels=options.file_pixels)
 
 
 def _sampling(options: argparse.Namespace) -> Sampling:
     from ..video.frames import Sampling
 
+    if options.fps is not None:
+        return Sampling("fps", fps=options.fps, start=options.start, end=options.end, cap=options.frames)
     if options.frames is not None:
         return Sampling(frames=options.frames, start=options.start, end=options.end)
     from ..models import EMBEDDED, family_of
