@@ -49,7 +49,7 @@ class Gemma4(VideoLLM):
         """Side of a token, in pixels."""
         return self._vision.patch_size * self._vision.pooling_kernel_size
 
-    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
+    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
         """The largest of about the same aspect that has a whole number of tokens a side, and no more than allowed."""
         return fill(frames.height, frames.width, self.factor, self._most_tokens)
 

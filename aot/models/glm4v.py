@@ -28,13 +28,18 @@ class Glm41V(QwenVL):
     placeholder = "<|video|>"
     slot = _SLOT
     frames_apart = True
+    any_size = through_utils = False
     least_pixels, most_pixels = 112 * 112, 28 * 28 * 2 * 30000
 
-    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
-        """A whole number of tokens a side; the video's pixels are within the processor's bounds."""
+    def processor_size(self, frames: int, size: tuple[int, int]) -> tuple[int, int]:
+        """The video's pixels are within the processor's limits.
+
+        Args:
+            frames: their number.
+            size: (h, w) of the file's, in pixels.
+        """
         pair = self._vision.temporal_patch_size
-        count = max(frames.count, pair)
-        return fit_video(count, frames.height, frames.width, pair, self.factor, self._least, self._most)
+        return fit_video(max(frames, pair), *size, pair, self.factor, self._least, self._most)
 
     def timestamps(self, frames: FrameSource) -> Tensor:
         """The time of every pair's first frame, (pairs,) float64, in seconds."""

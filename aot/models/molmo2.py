@@ -15,10 +15,9 @@ from torch.nn import functional
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
-from ..video.frames import Frames
 from .base import TowerOutput, VideoLLM, added
 from .importance import capture, depths
-from .pixels import normalise, upload
+from .pixels import upload
 from .prompt import Inputs
 from .stock import stock_class
 
@@ -66,24 +65,23 @@ class Molmo2(VideoLLM):
         height, width = self._vision.image_size
         return height // self._vision.patch_size, width // self._vision.patch_size
 
-    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
+    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
         """The tower's square."""
         height, width = self._vision.image_size
         return height, width
 
-    def preprocess(self, frames: Frames, size: tuple[int, int] | None = None) -> Tensor:
-        """Resize frames between the four nearest pixels, and normalise them.
+    def resize(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize frames between the four nearest pixels.
 
         Args:
-            frames: (T, H, W, 3) uint8.
-            size: (h, w), in pixels; None takes that of :meth:`frame_size`.
+            pixels: (T, H, W, 3) uint8.
+            size: (h, w), in pixels.
 
         Returns:
-            Pixel values, (T, 3, h, w) float32, on the model's device if that is CUDA, else on the CPU.
+            (T, 3, h, w) float32, levels 0 to 255, on the model's device if that is CUDA, else on the CPU.
         """
-        pixels = frames.pixels.permute(0, 3, 1, 2).float()
-        pixels = functional.interpolate(pixels, size=size or self.frame_size(frames), mode="bilinear")
-        return normalise(upload(pixels.round_().clamp_(0, 255), self.device), self._mean, self._std)
+        resized = functional.interpolate(pixels.permute(0, 3, 1, 2).float(), size=size, mode="bilinear")
+        return upload(resized.round_().clamp_(0, 255), self.device)
 
     def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
         """The grid after the projector's own pooling; no other is pending."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ class QwenVL(VideoLLM):
     placeholder = "<|video_pad|>"
     axes = 3
     any_size = True
+    through_utils: ClassVar[bool] = True
+    """Whether its makers read videos through `qwen-vl-utils`, or else through the model's processor alone."""
     least_pixels: int
     most_pixels: int
 
@@ -51,7 +53,7 @@ class QwenVL(VideoLLM):
         self._most = settings.get("max_pixels") or size.get("longest_edge") or self.most_pixels
 
     @classmethod
-    def sampling(cls, frames: int, fps: float, duration: float) -> Sequence[int]:
+    def sampling(cls, frames: int, fps: float, duration: float) -> Sequence[int] | None:
         """Two frames a second, an even number from 4 to 768, evenly spread from the first to the last.
 
         Args:
@@ -59,6 +61,8 @@ class QwenVL(VideoLLM):
             fps: frames a second.
             duration: in seconds.
         """
+        if not cls.through_utils:
+            return None
         most = min(MOST_FRAMES, frames) // 2 * 2
         count = int(min(max(frames / fps * FPS, LEAST_FRAMES), most)) // 2 * 2
         return torch.linspace(0, frames - 1, max(1, count)).round().long().tolist()
@@ -71,7 +75,9 @@ class QwenVL(VideoLLM):
             file_pixels: keep to the limits of the model's processor alone, not to those of `qwen-vl-utils`.
         """
         size = frames.height, frames.width
-        return self.processor_size(frames.count, size) if file_pixels else self.makers_size(frames.count, size)
+        if file_pixels or not self.through_utils:
+            return self.processor_size(frames.count, size)
+        return self.makers_size(frames.count, size)
 
     def makers_size(self, frames: int, size: tuple[int, int]) -> tuple[int, int]:
         """The size (h, w), in pixels, that `qwen-vl-utils` gives frames.
@@ -105,7 +111,7 @@ class QwenVL(VideoLLM):
         Returns:
             Pixel values, (T, 3, h, w) float32, on the model's device if that is CUDA, else on the CPU.
         """
-        if file_pixels:
+        if file_pixels or not self.through_utils:
             return super().preprocess(frames, size, file_pixels=True)
         size = size or self.frame_size(frames)
         pixels = upload(frames.pixels, self.device).permute(0, 3, 1, 2)

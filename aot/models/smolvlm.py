@@ -16,10 +16,9 @@ from transformers import PreTrainedModel
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
-from ..video.frames import Frames
 from .base import TowerOutput, VideoLLM
 from .importance import capture, depths
-from .pixels import normalise, upload
+from .pixels import upload
 from .stock import stock_class
 
 CHAT = (
@@ -66,26 +65,27 @@ class SmolVLM(VideoLLM):
         """The vision encoder."""
         return self.hf_model.model.vision_model
 
-    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
+    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
         """The tower's square."""
         largest = self._preprocessor.get("max_image_size") or {}
         side = largest.get("longest_edge") or self.hf_model.config.vision_config.image_size
         return side, side
 
-    def preprocess(self, frames: Frames, size: tuple[int, int] | None = None) -> Tensor:
-        """Resize frames twice, on the CPU, and normalise them.
+    def resize(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize frames twice, on the CPU.
 
         Args:
-            frames: (T, H, W, 3) uint8.
-            size: (h, w), in pixels; None takes that of :meth:`frame_size`.
+            pixels: (T, H, W, 3) uint8.
+            size: (h, w), in pixels.
 
         Returns:
-            Pixel values, (T, 3, h, w) float32, on the model's device if that is CUDA, else on the CPU.
+            (T, 3, h, w) uint8, on the model's device if that is CUDA, else on the CPU.
         """
-        pixels = frames.pixels.permute(0, 3, 1, 2)
-        for each in (with_longest_side(frames.height, frames.width, self._longest), size or self.frame_size(frames)):
+        height, width = pixels.shape[1:3]
+        pixels = pixels.permute(0, 3, 1, 2)
+        for each in (with_longest_side(height, width, self._longest), size):
             pixels = resize_sharply(pixels, each)
-        return normalise(upload(pixels, self.device), self._mean, self._std)
+        return upload(pixels, self.device)
 
     def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
         """The grid after pixel shuffle; no pooling is pending."""

@@ -17,8 +17,7 @@ from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from .base import TowerOutput, VideoLLM
 from .importance import capture, depths
-from .qwen import cut
-from .qwen2_5_vl import fit
+from .qwen import cut, fit
 from .stock import stock_class
 
 LEAST_PIXELS, MOST_PIXELS = 128 * 28 * 28, 28 * 28 * 768
@@ -52,7 +51,7 @@ class VideoLlama3(VideoLLM):
         """Side of a token, in pixels."""
         return self.tower.config.patch_size * self.merge
 
-    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
+    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
         """A whole number of tokens a side; a frame has its share of the video's pixels."""
         return fit(frames.height, frames.width, self.factor, self._least, self._most // frames.count)
 
