@@ -1,4 +1,4 @@
-"""InternVL 3 (Hugging Face's layout) through the stock transformers class.
+"""InternVL 3 and 3.5 (Hugging Face's layout) through the stock transformers class.
 
 A frame is one square tile; 2 x 2 of its patches become one token (pixel shuffle), and the prompt numbers the frames.
 """

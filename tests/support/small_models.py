@@ -21,12 +21,14 @@ from transformers import (
     InternVLVisionConfig,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
+    PretrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3Config,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLMoeConfig,
@@ -209,7 +211,17 @@ def _qwen3_settings(tokenizer: PreTrainedTokenizerFast, llm: dict[str, Any]) -> 
     }
 
 
-def _internvl(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+def save_internvl3_5(folder: Path, source: Path) -> None:
+    """InternVL3.5, a Qwen3 inside InternVL, with heads that are wider than its hidden states over their number."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.chat_template = None
+    _internvl(folder, tokenizer, Qwen3Config, head_dim=20)
+
+
+def _internvl(
+    folder: Path, tokenizer: PreTrainedTokenizerFast, text: type[PretrainedConfig] = Qwen2Config, **settings: Any
+) -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": list(INTERN_TOKENS)})
     config = InternVLConfig(
         vision_config=InternVLVisionConfig(
@@ -222,12 +234,12 @@ def _internvl(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
             # As trained; the config's own default all but silences the blocks.
             layer_scale_init_value=0.5,
         ),
-        text_config=Qwen2Config(**_text(tokenizer)),
+        text_config=text(**_text(tokenizer), **settings),
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
     )
-    settings = {"size": {"height": 112, "width": 112}}
+    size = {"size": {"height": 112, "width": 112}}
     template = chat_template("<video>\n", "You are InternVL.")
-    _save(InternVLForConditionalGeneration(config), folder, tokenizer, template, settings)
+    _save(InternVLForConditionalGeneration(config), folder, tokenizer, template, size)
 
 
 def _qwen3_5(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
