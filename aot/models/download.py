@@ -31,6 +31,8 @@ PUBLISHED = (
     "OpenGVLab/InternVL3-1B-hf",
     "OpenGVLab/InternVL3-2B-hf",
     "OpenGVLab/InternVL3-8B-hf",
+    "OpenGVLab/InternVL3_5-2B-HF",
+    "OpenGVLab/InternVL3_5-8B-HF",
 )
 """Models of the supported families, by their names on huggingface.co; any other of these families loads as well."""
 

@@ -36,7 +36,7 @@ SIZES = ((120, 180), (92, 52), (400, 700))
 
 @pytest.mark.skipif(not TORCHVISION.is_dir(), reason=f"no {TORCHVISION}, which make test fills: no stock processors")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_prompt_and_pixels_are_the_stock_processors_own(family, tmp_path, embedded_folder):
+def test_prompt_and_pixels_are_the_stock_processors_own(family, tmp_path, embedded_folder, record_property):
     if not is_there(family):
         pytest.skip(f"this transformers has no {family}")
     save(tmp_path / "model", family, embedded_folder)
@@ -58,6 +58,7 @@ def test_prompt_and_pixels_are_the_stock_processors_own(family, tmp_path, embedd
                 # 4 has the bicubic filter in place of Lanczos', which the model was trained with.
                 assert float((found[name] - ours[name]).abs().mean()) < 0.05
                 continue
+            record_property("pixels apart", f"{float((found[name] - ours[name]).abs().max()):.0e}")
             torch.testing.assert_close(found[name], ours[name], atol=1e-5, rtol=0)
         if family == "qwen2_5_vl":
             assert torch.as_tensor(found["second_per_grid_ts"]).tolist() == [1.0]
