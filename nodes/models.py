@@ -30,6 +30,7 @@ from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from ..aot.video.frames import Frames
 from .comfy import (
+    advanced,
     interrupted,
     io,
     load_models,
@@ -338,6 +339,16 @@ class AOTEncodeVideo(io.ComfyNode):
                     "same tokens in little memory, for long videos. Each branch after this node then encodes for "
                     "itself, and a stage that looks at all frames at once (solver released in phase I) keeps them all.",
                 ),
+                advanced(
+                    io.Boolean.Input(
+                        "file_pixels",
+                        default=False,
+                        optional=True,
+                        tooltip="Qwen's models: keep the pixels of the frames, as far as the model's processor allows. "
+                        "Off: as their makers do, from 128 to 768 tokens a pair of frames, fewer for long videos. "
+                        "Other models have one size.",
+                    )
+                ),
             ],
             outputs=[
                 AOTTokens.Output(
@@ -348,11 +359,11 @@ class AOTEncodeVideo(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, vllm: Loaded, frames: Frames, streaming: bool = False) -> io.NodeOutput:
+    def execute(cls, vllm: Loaded, frames: Frames, streaming: bool = False, file_pixels: bool = False) -> io.NodeOutput:
         """Encode, or promise to."""
         if streaming:
             text = f"{frames.count} frames, to be encoded and reduced run by run when they are needed"
-            return io.NodeOutput(Stream(vllm.ready, frames), ui={"text": (text,)})
+            return io.NodeOutput(Stream(vllm.ready, frames, file_pixels=file_pixels), ui={"text": (text,)})
         model = vllm.ready()
         said, bar = Said(cls.hidden), watch(frames.count)
 
@@ -361,7 +372,7 @@ class AOTEncodeVideo(io.ComfyNode):
             bar(done, total)
 
         with stoppable(model.device):
-            tokens = model.encode(frames, on_progress=on_progress)
+            tokens = model.encode(frames, on_progress=on_progress, file_pixels=file_pixels)
         seconds = tokens.history[-1].milliseconds / 1e3
         text = f"{tokens.tokens_full} tokens of {frames.count} frames in {seconds:.2f} s"
         return io.NodeOutput(tokens, ui={"text": (text,)})

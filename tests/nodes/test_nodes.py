@@ -11,10 +11,11 @@ import torch
 from comfyui_aot.aot.answering.answerer import LocalAnswerer
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.shapes_set import shapes_set
+from comfyui_aot.aot.models import load
 from comfyui_aot.aot.streaming import Stream
 from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.answering import AOTAnswer, figures
-from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories, io
+from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories, io, model_patcher
 from comfyui_aot.nodes.drawn import AOTDrawnClip
 from comfyui_aot.nodes.models import AOTEncodeVideo, AOTLoadVLLM, Loaded, ready
 from comfyui_aot.nodes.pictures import AOTTokenMap
@@ -25,6 +26,8 @@ from comfyui_aot.nodes.video import (
     AOTFramesToImages,
     AOTLoadVideo,
 )
+from comfyui_aot.tests.support.small_models import save
+from comfyui_aot.tests.support.stock_inputs import random_frames
 
 WHOLE = {"sampling": "uniform", "frames": 4, "fps": 1.0, "every": 1, "start": 0.0, "end": 0.0}
 
@@ -183,6 +186,19 @@ def test_streaming_gives_the_same_tokens_when_they_are_needed(clip, frames, embe
     assert torch.equal(eager.place, streamed.place)
     torch.testing.assert_close(eager.features, streamed.features)
     assert ready(outputs[1]) is streamed
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_files_own_pixels_are_a_choice_of_encode_video(streaming, tmp_path, embedded_folder):
+    save(tmp_path / "small", "qwen3_vl", embedded_folder)
+    model, cpu = load(tmp_path / "small"), torch.device("cpu")
+    loaded = Loaded(LocalAnswerer(model), model_patcher(model.hf_model, cpu, cpu))
+    frames = random_frames(2, 64, 96)
+    inputs = {"vllm": loaded, "frames": frames, "streaming": streaming}
+    found = [ready(AOTEncodeVideo.execute(**inputs, **more).args[0]) for more in ({}, {"file_pixels": True})]
+    expected = [model.layout(frames), model.layout(frames, file_pixels=True)]
+    assert [each.layout for each in found] == expected
+    assert expected[0].cells > expected[1].cells
 
 
 def test_a_transport_that_ends_unconverged_says_so_on_its_node(clip, frames, embedded_folder):
