@@ -155,9 +155,7 @@ def test_streams_of_larger_passes_give_the_same_tokens(small, bunny, monkeypatch
     expected = stream(small, open_video(bunny, Sampling(frames=13)), stages)
     encode_parts = small.encode_parts
     monkeypatch.setattr(
-        small,
-        "encode_parts",
-        lambda frames, on_progress: encode_parts(frames, on_progress=on_progress, frames_at_once=8),
+        small, "encode_parts", lambda frames, **options: encode_parts(frames, frames_at_once=8, **options)
     )
     found = stream(small, open_video(bunny, Sampling(frames=13)), stages)
     assert torch.equal(found.place, expected.place)
