@@ -128,7 +128,7 @@ def process(
         if isinstance(processor, transformers.Qwen3VLProcessor):
             options["do_resize"] = False
         elif transformers.__version__.startswith("4"):
-            options["fps"] = [metadata.sampled_fps]
+            options["fps"] = [len(video) / metadata.total_num_frames * metadata.fps]
     videos = [video]
     if "SmolVLM" in type(processor).__name__ and transformers.__version__.startswith("4"):
         videos = [videos]  # a list for each prompt
