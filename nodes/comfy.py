@@ -69,11 +69,11 @@ else:
     )
 
 __all__ = [
-    "HAS_COMFYUI", "ComfyExtension", "GraphBuilder", "advanced", "directories", "empty_cache", "input_directory",
-    "interrupted", "io", "key_file", "list_files", "list_input_files", "load_models", "model_folders", "model_patcher",
-    "offload_device", "output_directory", "progress", "raw_link", "resolve_file", "room_for_weights", "schema",
-    "send_text", "stoppable", "temp_directory", "torch_device", "ui", "unload_model", "unused_output",
-    "video_from_file", "workflow_metadata",
+    "HAS_COMFYUI", "ComfyExtension", "GraphBuilder", "advanced", "comfyui_folder", "directories", "empty_cache",
+    "input_directory", "interrupted", "io", "key_file", "list_files", "list_input_files", "load_models",
+    "model_folders", "model_patcher", "offload_device", "output_directory", "progress", "raw_link", "resolve_file",
+    "room_for_weights", "schema", "send_text", "stoppable", "temp_directory", "torch_device", "ui", "unload_model",
+    "unused_output", "video_from_file", "workflow_metadata",
 ]  # fmt: skip
 
 MODEL_CATEGORIES = ("VLLM", "LLM", "text_encoders")
@@ -248,6 +248,11 @@ def model_folders() -> list[tuple[str, Path]]:
         if not known or own not in folder_paths.get_folder_paths(category):
             folder_paths.add_model_folder_path(category, own)
     return [(name, Path(path)) for name in MODEL_CATEGORIES for path in folder_paths.get_folder_paths(name)]
+
+
+def comfyui_folder() -> Path | None:
+    """The folder of ComfyUI's own code; None without ComfyUI."""
+    return Path(folder_paths.__file__).parent if HAS_COMFYUI else None
 
 
 def torch_device() -> torch.device:

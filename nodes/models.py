@@ -26,11 +26,13 @@ from ..aot.models import (
     load,
 )
 from ..aot.models.download import PUBLISHED, advice, download, folder_name
+from ..aot.models.single_file import COMFYUI_TOKENIZER
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from ..aot.video.frames import Frames
 from .comfy import (
     advanced,
+    comfyui_folder,
     interrupted,
     io,
     load_models,
@@ -139,6 +141,13 @@ def located(model: str, fetch: bool) -> Path | None:
     return download(model, home, on_progress=watch(1))
 
 
+def _tokenizer(model: Path | None) -> Path | None:
+    """ComfyUI's tokenizer for a model in a single file; None for folders, which have their own."""
+    home = comfyui_folder()
+    tokenizer = home and home / COMFYUI_TOKENIZER
+    return tokenizer if tokenizer and tokenizer.is_dir() and model is not None and model.is_file() else None
+
+
 def _present(model: str, inputs: Mapping[str, Any]) -> None:
     """Raise an InputError if a model is neither there nor to be downloaded."""
     if not (inputs.get("download") and model in PUBLISHED):
@@ -152,13 +161,13 @@ def not_offered(name: str, value: str, offered: Iterable[str]) -> str:
 
 
 def summary(loaded: Loaded) -> str:
-    """One line about a model, for the node."""
+    """A line about a model, for the node, and one for each thing that loading did besides."""
     model = loaded.model
     parameters = sum(each.numel() for each in model.hf_model.parameters())
     dtype = str(model.dtype).removeprefix("torch.")
     return (
         f"{model.name}: {parameters / 1e6:.0f} million parameters, {dtype}, on {loaded.patcher.load_device}, "
-        f"attention {model.attention}, decoding {model.decoding}"
+        f"attention {model.attention}, decoding {model.decoding}" + "".join(f"\n{note}" for note in model.notes)
     )
 
 
@@ -299,6 +308,7 @@ class AOTLoadVLLM(io.ComfyNode):
                     decoding=decoding,
                     room=room_for_weights,
                     on_progress=on_progress,
+                    tokenizer=_tokenizer(folder),
                 )
             patcher = model_patcher(video_llm.hf_model, target, rest)
             loaded = _LOADED.setdefault(key, Loaded(LocalAnswerer(video_llm, keep_bytes=KEPT_BYTES), patcher))

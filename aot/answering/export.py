@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from ..errors import InputError
 from ..files import whole_folder
 from ..models.base import VideoLLM
+from ..models.fp8 import Fp8Linear
 
 
 def export(model: VideoLLM, folder: Path) -> None:
@@ -24,6 +25,8 @@ def export(model: VideoLLM, folder: Path) -> None:
     """
     if getattr(model.hf_model, "is_quantized", False):
         raise InputError("A quantized LLM is not written out; export it with quantization none.")
+    if any(isinstance(layer, Fp8Linear) for layer in model.hf_model.modules()):
+        raise InputError(f"{model.name} stays in 8-bit floats on {model.device}; export it with --device cpu.")
     with whole_folder(folder) as part:
         config = model.hf_model.config.get_text_config()
         with torch.device("meta"):

@@ -22,15 +22,18 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--check",
         type=Path,
         metavar="MODEL",
-        help="say whether this model folder would be loaded, as what, at which sizes, or what it lacks; its weights "
-        "are not read; exit code 1 if it would not",
+        help="say whether this model folder or file would be loaded, as what, at which sizes, or what it lacks; its "
+        "weights are not read; exit code 1 if it would not",
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="FOLDER", help="of a single file that is checked, where none is found"
     )
 
 
 def run(options: argparse.Namespace) -> Result:
     """Print the embedded model, the models of a folder, and the families; or what a check of one model says."""
     if options.check:
-        return _checked(options.check)
+        return _checked(options.check, options.tokenizer)
     from ..models import EMBEDDED, FAMILIES, families_in, family_of
     from ..models.embedded.assemble import cache_folder, is_whole
 
@@ -49,7 +52,7 @@ def run(options: argparse.Namespace) -> Result:
     return {"models": listed, "families": families}, 0
 
 
-def _checked(path: Path) -> Result:
+def _checked(path: Path, tokenizer: Path | None) -> Result:
     """Print what a check says; exit code 1 if the model would not be loaded."""
     from transformers.utils import logging
 
@@ -58,7 +61,7 @@ def _checked(path: Path) -> Result:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        found = check(path)
+        found = check(path, tokenizer)
     except InputError as error:
         print(f"{path} would not be loaded: {error}")
         return {"model": str(path), "loads": False, "reason": str(error)}, 1

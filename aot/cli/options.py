@@ -64,12 +64,19 @@ def video_options(parser: argparse.ArgumentParser) -> None:
 
 def model_options(parser: argparse.ArgumentParser) -> None:
     """Add which model, and how it is loaded."""
-    parser.add_argument("--model", default="embedded", help="'embedded' or a model folder")
+    parser.add_argument("--model", default="embedded", help="'embedded', a model folder, or a single .safetensors file")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--device", default=None, help="cpu, cuda, ...; the GPU where there is one")
     parser.add_argument("--attention", default="auto", help="auto, sdpa, eager or flash_attention_2")
     parser.add_argument("--quantization", default="none", help="none, 8-bit or 4-bit (needs bitsandbytes)")
     parser.add_argument("--decoding", default="auto", help="auto, eager or graph (a CUDA graph of one step)")
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FOLDER",
+        help="tokenizer of a single file, if it is not in a ComfyUI; config.json, chat template and processor settings "
+        "that are there are used too",
+    )
 
 
 def variant_options(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +142,7 @@ def load(options: argparse.Namespace) -> VideoLLM:
 
     logging.disable_progress_bar()
     with Bar("model") as bar:
-        return load_model(
+        model = load_model(
             options.model,
             dtype=options.dtype,
             device=_device(options.device),
@@ -143,7 +150,11 @@ def load(options: argparse.Namespace) -> VideoLLM:
             quantization=options.quantization,
             decoding=options.decoding,
             on_progress=bar,
+            tokenizer=options.tokenizer,
         )
+    for note in model.notes:
+        print(f"{model.name}: {note}.", file=sys.stderr)
+    return model
 
 
 def _device(name: str | None) -> str:

@@ -116,6 +116,8 @@ class VideoLLM(ABC):
         self.hf_model, self.name = hf_model, name
         self.decoding = "auto"
         """How answers are decoded: auto, eager or graph."""
+        self.notes: tuple[str, ...] = ()
+        """What loading did that a user should know, a sentence each without its full stop."""
         own = hf_model.generation_config
         if not (own.repetition_penalty is None or is_positive(own.repetition_penalty)):
             raise InputError(

@@ -10,8 +10,9 @@ import torch
 
 from ..video.frames import Frames
 from .base import VideoLLM
-from .families import family_of, fastest_attention, require_prompt
+from .families import family_of, fastest_attention, open_single, require_prompt
 from .qwen import QwenVL
+from .single_file import SingleFile
 from .weights import BITS, weight_bytes
 
 CLIP_SIZE = (1080, 1920)
@@ -60,15 +61,18 @@ class Checked:
     notes: tuple[str, ...] = ()
 
 
-def check(folder: Path) -> Checked:
+def check(folder: Path, tokenizer: Path | None = None) -> Checked:
     """Take every step of loading but reading the weights.
 
     Args:
-        folder: of the model.
+        folder: of the model, or a single file.
+        tokenizer: a folder with the tokenizer of a single file; see :func:`.families.load`.
 
     Raises:
         InputError: it would not be loaded. The line is that of loading.
     """
+    if single := open_single(folder, None, tokenizer):
+        return _checked_file(single)
     family = family_of(folder)
     memory = {name: weight_bytes(folder, getattr(torch, name)) for name in ("float32", "bfloat16", "float16")}
     if family.quantizes:
@@ -77,6 +81,18 @@ def check(folder: Path) -> Checked:
     model = family.load(folder, name=folder.name, dtype=torch.bfloat16, attention=attention, weights=False)
     require_prompt(model)
     return _described(model, memory, family.sources(folder))
+
+
+def _checked_file(single: SingleFile) -> Checked:
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    memory = {str(each).removeprefix("torch."): single.weight_bytes(each, keep_fp8=False) for each in dtypes}
+    if (kept := single.weight_bytes(torch.bfloat16, keep_fp8=True)) != memory["bfloat16"]:
+        memory["8-bit floats on CUDA"] = kept
+    attention = fastest_attention(single.family.adapter)
+    place = torch.device("cpu")
+    model = single.load(dtype=torch.bfloat16, device=place, attention=attention, keep_fp8=False, weights=False)
+    require_prompt(model)
+    return _described(model, memory, single.sources())
 
 
 def _described(model: VideoLLM, memory: Mapping[str, int], sources: Mapping[str, str]) -> Checked:
@@ -92,6 +108,7 @@ def _described(model: VideoLLM, memory: Mapping[str, int], sources: Mapping[str,
         tile=_look(model, (model.factor, model.factor) if isinstance(model, QwenVL) else size),
         colours=(model._mean, model._std),
         sources=sources,
+        notes=model.notes,
     )
 
 

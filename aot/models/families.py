@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +27,7 @@ from .qwen2_vl import Qwen2VL
 from .qwen3_5 import Qwen35, Qwen35Moe
 from .qwen3_vl import Qwen3VL
 from .qwen3_vl_moe import Qwen3VLMoe
+from .single_file import SUFFIX, SingleFile, family_of_file, is_single_file, recognised
 from .smolvlm import SmolVLM
 from .versions import warn_if_untried
 from .video_llama_3 import VideoLlama3
@@ -68,11 +70,12 @@ def load(
     decoding: str = "auto",
     room: Callable[[torch.device], int] | None = None,
     on_progress: Progress = ignore_progress,
+    tokenizer: str | Path | None = None,
 ) -> VideoLLM:
     """Load a video LLM.
 
     Args:
-        model: "embedded", or a folder in Hugging Face's layout.
+        model: "embedded", a folder in Hugging Face's layout, or a single file, as ComfyUI's text encoders are.
         name: the model's name in results and errors; None takes the folder's.
         dtype: one of ``DTYPES``; "auto" is bfloat16 for a model that computes on CUDA, else float32.
         device: where to put it.
@@ -83,6 +86,8 @@ def load(
         decoding: one of ``DECODINGS``; "auto" replays a CUDA graph of one step where that can be done and pays.
         room: takes a device and returns the bytes it has for weights; None takes what is free now.
         on_progress: called with (done, total) while the embedded model is being assembled, the first time only.
+        tokenizer: for a single file: a folder with a tokenizer, and perhaps a config.json, a chat template and settings
+            of the processor. None looks beside the file, then in the ComfyUI that the file is in.
 
     Raises:
         InputError: no such folder, a family that is not supported, too little memory for the weights, or a setting
@@ -99,25 +104,29 @@ def load(
             raise InputError(f"{setting} is {value!r}; give one of {', '.join(allowed)}.")
     warn_if_untried()
     folder = ensure(on_progress=on_progress) if model == EMBEDDED else Path(model)
-    name = name or (EMBEDDED if model == EMBEDDED else folder.name)
-    family = family_of(folder, name)
+    single = open_single(folder, name, tokenizer)
+    name = single.name if single else name or (EMBEDDED if model == EMBEDDED else folder.name)
+    family = single.family.adapter if single else family_of(folder, name)
+    if single and quantization != "none":
+        raise InputError(
+            f"{name} is a single file, which is not quantized when it is loaded; choose quantization none."
+        )
     computes = torch.device(device if compute_device is None else compute_device)
     if decoding == "graph" and computes.type != "cuda":
         raise InputError(f"decoding graph needs CUDA and {name} computes on {computes}; choose auto or eager.")
     if decoding == "graph" and quantization == "8-bit":
         raise InputError(f"decoding graph cannot capture the 8-bit layers of {name}; choose auto, or 4-bit or none.")
     chosen = getattr(torch, ("bfloat16" if computes.type == "cuda" else "float32") if dtype == "auto" else dtype)
-    need = weight_bytes(folder, chosen, quantization)
+    keep_fp8 = computes.type == "cuda"
+    need = single.weight_bytes(chosen, keep_fp8) if single else weight_bytes(folder, chosen, quantization)
     for each in dict.fromkeys((torch.device(device), computes)):
         require_room(need, name, each, room(each) if room is not None else None)
-    loaded = family.load(
-        folder,
-        name=name,
-        dtype=chosen,
-        device=torch.device(device),
-        attention=fastest_attention(family) if attention == "auto" else attention,
-        quantization=quantization,
-    )
+    attention = fastest_attention(family) if attention == "auto" else attention
+    placed: Any = {"dtype": chosen, "device": torch.device(device), "attention": attention}
+    if single:
+        loaded = single.load(**placed, keep_fp8=keep_fp8)
+    else:
+        loaded = family.load(folder, name=name, quantization=quantization, **placed)
     require_prompt(loaded)
     if decoding == "graph" and not loaded.takes_masks:
         raise InputError(
@@ -128,6 +137,24 @@ def load(
     can_replay = computes.type == "cuda" and loaded.takes_masks and quantization != "8-bit"
     loaded.decoding = decoding if can_replay else "eager"
     return loaded
+
+
+def open_single(path: Path, name: str | None = None, tokenizer: str | Path | None = None) -> SingleFile | None:
+    """A model in a single file; None for a folder.
+
+    Args:
+        path: of the file or the folder.
+        name: the model's name in results and errors; None takes the file's.
+        tokenizer: a folder with its tokenizer; see :func:`load`.
+
+    Raises:
+        InputError: the file cannot be loaded, or a tokenizer is given for a folder.
+    """
+    if is_single_file(path):
+        return SingleFile.open(path, name or path.stem, None if tokenizer is None else Path(tokenizer))
+    if tokenizer is not None:
+        raise InputError(f"A tokenizer is given for {path}, which has its own; leave it out, or give a single file.")
+    return None
 
 
 def require_prompt(model: VideoLLM) -> None:
@@ -161,15 +188,17 @@ def fastest_attention(family: type[VideoLLM]) -> str:
 
 
 def family_of(folder: Path, name: str | None = None) -> type[VideoLLM]:
-    """The adapter for the model in a folder, by its config.json.
+    """The adapter for the model in a folder, by its config.json, or in a single file, by its tensors.
 
     Args:
-        folder: in Hugging Face's layout.
+        folder: in Hugging Face's layout, or a file.
         name: the model's name in an error; None takes the folder's.
 
     Raises:
         InputError: no folder, no readable config.json in it, or a family that is not supported.
     """
+    if is_single_file(folder):
+        return recognised(folder, name or folder.stem)[0].adapter
     try:
         config = read_json(folder / "config.json", "The model's config", keys=("model_type",))
     except InputError as error:
@@ -188,11 +217,11 @@ def family_of(folder: Path, name: str | None = None) -> type[VideoLLM]:
 
 
 def families_in(root: Path, on_skipped: Callable[[str], None] = lambda reason: None) -> dict[str, Path]:
-    """Folders under ``root``, links followed, that hold a model of a supported family, by their path relative to it.
+    """Folders and single files under ``root``, links followed, with a model of a supported family, by relative path.
 
     Args:
         root: the folder to look into.
-        on_skipped: called with a line about each folder that cannot be read, or whose config.json cannot.
+        on_skipped: called with a line about each folder or file that cannot be read, or whose config.json cannot.
     """
 
     def unreadable(error: OSError) -> None:
@@ -206,6 +235,12 @@ def families_in(root: Path, on_skipped: Callable[[str], None] = lambda reason: N
         folders[:] = [] if real in visited else sorted(name for name in folders if not name.endswith(PART))
         visited.add(real)
         if folder == root or "config.json" not in files:
+            for file in (folder / each for each in files if each.endswith(SUFFIX)):
+                try:
+                    if family_of_file(file) is not None:
+                        models[file.relative_to(root).as_posix()] = file
+                except InputError as error:
+                    on_skipped(f"{file} is skipped: {error}")
             continue
         try:
             config = read_json(folder / "config.json", "The model's config")

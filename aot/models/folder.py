@@ -107,13 +107,16 @@ def require_safetensors(folder: Path, name: str) -> None:
         raise InputError(f"{name} lacks {len(missing)} of its files, {missing[0]} among them; download them again.")
 
 
-def stock_config_of(stock: type[PreTrainedModel], folder: Path, name: str) -> PretrainedConfig:
+def stock_config_of(
+    stock: type[PreTrainedModel], folder: Path, name: str, weights: Path | None = None
+) -> PretrainedConfig:
     """The config of a folder, of which a model can be built that is as large as its weights.
 
     Args:
         stock: the class of the model.
-        folder: of the model.
+        folder: with the config.json.
         name: the model's name in errors.
+        weights: their folder or file; None takes ``folder``.
 
     Raises:
         InputError: no such model can be built, or it would be far larger.
@@ -128,7 +131,7 @@ def stock_config_of(stock: type[PreTrainedModel], folder: Path, name: str) -> Pr
         raise InputError(
             f"The config.json of {name} describes no model ({in_one_line(error)}); copy or download it again."
         ) from error
-    stored = sum(math.prod(shape) for _, shape in stored_tensors(folder))
+    stored = sum(math.prod(shape) for _, shape in stored_tensors(weights or folder))
     if expected > 2 * stored:
         raise InputError(
             f"The config.json of {name} describes a model of {expected:,} numbers, and its files hold {stored:,}; copy "
