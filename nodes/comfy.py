@@ -252,7 +252,7 @@ def model_folders() -> list[tuple[str, Path]]:
 
 def comfyui_folder() -> Path | None:
     """The folder of ComfyUI's own code; None without ComfyUI."""
-    return Path(folder_paths.__file__).parent if HAS_COMFYUI else None
+    return Path(str(sys.modules[folder_paths.__name__].__file__)).parent if HAS_COMFYUI else None
 
 
 def torch_device() -> torch.device:

@@ -161,6 +161,7 @@ def config_by_shapes(
             f"{name} is a {family.title} {hidden} wide with a tower of {depth} blocks {width} wide, which is none of "
             "the published ones; give a folder with its config.json and its tokenizer (--tokenizer FOLDER)."
         )
+    tied = tied and "lm_head.weight" not in shapes
     head = shape(layer + "self_attn.q_norm.weight", 1)[0] if family.adapter is Qwen3VL else family.head_dim
     text: dict[str, Any] = {
         "vocab_size": vocabulary,
@@ -171,6 +172,7 @@ def config_by_shapes(
         "num_key_value_heads": shape(layer + "self_attn.k_proj.weight", 2)[0] // head,
         "head_dim": head,
         "rope_scaling": dict(family.rope),
+        "tie_word_embeddings": tied,  # where transformers 4 looks
         **family.text,
     }
     vision: dict[str, Any] = {
@@ -189,6 +191,6 @@ def config_by_shapes(
     return cast(Any, family.adapter.stock.config_class)(
         text_config=text,
         vision_config=vision,
-        tie_word_embeddings=tied and "lm_head.weight" not in shapes,
+        tie_word_embeddings=tied,
         **ids,
     )
