@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -252,6 +252,11 @@ class VideoLLM(ABC):
     def repetition_penalty(self) -> float:
         """The checkpoint's own: logits of tokens that were there before are divided by it, negative ones multiplied."""
         return self.hf_model.generation_config.repetition_penalty or 1.0
+
+    @property
+    def weights(self) -> Iterable[Tensor]:
+        """All weights, for a digest of them."""
+        return self.hf_model.state_dict().values()
 
     @property
     def takes_masks(self) -> bool:
@@ -512,8 +517,7 @@ class VideoLLM(ABC):
         Raises:
             InputError: the tokens have another model's width.
         """
-        embed = self.hf_model.get_input_embeddings()
-        words = [embed(ids.to(self.device)) for ids in prompt.before]
+        words = [self.embed(ids) for ids in prompt.before]
         image_features = [words[0][:0]] * len(words)
         groups: list[Tensor] = []
         levels: tuple[Tensor, ...] = ()
@@ -574,9 +578,18 @@ class VideoLLM(ABC):
         """
         ids = ids.to(self.device)
         position_ids = positions.to(self.device)[None].expand(self.axes, -1)
-        return Inputs(
-            self.hf_model.get_input_embeddings()(ids), position_ids, torch.zeros_like(ids, dtype=torch.bool), ids=ids
-        )
+        return Inputs(self.embed(ids), position_ids, torch.zeros_like(ids, dtype=torch.bool), ids=ids)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embed token ids.
+
+        Args:
+            ids: (n,) long.
+
+        Returns:
+            (n, D) in the model's dtype.
+        """
+        return self.hf_model.get_input_embeddings()(ids.to(self.device))
 
     def prompt_inputs(
         self, tokens: VideoTokens | None, question: str, *, system: str = "", turns: Sequence[Turn] = ()

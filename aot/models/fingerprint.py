@@ -27,7 +27,7 @@ def fingerprint(model: VideoLLM) -> str:
     prompt = model.prompt("?")
     return digest(
         {
-            "weights": sorted(_sum_of_bits(tensor) for tensor in model.hf_model.state_dict().values()),
+            "weights": sorted(_sum_of_bits(tensor) for tensor in model.weights),
             "layer": getattr(model.hf_model.config, "vision_feature_layer", None),
             "layout": dataclasses.asdict(model.layout(grey)),
             "pixels": [

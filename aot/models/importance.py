@@ -64,6 +64,21 @@ class Received:
     layers_called: int = 0
     module: nn.Module | None = None
 
+    def add(self, layer: int, query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None) -> None:
+        """Add what a call of a layer's attention tells, if it is one of the layers to capture.
+
+        Args:
+            layer: index of the layer.
+            query: (B, heads, S, d) floating.
+            key: (B, heads, S, d) floating.
+            scaling: of the scores.
+            mask: see :func:`attention_received`.
+        """
+        if layer in self.layers:
+            self.parts.setdefault(layer, []).append(attention_received(query, key, scaling, mask))
+        if layer == self.keys_of:
+            self.key_parts.append(key.mean(1))
+
     @property
     def sums(self) -> dict[int, Tensor]:
         """By layer, (B, S) float32, the calls of a layer joined in order."""
@@ -205,12 +220,8 @@ def _attention(
         if module is not received.module:
             received.module = module
             received.layers_called += 1
-        layer = received.layers_called - 1
-        if layer in received.layers:
-            scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-            received.parts.setdefault(layer, []).append(attention_received(query, key, scale, attention_mask))
-        if layer == received.keys_of:
-            received.key_parts.append(key.mean(1))
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        received.add(received.layers_called - 1, query, key, scale, attention_mask)
     return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 

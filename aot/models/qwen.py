@@ -20,7 +20,7 @@ from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from ..video.frames import Frames
 from .base import TowerOutput, VideoLLM
-from .importance import capture
+from .importance import Received, capture
 from .pixels import normalise, resize_in_float, upload
 from .prompt import Inputs, Prompt
 
@@ -161,9 +161,7 @@ class QwenVL(VideoLLM):
             layout: of their tokens.
         """
         layers = self.importance_layers()
-        patches = self.patches(pixel_values).to(self.device, self.dtype)
-        with capture(*layers, keys_of=layers[-1]) as received:
-            output = self.tower(patches, grid_thw=self.tower_grids(layout).to(self.device))
+        output, received = self.encode_patches(self.patches(pixel_values), self.tower_grids(layout), layers)
         image_features, levels = _features_and_levels(output)
         per_frame = (layout.frames, layout.cells, -1)
         shallow, deep, last = (self._merged(received.sums[layer][0, :, None], layout)[:, :, 0] for layer in layers)
@@ -190,6 +188,18 @@ class QwenVL(VideoLLM):
     def visual_id(self) -> int:
         """The token id in the place of a visual token."""
         return self.hf_model.config.video_token_id
+
+    def encode_patches(self, patches: Tensor, grid: Tensor, layers: Sequence[int]) -> tuple[Any, Received]:
+        """The tower's own output, and the attention received at some of its layers.
+
+        Args:
+            patches: (n, values) float32.
+            grid: (1, 3) long, pairs of frames, and the height and width of a frame in patches.
+            layers: their indices; the keys of the last are kept too.
+        """
+        with capture(*layers, keys_of=layers[-1]) as received:
+            output = self.tower(patches.to(self.device, self.dtype), grid_thw=grid.to(self.device))
+        return output, received
 
     @abstractmethod
     def importance_layers(self) -> tuple[int, int, int]:
