@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import (
     answering,
     asking,
+    clip_models,
     comparing,
     drawn,
     explorer,
@@ -22,6 +23,7 @@ NODES = (
     video.NODES
     + drawn.NODES
     + models.NODES
+    + clip_models.NODES
     + storage.NODES
     + stages.NODES
     + answering.NODES

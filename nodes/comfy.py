@@ -1,4 +1,4 @@
-"""Everything that the nodes use of ComfyUI. No other file imports it.
+"""Everything that the nodes use of ComfyUI, save the inside of a CLIP (:mod:`.comfy_clip`). No other file imports it.
 
 Without ComfyUI, :mod:`.standin` takes its place under the same names, so that the same node classes are imported,
 tested and run headless. A ComfyUI that is there but broken raises its own error.
@@ -71,9 +71,9 @@ else:
 __all__ = [
     "HAS_COMFYUI", "ComfyExtension", "GraphBuilder", "advanced", "comfyui_folder", "directories", "empty_cache",
     "input_directory", "interrupted", "io", "key_file", "list_files", "list_input_files", "load_models",
-    "model_folders", "model_patcher", "offload_device", "output_directory", "progress", "raw_link", "resolve_file",
-    "room_for_weights", "schema", "send_text", "stoppable", "temp_directory", "torch_device", "ui", "unload_model",
-    "unused_output", "video_from_file", "workflow_metadata",
+    "model_folders", "model_management", "model_patcher", "offload_device", "output_directory", "progress",
+    "raw_link", "resolve_file", "room_for_weights", "schema", "send_text", "stoppable", "temp_directory",
+    "torch_device", "ui", "unload_model", "unused_output", "video_from_file", "workflow_metadata",
 ]  # fmt: skip
 
 MODEL_CATEGORIES = ("VLLM", "LLM", "text_encoders")

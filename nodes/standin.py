@@ -504,6 +504,7 @@ class io:
     Combo = _type("COMBO", _ComboInput)
     Image = _type("IMAGE", Input)
     Video = _type("VIDEO", Input)
+    Clip = _type("CLIP", Input)
     AnyType = _type("*", Input)
 
 
