@@ -25,6 +25,7 @@ import pytest
 from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.workflow.graph import Link, load_workflow, to_graph
 from comfyui_aot.nodes.workflow.runner import registry
+from comfyui_aot.tests.support import text_encoders
 from comfyui_aot.tests.support.comfyui_client import Client
 from comfyui_aot.tests.support.small_models import save
 
@@ -46,21 +47,21 @@ SMALL_MODELS = {
 }
 """Small random models, and where each lies."""
 
-MAKE_TORCHVISION_IMPORT = '''
-"""Defines two operators that a torchvision built for CUDA lacks beside a CPU-only torch, so that it can be imported."""
+MAKE_TORCHVISION_IMPORT = CHECKOUT / "tests" / "support" / "torchvision_import.py"
+TEXT_ENCODER = "qwen3vl_4b_fp8_scaled.safetensors"
+"""The text encoder that a bundled workflow names; here a small random one."""
+
+SHRINK_TEXT_ENCODERS = f'''
+"""Makes ComfyUI's classes of Qwen2.5-VL and Qwen3-VL as small as the files of the tests."""
 import importlib.util
-from pathlib import Path
+import sys
 
-import torch
-
-library = Path(importlib.util.find_spec("torchvision").origin).with_name("_C.so")
-try:
-    torch.ops.load_library(str(library))
-except OSError:
-    kept = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        kept.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    torch.aot_test_library = kept
+found = importlib.util.spec_from_file_location("small_text_encoders", {text_encoders.__file__!r})
+module = importlib.util.module_from_spec(found)
+sys.modules[found.name] = module
+found.loader.exec_module(module)
+module.shrink()
+NODE_CLASS_MAPPINGS = {{}}
 '''
 
 
@@ -119,7 +120,9 @@ def _base(folder: Path, root: Path, clips: Iterable[Path]) -> Path:
     helper = custom / "torchvision-import"
     helper.mkdir()
     (helper / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
-    (helper / "prestartup_script.py").write_text(MAKE_TORCHVISION_IMPORT)
+    shutil.copy(MAKE_TORCHVISION_IMPORT, helper / "prestartup_script.py")
+    (custom / "small-text-encoders").mkdir()
+    (custom / "small-text-encoders" / "__init__.py").write_text(SHRINK_TEXT_ENCODERS)
     for clip in clips:
         shutil.copy(clip, folder / "input" / clip.name)
     # Models elsewhere, as extra_model_paths.yaml names them, and one in ComfyUI's own folder.
@@ -165,6 +168,8 @@ def server(
     base = _base(tmp_path_factory.mktemp("comfyui"), root, (bunny, bikes, carphone))
     for family, place in SMALL_MODELS.items():
         save(base / place, family, embedded_folder)
+    small = text_encoders.stock("qwen3_vl")
+    text_encoders.save(base / "models" / "text_encoders", "qwen3_vl", "fp8 metadata", small, TEXT_ENCODER)
     address, log = f"127.0.0.1:{_free_port()}", base / "server.log"
     command = [
         python, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", address.rpartition(":")[2],
@@ -185,6 +190,19 @@ def server(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@pytest.fixture(scope="session")
+def text_encoder(server: Server) -> Path:
+    """The file of the small text encoder in the server's models/text_encoders."""
+    return server.base / "models" / "text_encoders" / TEXT_ENCODER
+
+
+@pytest.fixture(scope="session")
+def answering(installation: tuple[Path, Path]) -> None:
+    """Skips on a ComfyUI whose text encoders do not answer."""
+    if text_encoders.version(installation[0]) < text_encoders.ANSWERING:
+        pytest.skip("no text encoders that answer in this ComfyUI: 0.26 and newer have them")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ WANTS = (
     ("another pack is not installed", "VideoHelperSuite", "make comfyui COMFYUI=CHECKOUT SUITE=ITS_CHECKOUT"),
     ("on newer frontends", "a newer frontend", "make test-frontends, or a ComfyUI of its own that has one"),
     ("no Nodes 2.0 yet", "a newer frontend", "make test-frontends, or a ComfyUI of its own that has one"),
+    ("no text encoders that answer", "a newer ComfyUI", "set COMFYUI_ROOT to one of 0.26 or newer"),
     ("no Chromium", "a browser", "apt install chromium, or Chrome; make comfyui does it where it may"),
     ("Playwright", "Playwright", "make test installs it"),
     ("no GPU", "a GPU", "a machine with CUDA"),
