@@ -20,7 +20,7 @@ from ..aot.models.qwen2_5_vl import Qwen2_5VL
 from ..aot.models.qwen3_vl import Qwen3VL
 from .comfy import io, schema
 from .comfy_clip import TextEncoder
-from .models import CATEGORY, KEPT_BYTES, MODEL_WORDS, Loaded, summary
+from .models import CATEGORY, KEPT_BYTES, MODEL_WORDS, Loaded, size_and_place
 from .sockets import AOTVLLM
 
 _TURNS = (
@@ -199,7 +199,7 @@ class AOTVideoLLMFromCLIP(io.ComfyNode):
         encoder = TextEncoder(clip)
         model = ADAPTERS[encoder.family](encoder)
         loaded = LoadedClip(LocalAnswerer(model, keep_bytes=KEPT_BYTES), encoder.patcher, encoder)
-        return io.NodeOutput(loaded, ui={"text": (summary(loaded),)})
+        return io.NodeOutput(loaded, ui={"text": (size_and_place(loaded),)})
 
 
 NODES = (AOTVideoLLMFromCLIP,)

@@ -160,15 +160,18 @@ def not_offered(name: str, value: str, offered: Iterable[str]) -> str:
     return f"{name} is {value!r}; choose one of {', '.join(offered)}.{where}"
 
 
-def summary(loaded: Loaded) -> str:
-    """A line about a model, for the node, and one for each thing that loading did besides."""
+def size_and_place(loaded: Loaded) -> str:
+    """A model's name, its size, and where it computes, for the node."""
     model = loaded.model
     parameters = sum(each.numel() for each in model.hf_model.parameters())
     dtype = str(model.dtype).removeprefix("torch.")
-    return (
-        f"{model.name}: {parameters / 1e6:.0f} million parameters, {dtype}, on {loaded.patcher.load_device}, "
-        f"attention {model.attention}, decoding {model.decoding}" + "".join(f"\n{note}" for note in model.notes)
-    )
+    return f"{model.name}: {parameters / 1e6:.0f} million parameters, {dtype}, on {loaded.patcher.load_device}"
+
+
+def summary(loaded: Loaded) -> str:
+    """A line about a model, for the node, and one for each thing that loading did besides."""
+    settings = f"attention {loaded.model.attention}, decoding {loaded.model.decoding}"
+    return "\n".join((f"{size_and_place(loaded)}, {settings}", *loaded.model.notes))
 
 
 def ready(tokens: VideoTokens | Stream) -> VideoTokens:
