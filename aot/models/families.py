@@ -20,6 +20,7 @@ from .internvl import InternVL
 from .llava_onevision import LlavaOnevision
 from .llava_video import LlavaVideo
 from .lmms_lab import LlavaOnevisionOriginal
+from .minicpmv import MiniCPMV
 from .molmo2 import Molmo2
 from .progress import Progress, ignore_progress
 from .qwen2_5_vl import Qwen2_5VL
@@ -50,6 +51,7 @@ FAMILIES: tuple[type[VideoLLM], ...] = (
     Molmo2,
     Qwen2VL,
     Qwen3VLMoe,
+    MiniCPMV,
 )
 """Each is in a file of its own."""
 

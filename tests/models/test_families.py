@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch.nn import functional
@@ -20,7 +22,7 @@ from comfyui_aot.aot.streaming import stream
 from comfyui_aot.aot.tokens.video_tokens import Blocks, Role
 from comfyui_aot.aot.video.frames import Frames
 from comfyui_aot.tests.support.simulated_device import moved, simulated
-from comfyui_aot.tests.support.small_models import BUILDERS, VARIANTS, is_there, save
+from comfyui_aot.tests.support.small_models import BUILDERS, NEWER, VARIANTS, is_there, save
 from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames, stock_inputs
 
 CHAINS = (
@@ -56,6 +58,15 @@ def tokens(small, clip):
 
 def test_every_family_is_tried():
     assert [adapter.family for adapter in FAMILIES] == list(BUILDERS)
+
+
+@pytest.mark.parametrize("family", NEWER)
+def test_a_class_that_transformers_lacks_is_one_clear_line(family, tmp_path):
+    if is_there(family):
+        pytest.skip("this transformers has it")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    with pytest.raises(InputError, match=rf"needs {NEWER[family]} of transformers 5\.\d+ or newer"):
+        load(tmp_path)
 
 
 def ours(small, inputs):
@@ -283,6 +294,8 @@ def test_importance_is_the_column_sums_of_eager_attention(small, tokens, clip):
         attentions = weights(small, [layer.attention for layer in small.tower.encoder.layer], clip)
         sums = {name: attentions[layer].sum(2).mean(1)[:, 1:] for name, layer in LAYERS}
         expected = {name: each.reshape(-1, 4, 2, 4, 2).sum((2, 4)).flatten(1) for name, each in sums.items()}
+    elif small.family == "minicpmv4_6":
+        expected = minicpm_importance(small, clip, layout)
     elif small.family == "molmo2":
         attentions = weights(small, [layer.self_attn for layer in small.tower.layers], clip, output_hidden_states=True)
         sums = {
@@ -329,6 +342,29 @@ def weights(small, modules, clip, **run):
     for hook in hooks:
         hook.remove()
     return seen
+
+
+def minicpm_importance(small, clip, layout):
+    """Column sums of softmax(q k'), frame by frame: of patches before the third block's merging, of 2 x 2 after it."""
+    seen = {}
+    modules = {name: small.tower.encoder.layers[layer].self_attn for name, layer in LAYERS}
+    hooks = [
+        module.register_forward_pre_hook(
+            lambda _module, _args, given, name=name: seen.update({name: given["hidden_states"][0]}), with_kwargs=True
+        )
+        for name, module in modules.items()
+    ]
+    small.tower(small.patches(small.preprocess(clip)), target_sizes=small.grids(layout))
+    for hook in hooks:
+        hook.remove()
+    expected, (height, width) = {}, layout.grid
+    for name, states in seen.items():
+        side = 4 if name == "shallow" else 2
+        frames = states.reshape(layout.frames, height * side * width * side, -1)
+        q, k = (project(frames).unflatten(2, (4, -1)) for project in (modules[name].q_proj, modules[name].k_proj))
+        sums = (torch.einsum("tqhd,tkhd->thqk", q, k) * q.shape[-1] ** -0.5).softmax(-1).sum(2).mean(1)
+        expected[name] = sums.reshape(-1, height, side, width, side).sum((2, 4)).flatten(1)
+    return expected
 
 
 def qwen_importance(small, clip, layout):

@@ -31,6 +31,7 @@ FAMILIES = (
     "video_llama_3",
 )
 COMPARED = {"pixel_values", "pixel_values_videos", "video_grid_thw", "video_token_pooling", "video_grids"}
+COMPARED |= {"target_sizes_videos"}
 SIZES = ((120, 180), (92, 52), (400, 700))
 
 

@@ -72,6 +72,9 @@ def chat_template(video: str, system: str = "") -> str:
 
 
 GEMMA_TOKENS = ("<|image>", "<image|>", "<|image|>", "<|video|>", "<|audio>", "<|audio|>")
+MINICPM_TOKENS = (
+    "<image>", "</image>", "<slice>", "</slice>", "<image_id>", "</image_id>", "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
 MOLMO_TOKENS = (
     "<im_start>", "<low_res_im_start>", "<im_end>", "<im_patch>", "<frame_start>", "<frame_end>",
     "<im_col>", "<im_low>", "<|video|>",
@@ -242,12 +245,17 @@ def _internvl(
     _save(InternVLForConditionalGeneration(config), folder, tokenizer, template, size)
 
 
-def _qwen3_5(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    tokenizer.add_special_tokens({"additional_special_tokens": list(VISION_TOKENS)})
+def _qwen3_5_text(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Every second layer with linear attention."""
     rope = {"rope_type": "default", "mrope_section": [2, 2, 2], "mrope_interleaved": True, "rope_theta": 10_000.0}
     text = _text(tokenizer) | {"head_dim": 24, "rope_parameters": rope | {"partial_rotary_factor": 0.5}}
     text |= {"linear_key_head_dim": 12, "linear_value_head_dim": 12, "linear_num_key_heads": 2}
-    text |= {"linear_num_value_heads": 4, "full_attention_interval": 2}
+    return text | {"linear_num_value_heads": 4, "full_attention_interval": 2}
+
+
+def _qwen3_5(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": list(VISION_TOKENS)})
+    text = _qwen3_5_text(tokenizer)
     if name.endswith("Moe"):
         text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
         text |= {"shared_expert_intermediate_size": 32}
@@ -328,6 +336,22 @@ def _molmo2(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     _save(transformers.Molmo2ForConditionalGeneration(config), folder, tokenizer, chat_template("<|video|>"), settings)
 
 
+def _minicpmv(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": list(MINICPM_TOKENS)})
+    image, video = tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"])
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
+    config = transformers.MiniCPMV4_6Config(
+        text_config=_qwen3_5_text(tokenizer) | {"model_type": "qwen3_5_text"},
+        vision_config=vision | {"image_size": 112, "patch_size": 14},
+        insert_layer_id=2,
+        image_token_id=image,
+        video_token_id=video,
+    )
+    settings = {"scale_resolution": 224, "patch_size": 14, "slice_mode": False}
+    model = transformers.MiniCPMV4_6ForConditionalGeneration(config)
+    _save(model, folder, tokenizer, chat_template("<|video_pad|>\\n"), settings)
+
+
 def _glm(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast, experts: bool = False) -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": list(GLM_TOKENS)})
     names = ("image_start_token_id", "image_end_token_id", "video_start_token_id", "video_end_token_id")
@@ -393,6 +417,7 @@ BUILDERS = {
     "molmo2": _molmo2,
     "qwen2_vl": _qwen2_vl,
     "qwen3_vl_moe": _qwen3_vl_moe,
+    "minicpmv4_6": _minicpmv,
 }
 
 VARIANTS = {
@@ -408,6 +433,7 @@ NEWER = {
     "video_llama_3": "VideoLlama3ForConditionalGeneration",
     "gemma4": "Gemma4ForConditionalGeneration",
     "molmo2": "Molmo2ForConditionalGeneration",
+    "minicpmv4_6": "MiniCPMV4_6ForConditionalGeneration",
 }
 """Classes that the oldest supported version of transformers lacks."""
 

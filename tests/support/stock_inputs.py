@@ -52,6 +52,10 @@ def stock_inputs(small, tokens, clip, question=QUESTION, file_pixels=False):
         given = {"pixel_values_videos": small.patches(small.preprocess(clip))}
         given |= {"video_token_pooling": small.windows(layout.frames)}
         given |= {"video_grids": torch.tensor([[layout.frames, *layout.grid]])}
+    elif small.family == "minicpmv4_6":
+        slot, count = model.config.video_token_id, layout.cells
+        given = {"pixel_values_videos": small.patches(small.preprocess(clip))}
+        given |= {"target_sizes_videos": small.grids(layout)}
     elif small.family == "smolvlm":
         slot, count = model.config.image_token_id, layout.cells
         given = {"pixel_values": small.preprocess(clip)[None]}

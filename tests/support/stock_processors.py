@@ -40,6 +40,7 @@ PROCESSORS = {
     "video_llama_3": ("VideoLlama3Processor", "VideoLlama3VideoProcessor", "VideoLlama3ImageProcessor"),
     "gemma4": ("Gemma4Processor", "Gemma4VideoProcessor", "Gemma4ImageProcessor"),
     "molmo2": ("Molmo2Processor", "Molmo2VideoProcessor", "Molmo2ImageProcessor"),
+    "minicpmv4_6": ("MiniCPMV4_6Processor", "MiniCPMV4_6VideoProcessor", "MiniCPMV4_6ImageProcessor"),
     "smolvlm": ("SmolVLMProcessor", "SmolVLMVideoProcessor", "SmolVLMImageProcessor"),
 }
 ROLES = {
@@ -48,6 +49,16 @@ ROLES = {
         "end_image_token": "</img>",
         "context_image_token": "<IMG_CONTEXT>",
         "video_token": "<video>",
+    },
+    "minicpmv4_6": {
+        "image_token": "<|image_pad|>",
+        "video_token": "<|video_pad|>",
+        "image_start_token": "<image>",
+        "image_end_token": "</image>",
+        "slice_start_token": "<slice>",
+        "slice_end_token": "</slice>",
+        "image_id_start_token": "<image_id>",
+        "image_id_end_token": "</image_id>",
     },
     "gemma4": {
         "image_token": "<|image|>",
