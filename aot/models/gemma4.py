@@ -29,7 +29,7 @@ class Gemma4(VideoLLM):
     """A loaded Gemma 4."""
 
     family = "gemma4"
-    stock = stock_class("Gemma4ForConditionalGeneration", since="5.7")
+    stock = stock_class("Gemma4ForConditionalGeneration", since="5.5")
     placeholder = "<|video|>"
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     frames_apart = True

@@ -9,7 +9,9 @@ import torch
 from torch.nn import functional
 from transformers import RepetitionPenaltyLogitsProcessor
 
+from comfyui_aot.aot.answering.decoding import Decoder
 from comfyui_aot.aot.answering.generation import Generation
+from comfyui_aot.aot.answering.prefilling import Prefiller
 from comfyui_aot.aot.answering.session import Session
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import FAMILIES, load
@@ -479,6 +481,15 @@ def test_an_answer_that_is_stopped_leaves_the_video_read(small, tokens):
     torch.testing.assert_close(
         again.first_logits, Session(small, reduced).ask([QUESTION], settings).first_logits, atol=1e-4, rtol=0
     )
+
+
+def test_nothing_is_padded_or_replayed_where_attention_takes_no_mask_or_sees_ahead(small, tokens):
+    plain = ("qwen3_5", "qwen3_5_moe", "minicpmv4_6", "gemma4", "molmo2")
+    assert (small.family in plain) is (small.sees_ahead or not small.takes_masks)
+    if small.family in plain:
+        session = Session(small, tokens, decoder=Decoder(small, "graph"), prefiller=Prefiller(small, "graph"))
+        settings = Generation(max_new_tokens=4)
+        assert session.ask([QUESTION], settings).ids == Session(small, tokens).ask([QUESTION], settings).ids
 
 
 def test_a_prefill_in_chunks_reads_the_same(small, tokens, monkeypatch):
