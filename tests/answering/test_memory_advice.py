@@ -16,7 +16,13 @@ class Qwen2:
     """LLaVA-OneVision-7B's sizes in bfloat16."""
 
     language, dtype, device, name = QWEN2_7B, torch.bfloat16, torch.device("cuda"), "big"
-    decoding = "auto"
+    decoding, sees_ahead = "auto", False
+
+
+def test_a_video_that_is_read_in_one_pass_needs_its_activations_at_once():
+    whole = Qwen2()
+    whole.sees_ahead = True
+    assert bytes_to_read(whole, 6272) - bytes_to_read(Qwen2(), 6272) == (6272 - 2048) * (3 * 18944 + 6 * 3584) * 2
 
 
 def test_a_7b_models_keys_and_values_are_counted_in():
