@@ -56,7 +56,7 @@ class MiniCPMV(VideoLLM):
         """Side of a token, in pixels."""
         return self._vision.patch_size * self.merge
 
-    def frame_size(self, frames: FrameSource) -> tuple[int, int]:
+    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
         """A whole number of tokens a side, of about the area of a view."""
         side = self._preprocessor.get("scale_resolution") or SIDE
         return view(frames.height, frames.width, self.factor, side)
