@@ -28,6 +28,7 @@ from ..video.frames import Frames
 from .file_time import clock_settings, with_file_seconds
 from .folder import (
     colours_file,
+    first_json,
     in_one_line,
     is_positive,
     load_tokenizer,
@@ -203,6 +204,8 @@ class VideoLLM(ABC):
                 f"{name} cannot be loaded ({in_one_line(error)}); copy or download all its files again."
             ) from error
         require_all_tensors(model, report, name)
+        if not weights and (own := first_json(folder, "generation_config.json")):
+            model.generation_config = GenerationConfig.from_dict(own)
         use_general_products(model.eval())
         if not quantized:
             model = model.to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self

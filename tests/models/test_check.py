@@ -13,6 +13,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from comfyui_aot.aot.cli.main import main
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.models.check import check
+from comfyui_aot.aot.models.qwen import QwenVL
 from comfyui_aot.tests.support.small_models import BUILDERS, save
 from comfyui_aot.tests.support.sparse import save_sparse
 from comfyui_aot.tests.support.stock_inputs import random_frames
@@ -47,7 +48,7 @@ def test_a_check_says_what_the_loaded_model_does(family, tmp_path, embedded_fold
     assert found.clip.size == model.frame_size(clip)
     tokens = model.layout(clip)
     assert found.clip.tokens_a_frame == tokens.frames * tokens.language_cells / 16
-    assert found.tile.tokens_a_frame == (0.5 if "qwen" in family.split("_")[0] else found.clip.tokens_a_frame)
+    assert found.tile.tokens_a_frame == (0.5 if isinstance(model, QwenVL) else found.clip.tokens_a_frame)
     assert found.colours == (model._mean, model._std)
     assert set(found.memory) >= {"float32", "bfloat16", "float16"}
     assert ("4-bit" in found.memory) == ("lmms-lab" not in family)
