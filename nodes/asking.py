@@ -163,7 +163,7 @@ class AOTAskVideo(io.ComfyNode):
                     options=choices(),
                     default=EMBEDDED,
                     tooltip="'embedded' knows drawn shapes, for trying it out. Others are folders under models/VLLM, "
-                    "or published models that are not there yet.",
+                    "text encoders in single files, or published models that are not there yet.",
                 ),
                 io.Int.Input(
                     "frames", default=16, min=1, max=4096, tooltip="Frames to look at, evenly spread over the video."

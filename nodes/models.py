@@ -55,7 +55,10 @@ CATEGORY = "AOT"
 _LOG = logging.getLogger(__name__)
 DEVICES = ("auto", "cpu")
 
-MODEL_WORDS = ("VLM", "LLaVA-OneVision", "LLaVA-Video", "Qwen2.5-VL", "Qwen3-VL", "InternVL")
+MODEL_WORDS = (
+    "VLM", "LLaVA-OneVision", "LLaVA-Video", "Qwen2-VL", "Qwen2.5-VL", "Qwen3-VL", "Qwen3.5", "InternVL", "SmolVLM2",
+    "GLM-4.1V", "GLM-4.6V", "Gemma 4", "VideoLLaMA3", "Molmo2", "MiniCPM-V",
+)  # fmt: skip
 """What people who look for a model of theirs type into the search."""
 
 KEPT_BYTES = 512 * 2**20
@@ -156,7 +159,7 @@ def _present(model: str, inputs: Mapping[str, Any]) -> None:
 
 def not_offered(name: str, value: str, offered: Iterable[str]) -> str:
     """What is wrong with a choice that is not there, and where models belong."""
-    where = " Models are folders under models/VLLM." if name == "model" else ""
+    where = " Models are folders under models/VLLM, and files in models/text_encoders." if name == "model" else ""
     return f"{name} is {value!r}; choose one of {', '.join(offered)}.{where}"
 
 
@@ -215,7 +218,8 @@ class AOTLoadVLLM(io.ComfyNode):
                     options=choices(),
                     default=EMBEDDED,
                     tooltip="'embedded' is DINOv2-S with SmolLM2-135M: knows drawn shapes, for trying the graph out. "
-                    "Others are folders under models/VLLM, or published models that are not there yet.",
+                    "Others are folders under models/VLLM, text encoders in single files, or published models that are "
+                    "not there yet.",
                 ),
                 io.Combo.Input(
                     "dtype",

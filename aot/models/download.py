@@ -23,6 +23,8 @@ PUBLISHED = (
     "llava-hf/llava-onevision-qwen2-7b-ov-hf",
     "lmms-lab/llava-onevision-qwen2-7b-ov",
     "lmms-lab/LLaVA-Video-7B-Qwen2",
+    "Qwen/Qwen2-VL-2B-Instruct",
+    "Qwen/Qwen2-VL-7B-Instruct",
     "Qwen/Qwen2.5-VL-3B-Instruct",
     "Qwen/Qwen2.5-VL-7B-Instruct",
     "Qwen/Qwen3-VL-2B-Instruct",
@@ -33,6 +35,10 @@ PUBLISHED = (
     "OpenGVLab/InternVL3-8B-hf",
     "OpenGVLab/InternVL3_5-2B-HF",
     "OpenGVLab/InternVL3_5-8B-HF",
+    "HuggingFaceTB/SmolVLM2-256M-Video-Instruct",
+    "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
+    "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
+    "zai-org/GLM-4.1V-9B-Thinking",
 )
 """Models of the supported families, by their names on huggingface.co; any other of these families loads as well."""
 

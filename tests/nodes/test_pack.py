@@ -24,7 +24,7 @@ PIPELINE = CHECKOUT / "tests" / "frozen" / "aot_full_pipeline.json"
 WORKFLOWS = sorted((CHECKOUT / "workflows").glob("*.json"))
 STARTER = CHECKOUT / "workflows" / "01 Ask a video.json"
 NEEDS_ANOTHER_PACK = {"10 VideoHelperSuite", "12 Ask with the text encoder you have"}
-WIDEST, HIGHEST = 2300, 1150
+WIDEST, HIGHEST = 2300, 1160
 """Of a graph that the editor shows whole, with its texts drawn, on a screen of 1920 x 1080."""
 CANVAS = (0, 0, 1856, 1002)
 """The editor's canvas on such a screen, in frontend 1.27."""
