@@ -19,7 +19,7 @@ from .sockets import AOTVLLM, AOTAnswerType, AOTServerType, AOTTokens
 
 
 def figures(answer: Answer) -> str:
-    """The answer's figures in a few short lines, as the node shows them."""
+    """The answer's figures in a few short lines, as the node shows them; the last is its thoughts, if it has any."""
     stages = " + ".join(answer.stages) or "none"
     return "\n".join(
         (
@@ -28,6 +28,7 @@ def figures(answer: Answer) -> str:
             f"rest {answer.decode_s:.2f} s ({answer.new_tokens} tokens)",
             f"prefill about {answer.prefill_flops / 1e12:.3g} TFLOPs, KV cache {answer.kv_cache_bytes / 2**20:.1f} "
             f"MiB, peak memory {answer.peak_memory_bytes / 2**20:.0f} MiB",
+            *((f"thoughts: {answer.thoughts}",) if answer.thoughts else ()),
         )
     )
 
@@ -213,7 +214,8 @@ class AOTAnswer(io.ComfyNode):
             vllm.unload()
         texts = [answer.text for answer in answers]
         costs = [figures(answer) for answer in answers]
-        return io.NodeOutput(texts, answers, costs, ui={"text": (joined(questions, texts), costs[0])})
+        shown = [answer.shown if answer.thoughts else answer.text for answer in answers]
+        return io.NodeOutput(texts, answers, costs, ui={"text": (joined(questions, shown), costs[0])})
 
 
 NODES = (AOTAnswer,)

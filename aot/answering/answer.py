@@ -12,6 +12,7 @@ from ..models.base import VideoLLM
 from ..models.file_time import file_seconds
 from ..models.prompt import Turn
 from ..tokens.video_tokens import ENCODE, VideoTokens
+from .thoughts import apart
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Answer:
         file_s: seconds from the video's file to its frames; None if they are of no file, or nobody measured.
         was_read: whether the LLM had read the video before, for an earlier question; ``prefill_s`` is then the
             question's alone.
+        thoughts: what the model wrote to itself before the answer; "" without any.
     """
 
     question: str
@@ -68,6 +70,7 @@ class Answer:
     first: Tensor | None = field(default=None, compare=False, repr=False)
     file_s: float | None = None
     was_read: bool = False
+    thoughts: str = ""
 
     @classmethod
     def about(
@@ -87,11 +90,12 @@ class Answer:
             model: the video LLM.
             tokens: the video tokens it read.
             question: as it was put.
-            text: of the answer.
+            text: that the model wrote; its thoughts are kept apart from the answer.
             prompt_tokens: LLM tokens read.
             new_tokens: LLM tokens written.
             more: the remaining fields: times, memory, turns, and ids and first if they are known.
         """
+        thoughts, text = apart(text, model.opens_thoughts)
         return cls(
             question=question,
             text=text,
@@ -107,6 +111,7 @@ class Answer:
             prefill_flops=model.language.prefill_flops(tokens.tokens_kept),
             kv_cache_bytes=model.language.kv_cache_bytes(prompt_tokens + new_tokens, model.dtype.itemsize),
             file_s=file_seconds(tokens),
+            thoughts=thoughts,
             **more,
         )
 
@@ -114,6 +119,13 @@ class Answer:
     def conversation(self) -> tuple[Turn, ...]:
         """The earlier turns, and this question with its answer."""
         return (*self.turns, Turn(self.question, self.text))
+
+    @property
+    def shown(self) -> str:
+        """The answer, or in brackets why there is none."""
+        if self.text:
+            return self.text
+        return f"(only thoughts in {self.new_tokens} tokens; allow more)" if self.thoughts else "(empty answer)"
 
     @property
     def first_token_s(self) -> float:

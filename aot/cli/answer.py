@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..answering.presets import OWN, PRESETS, apply_preset, split
+from ..answering.thoughts import apart
 from ..errors import InputError
 from .command import Result
 from .options import (
@@ -45,6 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", default="", help="system prompt; the model's own if left out")
     parser.add_argument("--preset", default=OWN, help=f"words around the question: {', '.join(PRESETS)}")
     parser.add_argument("--a-line-each", action="store_true", help="every line of the question is one of its own")
+    parser.add_argument("--thoughts", action="store_true", help="print what the model writes to itself first, too")
     parser.add_argument("--server", metavar="URL", help="a vLLM server that answers in place of the local LLM")
     parser.add_argument("--server-model", default="", help="its name there; empty if it serves only one")
     parser.add_argument("--key-file", type=Path, help="a text file that holds the server's API key")
@@ -77,15 +79,18 @@ def run(options: argparse.Namespace) -> Result:
     prompts = [apply_preset(options.preset, each, reduced.timestamps.tolist()) for each in questions]
     answerer = _answerer(model, connection)
     if len(prompts) == 1:
-        growing = _GrowingText(sys.stdout)
+        growing, opened = _GrowingText(sys.stdout), model.opens_thoughts
         (answer,) = answers = answerer.answer(
-            reduced, prompts, settings, system=options.system, on_text=lambda _, text: growing(text)
+            reduced, prompts, settings, system=options.system, on_text=lambda _, text: growing(apart(text, opened)[1])
         )
-        print(growing.rest(answer.text) or ("" if answer.text else "(empty answer)"))
+        print(growing.rest(answer.text) if answer.text else answer.shown)
     else:
         answer, *_ = answers = answerer.answer(reduced, prompts, settings, system=options.system)
         for question, each in zip(questions, answers, strict=True):
-            print(f"{question} {each.text or '(empty answer)'}")
+            print(f"{question} {each.shown}")
+    if options.thoughts:
+        for each in answers:
+            print(f"Thoughts: {each.thoughts or '(none)'}")
     tell_of_shapes(model.name)
     result = {"clip": source, "pipeline": pipeline.name, **answer.to_dict()}
     if len(prompts) > 1:

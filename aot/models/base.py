@@ -48,7 +48,7 @@ from .llm_cost import LanguageShape
 from .passes import FRAMES_AT_ONCE, LONGEST_PASS, Pixels, frames_a_pass, passes, whole_parts
 from .pixels import CLIP_MEAN, CLIP_STD, normalise, resize, upload
 from .progress import Progress, ignore_progress
-from .prompt import Inputs, Prefix, Prompt, Turn, chat_messages, insert_video, require_one_place
+from .prompt import OPENS, Inputs, Prefix, Prompt, Turn, chat_messages, insert_video, require_one_place
 from .stand_ins import Untouched, stand_ins, weight_files
 from .versions import cache_argument
 
@@ -489,15 +489,23 @@ class VideoLLM(ABC):
         Raises:
             InputError: a question is empty or holds the placeholder itself.
         """
-        messages = chat_messages(question, turns, system, lambda first: self.video_question(tokens, first))
-        text = self._tokenizer.apply_chat_template(
-            self._conversation(messages), chat_template=self._chat_template, add_generation_prompt=True, tokenize=False
-        )
+        text = self._rendered(chat_messages(question, turns, system, lambda first: self.video_question(tokens, first)))
         slot = self.slot or self.placeholder
         require_one_place(text, self.placeholder, slot)
         pieces = self._around_video(text, self.video_text(tokens)).split(slot)
         *before, after = (torch.tensor(self._ids(piece), dtype=torch.long) for piece in pieces)
         return Prompt(tuple(before), after)
+
+    @property
+    def opens_thoughts(self) -> bool:
+        """Whether a prompt ends inside the model's thoughts, so that what it writes begins with them."""
+        return self._rendered(chat_messages("?", (), "", lambda first: first)).rstrip().endswith(OPENS)
+
+    def _rendered(self, messages: Sequence[tuple[str, str]]) -> str:
+        """Messages, (role, text) each, as the chat template writes them, up to where an answer begins."""
+        return self._tokenizer.apply_chat_template(
+            self._conversation(messages), chat_template=self._chat_template, add_generation_prompt=True, tokenize=False
+        )
 
     def _conversation(self, messages: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         """Messages, (role, text) each, as the chat template takes them, the video before the first question."""

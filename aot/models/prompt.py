@@ -11,6 +11,9 @@ from torch import Tensor
 
 from ..errors import InputError
 
+OPENS = "<think>"
+"""The mark in front of what a model writes to itself before it answers."""
+
 
 @dataclass(frozen=True)
 class Turn:
