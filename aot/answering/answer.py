@@ -146,8 +146,8 @@ class Answer:
         """As plain JSON-ready types; the text under ``answer``."""
         values = dataclasses.asdict(dataclasses.replace(self, first=None))
         named = {"question": values.pop("question"), "answer": values.pop("text"), **values}
-        known = {name: value for name, value in named.items() if name not in ("ids", "first")}
-        return {**known, "first_token_s": self.first_token_s}
+        known = {name: value for name, value in named.items() if name not in ("ids", "first", "thoughts")}
+        return {**known, "first_token_s": self.first_token_s, "thoughts": self.thoughts}
 
 
 def encode_seconds(tokens: VideoTokens) -> float:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..answering.presets import OWN, PRESETS, apply_preset, split
-from ..answering.thoughts import apart
 from ..errors import InputError
 from .command import Result
 from .options import (
@@ -54,6 +53,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Print the answers, and what they cost."""
+    from ..answering.thoughts import apart
     from ..stages.budget import require_tokens
     from ..stages.chain import FULL, is_fixed, parse
 
