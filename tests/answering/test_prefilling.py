@@ -35,7 +35,7 @@ ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU to cap
 @pytest.fixture(scope="module")
 def takes_part(small):
     """Whether the family's video prompts are padded."""
-    return small.family != "qwen3_vl"
+    return not small.family.startswith("qwen3_vl")
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,8 @@ def test_the_padded_pass_attends_as_the_plain_one_does(small, prompt, monkeypatc
 
 @torch.no_grad()
 def test_a_pass_neither_waits_for_the_host_nor_takes_tensors_from_it(small, prompt, monkeypatch):
+    if small.family == "qwen3_vl_moe":
+        pytest.skip("the product of experts does not apply to float32 on the meta device")
     model = copy.deepcopy(small)
     model.hf_model.to("meta")
     monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())  # knows no meta device
@@ -185,7 +187,7 @@ def test_levels_long_prompts_and_what_follows_others_are_read_as_they_are(small,
     expected = small.forward(follow, others, keep=slice(-1, None))
     assert torch.equal(prefiller.read(follow, cache), expected)
     monkeypatch.setattr(prefilling, "LONGEST", LONGEST)
-    if small.family == "qwen3_vl":
+    if small.family.startswith("qwen3_vl"):
         Session(small, reduced, prefiller=prefiller).ask([QUESTION], SHORT)
     monkeypatch.setattr(type(small), "takes_masks", False)
     read(prefiller, prompt)

@@ -168,7 +168,7 @@ def test_advanced_settings_are_hidden_until_they_are_asked_for(renderer, page):
         pytest.skip("Nodes 2.0 of this frontend, an experiment then, shows advanced settings always")
     opened(page, unheard())
     advanced = of(page, "AOTAnswer", "node.widgets.filter((each) => each.options.advanced).map((each) => each.name)")
-    assert advanced == ["system", "unload"]
+    assert advanced == ["system", "unload", "repetition_penalty"]
     if renderer == "vue":
         node = page.locator('[data-node-id="105"]')
         setting = node.get_by_text("unload", exact=True)
