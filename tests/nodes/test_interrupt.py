@@ -118,7 +118,7 @@ def test_a_sweep_stops(loaded, tokens, interrupts, tmp_path):
 @pytest.mark.parametrize("name", ["AOTAnchorTransport", "AOTFastVID", "AOTInterFrame"])
 def test_a_stage_on_many_frames_stops(name, tokens, interrupts):
     kind = next(each for each in STAGES if each.__name__ == name)
-    stops(interrupts(kind, 0.05, tokens=tokens))
+    stops(interrupts(kind, 0.01, tokens=tokens))
 
 
 def test_measuring_stages_stops(tokens, interrupts):
