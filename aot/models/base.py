@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ from .passes import FRAMES_AT_ONCE, LONGEST_PASS, Pixels, frames_a_pass, passes,
 from .pixels import CLIP_MEAN, CLIP_STD, normalise, resize, upload
 from .progress import Progress, ignore_progress
 from .prompt import OPENS, Inputs, Prefix, Prompt, Turn, chat_messages, insert_video, require_one_place
-from .stand_ins import Untouched, stand_ins, weight_files
+from .stand_ins import built, stand_ins, weight_files
 from .versions import cache_argument
 
 
@@ -175,26 +175,19 @@ class VideoLLM(ABC):
         require_safetensors(folder, name)
         weight_files(folder, name)
         quantized = {} if quantization == "none" else quantizing(quantization, dtype, device)
-        given: dict[str, Any] = {} if weights else {"state_dict": stand_ins(folder, name, dtype)}
+        tensors = None if weights else stand_ins(folder, name, dtype)
         try:
             config = stock_config_of(cls.stock, folder, name)
-            with nullcontext() if weights else Untouched():
-                model, report = cast(
-                    tuple[PreTrainedModel, dict[str, Any]],
-                    cls.stock.from_pretrained(
-                        folder if weights else None,
-                        config=config,
-                        dtype=dtype,
-                        use_safetensors=True,
-                        local_files_only=True,
-                        trust_remote_code=False,
-                        attn_implementation=attention,
-                        ignore_mismatched_sizes=True,  # to be named, below
-                        output_loading_info=True,
-                        **quantized,
-                        **given,
-                    ),
-                )
+            model, report = built(
+                cls.stock,
+                folder if weights else None,
+                config,
+                dtype,
+                attention,
+                tensors=tensors,
+                untouched=not weights,
+                **quantized,
+            )
         except ImportError as error:
             raise InputError(missing_package(name, attention, error)) from error
         except InputError:

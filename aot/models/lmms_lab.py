@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +37,7 @@ from .folder import (
 from .llava_onevision import LlavaOnevision
 from .pixels import resize_with_pil, upload
 from .prompt import Prompt
-from .stand_ins import Untouched, stand_in
+from .stand_ins import built, stand_in
 
 SIGLIP: dict[str, Any] = {
     "hidden_size": 1152,
@@ -116,19 +115,15 @@ class LlavaOnevisionOriginal(LlavaOnevision):
         config = stock_config(folder, name)
         tensors = renamed(folder, name, cast(Any, config.vision_config).num_hidden_layers, None if weights else dtype)
         try:
-            with nullcontext() if weights else Untouched():
-                model, report = cast(
-                    tuple[LlavaOnevisionForConditionalGeneration, dict[str, Any]],
-                    LlavaOnevisionForConditionalGeneration.from_pretrained(
-                        None,
-                        config=config,
-                        state_dict=tensors,
-                        dtype=dtype,
-                        attn_implementation=attention,
-                        ignore_mismatched_sizes=True,  # to be named, below
-                        output_loading_info=True,
-                    ),
-                )
+            model, report = built(
+                LlavaOnevisionForConditionalGeneration,
+                None,
+                config,
+                dtype,
+                attention,
+                tensors=tensors,
+                untouched=not weights,
+            )
         except ImportError as error:
             raise InputError(missing_package(name, attention, error)) from error
         require_all_tensors(model, report, name)

@@ -10,16 +10,16 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PretrainedConfig
 
 from ..errors import InputError
 from .base import VideoLLM
@@ -37,7 +37,7 @@ from .folder import (
 )
 from .fp8 import Fp8Linear, dequantized
 from .published import PUBLISHED, ROLES, Published, config_by_shapes
-from .stand_ins import Untouched, stand_in
+from .stand_ins import built, stand_in
 from .weights import Header, StoredTensor, read_header
 
 SUFFIX = ".safetensors"
@@ -222,19 +222,9 @@ class SingleFile:
                 expected = stock(config)
             linear = {f"{each}.weight" for each, layer in expected.named_modules() if isinstance(layer, nn.Linear)}
             kept = {each for each in linear & self.tensors.keys() if keep_fp8 and self._stays(each)}
-            with Untouched() if kept or not weights else nullcontext():
-                model, report = cast(
-                    tuple[PreTrainedModel, dict[str, Any]],
-                    stock.from_pretrained(
-                        None,
-                        config=config,
-                        state_dict=self._state(dtype, kept if weights else self.tensors),
-                        dtype=dtype,
-                        attn_implementation=attention,
-                        ignore_mismatched_sizes=True,  # to be named, below
-                        output_loading_info=True,
-                    ),
-                )
+            without = kept if weights else self.tensors
+            tensors = self._state(dtype, without)
+            model, report = built(stock, None, config, dtype, attention, tensors=tensors, untouched=bool(without))
         except ImportError as error:
             raise InputError(missing_package(self.name, attention, error)) from error
         self._require_all_tensors(model, report, linear)

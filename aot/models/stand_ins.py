@@ -1,14 +1,18 @@
-"""Weights without numbers: a model is built from the headers of its files, to be looked at and not to be run."""
+"""A model built from its weights, or from weights without numbers, which the headers of its files tell: a model to be
+looked at and not to be run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from transformers import PretrainedConfig, PreTrainedModel
 
 from ..errors import InputError
 from .folder import INDEX, first_json
@@ -30,6 +34,47 @@ class Untouched(TorchFunctionMode):
         if getattr(func, "__name__", "") in _LEFT_OUT and args and isinstance(args[0], Tensor):
             return args[0]
         return func(*args, **(kwargs or {}))
+
+
+def built(
+    stock: Any,
+    folder: Path | None,
+    config: PretrainedConfig,
+    dtype: torch.dtype,
+    attention: str,
+    *,
+    tensors: Mapping[str, Tensor] | None = None,
+    untouched: bool = False,
+    **quantized: Any,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model of transformers, and its report of the tensors that were missing, left over or of another shape.
+
+    Only safetensors are read; nothing is downloaded or executed.
+
+    Args:
+        stock: its class.
+        folder: with its weights; None takes ``tensors``.
+        config: of the model.
+        dtype: of the weights.
+        attention: the LLM's attention implementation.
+        tensors: by the names of the stock class; None reads those of the folder.
+        untouched: whether there are stand-ins among them.
+        quantized: how weights are quantized on the way.
+    """
+    given: dict[str, Any] = quantized if tensors is None else {"state_dict": tensors, **quantized}
+    with Untouched() if untouched else nullcontext():
+        return stock.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            attn_implementation=attention,
+            ignore_mismatched_sizes=True,  # the report names them
+            output_loading_info=True,
+            **given,
+        )
 
 
 def stand_in(shape: Iterable[int], dtype: torch.dtype) -> Tensor:
