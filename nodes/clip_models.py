@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from ..aot.answering.answerer import LocalAnswerer
 from ..aot.models.importance import Received
 from ..aot.models.prompt import Inputs
+from ..aot.models.published import QWEN2_5_VL, QWEN3_VL, ROLES
 from ..aot.models.qwen import QwenVL
 from ..aot.models.qwen2_5_vl import Qwen2_5VL
 from ..aot.models.qwen3_vl import Qwen3VL
@@ -23,23 +24,6 @@ from .comfy_clip import TextEncoder
 from .models import CATEGORY, KEPT_BYTES, MODEL_WORDS, Loaded, size_and_place
 from .sockets import AOTVLLM
 
-_TURNS = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% for part in m.content %}{% if part.type == 'video' "
-    "%}{{ '<|vision_start|><|video_pad|><|vision_end|>' }}{% else %}{{ part.text }}{% endif %}{% endfor %}"
-    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-_SYSTEM = (
-    "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"
-    "{% endif %}"
-)
-_SPECIAL = MappingProxyType(
-    {
-        "video_token_id": "<|video_pad|>",
-        "image_token_id": "<|image_pad|>",
-        "vision_start_token_id": "<|vision_start|>",
-        "vision_end_token_id": "<|vision_end|>",
-    }
-)
 _ENDS = ("<|im_end|>", "<|endoftext|>")
 
 
@@ -59,7 +43,7 @@ class FromClip(QwenVL):
             text_config=encoder.text_config(),
             vision_config=encoder.vision_config(),
             tie_word_embeddings=not encoder.has_own_head,
-            **{name: tokenizer.convert_tokens_to_ids(word) for name, word in _SPECIAL.items()},
+            **{name: tokenizer.convert_tokens_to_ids(word) for name, word in ROLES.items()},
         )
         with torch.device("meta"):
             empty = self.stock(config)
@@ -133,13 +117,13 @@ class FromClip(QwenVL):
 class Qwen3VLFromClip(FromClip, Qwen3VL):
     """Qwen3-VL as a text encoder."""
 
-    template = _TURNS
+    template = QWEN3_VL.template
 
 
 class Qwen2_5VLFromClip(FromClip, Qwen2_5VL):
     """Qwen2.5-VL as a text encoder."""
 
-    template = _SYSTEM + _TURNS
+    template = QWEN2_5_VL.template
 
 
 ADAPTERS: Mapping[str, type[FromClip]] = MappingProxyType(

@@ -22,6 +22,7 @@ from torch.nn import functional
 from transformers.cache_utils import DynamicCache
 
 from ..aot.errors import InputError
+from ..aot.models.base import added
 from ..aot.models.importance import Received
 from .comfy import model_management, unload_model
 
@@ -456,5 +457,5 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor 
 
 def _causal(count: int, past: int, like: Tensor) -> Tensor:
     """(1, 1, count, past + count): what the last ``count`` of a sequence's tokens see of it, to be added to scores."""
-    hidden = torch.ones(count, past + count, dtype=torch.bool, device=like.device).triu_(past + 1)
-    return like.new_zeros(hidden.shape).masked_fill_(hidden, torch.finfo(like.dtype).min)[None, None]
+    visible = torch.ones(count, past + count, dtype=torch.bool, device=like.device).tril_(past)
+    return added(visible, like.dtype)
