@@ -42,14 +42,17 @@ class Published:
         adapter: the family.
         title: its name as its makers write it.
         mark: a tensor that only its files have.
-        first, merger, output: tensors of the tower with its MLP's width, the merger's and the LLM's.
+        first: a tensor of the tower with its MLP's width.
+        merger: one with the merger's width.
+        output: one with the LLM's width.
         tied: whether the LLM's head is its word embeddings, by the LLM's width.
         towers: settings of the tower, by its width and depth.
         text: settings of the LLM.
-        head_dim: width of the LLM's heads.
         template: the chat format in which it was trained, over structured content.
         settings: of its video processor.
         repetition_penalty: of its generation settings.
+        head_dim: width of the LLM's heads.
+        rope: settings of its rotary positions.
     """
 
     adapter: type[QwenVL]
