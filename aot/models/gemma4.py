@@ -17,7 +17,8 @@ from torch import Tensor
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from .base import TowerOutput, VideoLLM, added
-from .importance import capture, depths
+from .importance import capture, depths, sums_by_token
+from .pixels import rows_of_patches
 from .prompt import Inputs
 from .stock import stock_class
 
@@ -55,8 +56,7 @@ class Gemma4(VideoLLM):
 
     def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
         """The grid of the tokens; no pooling is pending."""
-        height, width = size
-        return Layout(frames, (height // self.factor, width // self.factor), "none", "none")
+        return Layout.unpooled(frames, size, self.factor)
 
     def patches(self, pixel_values: Tensor) -> Tensor:
         """Cut frames into patches, row by row.
@@ -67,10 +67,7 @@ class Gemma4(VideoLLM):
         Returns:
             (T, patches, values) float32, as the tower takes them.
         """
-        count, channels, height, width = pixel_values.shape
-        patch = self._vision.patch_size
-        split = pixel_values.reshape(count, channels, height // patch, patch, width // patch, patch)
-        return split.permute(0, 2, 4, 3, 5, 1).reshape(count, -1, patch * patch * channels)
+        return rows_of_patches(pixel_values, self._vision.patch_size)
 
     def places(self, layout: Layout) -> Tensor:
         """(T, patches, 2) long: column and row of every patch."""
@@ -91,15 +88,11 @@ class Gemma4(VideoLLM):
         with capture(*layers, keys_of=layers[-1]) as received:
             output = self.tower(patches, pixel_position_ids=self.places(layout).to(self.device))
         image_features = self.hf_model.model.embed_vision(inputs_embeds=output.last_hidden_state)
-        shallow, deep, last = (self._summed(received.sums[layer][:, :, None], layout)[:, :, 0] for layer in layers)
-        keys = self._summed(received.keys, layout) / self._vision.pooling_kernel_size**2
+        kernel = self._vision.pooling_kernel_size
+        shallow, deep, last = (sums_by_token(received.sums[layer], layout, kernel)[:, :, 0] for layer in layers)
+        keys = sums_by_token(received.keys, layout, kernel) / kernel**2
         image_features = image_features.reshape(layout.frames, layout.cells, -1)
         return TowerOutput(image_features, shallow, deep, extras={Extra.LAST: last, Extra.KEYS: keys})
-
-    def _summed(self, values: Tensor, layout: Layout) -> Tensor:
-        """Sums over each token's patches: (T, patches, d) to (T, N, d)."""
-        (height, width), kernel = layout.grid, self._vision.pooling_kernel_size
-        return values.unflatten(1, (height, kernel, width, kernel)).sum((2, 4)).flatten(1, 2)
 
     def video_text(self, tokens: VideoTokens | None) -> str:
         """Each frame's time, then the frame; one frame without a time if ``tokens`` is None."""

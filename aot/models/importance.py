@@ -24,6 +24,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..memory import free_bytes
+from ..tokens.layout import Layout
 
 ATTENTION = "aot_received"
 """Name for ``set_attn_implementation`` of a module whose attention is to be captured."""
@@ -204,6 +205,21 @@ def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
     masked = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     all_masked = masked.amax(-1, keepdim=True) == -torch.inf
     return masked.softmax(-1).masked_fill(all_masked, 0.0)
+
+
+def sums_by_token(values: Tensor, layout: Layout, side: int) -> Tensor:
+    """Sums over the square of patches that becomes a token.
+
+    Args:
+        values: (T, patches) or (T, patches, d), or T and patches as one axis; patches row by row.
+        layout: of T frames of N tokens.
+        side: of a token, in patches.
+
+    Returns:
+        (T, N, d); d is 1 where ``values`` has no such axis.
+    """
+    height, width = layout.grid
+    return values.reshape(layout.frames, height, side, width, side, -1).sum((2, 4)).flatten(1, 2)
 
 
 def _attention(

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from .base import TowerOutput, VideoLLM
-from .importance import capture, depths
+from .importance import capture, depths, sums_by_token
 from .stock import stock_class
 
 SIDE = 448
@@ -63,8 +63,7 @@ class MiniCPMV(VideoLLM):
 
     def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
         """The grid of the tokens; no pooling is pending."""
-        height, width = size
-        return Layout(frames, (height // self.factor, width // self.factor), "none", "none")
+        return Layout.unpooled(frames, size, self.factor)
 
     def patches(self, pixel_values: Tensor) -> Tensor:
         """Put all patches of all frames side by side.
@@ -109,9 +108,7 @@ class MiniCPMV(VideoLLM):
 
     def _summed(self, values: Tensor, layout: Layout) -> Tensor:
         """Sums over each token's patches, or what they were merged to: (T patches, d) to (T, N, d)."""
-        height, width = layout.grid
-        side = math.isqrt(len(values) // (layout.frames * layout.cells))
-        return values.reshape(layout.frames, height, side, width, side, -1).sum((2, 4)).flatten(1, 2)
+        return sums_by_token(values, layout, math.isqrt(len(values) // (layout.frames * layout.cells)))
 
     def video_text(self, tokens: VideoTokens | None) -> str:
         """A number, then all frames; one frame if ``tokens`` is None."""

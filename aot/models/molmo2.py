@@ -17,7 +17,7 @@ from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from .base import TowerOutput, VideoLLM, added
 from .importance import capture, depths
-from .pixels import upload
+from .pixels import rows_of_patches, upload
 from .prompt import Inputs
 from .stock import stock_class
 
@@ -97,10 +97,7 @@ class Molmo2(VideoLLM):
         Returns:
             (T, patches, values) float32, as the tower takes them.
         """
-        count, channels, height, width = pixel_values.shape
-        patch = self._vision.patch_size
-        split = pixel_values.reshape(count, channels, height // patch, patch, width // patch, patch)
-        return split.permute(0, 2, 4, 3, 5, 1).reshape(count, -1, patch * patch * channels)
+        return rows_of_patches(pixel_values, self._vision.patch_size)
 
     def windows(self, frames: int) -> Tensor:
         """(T N, patches of a token) long: the patches of every token; -1 where its window is beyond the grid.

@@ -91,3 +91,18 @@ def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """
     centre, spread = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (mean, std))
     return (pixels.float() / 255 - centre) / spread
+
+
+def rows_of_patches(pixel_values: Tensor, patch: int) -> Tensor:
+    """Cut frames into patches, row by row; of each its rows of pixels, the colours of a pixel together.
+
+    Args:
+        pixel_values: (T, 3, h, w) float32.
+        patch: side of a patch, in pixels; both sides of a frame are multiples of it.
+
+    Returns:
+        (T, patches, values) float32.
+    """
+    count, channels, height, width = pixel_values.shape
+    split = pixel_values.reshape(count, channels, height // patch, patch, width // patch, patch)
+    return split.permute(0, 2, 4, 3, 5, 1).reshape(count, -1, patch * patch * channels)

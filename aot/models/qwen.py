@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -47,10 +47,7 @@ class QwenVL(VideoLLM):
 
     def __init__(self, hf_model: Any, tokenizer: Any, name: str, **options: Any) -> None:
         super().__init__(hf_model, tokenizer, name, **options)
-        settings = self._preprocessor
-        size = settings.get("size") or {}
-        self._least = settings.get("min_pixels") or size.get("shortest_edge") or self.least_pixels
-        self._most = settings.get("max_pixels") or size.get("longest_edge") or self.most_pixels
+        self._least, self._most = pixel_limits(self._preprocessor, self.least_pixels, self.most_pixels)
 
     @classmethod
     def sampling(cls, frames: int, fps: float, duration: float) -> Sequence[int] | None:
@@ -145,9 +142,7 @@ class QwenVL(VideoLLM):
 
     def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
         """Pairs of frames on the grid of tokens; no pooling is pending."""
-        height, width = size
-        pairs = -(-frames // self._vision.temporal_patch_size)
-        return Layout(pairs, (height // self.factor, width // self.factor), "none", "none")
+        return Layout.unpooled(-(-frames // self._vision.temporal_patch_size), size, self.factor)
 
     def timestamps(self, frames: FrameSource) -> Tensor:
         """The mean time of every pair, (pairs,) float64, in seconds."""
@@ -300,6 +295,21 @@ def pair_means(times: Tensor, pair: int) -> Tensor:
     missing = -len(times) % pair
     pairs = torch.cat((times, times[-1:].expand(missing))).reshape(-1, pair)
     return (pairs[:, 0] + pairs[:, -1]) / 2
+
+
+def pixel_limits(settings: Mapping[str, Any], least: int, most: int) -> tuple[int, int]:
+    """The fewest and the most pixels in the settings of a processor, by either of their names.
+
+    Args:
+        settings: of the folder's video processor.
+        least: the fewest, where the settings have none.
+        most: the most, where the settings have none.
+    """
+    size = settings.get("size") or {}
+    return (
+        settings.get("min_pixels") or size.get("shortest_edge") or least,
+        settings.get("max_pixels") or size.get("longest_edge") or most,
+    )
 
 
 def limits(frames: int, factor: int) -> tuple[int, float]:

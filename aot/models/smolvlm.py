@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from .base import TowerOutput, VideoLLM
-from .importance import capture, depths
+from .importance import capture, depths, sums_by_token
 from .pixels import upload
 from .stock import stock_class
 
@@ -90,8 +90,7 @@ class SmolVLM(VideoLLM):
     def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
         """The grid after pixel shuffle; no pooling is pending."""
         patch, scale = self.hf_model.config.vision_config.patch_size, self.hf_model.config.scale_factor
-        height, width = size
-        return Layout(frames, (height // patch // scale, width // patch // scale), "none", "none")
+        return Layout.unpooled(frames, size, patch * scale)
 
     def run_tower(self, pixel_values: Tensor, layout: Layout) -> TowerOutput:
         """Tower, pixel shuffle, projector and importance.
@@ -104,14 +103,10 @@ class SmolVLM(VideoLLM):
         with capture(*layers, keys_of=layers[-1]) as received:
             hidden_states = self.tower(pixel_values.to(self.device, self.dtype)).last_hidden_state
         image_features = self.hf_model.model.connector(hidden_states)
-        shallow, deep, last = (self._summed(received.sums[layer][:, :, None], layout)[:, :, 0] for layer in layers)
-        keys = self._summed(received.keys, layout) / self.hf_model.config.scale_factor**2
+        scale = self.hf_model.config.scale_factor
+        shallow, deep, last = (sums_by_token(received.sums[layer], layout, scale)[:, :, 0] for layer in layers)
+        keys = sums_by_token(received.keys, layout, scale) / scale**2
         return TowerOutput(image_features, shallow, deep, extras={Extra.LAST: last, Extra.KEYS: keys})
-
-    def _summed(self, values: Tensor, layout: Layout) -> Tensor:
-        """Sums over each token's patches: (T, patches, d) to (T, N, d)."""
-        (height, width), scale = layout.grid, self.hf_model.config.scale_factor
-        return values.unflatten(1, (height, scale, width, scale)).sum((2, 4)).flatten(1, 2)
 
     def video_text(self, tokens: VideoTokens | None) -> str:
         """The number of frames, the video's length, and every frame with its time; one frame for no tokens."""

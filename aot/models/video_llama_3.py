@@ -17,7 +17,7 @@ from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from .base import TowerOutput, VideoLLM
 from .importance import capture, depths
-from .qwen import cut, fit
+from .qwen import cut, fit, pixel_limits
 from .stock import stock_class
 
 LEAST_PIXELS, MOST_PIXELS = 128 * 28 * 28, 28 * 28 * 768
@@ -35,10 +35,8 @@ class VideoLlama3(VideoLLM):
 
     def __init__(self, hf_model: Any, tokenizer: Any, name: str, **options: Any) -> None:
         super().__init__(hf_model, tokenizer, name, **options)
-        settings, size = self._preprocessor, self._preprocessor.get("size") or {}
-        self._least = settings.get("min_pixels") or size.get("shortest_edge") or LEAST_PIXELS
-        self._most = settings.get("max_pixels") or size.get("longest_edge") or MOST_PIXELS
-        self.merge: int = settings.get("merge_size") or 2
+        self._least, self._most = pixel_limits(self._preprocessor, LEAST_PIXELS, MOST_PIXELS)
+        self.merge: int = self._preprocessor.get("merge_size") or 2
         """Side of a token, in patches."""
 
     @property
@@ -57,8 +55,7 @@ class VideoLlama3(VideoLLM):
 
     def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
         """The grid of the tokens; no pooling is pending."""
-        height, width = size
-        return Layout(frames, (height // self.factor, width // self.factor), "none", "none")
+        return Layout.unpooled(frames, size, self.factor)
 
     def patches(self, pixel_values: Tensor) -> Tensor:
         """Cut frames into patches.

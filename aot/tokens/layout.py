@@ -43,6 +43,18 @@ class Layout:
                 "one_token or grid."
             )
 
+    @classmethod
+    def unpooled(cls, frames: int, size: tuple[int, int], side: int) -> Layout:
+        """Square tokens beside each other; no pooling is pending, and there are no newlines.
+
+        Args:
+            frames: T.
+            size: (h, w) of a frame, in pixels.
+            side: of a token, in pixels.
+        """
+        height, width = size
+        return cls(frames, (height // side, width // side), "none", "none")
+
     @property
     def cells(self) -> int:
         """Encoder tokens a frame, N = H x W."""
