@@ -112,3 +112,27 @@ def test_the_slider_is_no_part_of_the_saved_workflow(page, bunny):
     run(page)
     page.locator(".aot-slider").wait_for(state="visible", timeout=10_000)
     assert of(page, "AOTCompare", "node.serialize().widgets_values") == ["tables/compare"]
+
+
+def test_the_curves_take_the_nodes_width_below_its_fields(renderer, page, bunny):
+    arrange(page, Path(bunny))
+    run(page)
+    page.wait_for_function("document.querySelector('.aot-sweep img')?.naturalWidth > 300")
+    page.wait_for_timeout(500)
+    picture, view = page.evaluate(
+        """() => [...document.querySelectorAll('.aot-sweep img, .aot-sweep')].reverse().map((each) => {
+            const { left, top, right, bottom } = each.getBoundingClientRect();
+            return [left, top, right, bottom];
+        })"""
+    )
+    fields = page.evaluate(
+        """(left) => [...document.querySelectorAll('textarea')].map((each) => each.getBoundingClientRect())
+            .filter((box) => Math.abs(box.left - left) < 30).map((box) => box.bottom)""",
+        view[0],
+    )
+    assert picture == pytest.approx(view, abs=1)
+    assert picture[2] - picture[0] > 640
+    assert picture[3] - picture[1] > 180
+    assert len(fields) == 2
+    assert max(fields) <= picture[1]
+    assert of(page, "AOTSweep", "node.imgs[0].naturalWidth") > 300

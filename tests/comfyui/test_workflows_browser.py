@@ -55,16 +55,29 @@ def needs_another_pack(saved, object_info):
         pytest.skip(f"{', '.join(missing)} of another pack is not installed in this ComfyUI")
 
 
+def groups_hold_their_nodes(saved, boxes):
+    """That no node lies on another, and each but a note lies within a group, under its title."""
+    groups = [group_box(group) for group in saved["groups"]]
+    assert not any(overlap(one, other) for one, other in combinations(boxes, 2))
+    for node, box in zip(saved["nodes"], boxes, strict=True):
+        if node["type"] != "MarkdownNote":
+            assert any(within(box, (left, top + TITLE - 4, right, bottom)) for left, top, right, bottom in groups), node
+
+
+def draw_with(page, nodes_2):
+    """Has the page draw the nodes, or the editor's canvas."""
+    page.evaluate("(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", nodes_2)
+    page.wait_for_timeout(1000)
+
+
 @pytest.fixture(params=["canvas", "vue"])
 def renderer(request, page):
     """Who draws the nodes: the editor's canvas, or the page."""
     if request.param == "vue" and not has_nodes_2(page):
         pytest.skip("this frontend has no Nodes 2.0 yet")
-    page.evaluate("(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", request.param == "vue")
-    page.wait_for_timeout(1000)
+    draw_with(page, nodes_2=request.param == "vue")
     yield request.param
-    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
-    page.wait_for_timeout(500)
+    draw_with(page, nodes_2=False)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -82,10 +95,7 @@ def test_a_workflow_is_legible_and_whole_as_it_opens(page, object_info, path, re
     assert scale >= SMALLEST
     for box in (*boxes, *groups):
         assert within(tuple(scale * (each + by) for each, by in zip(box, (x, y, x, y), strict=True)), (0, 0, *size))
-    assert not any(overlap(one, other) for one, other in combinations(boxes, 2))
-    for node, box in zip(saved["nodes"], boxes, strict=True):
-        if node["type"] != "MarkdownNote":
-            assert any(within(box, (left, top + TITLE - 4, right, bottom)) for left, top, right, bottom in groups), node
+    groups_hold_their_nodes(saved, boxes)
     if renderer == "canvas":
         assert all(
             box[3] <= node["pos"][1] + node["size"][1] + 1 for node, box in zip(saved["nodes"], boxes, strict=True)
@@ -120,6 +130,10 @@ def test_a_workflow_runs_and_shows_its_answers(page, server, object_info, path, 
         if node["type"] == "AOTAnswer" and not node["flags"].get("collapsed"):
             answer, figures = entry["outputs"][str(node["id"])]["text"]
             assert any(text.startswith(answer) and figures.splitlines()[0] in text for text in reports)
+    for nodes_2 in (False, True) if has_nodes_2(page) else (False,):
+        draw_with(page, nodes_2)
+        groups_hold_their_nodes(saved, page.evaluate(DRAWN))
+    draw_with(page, nodes_2=False)
 
 
 def test_the_template_browser_lists_them_by_name_with_thumbnails(page):

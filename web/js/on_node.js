@@ -172,6 +172,8 @@ function addView(node, drawing) {
 export function fit(node, leastWidth = 0) {
   const [width, height] = node.computeSize();
   node.setSize([Math.max(node.size[0], width, leastWidth), Math.max(node.size[1], height)]);
+  // A node of the same size is not drawn again by itself, and its widgets keep their places.
+  node.setDirtyCanvas(true, true);
 }
 
 /**
