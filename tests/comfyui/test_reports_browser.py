@@ -241,3 +241,39 @@ def test_a_stage_in_a_subgraph_is_swapped_with_its_links_to_the_outside(page):
     page.evaluate("app.canvas.setGraph(app.graph)")
     page.click(RUN)
     page.wait_for_function(f"({REPORTS})()['105'].length === 2", timeout=200_000)
+
+
+REFUSED = """() => [...document.querySelectorAll('[data-aot-error]')].map((each) => each.dataset.aotError)"""
+
+
+def ask_for(page, kind, widget, value):
+    """Sets a widget of the only node of a kind and runs, whatever comes of it."""
+    page.evaluate(
+        """async ([kind, widget, value]) => {
+            const node = app.graph.nodes.find((each) => each.type === kind);
+            node.widgets.find((each) => each.name === widget).value = value;
+            await app.queuePrompt(0);
+        }""",
+        [kind, widget, value],
+    )
+
+
+def test_why_a_node_was_refused_or_failed_stands_on_it_until_the_next_run(renderer, page, server):
+    opened(page, unheard())
+    ask_for(page, "AOTLoadVideo", "video", "gone.mp4")
+    page.wait_for_function(f"({REFUSED})().length === 1")
+    (line,) = page.evaluate(REFUSED)
+    assert "gone.mp4" in line and not line.startswith("video - ")
+
+    ask_for(page, "AOTLoadVideo", "video", "bigbuckbunny.mp4")
+    ask_for(page, "AOTIntraFrame", "retention", 0.0001)
+    page.wait_for_function(f"({REFUSED})().length === 1 && !({REFUSED})()[0].includes('gone.mp4')", timeout=60_000)
+    (line,) = page.evaluate(REFUSED)
+    assert "0.0001" in line and "Error:" not in line
+    shown = page.locator("[data-aot-error]").evaluate("(each) => getComputedStyle(each, '::before').content")
+    assert "0.0001" in shown
+    SCREENSHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"refused_{renderer}.png")
+
+    ask_for(page, "AOTIntraFrame", "retention", 0.3)
+    page.wait_for_function(f"({REFUSED})().length === 0", timeout=60_000)

@@ -94,6 +94,13 @@ declare namespace AOT {
     aot_strip?: [File];
   }
 
+  /** Why the server would not run a node. */
+  interface Refusal {
+    type: string;
+    message: string;
+    details: string;
+  }
+
   /** What is drawn on one node. */
   interface View {
     element: HTMLElement;

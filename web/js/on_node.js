@@ -53,6 +53,16 @@ export function widgetOf(node, name) {
 }
 
 /**
+ * What we draw on a node, from its top.
+ * @param {AOT.Node} node
+ * @returns {AOT.View[]}
+ */
+export function viewsOf(node) {
+  const widgets = /** @type {AOT.Widget[]} */ (node.widgets ?? []);
+  return widgets.flatMap(({ view }) => (view ? [view] : []));
+}
+
+/**
  * What the node gave when it ran last, as the editor remembers it for an open workflow.
  * @param {AOT.Node} node
  * @returns {AOT.Output | undefined}
@@ -195,7 +205,7 @@ function mount(node, element) {
  * Calls `look` once a frame at most, whenever the page has changed.
  * @param {() => void} look
  */
-function watchPage(look) {
+export function watchPage(look) {
   let waiting = false;
   new MutationObserver(() => {
     if (waiting) return;
