@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..errors import InputError
-from .decoding import Index, decode, read_index
+from .decoding import decode
+from .index import Index, read_index
 
 BACKENDS = ("auto", "decord", "pyav")
 MODES = ("uniform", "fps", "every")
@@ -405,7 +406,7 @@ def open_video(
     path: str | os.PathLike[str],
     sampling: Sampling | None = None,
     size: int | tuple[int, int] | None = None,
-    backend: str = "pyav",
+    backend: str = "auto",
     free_bytes: int | None = None,
 ) -> VideoSource:
     """Choose frames of a video file, to decode them part by part.
@@ -415,8 +416,8 @@ def open_video(
         sampling: which frames; None takes 32 uniformly.
         size: None for the filmed size; an int for the shorter side in pixels, with the same proportions; or exactly
             (height, width). It may enlarge.
-        backend: "pyav", which needs the memory of a part; "decord", which may queue many frames; or "auto", decord if
-            it can read the file and else PyAV. Frames of the filmed size are the same from each.
+        backend: "pyav" or "auto", PyAV, which reads every file and needs the memory of a part; or "decord", which reads
+            plain mp4 files of 8 bits at their filmed size only, may queue many frames, and gives the same pictures.
         free_bytes: memory that may be used; None takes what the machine has available when `parts` is called.
 
     Raises:
@@ -427,8 +428,9 @@ def open_video(
     sampling = Sampling() if sampling is None else sampling
     index = read_index(path)
     if index.cut_short and (sampling.end is None or sampling.end > index.duration):
+        promised = f"with {index.duration:.2f} of its {index.promised:.2f} s" if index.promised else "in a frame"
         raise InputError(
-            f"{index.name} is cut short, with {index.duration:.2f} of its {index.promised:.2f} s: "
+            f"{index.name} is cut short, {promised}: "
             f"copy or download it again, or set end to {index.duration:.2f} s or less"
         )
     chosen = sampling.indices(index.timestamps, index.name, index.fps)
