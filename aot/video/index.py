@@ -22,10 +22,7 @@ from torch import Tensor
 from ..errors import InputError
 from . import webp
 from .container import has_worked_out_times, open_container, open_track, require_file, video_track
-from .truncation import is_partial, promised_seconds
-
-_CUT_SHORT = 0.95
-"""A file shorter than this share of the duration in its header is cut short; above it, the header is rounded."""
+from .truncation import CUT_SHORT, is_partial, promised_seconds
 
 _LATE = 1.0
 """Seconds. Tracks of one recording seldom start at the very same instant, so a picture that starts up to this much
@@ -163,6 +160,25 @@ class _Packets:
     first: Any
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """The frames that are shown.
+
+    Args:
+        sample: one of them; None if none can be decoded.
+        keys: see :class:`Index`.
+        keyframes: see :class:`Index`.
+        times: (T,) float64, in the track's units, the first at 0.
+        last: how long the last is shown, in the track's units.
+    """
+
+    sample: Any
+    keys: tuple[int, ...]
+    keyframes: tuple[int, ...]
+    times: Tensor
+    last: float
+
+
 def read_index(path: str | os.PathLike[str]) -> Index:
     """Read the index of a video file.
 
@@ -223,47 +239,34 @@ def _index_of_webp(file: Path) -> Index:
 def _index_of(container: Any, track: Any, file: Path) -> Index:
     if track.codec_context is None or not track.width or not track.height:
         raise InputError(f"{file.name} holds no picture that can be decoded: convert it to H.264 mp4")
-    rate = track.average_rate or track.guessed_rate
-    promised = promised_seconds(container, track)
     packets = _demux(container, track)
     partial = packets.partial or is_partial(file, container.format.name)
+    promised = promised_seconds(container, track)
     if packets.timed:
-        first, keys, step = _by_time(packets, partial)
-        times = [Fraction(at) for at in keys]
-        keyframes = (
-            tuple(i for i, at in enumerate(keys) if packets.times[at][0]) if _can_seek(container, track) else (0,)
-        )
+        shown = _by_time(container, track, packets, partial)
     else:
-        unit = Fraction(track.time_base)
-        step = 1 / (Fraction(rate) * unit) if rate else Fraction(1)
-        jump = _JUMP / float(unit) if container.format.name in _BROADCAST else float("inf")
-        first, times = _by_count(file, packets, step, jump)
-        # The frame that lacks its end is decoded last, and shown up to so many places before the last.
-        times = times[: len(times) - (1 + track.codec_context.has_b_frames if partial else 0)]
-        keys, keyframes = tuple(range(len(times))), (0,)
-    if not keys or first is None:
+        shown = _by_count(container, track, packets, partial, promised, file)
+    if not shown.keys or shown.sample is None:
         raise InputError(f"{file.name} holds no frame that can be decoded: copy or download it again")
-    unit = float(track.time_base)
     late = _late_start(container, track, packets) if packets.timed else 0.0
-    timestamps = torch.tensor([float(at - times[0]) for at in times], dtype=torch.float64) * unit + late
-    upright = _upright(track, first)
+    timestamps = shown.times * float(track.time_base) + late
+    duration = float(timestamps[-1]) + shown.last * float(track.time_base)
+    upright = _upright(track, shown.sample)
     height, width = upright.size(track.height, track.width)
-    span = float(times[-1] - times[0] + step) * unit
-    ended = max(span + late, packets.ended)
     return Index(
         path=file,
         height=height,
         width=width,
         upright=upright,
-        keys=keys,
+        keys=shown.keys,
         counted=not packets.timed,
-        keyframes=keyframes,
+        keyframes=shown.keyframes,
         timestamps=timestamps,
-        duration=span + late,
+        duration=duration,
         promised=promised,
-        cut_short=partial or ended < _CUT_SHORT * promised,
-        plain=_is_plain(container, track, packets, len(keys)) and upright.as_stored,
-        fps=float(rate or 0) or len(keys) / span,
+        cut_short=partial or max(duration, packets.ended) < CUT_SHORT * promised,
+        plain=_is_plain(container, track, packets, len(shown.keys)) and upright.as_stored,
+        fps=float(track.average_rate or track.guessed_rate or 0) or len(shown.keys) / (duration - late),
         transfer=int(track.codec_context.color_trc or 0),
     )
 
@@ -293,24 +296,26 @@ def _demux(container: Any, track: Any) -> _Packets:
     count, timed, first, key, before, last = 0, True, None, None, False, None
     ended = 0.0
     jump = _JUMP / float(track.time_base) if container.format.name in _BROADCAST else float("inf")
-    for packet in container.demux(track) if track.duration else container.demux():
+    alone, own = bool(track.duration), track.index
+    for packet in container.demux(track) if alone else container.demux():
         if not packet.size:
             continue
-        at, clock = time_of(packet), packet.dts
-        if packet.stream_index != track.index:
+        if not alone and packet.stream_index != own:
             ended = max(ended, _end(packet))
             continue
         last = packet
         count += 1
-        if packet.pts is None:
-            timed = False
+        at, clock = packet.pts, packet.dts
+        if at is None:
+            at, timed = clock, False
         if clock is not None:
             if decoded_at and not 0 <= clock - decoded_at[-1] <= jump:
                 timed = False
             decoded_at.append(clock)
         if at is not None and not packet.is_discard:
-            times[at] = packet.is_keyframe, packet.duration or 0
-            if packet.is_keyframe and key is None:
+            is_key = packet.is_keyframe
+            times[at] = is_key, packet.duration or 0
+            if key is None and is_key:
                 key, before = at, count > 1
         if first is None:
             first = next(iter(decode_packet(packet)), None)
@@ -345,29 +350,36 @@ def _rest(track: Any) -> Sequence[Any]:
         return ()
 
 
-def _by_time(packets: _Packets, partial: bool) -> tuple[Any, tuple[int, ...], Fraction]:
-    """A frame, the times of all that can be decoded, and how long the last lasts, in the track's units."""
-    last = next(reversed(packets.times), None) if partial else None
+def _by_time(container: Any, track: Any, packets: _Packets, partial: bool) -> _Shown:
+    incomplete = next(reversed(packets.times), None) if partial else None
     # Frames before the first that can be decoded are those of a group whose beginning is missing.
     begin = packets.beginning
-    keys = tuple(at for at in sorted(packets.times) if at != last and (begin is None or at >= begin))
+    keys = tuple(at for at in sorted(packets.times) if at != incomplete and (begin is None or at >= begin))
     if not keys:
-        return packets.first, (), Fraction(0)
-    step = packets.times[keys[-1]][1] or Fraction(keys[-1] - keys[0], max(1, len(keys) - 1))
-    return packets.first, keys, Fraction(step)
+        return _Shown(packets.first, (), (), torch.empty(0), 0.0)
+    keyframes = tuple(i for i, at in enumerate(keys) if packets.times[at][0]) if _can_seek(container, track) else (0,)
+    last = packets.times[keys[-1]][1] or (keys[-1] - keys[0]) / max(1, len(keys) - 1)
+    return _Shown(packets.first, keys, keyframes, torch.tensor(keys, dtype=torch.float64) - keys[0], float(last))
 
 
-def _by_count(file: Path, packets: _Packets, step: Fraction, jump: float) -> tuple[Any, list[Fraction]]:
-    """A frame, and the times of all in the decoder's output, in the track's units."""
-    first, pts = packets.first, []
+def _by_count(container: Any, track: Any, packets: _Packets, partial: bool, promised: float, file: Path) -> _Shown:
+    sample, pts = packets.first, []
     with closing(output(file)) as frames:
         for frame in frames:
-            first = frame if first is None else first
+            sample = frame if sample is None else sample
             pts.append(frame.pts)
     known = packets.decoded_at
     if all(at is None for at in pts) and len(pts) == len(known) and list(known) == sorted(set(known)):
         pts = known  # The n-th frame is shown at the n-th time of decoding, but for the same delay of all.
-    return first, _running(pts, step, jump)
+    unit, rate = Fraction(track.time_base), track.average_rate or track.guessed_rate
+    step = 1 / (Fraction(rate) * unit) if rate else Fraction(1)
+    jump = _JUMP / float(unit) if container.format.name in _BROADCAST else float("inf")
+    times = _running(pts, step, jump)
+    if partial or float((len(times) and times[-1] + step) * unit) < CUT_SHORT * promised:
+        # The frame that lacks its end is decoded last, and shown up to so many places before the last.
+        del times[max(0, len(times) - 1 - track.codec_context.has_b_frames) :]
+    places = tuple(range(len(times)))
+    return _Shown(sample, places, (0,), torch.tensor([float(at) for at in times], dtype=torch.float64), float(step))
 
 
 def _running(pts: Iterable[int | None], step: Fraction, jump: float) -> list[Fraction]:

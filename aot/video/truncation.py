@@ -6,6 +6,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
+CUT_SHORT = 0.95
+"""A file shorter than this share of the duration in its header is cut short; above it, the header is rounded."""
+
 _COUNTED = ("avi", "ivf")
 """Formats whose header counts the frames. FFmpeg takes an AVI's duration from its index, which a cut file lacks."""
 
