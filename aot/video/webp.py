@@ -21,8 +21,11 @@ def is_webp(file: Path) -> bool:
     Args:
         file: absolute.
     """
-    with file.open("rb") as content:
-        start = content.read(12)
+    try:
+        with file.open("rb") as content:
+            start = content.read(12)
+    except OSError:
+        return False  # which PyAV will say
     return start[:4] == b"RIFF" and start[8:] == b"WEBP"
 
 
