@@ -14,3 +14,9 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class UnreadableVideo(InputError):
+    """A video that is there and cannot be read: damaged, cut short, or without the part that was asked for."""
+
+    __module__ = "builtins"

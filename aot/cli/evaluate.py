@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> Result:
     """Answer the questions that have no answer yet, print the table, and write it with a curve."""
     from ..evaluation.encodings import Encodings
     from ..evaluation.records import Records
-    from ..evaluation.report import CSV, CURVE, JSON, TABLE, overview, write_report
+    from ..evaluation.report import CSV, CURVE, JSON, TABLE, left_out, overview, write_report
     from ..evaluation.runner import by_clip, settings
     from ..evaluation.summary import summarise
     from ..models.fingerprint import fingerprint
@@ -89,11 +89,15 @@ def run(options: argparse.Namespace) -> Result:
     cache = None if options.no_cache else options.cache or out / "encodings"
     encodings = Encodings(model, questions, options.frames, cache, weights=weights)
     _evaluate(model, questions, variants, records, encodings)
-    summary = summarise(questions.questions, records, first=names, against=options.against)
+    summary = summarise(
+        questions.questions, records, first=names, against=options.against, unreadable=records.unreadable
+    )
     size = encodings.size(clips)
     origin = {"set": questions.name, "command": _command(options), "date": datetime.date.today().isoformat()}
     result = write_report(summary, {**about, "identity": about["set"], **origin, "encodings_bytes": size}, out)
     print(markdown(*overview(summary), padded=True))
+    if summary.unreadable:
+        print(left_out(summary))
     print(f"Results in {out}: {', '.join((TABLE, CSV, JSON, CURVE, *_submissions(questions, records, out)))}")
     if cache:
         print(f"{size / 2**20:.0f} MiB of encodings are kept in {cache} for stages added later; delete them at will.")
@@ -137,7 +141,8 @@ def _evaluate(
     """Evaluate with a bar on standard error. A user who stops it reads how to go on."""
     from ..evaluation.runner import by_clip, evaluate
 
-    cells = [(clip, variant.name) for clip in by_clip(questions.questions) for variant in variants]
+    clips = [clip for clip in by_clip(questions.questions) if clip not in records.unreadable]
+    cells = [(clip, variant.name) for clip in clips for variant in variants]
     done = sum(each in records for each in cells)
     with tqdm(total=len(cells), initial=done, desc="eval", file=sys.stderr, leave=False, disable=None) as bar:
 
@@ -145,8 +150,12 @@ def _evaluate(
             bar.set_postfix_str(variant, refresh=False)
             bar.update()
 
+        def on_unreadable(clip: str, reason: str, variants: int) -> None:
+            bar.write(f"Clip {clip} is left out: {reason}", file=sys.stderr)
+            bar.update(variants)
+
         try:
-            evaluate(model, questions, variants, records, encodings, on_record=on_record)
+            evaluate(model, questions, variants, records, encodings, on_record=on_record, on_unreadable=on_unreadable)
         except KeyboardInterrupt:
             print(f"What was answered is in {records.folder}; the same command goes on from there.", file=sys.stderr)
             raise

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from ..errors import InputError
+from ..errors import InputError, UnreadableVideo
 from .command import Result
 from .evaluate import questions_of, set_options
 from .options import load, model_options, variant_options
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> Result:
                 refused.setdefault(name, str(error))
     rows = {name: _mean(each) for name, each in measured.items() if each and name not in refused}
     if not rows:
-        raise InputError(next(iter(refused.values())))
+        raise InputError(next(iter(refused.values()), f"No clip of {options.set} could be read."))
     print(markdown(HEAD, [_cells(name, row) for name, row in rows.items()], padded=True))
     for name, reason in refused.items():
         print(f"Left out: {name}: {reason}")
@@ -83,7 +83,10 @@ def _videos(model: VideoLLM, options: argparse.Namespace) -> Iterator[VideoToken
     encodings = Encodings(model, questions, options.frames, options.cache, weights=fingerprint(model))
     clips = by_clip(questions.questions)
     for clip in tqdm(clips, desc="quality", file=sys.stderr, leave=False, disable=None):
-        yield encodings.of(clip)
+        try:
+            yield encodings.of(clip)
+        except UnreadableVideo as error:
+            tqdm.write(f"Clip {clip} is left out: {error}", file=sys.stderr)
 
 
 def _mean(every: list[Figures]) -> dict[str, float | None]:

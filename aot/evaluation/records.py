@@ -1,7 +1,8 @@
 """Every variant's answers about every clip, on disk as soon as they are there, so that no work is done twice.
 
-A folder holds ``settings.json``, written once, and ``records.jsonl``, a line for each clip and variant. A run that is
-stopped leaves whole lines and perhaps a part of one, which the next run drops. Runs with the same settings add to
+A folder holds ``settings.json``, written once, ``records.jsonl``, a line for each clip and variant, and, where clips
+could not be read, ``unreadable.jsonl``, a line for each of them; they are not tried again while it is there. A run that
+is stopped leaves whole lines and perhaps a part of one, which the next run drops. Runs with the same settings add to
 each other, whatever their variants; with others they are refused.
 """
 
@@ -10,8 +11,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import InputError
@@ -19,6 +22,7 @@ from ..files import make_folder, read_json, whole_file, write_json
 
 SETTINGS = "settings.json"
 RECORDS = "records.jsonl"
+UNREADABLE = "unreadable.jsonl"
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Records:
         make_folder(folder)
         self.folder = folder
         self._path = folder / RECORDS
+        self._unreadable = _read_unreadable(folder / UNREADABLE)
         self._records = {(record.clip, record.variant): record for record in self._resume(settings)}
 
     def __contains__(self, key: tuple[str, str]) -> bool:
@@ -78,6 +83,23 @@ class Records:
         with self._path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(dataclasses.asdict(record)) + "\n")
         self._records[record.clip, record.variant] = record
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Why a clip could not be read, by its name."""
+        return MappingProxyType(self._unreadable)
+
+    def leave_out(self, clip: str, reason: str) -> None:
+        """Keep that a clip cannot be read, so that it is not tried again.
+
+        Args:
+            clip: its name.
+            reason: why, in one line.
+        """
+        self._unreadable[clip] = reason
+        lines = (json.dumps({"clip": clip, "reason": reason}) for clip, reason in self._unreadable.items())
+        with whole_file(self.folder / UNREADABLE) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _resume(self, settings: Mapping[str, Any]) -> list[Record]:
         """The complete records; a line that a stopped run left unfinished is removed."""
@@ -102,6 +124,16 @@ def _read(line: bytes) -> Record | None:
         return Record(**json.loads(line)) if line.endswith(b"\n") else None
     except (ValueError, TypeError):
         return None
+
+
+def _read_unreadable(path: Path) -> dict[str, str]:
+    """Why each clip could not be read; a line that is no such entry says nothing."""
+    reasons: dict[str, str] = {}
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with suppress(ValueError, TypeError, KeyError):
+            entry = json.loads(line)
+            reasons[str(entry["clip"])] = str(entry["reason"])
+    return reasons
 
 
 def _require_same(folder: Path, earlier: Mapping[str, Any], current: Mapping[str, Any]) -> None:

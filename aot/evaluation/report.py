@@ -12,6 +12,7 @@ from ..files import whole_file
 from ..tables import as_csv
 from ..tables import markdown as markdown_table
 from .curve import draw_curve
+from .records import UNREADABLE
 from .statistics import CONFIDENCE, DRAWS, SEED, Estimate
 from .summary import Difference, Row, Summary
 
@@ -62,10 +63,25 @@ def markdown(summary: Summary, about: Mapping[str, Any]) -> str:
         f"{about['model']}, {about['frames']} frames, {about['dtype']} on {about['device']}, {about['date']}\n\n"
         f"    {about['command']}\n"
     )
+    if summary.unreadable:
+        heading += f"\n{left_out(summary)}\n"
     tables = [markdown_table(*overview(summary), padded=True) + "\n"]
     if summary.asked:
         tables.append(markdown_table(*families(summary), padded=True) + "\n")
     return "\n".join((heading, *tables, _NOTES))
+
+
+def left_out(summary: Summary) -> str:
+    """One line that says how many clips could not be read, and the first of them.
+
+    Args:
+        summary: with such clips.
+    """
+    count, (clip, reason) = len(summary.unreadable), next(iter(summary.unreadable.items()))
+    return (
+        f"{count} of {summary.clips + count} clips could not be read and are left out; the first is {clip}: {reason}. "
+        f"Delete {UNREADABLE} in the results' folder to try them again."
+    )
 
 
 def overview(summary: Summary) -> tuple[list[str], list[list[str]]]:

@@ -15,7 +15,7 @@ from ..answering.generation import Generation
 from ..answering.prefilling import Prefiller
 from ..answering.session import Session
 from ..comparison.variants import Variant
-from ..errors import InputError
+from ..errors import InputError, UnreadableVideo
 from ..models.base import VideoLLM
 from ..models.fingerprint import digest
 from ..tokens.video_tokens import VideoTokens
@@ -62,8 +62,9 @@ def evaluate(
     encodings: Encodings,
     *,
     on_record: Callable[[str], None] = lambda variant: None,
+    on_unreadable: Callable[[str, str, int], None] = lambda clip, reason, variants: None,
 ) -> None:
-    """Answer what ``records`` does not hold yet.
+    """Answer what ``records`` does not hold yet. A clip that cannot be read is recorded as such, and left out.
 
     One answer is generated before the first measurement, so that no variant pays for the first use of the hardware.
 
@@ -74,16 +75,17 @@ def evaluate(
         records: where answers are kept.
         encodings: the clips' tokens.
         on_record: called with the variant's name after each record.
+        on_unreadable: called with a clip's name, why it cannot be read, and how many variants would have been asked.
 
     Raises:
-        InputError: a clip cannot be read or encoded, a stage refuses it, or it is longer than the model's context;
-            the line names the clip. Earlier answers stay.
+        InputError: a clip cannot be encoded, a stage refuses it, or it is longer than the model's context; the line
+            names the clip. Earlier answers stay.
     """
     clips = by_clip(questions.questions)
     missing = {
         clip: [variant for variant in variants if (clip, variant.name) not in records]
         for clip in clips
-        if any((clip, variant.name) not in records for variant in variants)
+        if clip not in records.unreadable and any((clip, variant.name) not in records for variant in variants)
     }
     if not missing:
         return
@@ -96,6 +98,9 @@ def evaluate(
             for variant in left:
                 records.add(answer_clip(model, questions, clips[clip], variant, tokens, decoder, prefiller))
                 on_record(variant.name)
+        except UnreadableVideo as error:
+            records.leave_out(clip, str(error))
+            on_unreadable(clip, str(error), len(left))
         except InputError as error:
             raise InputError(f"Clip {clip}: {error}") from error
 

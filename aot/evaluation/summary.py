@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,7 @@ class Summary:
         majority_overall: the same over all questions; None if no question has a truth.
         references: names of the variants that the others are compared with.
         rows: the variants.
+        unreadable: why a clip could not be read, by its name; its questions are not among those counted.
     """
 
     clips: int
@@ -99,10 +101,16 @@ class Summary:
     majority_overall: float | None
     references: tuple[str, ...]
     rows: tuple[Row, ...]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 def summarise(
-    questions: Sequence[Question], records: Iterable[Record], *, first: Sequence[str] = (), against: str | None = None
+    questions: Sequence[Question],
+    records: Iterable[Record],
+    *,
+    first: Sequence[str] = (),
+    against: str | None = None,
+    unreadable: Mapping[str, str] = MappingProxyType({}),
 ) -> Summary:
     """Summarise every variant that has answered all questions.
 
@@ -112,10 +120,16 @@ def summarise(
         first: names of variants to list before the others, in this order, but after full tokens.
         against: name of the variant that each is compared with, besides full tokens; None takes the first variant
             with AOT's released settings, if there is one.
+        unreadable: why a clip could not be read, by its name; its questions are left out.
 
     Raises:
-        InputError: full tokens, or the variant to compare with, lack answers.
+        InputError: full tokens, or the variant to compare with, lack answers, or no clip could be read.
     """
+    asked = by_clip(questions)
+    lost = {clip: reason for clip, reason in unreadable.items() if clip in asked}
+    questions = [question for question in questions if question.clip not in lost]
+    if not questions:
+        raise InputError(f"None of the {len(lost)} clips could be read; the first: {next(iter(lost.values()))}")
     clips = by_clip(questions)
     complete = _complete(records, clips)
     names = sorted(complete, key=lambda name: _place(name, (FULL, *first)))
@@ -144,7 +158,7 @@ def summarise(
     truth_counts = dict(Counter(question.family for question in truths))
     majority = {family: _most_frequent(truths, family) / count for family, count in truth_counts.items()}
     overall = sum(majority[family] * count for family, count in truth_counts.items()) / len(truths) if truths else None
-    return Summary(len(clips), len(questions), truth_counts, majority, overall, references, rows)
+    return Summary(len(clips), len(questions), truth_counts, majority, overall, references, rows, lost)
 
 
 def _complete(records: Iterable[Record], clips: Mapping[str, Sequence[Question]]) -> dict[str, dict[str, Record]]:

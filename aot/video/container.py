@@ -129,10 +129,12 @@ def video_track(container: Any) -> Any | None:
     return max(container.streams.video, key=_rank, default=None)
 
 
-def _rank(track: Any) -> tuple[bool, bool, bool, int, int]:
+def _rank(track: Any) -> tuple[bool, ...] | tuple[int, ...]:
     from av.stream import Disposition
 
+    if track.codec_context is None:
+        return (False,)  # a codec that FFmpeg does not know
     disposition = track.disposition
     still = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
     area = (track.width or 0) * (track.height or 0)
-    return not disposition & still, track.frames != 1, bool(disposition & Disposition.default), area, -track.index
+    return True, not disposition & still, track.frames != 1, bool(disposition & Disposition.default), area, -track.index

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, UnreadableVideo
 from . import webp
 from .colours import Painter
 from .container import open_track
@@ -98,7 +98,8 @@ def decode(
         (size, height, width, 3) uint8, RGB; the last part may be shorter.
 
     Raises:
-        InputError: frames are damaged, or decord cannot read the file.
+        UnreadableVideo: frames are damaged.
+        InputError: decord cannot read the file.
     """
     read = _read_decord if backend == "decord" else _read_pyav
     try:
@@ -147,7 +148,7 @@ def _unpadded(picture: np.ndarray) -> np.ndarray:
 
 
 def _read_pyav(index: Index, chosen: list[int], height: int, width: int) -> Generator[np.ndarray, None, None]:
-    """The frames `chosen`, uint8 (height, width, 3). Raises InputError if one is damaged."""
+    """The frames `chosen`, uint8 (height, width, 3). Raises UnreadableVideo if one is damaged."""
     import av.error
 
     row = 0
@@ -173,7 +174,7 @@ def _read_pyav(index: Index, chosen: list[int], height: int, width: int) -> Gene
         if row == len(chosen):
             return
     lost = float(index.timestamps[chosen[min(missing.values())]])
-    raise InputError(
+    raise UnreadableVideo(
         f"{index.name} is damaged: {len(missing)} of the {len(chosen)} frames asked for, the first "
         f"at {lost:.2f} s, do not decode; copy or download it again, or choose other frames"
     )

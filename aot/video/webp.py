@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import UnreadableVideo
 
 _STILL = 100
 """Milliseconds that a frame lasts for which the file says 0, as in browsers."""
@@ -36,7 +36,7 @@ def read_size(file: Path) -> tuple[int, int]:
         file: absolute.
 
     Raises:
-        InputError: it is cut short or damaged.
+        UnreadableVideo: it is cut short or damaged.
     """
     with closing(_pictures(file)) as pictures:
         first = next(pictures)
@@ -50,7 +50,7 @@ def read_times(file: Path) -> tuple[list[float], float]:
         file: absolute.
 
     Raises:
-        InputError: it is cut short or damaged.
+        UnreadableVideo: it is cut short or damaged.
     """
     starts, milliseconds = [], 0
     for picture in _pictures(file):
@@ -69,7 +69,7 @@ def decode(file: Path) -> Generator[Any, None, None]:
         An av.VideoFrame, rgb24.
 
     Raises:
-        InputError: it is cut short or damaged.
+        UnreadableVideo: it is cut short or damaged.
     """
     import av
 
@@ -87,6 +87,6 @@ def _pictures(file: Path) -> Generator[Any, None, None]:
                 picture.load()
                 yield picture
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(
+        raise UnreadableVideo(
             f"{file.name} cannot be read as WebP ({error}): it may be cut short or damaged; copy or download it again"
         ) from None

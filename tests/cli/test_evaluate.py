@@ -114,6 +114,29 @@ def test_videos_that_are_missing_are_told_before_the_model_is_loaded(aot, egosch
     assert "uid-1" in err
 
 
+def test_a_damaged_clip_is_left_out_of_the_table_which_says_so(aot, egoschema, tmp_path):
+    options = ("--data", egoschema, "--split", "full", "--stages", "blind")
+    path = egoschema / "videos" / "uid-1.mp4"
+    path.write_bytes(path.read_bytes()[:700])
+    code, out, err = aot(*options, "--json", what="egoschema")
+    result = json.loads(out.splitlines()[-1])
+    assert code == 0
+    assert (result["clips"], result["questions"], list(result["unreadable"])) == (2, 2, ["uid-1"])
+    line = "1 of 3 clips could not be read and are left out; the first is uid-1: uid-1.mp4 cannot be read as a video"
+    assert line in out and line in (tmp_path / "eval-egoschema" / "table.md").read_text()
+    assert "Clip uid-1 is left out: uid-1.mp4 cannot be read" in err
+    code, out, err = aot(*options, what="egoschema")
+    assert code == 0 and line in out and "uid-1" not in err
+
+
+def test_a_set_of_damaged_clips_is_a_users_mistake(aot, egoschema):
+    for i in range(3):
+        (egoschema / "videos" / f"uid-{i}.mp4").write_bytes(b"no video")
+    code, _, err = aot("--data", egoschema, "--stages", "blind", what="egoschema")
+    assert code == 2
+    assert "None of the 2 clips could be read; the first: uid-" in err
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -13,11 +13,15 @@ from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.comparison.variants import expand
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.encodings import Encodings
-from comfyui_aot.aot.evaluation.records import RECORDS, SETTINGS, Record, Records
+from comfyui_aot.aot.evaluation.published.frames import clip_frames
+from comfyui_aot.aot.evaluation.records import RECORDS, SETTINGS, UNREADABLE, Record, Records
+from comfyui_aot.aot.evaluation.report import markdown
 from comfyui_aot.aot.evaluation.runner import evaluate, settings
+from comfyui_aot.aot.evaluation.summary import summarise
 from comfyui_aot.aot.models.fingerprint import fingerprint
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.tokens import storage
+from comfyui_aot.tests.support.numbered import write_numbered
 from comfyui_aot.tests.support.simulated_device import DEVICE, OnDevice, simulated
 from comfyui_aot.tests.support.tiny import QUESTIONS, TinySet, tiny_model
 
@@ -198,6 +202,71 @@ def test_what_cannot_be_reduced_names_its_clip(run):
 
     with pytest.raises(InputError, match="Clip r: No such video"):
         run(Broken())
+
+
+class Filmed(TinySet):
+    """Clips are files in a folder: g is cut short, and b loses its frames while it is decoded."""
+
+    def __init__(self, folder):
+        super().__init__()
+        object.__setattr__(self, "folder", folder)
+        for clip in "rgb":
+            write_numbered(folder / f"{clip}.mkv", "ffv1", numbers=range(40), reordered=0)
+        for clip, keep in (("g", 0.5), ("b", 1.0)):
+            path = folder / f"{clip}.mkv"
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2 : len(content) * 3 // 4] = bytes(len(content) * 3 // 4 - len(content) // 2)
+            path.write_bytes(content[: int(len(content) * keep)])
+
+    def frames(self, clip, count):
+        self.shown.append(clip)
+        return clip_frames(self.folder / f"{clip}.mkv", count)
+
+
+def test_clips_that_cannot_be_read_are_left_out_and_not_tried_again(run, tmp_path):
+    left_out = []
+    records = run(Filmed(tmp_path), on_unreadable=lambda *told: left_out.append(told))
+    assert [(clip, variants) for clip, _, variants in left_out] == [("g", 3), ("b", 3)]
+    assert {record.clip for record in records} == {"r"}
+    assert list(records.unreadable) == ["g", "b"]
+    assert "g.mkv is cut short" in records.unreadable["g"]
+    assert "b.mkv is " in records.unreadable["b"]
+    again = Filmed(tmp_path)
+    assert list(run(again, on_unreadable=lambda *told: left_out.append(told)).unreadable) == ["g", "b"]
+    assert again.shown == [] and len(left_out) == 2
+    summary = summarise(QUESTIONS, records, unreadable=records.unreadable)
+    assert (summary.clips, summary.questions) == (1, sum(question.clip == "r" for question in QUESTIONS))
+    about = {
+        "set": "tiny",
+        "model": "tiny",
+        "frames": 2,
+        "dtype": "float32",
+        "device": "cpu",
+        "date": "",
+        "command": "",
+    }
+    assert "2 of 3 clips could not be read and are left out; the first is g: g.mkv is cut short" in markdown(
+        summary, about
+    )
+
+
+def test_clips_are_tried_again_when_the_list_of_unreadable_ones_is_deleted(run, tmp_path):
+    run(Filmed(tmp_path))
+    (tmp_path / "out" / UNREADABLE).unlink()
+    records = run(TinySet())
+    assert {record.clip for record in records} == set("rgb") and not records.unreadable
+
+
+def test_a_spoilt_line_of_an_unreadable_clip_is_passed_over(tmp_path):
+    Records(tmp_path, {"frames": 1}).leave_out("a", "why")
+    with (tmp_path / UNREADABLE).open("a") as lines:
+        lines.write('{"clip": "b", "rea')
+    assert dict(Records(tmp_path, {"frames": 1}).unreadable) == {"a": "why"}
+
+
+def test_no_clip_that_can_be_read_is_one_line():
+    with pytest.raises(InputError, match="None of the 3 clips could be read; the first: torn"):
+        summarise(QUESTIONS, [], unreadable=dict.fromkeys("rgb", "torn"))
 
 
 def test_a_kept_encoding_is_the_encoding_itself(model, weights, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...errors import InputError
+from ...errors import InputError, UnreadableVideo
 from ...video.frame_source import FrameSource
 from ...video.frames import Frames, Sampling, open_video
 
@@ -31,11 +31,17 @@ def clip_frames(path: Path, count: int, start: float = 0.0, end: float | None = 
         end: of the part, in seconds; None means the last frame.
 
     Raises:
-        InputError: a count below 1, no readable video or pictures, or none in that part of it.
+        InputError: a count below 1.
+        UnreadableVideo: no readable video or pictures, or none in that part of it.
     """
     every = Sampling(mode="every", frames=count, start=start, end=end)
-    if path.is_dir():
-        return _from_pictures(path, count, every)
+    try:
+        return _from_pictures(path, count, every) if path.is_dir() else _from_video(path, count, every)
+    except InputError as error:
+        raise UnreadableVideo(str(error)) from error
+
+
+def _from_video(path: Path, count: int, every: Sampling) -> FrameSource:
     video = open_video(path, every)
     if video.count >= count:
         return dataclasses.replace(video, chosen=video.chosen[_spread(video.count, count)])
