@@ -36,7 +36,6 @@ from .folder import (
     processor_template,
     quantizing,
     require_all_tensors,
-    require_safetensors,
     stock_config_of,
     template_file,
     tokenizer_file,
@@ -49,8 +48,9 @@ from .passes import FRAMES_AT_ONCE, LONGEST_PASS, Pixels, frames_a_pass, passes,
 from .pixels import CLIP_MEAN, CLIP_STD, normalise, resize, upload
 from .progress import Progress, ignore_progress
 from .prompt import OPENS, Inputs, Prefix, Prompt, Turn, chat_messages, insert_video, require_one_place
-from .stand_ins import built, stand_ins, weight_files
+from .stand_ins import built, stand_ins
 from .versions import cache_argument
+from .weights import weight_files
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,6 @@ class VideoLLM(ABC):
             InputError: the folder holds no safetensors, not exactly the model's tensors, or no settings of its
                 processor or tokenizer; or the attention or the quantization is not installed.
         """
-        require_safetensors(folder, name)
         weight_files(folder, name)
         quantized = {} if quantization == "none" else quantizing(quantization, dtype, device)
         tensors = None if weights else stand_ins(folder, name, dtype)

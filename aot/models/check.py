@@ -74,11 +74,12 @@ def check(folder: Path, tokenizer: Path | None = None) -> Checked:
     if single := open_single(folder, None, tokenizer):
         return _checked_file(single)
     family = family_of(folder)
-    memory = {name: weight_bytes(folder, getattr(torch, name)) for name in ("float32", "bfloat16", "float16")}
+    name = folder.name
+    memory = {each: weight_bytes(folder, name, getattr(torch, each)) for each in ("float32", "bfloat16", "float16")}
     if family.quantizes:
-        memory |= {bits: weight_bytes(folder, torch.bfloat16, bits) for bits in BITS}
+        memory |= {bits: weight_bytes(folder, name, torch.bfloat16, bits) for bits in BITS}
     attention = fastest_attention(family)
-    model = family.load(folder, name=folder.name, dtype=torch.bfloat16, attention=attention, weights=False)
+    model = family.load(folder, name=name, dtype=torch.bfloat16, attention=attention, weights=False)
     require_prompt(model)
     return _described(model, memory, family.sources(folder))
 

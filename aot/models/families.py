@@ -120,7 +120,7 @@ def load(
         raise InputError(f"decoding graph cannot capture the 8-bit layers of {name}; choose auto, or 4-bit or none.")
     chosen = getattr(torch, ("bfloat16" if computes.type == "cuda" else "float32") if dtype == "auto" else dtype)
     keep_fp8 = computes.type == "cuda"
-    need = single.weight_bytes(chosen, keep_fp8) if single else weight_bytes(folder, chosen, quantization)
+    need = single.weight_bytes(chosen, keep_fp8) if single else weight_bytes(folder, name, chosen, quantization)
     for each in dict.fromkeys((torch.device(device), computes)):
         require_room(need, name, each, room(each) if room is not None else None)
     attention = fastest_attention(family) if attention == "auto" else attention

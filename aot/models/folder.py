@@ -15,10 +15,7 @@ from transformers import AutoTokenizer, BitsAndBytesConfig, PretrainedConfig, Pr
 
 from ..errors import InputError
 from ..files import read_json
-from .weights import stored_tensors
-
-INDEX = "model.safetensors.index.json"
-"""Says which file has which tensor, where there are several."""
+from .weights import stored_tensors, weight_files
 
 NOT_QUANTIZED = (
     *("vision_tower", "vision_model", "visual", "audio_tower"),
@@ -88,25 +85,6 @@ def use_general_products(model: nn.Module) -> None:
                 cast(Any, layer).support_avx512bf16_for_cpu = False
 
 
-def require_safetensors(folder: Path, name: str) -> None:
-    """Refuse a folder without safetensors, the only format of weights that is loaded, or with some of them.
-
-    Args:
-        folder: of the model.
-        name: the model's name in the error.
-
-    Raises:
-        InputError: there are none, or fewer than their index names.
-    """
-    files = {path.name for path in folder.glob("*.safetensors")}
-    if not files:
-        raise InputError(f"{name} has no .safetensors file; put the model's safetensors files in its folder.")
-    index = first_json(folder, INDEX, keys=("weight_map",))
-    parts = index["weight_map"].values() if index and isinstance(index["weight_map"], dict) else ()
-    if missing := sorted({str(part) for part in parts} - files):
-        raise InputError(f"{name} lacks {len(missing)} of its files, {missing[0]} among them; download them again.")
-
-
 def stock_config_of(
     stock: type[PreTrainedModel], folder: Path, name: str, weights: Path | None = None
 ) -> PretrainedConfig:
@@ -116,7 +94,7 @@ def stock_config_of(
         stock: the class of the model.
         folder: with the config.json.
         name: the model's name in errors.
-        weights: their folder or file; None takes ``folder``.
+        weights: a single file with them; None takes those of ``folder``.
 
     Raises:
         InputError: no such model can be built, or it would be far larger.
@@ -131,7 +109,8 @@ def stock_config_of(
         raise InputError(
             f"The config.json of {name} describes no model ({in_one_line(error)}); copy or download it again."
         ) from error
-    stored = sum(math.prod(shape) for _, shape in stored_tensors(weights or folder))
+    files = weight_files(folder, name) if weights is None else [weights]
+    stored = sum(math.prod(tensor.shape) for _, tensor in stored_tensors(files))
     if expected > 2 * stored:
         raise InputError(
             f"The config.json of {name} describes a model of {expected:,} numbers, and its files hold {stored:,}; copy "

@@ -8,7 +8,7 @@ tower, whose trained weights are in the checkpoint. SigLIP's last block, of 27, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,13 +31,13 @@ from .folder import (
     load_tokenizer,
     missing_package,
     require_all_tensors,
-    require_safetensors,
     tokenizer_file,
 )
 from .llava_onevision import LlavaOnevision
 from .pixels import resize_with_pil, upload
 from .prompt import Prompt
 from .stand_ins import built, stand_in
+from .weights import weight_files
 
 SIGLIP: dict[str, Any] = {
     "hidden_size": 1152,
@@ -109,7 +109,7 @@ class LlavaOnevisionOriginal(LlavaOnevision):
             InputError: a quantization, no safetensors, a tower that is not known or not in the checkpoint, or an
                 attention that is not installed.
         """
-        require_safetensors(folder, name)
+        weight_files(folder, name)
         if quantization != "none":
             raise InputError(f"{name} is in lmms-lab's layout, which is not quantized; choose quantization none.")
         config = stock_config(folder, name)
@@ -214,14 +214,14 @@ def renamed(folder: Path, name: str, blocks: int, stand_in_dtype: torch.dtype | 
     Raises:
         InputError: the tower's weights are not among them.
     """
-    tensors = dict(_tensors(folder, blocks, stand_in_dtype))
+    tensors = dict(_tensors(weight_files(folder, name), blocks, stand_in_dtype))
     if not any(each.startswith("vision_tower.") for each in tensors):
         raise InputError(f"{name} holds no weights of its vision tower; download all of its safetensors files.")
     return tensors
 
 
-def _tensors(folder: Path, blocks: int, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
-    for path in sorted(folder.glob("*.safetensors")):
+def _tensors(files: Iterable[Path], blocks: int, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
+    for path in files:
         with safe_open(path, "pt") as stored:
             for theirs in stored.keys():  # noqa: SIM118 (no mapping)
                 ours = theirs

@@ -14,9 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from transformers import PretrainedConfig, PreTrainedModel
 
-from ..errors import InputError
-from .folder import INDEX, first_json
-from .weights import read_header
+from .weights import stored_tensors, weight_files
 
 _LEFT_OUT = frozenset({"contiguous", "normal_", "uniform_", "trunc_normal_"})
 
@@ -96,31 +94,6 @@ def stand_ins(folder: Path, name: str, dtype: torch.dtype) -> dict[str, Tensor]:
         dtype: of the model.
 
     Raises:
-        InputError: a file is damaged, or there are several and no index of them.
+        InputError: a file is missing or damaged, or there are several and no index of them.
     """
-    return {
-        key: stand_in(stored.shape, dtype)
-        for path in weight_files(folder, name)
-        for key, stored in read_header(path).tensors.items()
-    }
-
-
-def weight_files(folder: Path, name: str) -> list[Path]:
-    """The files that transformers reads: the only one, or those of the index. Others may lie beside them.
-
-    Args:
-        folder: of the model.
-        name: the model's name in the error.
-
-    Raises:
-        InputError: there is neither.
-    """
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    index = first_json(folder, INDEX, keys=("weight_map",))
-    if index is None:
-        raise InputError(
-            f"{name} cannot be loaded (it has neither model.safetensors nor {INDEX}); copy or download all its files "
-            "again."
-        )
-    return sorted({folder / str(part) for part in index["weight_map"].values()})
+    return {key: stand_in(stored.shape, dtype) for key, stored in stored_tensors(weight_files(folder, name))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,10 @@ import psutil
 import torch
 
 from ..errors import InputError
+from ..files import read_json
+
+ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""A folder's weights are in the first, or in several files, of which the second says which has which tensor."""
 
 QUANTIZATIONS = ("none", "8-bit", "4-bit")
 BITS = {"8-bit": 8.5, "4-bit": 4.5}
@@ -21,36 +25,64 @@ BITS = {"8-bit": 8.5, "4-bit": 4.5}
 _ADVICE = "choose a smaller dtype, a quantization, or a smaller model"
 
 
-def weight_bytes(folder: Path, dtype: torch.dtype, quantization: str = "none") -> int:
+def weight_bytes(folder: Path, name: str, dtype: torch.dtype, quantization: str = "none") -> int:
     """Bytes of a folder's weights once loaded.
 
     Args:
         folder: of the model.
+        name: the model's name in errors.
         dtype: of weights that are not quantized.
         quantization: "none", "8-bit" or "4-bit"; embeddings and vectors are not quantized.
 
     Raises:
-        InputError: a safetensors file is cut short or damaged.
+        InputError: a safetensors file is missing, cut short or damaged.
     """
     total = 0.0
-    for name, shape in stored_tensors(folder):
-        full = quantization == "none" or len(shape) < 2 or "embed" in name or "lm_head" in name
-        total += math.prod(shape) * (dtype.itemsize if full else BITS[quantization] / 8)
+    for tensor, stored in stored_tensors(weight_files(folder, name)):
+        full = quantization == "none" or len(stored.shape) < 2 or "embed" in tensor or "lm_head" in tensor
+        total += math.prod(stored.shape) * (dtype.itemsize if full else BITS[quantization] / 8)
     return round(total)
 
 
-def stored_tensors(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of a folder's tensors, from the headers of its safetensors files.
+def weight_files(folder: Path, name: str) -> list[Path]:
+    """The files that transformers reads: the only one, or those of the index. Others may lie beside them.
 
     Args:
-        folder: of the model, or a single file.
+        folder: of the model.
+        name: the model's name in the error.
+
+    Raises:
+        InputError: there are none, fewer than the index names, or no index.
+    """
+    there = {path.name for path in folder.glob("*.safetensors")}
+    if not there:
+        raise InputError(f"{name} has no .safetensors file; put the model's safetensors files in its folder.")
+    if ONE_FILE in there:
+        return [folder / ONE_FILE]
+    if not (folder / INDEX).is_file():
+        raise InputError(
+            f"{name} cannot be loaded (it has neither {ONE_FILE} nor {INDEX}); copy or download all its files again."
+        )
+    places = read_json(folder / INDEX, "The model's", keys=("weight_map",))["weight_map"]
+    parts = {str(part) for part in places.values()} if isinstance(places, dict) else set()
+    if not parts:
+        raise InputError(f"{INDEX} of {name} names no files; copy or download it again.")
+    if missing := sorted(parts - there):
+        raise InputError(f"{name} lacks {len(missing)} of its files, {missing[0]} among them; download them again.")
+    return [folder / part for part in sorted(parts)]
+
+
+def stored_tensors(files: Iterable[Path]) -> Iterator[tuple[str, StoredTensor]]:
+    """Names, dtypes and shapes of the tensors in safetensors files, from their headers.
+
+    Args:
+        files: of a model.
 
     Raises:
         InputError: a file is cut short or damaged.
     """
-    for path in [folder] if folder.is_file() else sorted(folder.glob("*.safetensors")):
-        for name, stored in read_header(path).tensors.items():
-            yield name, stored.shape
+    for path in files:
+        yield from read_header(path).tensors.items()
 
 
 class StoredTensor(NamedTuple):

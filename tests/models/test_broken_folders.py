@@ -153,6 +153,12 @@ BROKEN = {
     "a file of two is missing": (sharded(gone(SECOND)), f"lacks 1 of its files, {SECOND} among them"),
     "the index is missing": (sharded(gone(INDEX)), "cannot be loaded .*; copy or download all its files again"),
     "the index is damaged": (sharded(written(INDEX, "{")), "model.safetensors.index.json cannot be read"),
+    "an index of nothing": (sharded(written(INDEX, {"weight_map": {}})), f"{INDEX} of model names no files; copy or"),
+    "an index that is a list": (sharded(written(INDEX, {"weight_map": [1]})), f"{INDEX} of model names no files;"),
+    "a file of another folder": (
+        sharded(written(INDEX, {"weight_map": {"x": "../model/model-00001-of-00002.safetensors"}})),
+        "lacks 1 of its files, ../model/model-00001-of-00002.safetensors among them",
+    ),
     "a file of two is cut short": (sharded(cut(SECOND)), f"{SECOND} is cut short"),
     "one file twice": (sharded(copied("model-00001-of-00002.safetensors", SECOND)), "lacks 85 tensors"),
     "no config": (gone(CONFIG), "a readable config.json with a model_type is missing"),

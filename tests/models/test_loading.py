@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import families_in, load
+from comfyui_aot.aot.models.check import check
 from comfyui_aot.aot.models.download import PUBLISHED, download, folder_name
 from comfyui_aot.aot.models.weights import weight_bytes
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
@@ -163,7 +165,7 @@ def test_a_published_model_that_is_there_is_found_in_any_of_the_folders(tmp_path
 
 
 def test_a_model_larger_than_memory_is_refused_with_the_figures(published):
-    need = weight_bytes(published, torch.float32)
+    need = weight_bytes(published, "files", torch.float32)
     with pytest.raises(InputError, match=r"takes 0\.0 GiB and cpu has 0\.0 GiB for it; choose a smaller dtype"):
         load(published, room=lambda device: need - 1)
     assert load(published, room=lambda device: need).family == "qwen3_vl"
@@ -171,10 +173,21 @@ def test_a_model_larger_than_memory_is_refused_with_the_figures(published):
 
 def test_the_bytes_counted_are_those_loaded(published):
     model = load(published).hf_model
-    assert weight_bytes(published, torch.float32) == 4 * sum(each.numel() for each in model.parameters())
-    assert weight_bytes(published, torch.bfloat16) * 2 == weight_bytes(published, torch.float32)
-    four, eight = (weight_bytes(published, torch.bfloat16, bits) for bits in ("4-bit", "8-bit"))
-    assert four < eight < weight_bytes(published, torch.bfloat16)
+    assert weight_bytes(published, "files", torch.float32) == 4 * sum(each.numel() for each in model.parameters())
+    assert weight_bytes(published, "files", torch.bfloat16) * 2 == weight_bytes(published, "files", torch.float32)
+    four, eight = (weight_bytes(published, "files", torch.bfloat16, bits) for bits in ("4-bit", "8-bit"))
+    assert four < eight < weight_bytes(published, "files", torch.bfloat16)
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "llava_onevision (lmms-lab)"])
+def test_a_file_that_transformers_does_not_read_is_neither_counted_nor_read(tmp_path, embedded_folder, family):
+    folder = tmp_path / "model"
+    save(folder, family, embedded_folder)
+    need = weight_bytes(folder, "model", torch.float32)
+    save_file({"a.weight": torch.ones(100_000)}, folder / "consolidated.safetensors")
+    assert weight_bytes(folder, "model", torch.float32) == need
+    assert check(folder).memory["float32"] == need
+    assert load(folder, room=lambda device: need).name == "model"
 
 
 @pytest.mark.parametrize("damage", ["short", "noise"])
