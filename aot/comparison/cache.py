@@ -24,6 +24,7 @@ from ..answering.generation import Generation
 from ..errors import InputError
 from ..files import make_folder, read_json, whole_file, write_json
 from ..models.base import VideoLLM
+from ..models.file_time import DURATION, SAMPLED_FPS, TIMES, encoder_settings
 from ..models.fingerprint import digest, fingerprint
 from ..tokens.video_tokens import VideoTokens
 from .compare import Measured
@@ -59,6 +60,9 @@ def open_cache(
         "question": question,
         "generation": dataclasses.asdict(generation),
     }
+    settings = encoder_settings(tokens)
+    if clock := {key: settings[key] for key in (DURATION, TIMES, SAMPLED_FPS) if key in settings}:
+        about["clock"] = clock  # some models are told of it, or place the video by it
     if model.device.type == "cuda":  # elsewhere there is one way to decode
         about["decoding"] = model.decoding
     return FolderCache(folder / digest(about), about)

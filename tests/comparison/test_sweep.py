@@ -1,5 +1,6 @@
 """Sweeps that are stopped and go on, and what they keep on disk."""
 
+import dataclasses
 import json
 
 import pytest
@@ -121,8 +122,14 @@ def test_whatever_decides_a_figure_decides_where_it_is_kept(model, tokens, tmp_p
     changed[3, 5] += 1
     other = type(tokens)(**{**vars_of(tokens), "features": changed})
     assert digest_of(tokens) == digest_of(type(tokens)(**vars_of(tokens)))
+    (record,) = tokens.history
+    longer = dataclasses.replace(record, settings={**record.settings, "duration": 9.5})
+    longer = dataclasses.replace(tokens, history=(longer,))
+    faster = dataclasses.replace(record, settings={**record.settings, "sampled_fps": 3.0})
+    faster = dataclasses.replace(tokens, history=(faster,))
     places = [
-        place(), place(tokens=other), place(question="Why?"), place(generation=Generation(3)),
+        place(), place(tokens=other), place(tokens=longer), place(tokens=faster), place(question="Why?"),
+        place(generation=Generation(3)),
         place(chain="aot:retention=0.4"), place(against="intra:budget=126"),
     ]  # fmt: skip
     assert len(set(places)) == len(places)
