@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM
 from ..errors import InputError
 from ..files import whole_folder
 from ..models.base import VideoLLM
-from ..models.fp8 import Fp8Linear
 
 
 def export(model: VideoLLM, folder: Path) -> None:
@@ -21,12 +20,15 @@ def export(model: VideoLLM, folder: Path) -> None:
         folder: must not exist yet; appears once it is complete.
 
     Raises:
-        InputError: the folder exists or cannot be made.
+        InputError: the folder exists or cannot be made, or a prompt is more than its embeddings.
     """
     if getattr(model.hf_model, "is_quantized", False):
         raise InputError("A quantized LLM is not written out; export it with quantization none.")
-    if any(isinstance(layer, Fp8Linear) for layer in model.hf_model.modules()):
-        raise InputError(f"{model.name} stays in 8-bit floats on {model.device}; export it with --device cpu.")
+    if beyond := model.beyond_embeddings:
+        raise InputError(
+            f"{model.name} gives tokens {beyond}, which prompt embeddings cannot carry to a server; answer with the "
+            "model itself."
+        )
     with whole_folder(folder) as part:
         config = model.hf_model.config.get_text_config()
         with torch.device("meta"):

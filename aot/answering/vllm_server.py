@@ -221,14 +221,14 @@ class VllmServer:
         """Answer several questions about one video, all requests under way at once; see :meth:`Answerer.answer`.
 
         Raises:
-            InputError: as the connection's, and for a model whose positions are more than a count.
+            InputError: as the connection's, and for a model whose prompt is more than its embeddings.
         """
         model, generation = self._model, generation or Generation()
         tokens.require_finite()
-        if model.axes > 1:
+        if beyond := model.beyond_embeddings:
             raise InputError(
-                f"{model.name} gives tokens positions of time, height and width, which prompt embeddings cannot "
-                "carry; leave the server out and answer with the model itself."
+                f"{model.name} gives tokens {beyond}, which prompt embeddings cannot carry; leave the server out and "
+                "answer with the model itself."
             )
         name, penalty = self._connection.model_name(), generation.penalty(model)
         with torch.no_grad():

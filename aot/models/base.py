@@ -269,6 +269,13 @@ class VideoLLM(ABC):
         return False
 
     @property
+    def beyond_embeddings(self) -> str:
+        """What the LLM is given of a prompt that its embeddings cannot carry to a server; "" where they suffice."""
+        if self.axes > 1:
+            return "positions of time, height and width"
+        return "sight of tokens that come later" if self.sees_ahead else ""
+
+    @property
     def _layer_kinds(self) -> frozenset[str]:
         return frozenset(getattr(self.language_model.config, "layer_types", None) or ())
 

@@ -107,6 +107,12 @@ class Gemma4(VideoLLM):
         """Whether visual tokens see some that come after them."""
         return self.language_model.config.use_bidirectional_attention == "vision"
 
+    @property
+    def beyond_embeddings(self) -> str:
+        """What the LLM is given of a prompt that its embeddings cannot carry to a server."""
+        own = self.language_model.config.hidden_size_per_layer_input
+        return "embeddings for each of its layers" if own else super().beyond_embeddings
+
     def _mask(self, inputs: Inputs, before: int) -> Any:
         if not self.sees_ahead or not inputs.visual.any():
             return None

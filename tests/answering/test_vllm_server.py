@@ -14,8 +14,11 @@ from comfyui_aot.aot.answering.export import export
 from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.answering.vllm_server import Connection, VllmServer, read_key
 from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.models import load
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
 from comfyui_aot.nodes.serving import AOTServer
+from comfyui_aot.tests.support.small_models import is_there, save
+from comfyui_aot.tests.support.stock_inputs import random_frames
 
 
 @pytest.fixture
@@ -109,10 +112,27 @@ def test_a_key_file_holds_a_key_and_nothing_else(tmp_path):
             read_key(tmp_path / name)
 
 
-def test_a_model_with_positions_of_time_and_place_is_not_served(model, encoded, monkeypatch):
-    monkeypatch.setattr(type(model), "axes", 3)
-    with pytest.raises(InputError, match="positions of time, height and width"):
-        VllmServer(Connection("http://127.0.0.1:9"), model).answer(encoded, ["What?"])
+@pytest.mark.parametrize(
+    ("family", "beyond"),
+    [
+        ("qwen2_vl", "positions of time, height and width"),
+        ("gemma4", "embeddings for each of its layers"),
+        ("gemma4 (experts, seeing ahead)", "sight of tokens that come later"),
+        ("molmo2", "sight of tokens that come later"),
+    ],
+)
+def test_a_model_whose_prompt_is_more_than_its_embeddings_is_neither_served_nor_written(
+    family, beyond, tmp_path, embedded_folder
+):
+    if not is_there(family):
+        pytest.skip(f"this transformers has no {family}")
+    save(tmp_path / "model", family, embedded_folder)
+    other = load(tmp_path / "model")
+    with pytest.raises(InputError, match=f"model gives tokens {beyond}, which prompt embeddings cannot carry; leave"):
+        VllmServer(Connection("http://127.0.0.1:9"), other).answer(other.encode(random_frames()), ["What?"])
+    with pytest.raises(InputError, match=f"model gives tokens {beyond}, which .* to a server; answer with the model"):
+        export(other, tmp_path / "llm")
+    assert not (tmp_path / "llm").exists()
 
 
 @torch.no_grad()
