@@ -74,7 +74,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     answer = verb("answer", _answer, "where the time of an answer goes, file to last token, beside the stock model's")
     what = answer.add_mutually_exclusive_group()
     what.add_argument("--shape", help="7b (LLaVA-OneVision-7B; the default on a GPU) or small; random weights")
-    what.add_argument("--model", help="'embedded' or a model folder")
+    what.add_argument("--model", help="'embedded', a model folder, or a single .safetensors file")
     answer.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     answer.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     answer.add_argument("--video", type=Path, help="a video file; a drawn one if left out")
@@ -83,6 +83,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     answer.add_argument("--new-tokens", type=int, default=64, help="tokens of an answer")
     answer.add_argument("--repeats", type=int, default=3, help="runs to take the median of")
     variant_options(answer)
+    answer.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="of --model: tokenizer of a single file")
 
     every = verb("all", _all, "all of these one after another: minutes on a GPU; on a CPU at tiny sizes")
     every.add_argument("--device", default="cpu", help="cpu, cuda, ...")
@@ -273,7 +274,9 @@ def _model(options: argparse.Namespace) -> VideoLLM:
 
     logging.disable_progress_bar()
     if options.model is not None:
-        return load(options.model, dtype=options.dtype, device=options.device)
+        return load(options.model, dtype=options.dtype, device=options.device, tokenizer=options.tokenizer)
+    if options.tokenizer is not None:
+        raise InputError("--tokenizer is that of a single file; give the file as --model, or leave it out.")
     if options.dtype not in DTYPES:
         raise InputError(f"dtype is {options.dtype!r}; give one of {', '.join(DTYPES)}.")
     on_gpu = torch.device(options.device).type == "cuda"

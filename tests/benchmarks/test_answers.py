@@ -122,6 +122,8 @@ def test_the_command_says_what_it_measured(capsys, monkeypatch, clip):
     assert len(json.loads(out[-1])["rows"]) == 4
     assert main(["bench", "answer", "--shape", "huge"]) == 2
     assert "shape is 'huge'; give one of small" in capsys.readouterr().err
+    assert main(["bench", "answer", "--tokenizer", "folder"]) == 2
+    assert "--tokenizer is that of a single file; give the file as --model" in capsys.readouterr().err
 
 
 def test_every_command_of_the_whole_run_is_one_that_bench_takes():

@@ -184,6 +184,23 @@ def test_the_command_answers_with_a_single_file(capsys, folder, tmp_path, bunny)
     assert f"{path} would be loaded, as " in capsys.readouterr().out
 
 
+def test_the_command_measures_with_a_single_file(capsys, folder, tmp_path, bunny):
+    path = as_comfyui_saves(folder, tmp_path / "encoder.safetensors", "scale_weight")
+    sizes = ["--frames", 4, "--new-tokens", 2, "--repeats", 1, "--retention", 0.3]
+    arguments = ["bench", "answer", "--model", path, "--tokenizer", folder, "--video", bunny, *sizes, "--json"]
+    assert main([str(each) for each in arguments]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["model"] == "encoder"
+
+
+def test_the_llm_of_a_file_is_not_written_for_a_server_that_could_not_ask_it(capsys, folder, tmp_path):
+    path = as_comfyui_saves(folder, tmp_path / "encoder.safetensors", "comfy_quant")
+    arguments = ["export", "--model", path, "--tokenizer", folder, tmp_path / "llm"]
+    assert main([str(each) for each in arguments]) == 2
+    (line,) = (each for each in capsys.readouterr().err.splitlines() if each.startswith("aot export"))
+    assert "positions of time, height and width, which prompt embeddings cannot carry to a server; answer" in line
+    assert not (tmp_path / "llm").exists()
+
+
 PUBLISHED = {
     # As their config.json files say, by the makers.
     "Qwen2.5-VL-3B": ("qwen2_5_vl", (2048, 11008, 36, 16, 2, 151936, True), (1280, 32, 3420)),
