@@ -9,13 +9,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 from transformers.cache_utils import Cache, DynamicCache
 
 from ..aot.answering.answerer import LocalAnswerer
 from ..aot.models.importance import Received
 from ..aot.models.prompt import Inputs
-from ..aot.models.published import QWEN2_5_VL, QWEN3_VL, ROLES
+from ..aot.models.published import QWEN2_5_VL, QWEN3_VL, ROLES, Published
 from ..aot.models.qwen import QwenVL
 from ..aot.models.qwen2_5_vl import Qwen2_5VL
 from ..aot.models.qwen3_vl import Qwen3VL
@@ -23,8 +22,6 @@ from .comfy import io, schema
 from .comfy_clip import TextEncoder
 from .models import CATEGORY, KEPT_BYTES, MODEL_WORDS, Loaded, size_and_place
 from .sockets import AOTVLLM
-
-_ENDS = ("<|im_end|>", "<|endoftext|>")
 
 
 class FromClip(QwenVL):
@@ -34,8 +31,8 @@ class FromClip(QwenVL):
         encoder: the text encoder.
     """
 
-    template: str
-    """The family's chat template, which no text encoder brings."""
+    published: Published
+    """What no text encoder brings: the chat template, and the settings of processor and answers."""
 
     def __init__(self, encoder: TextEncoder) -> None:
         tokenizer = encoder.tokenizer
@@ -47,8 +44,14 @@ class FromClip(QwenVL):
         )
         with torch.device("meta"):
             empty = self.stock(config)
-        empty.generation_config = GenerationConfig(eos_token_id=tokenizer.convert_tokens_to_ids(list(_ENDS)))
-        super().__init__(empty, tokenizer, encoder.name, chat_template=self.template)
+        empty.generation_config = self.published.generation(tokenizer)
+        super().__init__(
+            empty,
+            tokenizer,
+            encoder.name,
+            preprocessor=self.published.settings,
+            chat_template=self.published.template,
+        )
         self.decoding = "eager"
         self.encoder = encoder
         """The text encoder with the weights."""
@@ -117,13 +120,13 @@ class FromClip(QwenVL):
 class Qwen3VLFromClip(FromClip, Qwen3VL):
     """Qwen3-VL as a text encoder."""
 
-    template = QWEN3_VL.template
+    published = QWEN3_VL
 
 
 class Qwen2_5VLFromClip(FromClip, Qwen2_5VL):
     """Qwen2.5-VL as a text encoder."""
 
-    template = QWEN2_5_VL.template
+    published = QWEN2_5_VL
 
 
 ADAPTERS: Mapping[str, type[FromClip]] = MappingProxyType(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from transformers import PretrainedConfig
+from transformers import GenerationConfig, PretrainedConfig
 
 from ..errors import InputError
 from .pixels import CLIP_MEAN, CLIP_STD
@@ -21,6 +21,9 @@ ROLES = {
     "video_token_id": "<|video_pad|>",
 }
 """Token ids of a config, and the tokens."""
+
+ENDS = ("<|im_end|>", "<|endoftext|>")
+"""Tokens that end an answer."""
 
 _SYSTEM = (
     "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"
@@ -69,6 +72,21 @@ class Published:
     repetition_penalty: float
     head_dim: int = 128
     rope: Mapping[str, Any] = field(default_factory=dict)
+
+    def generation(self, tokenizer: Any) -> GenerationConfig:
+        """The generation settings of the published models: both ends of Qwen's answers, and the penalty.
+
+        Args:
+            tokenizer: of the model.
+        """
+        ids = [tokenizer.convert_tokens_to_ids(each) for each in ENDS]
+        ends = [each for each in ids if each is not None and each != tokenizer.unk_token_id]
+        return GenerationConfig(
+            bos_token_id=ends[-1] if ends else None,
+            eos_token_id=ends or tokenizer.eos_token_id,
+            pad_token_id=ends[-1] if ends else tokenizer.pad_token_id,
+            repetition_penalty=self.repetition_penalty,
+        )
 
 
 QWEN2_5_VL = Published(

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import GenerationConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
 from ..errors import InputError
 from .base import VideoLLM
@@ -230,7 +230,7 @@ class SingleFile:
         self._require_all_tensors(model, report, linear)
         if weights:
             self._put(model, kept)
-        model.generation_config = _generation(tokenizer, self.family)
+        model.generation_config = self.family.generation(tokenizer)
         model = model.eval().to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self
         loaded = self.family.adapter(
             model,
@@ -442,15 +442,3 @@ def _companions(path: Path, name: str, given: Path | None) -> Path:
 
 def _has_tokenizer(folder: Path) -> bool:
     return any((folder / each).is_file() for each in ("tokenizer.json", "vocab.json"))
-
-
-def _generation(tokenizer: Any, family: Published) -> GenerationConfig:
-    """The generation settings of the published models: both ends of Qwen's answers, and the penalty."""
-    ids = [tokenizer.convert_tokens_to_ids(each) for each in ("<|im_end|>", "<|endoftext|>")]
-    ends = [each for each in ids if each is not None and each != tokenizer.unk_token_id]
-    return GenerationConfig(
-        bos_token_id=ends[-1] if ends else None,
-        eos_token_id=ends or tokenizer.eos_token_id,
-        pad_token_id=ends[-1] if ends else tokenizer.pad_token_id,
-        repetition_penalty=family.repetition_penalty,
-    )

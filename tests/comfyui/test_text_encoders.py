@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from comfyui_aot.tests.support.text_encoders import ANSWERING, FORMATS, version
+from comfyui_aot.tests.support.text_encoders import ANSWERING, FORMATS, PENALTIES, version
 
 CHECKOUT = Path(__file__).parents[2]
 SCRIPT = CHECKOUT / "tests" / "support" / "text_encoders.py"
@@ -56,6 +56,18 @@ def test_it_computes_what_transformers_computes_on_the_same_weights(told, family
         assert figures[kind]["logits"] < (FP32 if exact else BF16)
         assert figures[kind]["in_halves"] < FP32
         assert figures[kind]["ids"] == figures[kind]["stock_ids"]
+
+
+FILE_PIXELS = {"qwen3_vl": 12064, "qwen2_5_vl": 21528}
+"""Tokens of 16 frames of 1080p in their file's pixels, with the limits of the published processors."""
+
+
+@pytest.mark.usefixtures("answering")
+@pytest.mark.parametrize("family", FORMATS)
+def test_processor_and_answers_have_the_published_settings(told, family):
+    for figures in told(family).values():
+        assert figures["penalty"] == PENALTIES[family]
+        assert figures["file_pixels"] == FILE_PIXELS[family]
 
 
 @pytest.mark.usefixtures("answering")

@@ -38,6 +38,9 @@ LANGUAGE = {
 FILES = {"qwen3_vl": "qwen3vl_8b", "qwen2_5_vl": "qwen_2.5_vl_7b"}
 """Names of the published files, without what tells their format."""
 
+PENALTIES = {"qwen3_vl": 1.0, "qwen2_5_vl": 1.05}
+"""The repetition penalties in the generation_config.json of the published models."""
+
 ANSWERING = (0, 26)
 """The first ComfyUI whose text encoders answer about pictures."""
 
@@ -201,7 +204,8 @@ def pair(file: Path, model: Any) -> Pair:
     own = loaded.model
     adapter = Qwen3VL if own.family == "qwen3_vl" else Qwen2_5VL
     model.generation_config.eos_token_id = [151645, 151643]
-    return Pair(clip, loaded, adapter(model, own.encoder.tokenizer, "stock", chat_template=own.template))
+    model.generation_config.repetition_penalty = PENALTIES[own.family]
+    return Pair(clip, loaded, adapter(model, own.encoder.tokenizer, "stock", chat_template=own.published.template))
 
 
 def clip_of_noise() -> Any:
@@ -213,6 +217,12 @@ def clip_of_noise() -> Any:
     pixels = nn.functional.interpolate(coarse, size=(150, 200), mode="bilinear")
     levels = (255 * pixels).byte().permute(0, 2, 3, 1).contiguous()
     return Frames(levels, torch.arange(7, dtype=torch.float64) / 2, "noise")
+
+
+def _sixteen_of_1080p() -> Any:
+    from comfyui_aot.aot.video.frames import Frames
+
+    return Frames(torch.zeros(16, 1080, 1920, 3, dtype=torch.uint8), torch.arange(16, dtype=torch.float64) / 2, "grey")
 
 
 def compare(pair: Pair) -> Mapping[str, Any]:
@@ -235,7 +245,7 @@ def compare(pair: Pair) -> Mapping[str, Any]:
     prompt = own.prompt(questions[0], tokens)
     text = f"<|im_start|>user\n{questions[0]}<|im_end|>\n<|im_start|>assistant\n"
     (theirs,) = next(iter(pair.clip.tokenize(text).values()))
-    digest = fingerprint(own)
+    digest, layout = fingerprint(own), own.layout(_sixteen_of_1080p(), file_pixels=True)
     figures: dict[str, Any] = {
         "name": own.name,
         "ids": [each[0] for each in theirs] == own.encoder.tokenizer(text)["input_ids"],
@@ -243,6 +253,8 @@ def compare(pair: Pair) -> Mapping[str, Any]:
         "features": _apart(tokens.features, expected.features),
         "importance": max(_apart(tokens.shallow, expected.shallow), _apart(tokens.deep, expected.deep)),
         "extras": max(_apart(each, expected.extras[name]) for name, each in tokens.extras.items()),
+        "penalty": own.repetition_penalty,
+        "file_pixels": layout.frames * layout.cells,
         "hooks": sum(len(each._forward_pre_hooks) for each in pair.clip.cond_stage_model.modules()),
     }
     reduce = AnchorOT(retention=0.25)
