@@ -128,9 +128,9 @@ def _sampling(options: argparse.Namespace) -> Sampling:
         return Sampling("fps", fps=options.fps, start=options.start, end=options.end, cap=options.frames)
     if options.frames is not None:
         return Sampling(frames=options.frames, start=options.start, end=options.end)
-    from ..models import EMBEDDED, family_of
+    from ..models import EMBEDDED, makers_choice
 
-    makers = None if options.model == EMBEDDED else family_of(Path(options.model)).sampling
+    makers = None if options.model == EMBEDDED else makers_choice(Path(options.model))
     return Sampling(frames=FRAMES, start=options.start, end=options.end, makers=makers)
 
 

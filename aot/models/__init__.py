@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .base import VideoLLM
 from .embedded.assemble import EMBEDDED
-from .families import ATTENTIONS, DECODINGS, DTYPES, FAMILIES, families_in, family_of, load
+from .families import ATTENTIONS, DECODINGS, DTYPES, FAMILIES, families_in, family_of, load, makers_choice
 from .weights import QUANTIZATIONS
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "families_in",
     "family_of",
     "load",
+    "makers_choice",
 ]

@@ -24,7 +24,7 @@ from ..devices import synchronise
 from ..errors import InputError
 from ..tokens.video_tokens import ENCODE, Layout, StageRecord, VideoTokens
 from ..video.frame_source import FrameSource
-from ..video.frames import Frames
+from ..video.frames import Frames, MakersChoice
 from .file_time import clock_settings, with_file_seconds
 from .folder import (
     colours_file,
@@ -42,6 +42,7 @@ from .folder import (
     use_general_products,
     video_settings,
 )
+from .frame_choice import NO_SETTINGS
 from .importance import ATTENTION
 from .llm_cost import LanguageShape
 from .passes import FRAMES_AT_ONCE, LONGEST_PASS, Pixels, frames_a_pass, passes, whole_parts
@@ -210,15 +211,23 @@ class VideoLLM(ABC):
         )
 
     @classmethod
-    def sampling(cls, frames: int, fps: float, duration: float) -> Sequence[int] | None:
+    def sampling(
+        cls, frames: int, fps: float, duration: float, settings: Mapping[str, Any] = NO_SETTINGS
+    ) -> Sequence[int] | None:
         """Indices of the frames that the family's makers take of a video; None for the pack's own uniform sampling.
 
         Args:
             frames: of the video.
             fps: frames a second.
             duration: in seconds.
+            settings: of the folder's video processor.
         """
         return None
+
+    @property
+    def makers(self) -> MakersChoice:
+        """:meth:`sampling` by this model's own settings."""
+        return partial(self.sampling, settings=self._preprocessor)
 
     @classmethod
     def sources(cls, folder: Path) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 
 from ..errors import InputError
 from ..files import PART, read_json
+from ..video.frames import MakersChoice
 from .base import VideoLLM
 from .embedded.assemble import EMBEDDED, ensure
-from .folder import in_one_line
+from .folder import in_one_line, sampling_settings
 from .gemma4 import Gemma4
 from .glm4v import Glm41V, Glm46V
 from .internvl import InternVL
@@ -216,6 +218,19 @@ def family_of(folder: Path, name: str | None = None) -> type[VideoLLM]:
         f"{name or folder.name} is of family {config['model_type']!r}; load one of {known}, or {EMBEDDED!r}, which "
         "needs no weights."
     )
+
+
+def makers_choice(folder: Path) -> MakersChoice:
+    """How the makers of a model choose frames, which is known before it is loaded.
+
+    Args:
+        folder: in Hugging Face's layout, or a file.
+
+    Raises:
+        InputError: no model that is known, or damaged settings of its processor.
+    """
+    family = family_of(folder)
+    return partial(family.sampling, settings={} if is_single_file(folder) else sampling_settings(folder))
 
 
 def families_in(root: Path, on_skipped: Callable[[str], None] = lambda reason: None) -> dict[str, Path]:

@@ -217,6 +217,19 @@ def video_settings(folder: Path, name: str) -> Mapping[str, Any]:
     return found
 
 
+def sampling_settings(folder: Path) -> Mapping[str, Any]:
+    """The same, for choosing frames before the model is loaded: none where there are none.
+
+    Args:
+        folder: of the model.
+
+    Raises:
+        InputError: their file is damaged.
+    """
+    _, found = _settings(folder)
+    return found if isinstance(found, dict) else {}
+
+
 def _settings(folder: Path) -> tuple[str, Any]:
     """The file with the settings of a folder's video processor, and what it holds of them."""
     own = first_json(folder, "processor_config.json") or {}

@@ -9,6 +9,7 @@ after it, in the layers with sliding windows.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from .base import TowerOutput, VideoLLM, added
+from .file_time import told_times
+from .frame_choice import NO_SETTINGS, positive
 from .importance import capture, depths, sums_by_token
 from .pixels import rows_of_patches
 from .prompt import Inputs
@@ -24,6 +27,9 @@ from .stock import stock_class
 
 MOST_TOKENS = 70
 """Of a frame, where the settings have no number."""
+
+FRAMES = 32
+"""Taken of a video, likewise."""
 
 
 class Gemma4(VideoLLM):
@@ -40,6 +46,21 @@ class Gemma4(VideoLLM):
         self._most_tokens: int = self._preprocessor.get("max_soft_tokens") or MOST_TOKENS
         config = hf_model.config
         self._begin, self._end = tokenizer.convert_ids_to_tokens([config.boi_token_id, config.eoi_token_id])
+
+    @classmethod
+    def sampling(
+        cls, frames: int, fps: float, duration: float, settings: Mapping[str, Any] = NO_SETTINGS
+    ) -> Sequence[int]:
+        """32 frames in equal steps from the first, or all of fewer.
+
+        Args:
+            frames: of the video.
+            fps: frames a second.
+            duration: in seconds.
+            settings: of the folder's video processor.
+        """
+        count = min(int(positive(settings, "num_frames", FRAMES)), frames)
+        return [each * frames // count for each in range(count)]
 
     @property
     def _vision(self) -> Any:
@@ -99,7 +120,7 @@ class Gemma4(VideoLLM):
         frame = f"{self._begin}{self.placeholder}{self._end}"
         if tokens is None:
             return frame
-        seconds = [int(time) for time in tokens.timestamps.tolist()]
+        seconds = [int(time) for time in told_times(tokens)[1]]
         return " ".join(f"{time // 60:02d}:{time % 60:02d} {frame}" for time in seconds)
 
     @property

@@ -5,7 +5,8 @@ A frame is one square tile; 2 x 2 of its patches become one token (pixel shuffle
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
@@ -14,6 +15,7 @@ from transformers import InternVLForConditionalGeneration
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from .base import TowerOutput, VideoLLM
+from .frame_choice import NO_SETTINGS
 from .importance import capture, depths
 
 SEGMENTS = 8
@@ -32,13 +34,16 @@ class InternVL(VideoLLM):
     frames_apart = True
 
     @classmethod
-    def sampling(cls, frames: int, fps: float, duration: float) -> Sequence[int]:
+    def sampling(
+        cls, frames: int, fps: float, duration: float, settings: Mapping[str, Any] = NO_SETTINGS
+    ) -> Sequence[int]:
         """The middles of equal segments between the first frame and the last, rounded as in the model card.
 
         Args:
             frames: of the video.
             fps: frames a second.
             duration: in seconds.
+            settings: of the folder's video processor.
         """
         length = (frames - 1) / SEGMENTS
         return [int(length / 2 + round(length * segment)) for segment in range(SEGMENTS)]

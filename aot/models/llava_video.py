@@ -13,6 +13,7 @@ import numpy as np
 
 from ..tokens.video_tokens import VideoTokens
 from .file_time import told_times
+from .frame_choice import NO_SETTINGS
 from .lmms_lab import LlavaOnevisionOriginal, is_lmms_lab
 
 FRAMES = 64
@@ -32,13 +33,16 @@ class LlavaVideo(LlavaOnevisionOriginal):
         return is_lmms_lab(config) and config.get("mm_newline_position") == "grid"
 
     @classmethod
-    def sampling(cls, frames: int, fps: float, duration: float) -> Sequence[int]:
+    def sampling(
+        cls, frames: int, fps: float, duration: float, settings: Mapping[str, Any] = NO_SETTINGS
+    ) -> Sequence[int]:
         """Evenly spread from the first frame to the last.
 
         Args:
             frames: of the video.
             fps: frames a second.
             duration: in seconds.
+            settings: of the folder's video processor.
         """
         return np.linspace(0, frames - 1, FRAMES, dtype=int).tolist()
 

@@ -8,19 +8,25 @@ Qwen3.5's.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from .base import TowerOutput, VideoLLM
+from .frame_choice import NO_SETTINGS, positive
 from .importance import capture, depths, sums_by_token
 from .stock import stock_class
 
 SIDE = 448
 """Of a square view, in pixels, where the settings have none."""
+
+MOST_FRAMES = 128
+"""Taken of a video, likewise."""
 
 
 class MiniCPMV(VideoLLM):
@@ -36,6 +42,24 @@ class MiniCPMV(VideoLLM):
         super().__init__(hf_model, tokenizer, name, **options)
         # As this checkpoint's tokenizer spells it.
         cast(Any, self).placeholder = tokenizer.convert_ids_to_tokens(hf_model.config.video_token_id)
+
+    @classmethod
+    def sampling(
+        cls, frames: int, fps: float, duration: float, settings: Mapping[str, Any] = NO_SETTINGS
+    ) -> Sequence[int]:
+        """The frame of every second; of more than 128 seconds 128, evenly spread over those of tenths of seconds.
+
+        Args:
+            frames: of the video.
+            fps: frames a second.
+            duration: in seconds.
+            settings: of the folder's video processor.
+        """
+        most = int(positive(settings, "max_num_frames", MOST_FRAMES))
+        if duration <= most:
+            return [min(int(second * fps), frames - 1) for second in range(math.ceil(duration))]
+        tenths = [min(int(round(each * 0.1, 1) * fps), frames - 1) for each in range(int(duration / 0.1))]
+        return [tenths[each] for each in np.linspace(0, len(tenths) - 1, min(most, len(tenths)), dtype=int)]
 
     @property
     def _vision(self) -> Any:

@@ -6,7 +6,7 @@ embedding of the token that marks a patch. In the LLM all visual tokens, and the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from torch.nn import functional
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from .base import TowerOutput, VideoLLM, added
+from .file_time import told_times
+from .frame_choice import NO_SETTINGS, equal_steps, positive
 from .importance import capture, depths
 from .pixels import rows_of_patches, upload
 from .prompt import Inputs
@@ -32,6 +34,9 @@ MARKS = (
     "<im_low>",
 )
 """Tokens that see each other."""
+
+FRAMES, FASTEST = 64, 2.0
+"""Taken of a video, and the most of a second, where the settings do not say."""
 
 
 class Molmo2(VideoLLM):
@@ -50,6 +55,23 @@ class Molmo2(VideoLLM):
         known = tokenizer.get_vocab()
         self._marks = torch.tensor([known[each] for each in MARKS if each in known])
         self._pool: Sequence[int] = self._preprocessor.get("pooling_size") or (3, 3)
+
+    @classmethod
+    def sampling(
+        cls, frames: int, fps: float, duration: float, settings: Mapping[str, Any] = NO_SETTINGS
+    ) -> Sequence[int]:
+        """64 frames in equal steps from the first, but no more than two a second.
+
+        Args:
+            frames: of the video.
+            fps: frames a second.
+            duration: in seconds.
+            settings: of the folder's video processor.
+        """
+        count, fastest = positive(settings, "num_frames", FRAMES), positive(settings, "max_fps", FASTEST)
+        if fps > fastest:
+            count = min(count, int(duration * fastest))
+        return equal_steps(frames, max(1, min(int(count), frames)))
 
     @property
     def sees_ahead(self) -> bool:
@@ -152,7 +174,7 @@ class Molmo2(VideoLLM):
         frame = f"<frame_start>{self.slot}<frame_end>"
         if tokens is None:
             return f"{frame}{self.slot}"
-        return " ".join(f"{time:.1f} {frame}" for time in tokens.timestamps.tolist()) + self.slot
+        return " ".join(f"{time:.1f} {frame}" for time in told_times(tokens)[1]) + self.slot
 
     def _around_video(self, text: str, video: str) -> str:
         text = super()._around_video(text, video)

@@ -20,6 +20,7 @@ from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from ..video.frames import Frames
 from .base import TowerOutput, VideoLLM
+from .frame_choice import NO_SETTINGS
 from .importance import Received, capture
 from .pixels import normalise, resize_in_float, upload
 from .prompt import Inputs, Prompt
@@ -50,13 +51,16 @@ class QwenVL(VideoLLM):
         self._least, self._most = pixel_limits(self._preprocessor, self.least_pixels, self.most_pixels)
 
     @classmethod
-    def sampling(cls, frames: int, fps: float, duration: float) -> Sequence[int] | None:
+    def sampling(
+        cls, frames: int, fps: float, duration: float, settings: Mapping[str, Any] = NO_SETTINGS
+    ) -> Sequence[int] | None:
         """Two frames a second, an even number from 4 to 768, evenly spread from the first to the last.
 
         Args:
             frames: of the video.
             fps: frames a second.
             duration: in seconds.
+            settings: of the folder's video processor.
         """
         if not cls.through_utils:
             return None

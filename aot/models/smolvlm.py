@@ -6,10 +6,11 @@ tokens by pixel shuffle, and the prompt gives the number of frames, the video's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -17,6 +18,8 @@ from transformers import PreTrainedModel
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from .base import TowerOutput, VideoLLM
+from .file_time import told_times
+from .frame_choice import NO_SETTINGS, positive
 from .importance import capture, depths, sums_by_token
 from .pixels import upload
 from .stock import stock_class
@@ -40,6 +43,9 @@ LONGEST_SIDE = 4 * 364
 
 MOST_LONGEST = 4096
 
+FPS, MOST_FRAMES = 1.0, 64
+"""Frames a second that are taken of a video, and how many at most, where the settings do not say."""
+
 
 class SmolVLM(VideoLLM):
     """A loaded SmolVLM2."""
@@ -54,6 +60,26 @@ class SmolVLM(VideoLLM):
     def __init__(self, hf_model: Any, tokenizer: Any, name: str, **options: Any) -> None:
         super().__init__(hf_model, tokenizer, name, **{**options, "chat_template": CHAT})
         self._longest = min(MOST_LONGEST, longest_side(self._preprocessor))
+
+    @classmethod
+    def sampling(
+        cls, frames: int, fps: float, duration: float, settings: Mapping[str, Any] = NO_SETTINGS
+    ) -> Sequence[int]:
+        """A frame a second and 64 at most, evenly spread; of a long video without its first and last second.
+
+        Args:
+            frames: of the video.
+            fps: frames a second.
+            duration: in seconds.
+            settings: of the folder's video processor.
+        """
+        taken = settings.get("video_sampling") or settings
+        rate = positive(taken, "fps", FPS)
+        most = positive(taken, "num_frames" if taken is settings else "max_frames", MOST_FRAMES)
+        first, last = 0, frames - 1
+        if duration - 2 > most * rate and int(fps) < min(int(frames - fps), last):
+            first, last = int(fps), min(int(frames - fps), last)
+        return np.linspace(first, last, max(1, int(min(round(rate * duration), most))), dtype=int).tolist()
 
     @property
     def language_model(self) -> PreTrainedModel:
@@ -113,11 +139,12 @@ class SmolVLM(VideoLLM):
         frame = f"{_FRAME}<global-img>{_SLOT}{_FRAME}"
         if tokens is None:
             return frame
-        seconds = [int(time) for time in tokens.timestamps.tolist()]
+        length, times = told_times(tokens)
+        seconds = [int(time) for time in times]
         frames = "".join(f"\nFrame from {time // 60:02d}:{time % 60:02d}:{frame}" for time in seconds)
         return (
             f"You are provided the following series of {in_words(len(seconds))} frames from a "
-            f"{timedelta(seconds=seconds[-1])} [H:MM:SS] video.\n{frames}\n\n"
+            f"{timedelta(seconds=int(length))} [H:MM:SS] video.\n{frames}\n\n"
         )
 
 

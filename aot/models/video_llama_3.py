@@ -7,6 +7,7 @@ does that work.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,12 +17,18 @@ from transformers import PreTrainedModel
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from .base import TowerOutput, VideoLLM
+from .file_time import told_times
+from .frame_choice import NO_SETTINGS, equal_steps, positive
 from .importance import capture, depths
 from .qwen import cut, fit, pixel_limits
 from .stock import stock_class
 
 LEAST_PIXELS, MOST_PIXELS = 128 * 28 * 28, 28 * 28 * 768
 """The fewest of a frame and the most of a video, where the settings have none."""
+
+FPS, LEAST_FRAMES, MOST_FRAMES = 1.0, 4, 180
+"""Frames a second that the model card takes of a video, and how many at least and at most, where the settings do not
+say."""
 
 
 class VideoLlama3(VideoLLM):
@@ -38,6 +45,22 @@ class VideoLlama3(VideoLLM):
         self._least, self._most = pixel_limits(self._preprocessor, LEAST_PIXELS, MOST_PIXELS)
         self.merge: int = self._preprocessor.get("merge_size") or 2
         """Side of a token, in patches."""
+
+    @classmethod
+    def sampling(
+        cls, frames: int, fps: float, duration: float, settings: Mapping[str, Any] = NO_SETTINGS
+    ) -> Sequence[int]:
+        """A frame a second, 4 to 180 of them, in equal steps from the first.
+
+        Args:
+            frames: of the video.
+            fps: frames a second.
+            duration: in seconds.
+            settings: of the folder's video processor.
+        """
+        rate = positive(settings, "fps", FPS)
+        least, most = positive(settings, "min_frames", LEAST_FRAMES), positive(settings, "max_frames", MOST_FRAMES)
+        return equal_steps(frames, int(min(max(frames / fps * rate, least), most, frames)))
 
     @property
     def tower(self) -> PreTrainedModel:
@@ -95,4 +118,4 @@ class VideoLlama3(VideoLLM):
         """Each frame's time, then the frame; one frame without a time if ``tokens`` is None."""
         if tokens is None:
             return self.placeholder
-        return ",".join(f"Time {time:.1f}s:{self.placeholder}" for time in tokens.timestamps.tolist())
+        return ",".join(f"Time {time:.1f}s:{self.placeholder}" for time in told_times(tokens)[1])

@@ -12,9 +12,9 @@ import pytest
 import torch
 import transformers
 
-from comfyui_aot.aot.models import load
+from comfyui_aot.aot.models import load, makers_choice
 from comfyui_aot.aot.video.frames import Sampling, load_video
-from comfyui_aot.tests.support.qwen_vl_utils import PART, READ, WHOLE, published_settings
+from comfyui_aot.tests.support.qwen_vl_utils import NTSC, PART, READ, WHOLE, published_settings
 from comfyui_aot.tests.support.small_models import is_there, save
 from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames, stock_inputs
 
@@ -29,7 +29,19 @@ FAMILIES = (
     "glm46v",
     "qwen3_5",
     "video_llama_3",
+    "gemma4",
+    "molmo2",
+    "minicpmv4_6",
 )
+CHOOSING = ("smolvlm", "glm4v", "glm46v", "video_llama_3", "gemma4", "molmo2", "minicpmv4_6")
+"""Families whose makers choose frames as their processor in transformers does."""
+
+LENGTHS = (
+    (1, 25.0), (8, 30.0), (20, 30.0), (31, 25.0), (45, 30.0), (61, NTSC), (132, 25.0), (250, 25.0), (300, 29.97),
+    (719, 24000 / 1001), (900, NTSC), (930, 30.0), (1500, 25.0), (3990, 30.0), (9000, 30.0), (9300, 30.0), (500, 10.0),
+    (7800, 10.0), (400, 1.0), (54_000, 30.0), (150_000, 50.0), (100, 2.0), (4001, 29.97),
+)  # fmt: skip
+"""Frames and frames a second of videos, from one frame to fifty minutes."""
 COMPARED = {"pixel_values", "pixel_values_videos", "video_grid_thw", "video_token_pooling", "video_grids"}
 COMPARED |= {"target_sizes_videos"}
 SIZES = ((120, 180), (92, 52), (400, 700))
@@ -47,22 +59,44 @@ def test_prompt_and_pixels_are_the_stock_processors_own(family, tmp_path, embedd
     for clip, found in zip(clips, processed(family, tmp_path, given), strict=True):
         ours = stock_inputs(small, small.encode(clip, file_pixels=True), clip, file_pixels=True)
         assert torch.equal(prompt_of(found, small), ours["input_ids"])
-        if family == "gemma4":
-            # The processor adds patches of nothing, up to as many as a frame may have.
-            patches = ours["pixel_values_videos"].shape[1]
-            assert not found["pixel_values_videos"][:, patches:].any()
-            assert (found["video_position_ids"][:, patches:] == -1).all()
-            assert torch.equal(found["video_position_ids"][:, :patches], ours["video_position_ids"])
-            found["pixel_values_videos"] = found["pixel_values_videos"][:, :patches]
-        for name in ours.keys() & found.keys() & COMPARED:
-            if family == "smolvlm" and transformers.__version__.startswith("4"):
-                # 4 has the bicubic filter in place of Lanczos', which the model was trained with.
-                assert float((found[name] - ours[name]).abs().mean()) < 0.05
-                continue
-            record_property("pixels apart", f"{float((found[name] - ours[name]).abs().max()):.0e}")
-            torch.testing.assert_close(found[name], ours[name], atol=1e-5, rtol=0)
+        apart = same_pixels_and_grids(family, found, ours)
+        record_property("pixels apart", f"{apart:.0e}")
         if family == "qwen2_5_vl":
             assert torch.as_tensor(found["second_per_grid_ts"]).tolist() == [1.0]
+
+
+@pytest.mark.skipif(not TORCHVISION.is_dir(), reason=f"no {TORCHVISION}, which make test fills: no stock processors")
+@pytest.mark.parametrize("family", CHOOSING)
+def test_frames_are_those_that_the_stock_processor_chooses(family, tmp_path, embedded_folder):
+    if not is_there(family):
+        pytest.skip(f"this transformers has no {family}")
+    save(tmp_path / "model", family, embedded_folder)
+    makers = makers_choice(tmp_path / "model")
+    for (frames, fps), found in zip(LENGTHS, processed(family, tmp_path, list(LENGTHS)), strict=True):
+        ours = sorted(set(makers(frames, fps, frames / fps)))
+        # Gemma 4's refuses fewer frames than it takes, and GLM-4.6V's takes none of a moment.
+        short = list(range(frames)) if found is None else [0]
+        assert ours == (sorted(set(found or ())) or short), (frames, fps)
+
+
+@pytest.mark.skipif(not TORCHVISION.is_dir(), reason=f"no {TORCHVISION}, which make test fills: no stock processors")
+@pytest.mark.parametrize("family", CHOOSING)
+def test_a_file_is_told_of_as_the_stock_processor_tells_of_it(family, tmp_path, embedded_folder, bikes, carphone):
+    if not is_there(family):
+        pytest.skip(f"this transformers has no {family}")
+    save(tmp_path / "model", family, embedded_folder)
+    small = load(tmp_path / "model")
+    clips = [load_video(path, Sampling(makers=small.makers), size=64) for path in (bikes, carphone)]
+    given = []
+    for clip in clips:
+        clock = clip.clock
+        of_file = {"total_num_frames": clock.frames, "fps": clock.fps, "duration": clock.duration}
+        of_file |= {"frames_indices": clock.numbers.tolist()}
+        given.append({"pixels": clip.pixels, "seconds": 1.0, "question": QUESTION, "of_file": of_file})
+    for clip, found in zip(clips, processed(family, tmp_path, given), strict=True):
+        ours = stock_inputs(small, small.encode(clip), clip)
+        assert torch.equal(found["input_ids"], ours["input_ids"])
+        same_pixels_and_grids(family, found, ours)
 
 
 @pytest.mark.skipif(not TORCHVISION.is_dir(), reason=f"no {TORCHVISION}, which make test fills: no stock processors")
@@ -93,6 +127,26 @@ def test_a_file_is_read_as_qwen_vl_utils_and_the_stock_processor_read_it(
         if family == "qwen2_5_vl":
             seconds = float(torch.as_tensor(found["second_per_grid_ts"])[0])
             assert small.time_step(tokens) == pytest.approx(2 * seconds, rel=1e-6)
+
+
+def same_pixels_and_grids(family, found, ours):
+    """Compare what the processor made with what our model is given, but for the ids; how far pixels are apart."""
+    if family == "gemma4":
+        # The processor adds patches of nothing, up to as many as a frame may have.
+        patches = ours["pixel_values_videos"].shape[1]
+        assert not found["pixel_values_videos"][:, patches:].any()
+        assert (found["video_position_ids"][:, patches:] == -1).all()
+        assert torch.equal(found["video_position_ids"][:, :patches], ours["video_position_ids"])
+        found["pixel_values_videos"] = found["pixel_values_videos"][:, :patches]
+    apart = 0.0
+    for name in ours.keys() & found.keys() & COMPARED:
+        if family == "smolvlm" and transformers.__version__.startswith("4"):
+            # 4 has the bicubic filter in place of Lanczos', which the model was trained with.
+            assert float((found[name] - ours[name]).abs().mean()) < 0.05
+            continue
+        apart = max(apart, float((found[name] - ours[name]).abs().max()))
+        torch.testing.assert_close(found[name], ours[name], atol=1e-5, rtol=0)
+    return apart
 
 
 def processed(family, folder, given):

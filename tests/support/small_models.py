@@ -333,6 +333,7 @@ def _molmo2(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
         **dict(zip(names, tokenizer.convert_tokens_to_ids(list(MOLMO_TOKENS[:6])), strict=True)),
     )
     settings = {"size": {"height": 112, "width": 112}, "pooling_size": [3, 3], "patch_size": 14}
+    settings |= {"do_rescale": True, "do_normalize": True}  # as trained; the stock class' own default is neither
     _save(transformers.Molmo2ForConditionalGeneration(config), folder, tokenizer, chat_template("<|video|>"), settings)
 
 

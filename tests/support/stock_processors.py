@@ -4,7 +4,7 @@ torchvision's wheel is linked to CUDA; with the schemas of its two operators def
 for the CPU. That is why it is kept out of the tests' own process.
 
 A clip that brings a "size" is first resized as `qwen-vl-utils` does, and left at that by the processor where the model
-card says so.
+card says so. A content that is the length of a video asks which of its frames the processor chooses.
 
 Usage: python stock_processors.py FAMILY FOLDER INPUT.pt OUTPUT.pt
 """
@@ -96,7 +96,25 @@ def main(family: str, folder: Path, given: Path, found: Path) -> None:
     )
     if family == "smolvlm":
         made.chat_template = None  # for a video it takes another than the checkpoint's
-    torch.save([process(made, **content) for content in torch.load(given)], found)
+    contents = torch.load(given)
+    torch.save([chosen(made, *each) if isinstance(each, tuple) else process(made, **each) for each in contents], found)
+
+
+def chosen(processor: Any, frames: int, fps: float) -> list[int] | None:
+    """The frames that a processor takes of a video by default; None where it refuses it as too short.
+
+    Args:
+        processor: the family's own.
+        frames: of the video.
+        fps: frames a second.
+    """
+    metadata = VideoMetadata(total_num_frames=frames, fps=fps, duration=frames / fps)
+    # What the model card of VideoLLaMA3 passes; without it the processor takes every frame.
+    options = {"fps": 1} if "VideoLlama3" in type(processor).__name__ else {}
+    try:
+        return [int(each) for each in processor.video_processor.sample_frames(metadata, **options)]
+    except ValueError:
+        return None
 
 
 def write_numbers_in_words() -> None:
@@ -124,7 +142,7 @@ def process(
         seconds: between frames that are of no file.
         question: about them.
         size: (h, w) that `qwen-vl-utils` makes of them.
-        of_file: ``total_num_frames``, ``fps`` and ``frames_indices`` as `qwen-vl-utils` returns them.
+        of_file: ``total_num_frames``, ``fps`` and ``frames_indices``, as `qwen-vl-utils` returns them for Qwen's.
     """
     messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
     text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
