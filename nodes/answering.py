@@ -9,6 +9,7 @@ from ..aot.answering.answerer import Answerer
 from ..aot.answering.generation import Generation
 from ..aot.answering.memory_advice import CHUNK
 from ..aot.answering.presets import OWN, PRESETS, apply_preset, split
+from ..aot.answering.thoughts import growing
 from ..aot.answering.vllm_server import Connection, VllmServer
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
@@ -184,7 +185,8 @@ class AOTAnswer(io.ComfyNode):
         bar = progress(max_new_tokens)
 
         def on_text(number: int, text: str) -> None:
-            texts[number] = text
+            thoughts, answer = growing(text, vllm.model.opens_thoughts)
+            texts[number] = answer or (f"thinking: {thoughts}" if thoughts else "")
             send_text(cls.hidden.unique_id, joined(questions, texts))
 
         said = Said(cls.hidden)

@@ -26,3 +26,15 @@ def apart(text: str, opened: bool = False) -> tuple[str, str]:
     for mark in _AROUND:
         answer = answer.replace(mark, "")
     return thoughts.replace(OPENS, "", 1).strip(), answer.strip()
+
+
+def growing(text: str, opened: bool = False) -> tuple[str, str]:
+    """Thoughts and answer of a text that is still being written: a beginning of a mark at its end is left out.
+
+    Args:
+        text: as far as the model wrote it.
+        opened: whether the prompt ended inside the thoughts.
+    """
+    marks = (OPENS, CLOSES, *_AROUND)
+    begun = (mark[:length] for mark in marks for length in range(len(mark) - 1, 0, -1) if text.endswith(mark[:length]))
+    return apart(text.removesuffix(next(begun, "")), opened)

@@ -53,7 +53,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Print the answers, and what they cost."""
-    from ..answering.thoughts import apart
+    from ..answering.thoughts import growing
     from ..stages.budget import require_tokens
     from ..stages.chain import FULL, is_fixed, parse
 
@@ -79,11 +79,11 @@ def run(options: argparse.Namespace) -> Result:
     prompts = [apply_preset(options.preset, each, reduced.timestamps.tolist()) for each in questions]
     answerer = _answerer(model, connection)
     if len(prompts) == 1:
-        growing, opened = _GrowingText(sys.stdout), model.opens_thoughts
+        shown, opened = _GrowingText(sys.stdout), model.opens_thoughts
         (answer,) = answers = answerer.answer(
-            reduced, prompts, settings, system=options.system, on_text=lambda _, text: growing(apart(text, opened)[1])
+            reduced, prompts, settings, system=options.system, on_text=lambda _, text: shown(growing(text, opened)[1])
         )
-        print(growing.rest(answer.text) if answer.text else answer.shown)
+        print(shown.rest(answer.text or answer.shown))
     else:
         answer, *_ = answers = answerer.answer(reduced, prompts, settings, system=options.system)
         for question, each in zip(questions, answers, strict=True):
@@ -140,5 +140,7 @@ class _GrowingText:
             self._printed = text
 
     def rest(self, text: str) -> str:
-        """The end of the final text that is not printed yet."""
-        return text[len(self._printed) :] if text.startswith(self._printed.rstrip()) else ""
+        """What is not printed yet of the final text; all of it, on a new line, where that turned out otherwise."""
+        if text.startswith(self._printed.rstrip()):
+            return text[len(self._printed) :]
+        return f"\n{text}"

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -317,6 +317,11 @@ class VideoLLM(ABC):
                 frames smaller. It has no effect on a family whose frames are all of one size.
         """
 
+    @property
+    def tile(self) -> tuple[int, int] | None:
+        """(h, w), in pixels, of the smallest frame that the tower takes; None where all frames are of one size."""
+        return None
+
     def preprocess(self, frames: Frames, size: tuple[int, int] | None = None, *, file_pixels: bool = False) -> Tensor:
         """Resize and normalise frames for the vision tower.
 
@@ -504,7 +509,7 @@ class VideoLLM(ABC):
         *before, after = (torch.tensor(self._ids(piece), dtype=torch.long) for piece in pieces)
         return Prompt(tuple(before), after)
 
-    @property
+    @cached_property
     def opens_thoughts(self) -> bool:
         """Whether a prompt ends inside the model's thoughts, so that what it writes begins with them."""
         return self._rendered(chat_messages("?", (), "", lambda first: first)).rstrip().endswith(OPENS)

@@ -11,7 +11,6 @@ import torch
 from ..video.frames import Frames
 from .base import VideoLLM
 from .families import family_of, fastest_attention, open_single, require_prompt
-from .qwen import QwenVL
 from .single_file import SingleFile
 from .weights import BITS, weight_bytes
 
@@ -106,7 +105,7 @@ def _described(model: VideoLLM, memory: Mapping[str, int], sources: Mapping[str,
         parameters=sum(each.numel() for each in model.hf_model.parameters()),
         memory=memory,
         clip=_look(model, size),
-        tile=_look(model, (model.factor, model.factor) if isinstance(model, QwenVL) else size),
+        tile=_look(model, model.tile or size),
         colours=(model._mean, model._std),
         sources=sources,
         notes=model.notes,

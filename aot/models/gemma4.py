@@ -71,6 +71,11 @@ class Gemma4(VideoLLM):
         """Side of a token, in pixels."""
         return self._vision.patch_size * self._vision.pooling_kernel_size
 
+    @property
+    def tile(self) -> tuple[int, int]:
+        """(h, w), in pixels: a single token."""
+        return self.factor, self.factor
+
     def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
         """The largest of about the same aspect that has a whole number of tokens a side, and no more than allowed."""
         return fill(frames.height, frames.width, self.factor, self._most_tokens)

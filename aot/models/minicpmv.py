@@ -80,6 +80,11 @@ class MiniCPMV(VideoLLM):
         """Side of a token, in pixels."""
         return self._vision.patch_size * self.merge
 
+    @property
+    def tile(self) -> tuple[int, int]:
+        """(h, w), in pixels: a single token."""
+        return self.factor, self.factor
+
     def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
         """A whole number of tokens a side, of about the area of a view."""
         side = self._preprocessor.get("scale_resolution") or SIDE

@@ -127,6 +127,11 @@ class QwenVL(VideoLLM):
         """Side of a token, in pixels."""
         return self._vision.patch_size * self._vision.spatial_merge_size
 
+    @property
+    def tile(self) -> tuple[int, int]:
+        """(h, w), in pixels: a single token."""
+        return self.factor, self.factor
+
     def patches(self, pixel_values: Tensor) -> Tensor:
         """Cut frames into patches of pairs. A last frame without a partner is paired with itself.
 

@@ -72,6 +72,11 @@ class VideoLlama3(VideoLLM):
         """Side of a token, in pixels."""
         return self.tower.config.patch_size * self.merge
 
+    @property
+    def tile(self) -> tuple[int, int]:
+        """(h, w), in pixels: a single token."""
+        return self.factor, self.factor
+
     def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
         """A whole number of tokens a side; a frame has its share of the video's pixels."""
         return fit(frames.height, frames.width, self.factor, self._least, self._most // frames.count)
