@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+LONGEST = 2000
+"""Characters of a message. Of a longer one the middle is left out: the end names the remedy."""
+
+_LEFT_OUT = " ... "
+
 
 class InputError(ValueError):
-    """A mistake in the user's input. Its message is one line and names the remedy.
+    """A mistake in the user's input. Its message is one readable line and names the remedy.
 
     The command line turns it into exit code 2 and that line; ComfyUI shows that line on the node.
     """
@@ -13,10 +18,26 @@ class InputError(ValueError):
     __module__ = "builtins"
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(readable(message))
 
 
 class UnreadableVideo(InputError):
     """A video that is there and cannot be read: damaged, cut short, or without the part that was asked for."""
 
     __module__ = "builtins"
+
+
+def readable(text: str, longest: int = LONGEST) -> str:
+    """A text of any origin as one line of a length that can be read, without control characters.
+
+    Args:
+        text: what a file, a server or a user wrote, or a message with such a text in it.
+        longest: the most characters that are left.
+    """
+    line = " ".join(text.split())
+    if not line.isprintable():
+        line = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in line)
+    if len(line) <= longest:
+        return line
+    start = longest * 2 // 3
+    return line[:start] + _LEFT_OUT + line[len(line) - (longest - start - len(_LEFT_OUT)) :]

@@ -3,18 +3,66 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, readable
 
 PART = ".part"
 """Ends the name of a file or folder that is not complete yet."""
+
+LARGEST_JSON = 64 * 2**20
+"""Bytes of JSON that are read."""
+DEEPEST_JSON = 100
+"""Values inside each other in JSON that is read."""
+
+LONGEST_NAME = 255
+"""Bytes of a file's or folder's name, as far as file systems go."""
+LONGEST_PATH = 2000
+"""Characters of a name with the folders in front of it."""
+
+_TOO_DEEP = f"values are nested deeper than {DEEPEST_JSON}"
+
+
+def require_name(name: str | Path, what: str) -> str:
+    """Refuse a name that no file can have, before the system or a library is asked for it.
+
+    Args:
+        name: of a file or folder, perhaps with folders in front.
+        what: what is named, for the error: "filename_prefix".
+
+    Returns:
+        The name as text.
+
+    Raises:
+        InputError: it is no text, holds control characters or half a character, or is too long.
+    """
+    if not isinstance(name, (str, Path)):
+        fault = "a text"
+    elif any(unicodedata.category(each) == "Cc" for each in str(name)) or not _is_encodable(str(name)):
+        fault = "a name without control characters or halves of characters"
+    elif max(map(len, re.split(rb"[/\\]", os.fsencode(name)))) > LONGEST_NAME or len(str(name)) > LONGEST_PATH:
+        fault = f"a name of at most {LONGEST_NAME} bytes, folders not counted"
+    else:
+        return str(name)
+    raise InputError(f"{what} is {readable(repr(name), 80)}; give {fault}.")
+
+
+def _is_encodable(name: str) -> bool:
+    """Whether the file system can spell a name: bytes of another encoding, which Python carries along, are fine."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def make_folder(folder: Path) -> None:
@@ -23,6 +71,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         InputError: it cannot be made.
     """
+    require_name(folder, "The folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -36,6 +85,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the folder does not exist or cannot be written.
     """
+    require_name(path, "The file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
         temporary.touch()
@@ -44,7 +94,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}); give a folder that can be.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -67,6 +118,7 @@ def whole_folder(
     Raises:
         InputError: the folder exists where that is refused, or its parent cannot be written.
     """
+    require_name(folder, "The folder")
     if is_complete is None and folder.exists():
         raise InputError(f"{folder} exists already; {remedy}.")
     try:
@@ -103,6 +155,65 @@ def _put_in_place(temporary: Path, folder: Path, is_complete: Callable[[Path], b
             raise InputError(f"{folder} cannot be written ({error.strerror}); {remedy}.") from error
 
 
+def parse_json(content: bytes | str, *, kind: type[dict] | type[list] | None = None, keys: Sequence[str] = ()) -> Any:
+    """Read JSON of any origin: what comes back can be walked, printed and written again.
+
+    Args:
+        content: the JSON, as UTF-8 where it is bytes.
+        kind: dict for a JSON object, list for an array; None for any value.
+        keys: names that the object must have.
+
+    Raises:
+        ValueError: it is too large, no JSON, nested too deep, of another kind, lacks one of the keys, or holds a number
+            that is not finite or a text that is none. The message is a few words for the middle of a line.
+    """
+    if len(content) > LARGEST_JSON:
+        raise ValueError(f"it is larger than {LARGEST_JSON >> 20} MiB")
+    try:
+        value = json.loads(content.decode("utf-8-sig") if isinstance(content, bytes) else content)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    except ValueError as error:
+        raise ValueError(f"no valid JSON: {error}") from error
+    _require_plain(value)
+    if kind is not None and not isinstance(value, kind):
+        raise ValueError(f"it holds a {type(value).__name__}, not a {kind.__name__}")
+    if missing := [key for key in keys if key not in value]:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    return value
+
+
+def _require_plain(value: Any) -> None:
+    """Refuse values that are nested too deep, numbers that no float can hold, and texts that cannot be written."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > DEEPEST_JSON:
+            raise ValueError(_TOO_DEEP)
+        below: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                below.extend(each)
+                below.extend(each.values())
+            elif isinstance(each, list):
+                below.extend(each)
+            elif isinstance(each, str):
+                _require_text(each)
+            elif (isinstance(each, float) and not math.isfinite(each)) or (
+                isinstance(each, int) and each.bit_length() > 1023
+            ):
+                raise ValueError("it holds a number that is not finite")
+        level = below
+
+
+def _require_text(text: str) -> None:
+    """Refuse halves of characters, which JSON can spell and no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"it holds a text with half a character, {text[:40]!r}") from error
+
+
 def read_json(
     path: Path,
     what: str,
@@ -111,7 +222,7 @@ def read_json(
     keys: Sequence[str] = (),
     remedy: str = "copy or download it again",
 ) -> Any:
-    """Read a JSON file and check its outermost value.
+    """Read a JSON file and check its outermost value; see :func:`parse_json`.
 
     Args:
         path: the file, UTF-8.
@@ -126,21 +237,14 @@ def read_json(
     Raises:
         InputError: the file cannot be read, is not JSON, is of another kind, or lacks one of the keys.
     """
-
-    def error(reason: str) -> InputError:
-        return InputError(f"{what} {path} cannot be read ({reason}); {remedy}.")
-
+    require_name(path, what)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as reason:
-        raise error(reason.strerror or str(reason)) from reason
-    except (ValueError, RecursionError) as reason:
-        raise error(f"no valid JSON: {reason}") from reason
-    if not isinstance(content, kind):
-        raise error(f"it holds a {type(content).__name__}, not a {kind.__name__}")
-    if missing := [key for key in keys if key not in content]:
-        raise error(f"it has no {', '.join(missing)}")
-    return content
+        with path.open("rb") as file:
+            content = file.read(LARGEST_JSON + 1)
+        return parse_json(content, kind=kind, keys=keys)
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise InputError(f"{what} {path} cannot be read ({reason}); {remedy}.") from error
 
 
 def write_json(path: Path, content: Any) -> None:

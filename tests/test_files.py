@@ -5,7 +5,7 @@ import json
 import pytest
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.files import make_folder, read_json, whole_file, whole_folder, write_json
+from comfyui_aot.aot.files import LARGEST_JSON, make_folder, read_json, whole_file, whole_folder, write_json
 
 
 def test_a_file_is_there_when_the_block_has_ended(tmp_path):
@@ -123,7 +123,13 @@ def test_json_is_read_as_it_was_written(tmp_path):
         (None, "No such file"),
         (b"{", "no valid JSON"),
         (b"\xff", "no valid JSON"),
-        (b"[" * 100_000, "no valid JSON"),
+        (b"[" * 100_000, "nested deeper than 100"),
+        (b'{"a":' * 101 + b"1" + b"}" * 101, "nested deeper than 100"),
+        (b'{"x": 1e999}', "a number that is not finite"),
+        (b'{"x": NaN}', "a number that is not finite"),
+        (b'{"x": 1' + b"0" * 400 + b"}", "a number that is not finite"),
+        (b'{"x": "a\\ud800"}', "half a character"),
+        (b" " * (LARGEST_JSON + 1), "larger than 64 MiB"),
         (b"[1]", "it holds a list, not a dict"),
         (b"{}", "it has no x, y"),
     ],
