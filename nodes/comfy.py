@@ -25,7 +25,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from ..aot.errors import InputError
-from ..aot.files import make_folder
+from ..aot.files import make_folder, require_name
 
 HAS_COMFYUI = find_spec("comfy_api") is not None or find_spec("folder_paths") is not None
 
@@ -148,8 +148,8 @@ def unused_output(prefix: str, suffix: str) -> Path:
     Raises:
         InputError: the prefix leads out of the output folder, or its folder cannot be made.
     """
-    parts = PureWindowsPath(prefix)
-    if not parts.name or "\0" in prefix or parts.drive or parts.root or ".." in parts.parts:
+    parts = PureWindowsPath(require_name(prefix, "filename_prefix"))
+    if not parts.name or parts.drive or parts.root or ".." in parts.parts:
         raise InputError(f"filename_prefix is {prefix!r}; give a relative name in the output folder, without '..'.")
     start = output_directory().resolve().joinpath(*parts.parts)
     make_folder(start.parent)
@@ -196,7 +196,7 @@ def resolve_file(name: str) -> Path:
     Raises:
         InputError: with symbolic links followed, it is no file inside ComfyUI's input, output or temp folder.
     """
-    match = re.fullmatch(r"(.*?)(?: ?\[(input|output|temp)\])?", name, re.DOTALL)
+    match = re.fullmatch(r"(.*?)(?: ?\[(input|output|temp)\])?", require_name(name, "A file's name"), re.DOTALL)
     assert match is not None  # Any text matches.
     bare, kind = match[1], match[2] or "input"
     folder = {"input": input_directory, "output": output_directory, "temp": temp_directory}[kind]().resolve()
@@ -204,7 +204,7 @@ def resolve_file(name: str) -> Path:
     parts = PureWindowsPath(bare)
     if not bare.strip():
         raise InputError("No file is chosen: upload one, or name a file in ComfyUI's input folder.")
-    if "\0" in bare or parts.drive or parts.root or ".." in parts.parts:
+    if parts.drive or parts.root or ".." in parts.parts:
         raise InputError(_outside(name))
     path = (folder / bare).resolve()
     if not path.is_relative_to(folder):
@@ -224,7 +224,7 @@ def key_file(name: str) -> Path:
         InputError: there is no such file.
     """
     folder = Path(folder_paths.get_user_directory()) / "aot_keys"
-    path = folder / name
+    path = folder / require_name(name, "A key file's name")
     if Path(name).name != name or PureWindowsPath(name).name != name or not path.is_file():
         raise InputError(f"There is no key file {name!r} in {folder}: put a text file with the key there, and name it.")
     return path

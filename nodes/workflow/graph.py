@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ...aot.errors import InputError
+from ...aot.errors import InputError, readable
 from ...aot.files import read_json
 from ..comfy import io
 
@@ -159,8 +159,9 @@ def _api_nodes(workflow: Mapping[str, Any], classes: Mapping[str, type]) -> dict
     nodes = {}
     for key, raw in workflow.items():
         kind = raw["class_type"]
-        title = raw.get("_meta", {}).get("title") or _title(kind, classes)
-        nodes[key] = Node(key, kind, title, {n: _api_value(v) for n, v in raw.get("inputs", {}).items()})
+        title = _part(_part(raw, "_meta", dict, f"node {key}"), "title", str, f"node {key}") or _title(kind, classes)
+        inputs = _part(raw, "inputs", dict, f"node {key}")
+        nodes[key] = Node(key, kind, title, {name: _api_value(value) for name, value in inputs.items()})
     return nodes
 
 
@@ -173,6 +174,27 @@ def _api_value(value: Any) -> Any:
     return value
 
 
+P = TypeVar("P", dict, list, str)
+
+
+def _part(raw: Mapping[str, Any], name: str, kind: type[P], owner: str) -> P:
+    """A part of a node or of the file; an empty one where there is none.
+
+    Raises:
+        InputError: it is of another kind.
+    """
+    value = raw.get(name)
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise _damaged(f"{owner} has {name} {value!r}")
+    return value
+
+
+def _damaged(fault: str) -> InputError:
+    return InputError(f"The workflow's {readable(fault, 200)}, which no editor saves; export it from ComfyUI again.")
+
+
 def _title(node_type: str, classes: Mapping[str, type]) -> str:
     return (classes[node_type].GET_SCHEMA().display_name if node_type in classes else None) or node_type
 
@@ -182,13 +204,19 @@ def _ui_nodes(workflow: Mapping[str, Any], classes: Mapping[str, type]) -> dict[
 
 
 class _Canvas:
-    """A workflow in UI format."""
+    """A workflow in UI format.
+
+    Raises:
+        InputError: it has a subgraph, or parts that no editor saves.
+    """
 
     def __init__(self, workflow: Mapping[str, Any], classes: Mapping[str, type]) -> None:
         self.classes = classes
-        self.raw = {str(raw["id"]): raw for raw in workflow["nodes"]}
-        self.links = dict(_link(link) for link in workflow.get("links") or ())
-        subgraphs = {each["id"] for each in (workflow.get("definitions") or {}).get("subgraphs") or ()}
+        self.raw = dict(map(_ui_node, workflow["nodes"]))
+        self.links = dict(_link(link) for link in _part(workflow, "links", list, "file"))
+        self._known: dict[tuple[Any, str], Any] = {}
+        definitions = _part(_part(workflow, "definitions", dict, "file"), "subgraphs", list, "file")
+        subgraphs = {str(each.get("id")) for each in definitions if isinstance(each, dict)}
         if used := [key for key, raw in self.raw.items() if raw["type"] in subgraphs]:
             raise InputError(
                 f"Subgraphs run only in ComfyUI, and node {', '.join(used)} is one:"
@@ -202,13 +230,13 @@ class _Canvas:
             if raw.get("mode") in (MUTED, BYPASSED) or raw["type"] in NOTES | {"Reroute", "PrimitiveNode"}:
                 continue
             inputs = self._widget_values(raw)
-            for socket in raw.get("inputs") or ():
-                value = self._follow(socket, socket["type"], frozenset())
+            for socket in raw["inputs"]:
+                value = self._follow(socket)
                 if value is not None:
                     inputs[socket["name"]] = value
-            about = raw.get("properties") or {}
+            about = _part(raw, "properties", dict, f"node {key}")
             pack = str(about.get("cnr_id") or about.get("aux_id") or "")
-            title = raw.get("title") or _title(raw["type"], self.classes)
+            title = _part(raw, "title", str, f"node {key}") or _title(raw["type"], self.classes)
             nodes[key] = Node(key, raw["type"], title, inputs, pack)
         return self._without_muted(nodes)
 
@@ -218,7 +246,7 @@ class _Canvas:
         An upload button's value comes after all others, since its widget is made last, and is never reached.
         """
         widgets = [each for each in sockets(self.classes, raw["type"]) if is_widget(each)]
-        stored = raw.get("widgets_values") or ()
+        stored = raw["widgets_values"]
         if isinstance(stored, Mapping):
             return {each.id: stored.get(each.id, _default(each)) for each in widgets}
         left, values = iter(stored), {}
@@ -228,25 +256,42 @@ class _Canvas:
                 next(left, None)
         return values
 
-    def _follow(self, socket: Mapping[str, Any], input_type: str, seen: frozenset) -> Any:
+    def _follow(self, socket: Mapping[str, Any]) -> Any:
         """What feeds `socket`, through reroutes and bypassed nodes: a link or a value; None for nothing."""
-        number = socket.get("link")
-        if number is None:
-            return None
-        key, slot = self.links.get(number, ("", 0))
-        if key not in self.raw:
-            return Broken("is linked to a node that is not in the file: connect it again")
-        if number in seen:
-            return Broken("is fed by reroutes or bypassed nodes in a circle: cut one of their links")
-        raw, seen = self.raw[key], seen | {number}
-        if raw.get("mode") == BYPASSED:
-            through = self._passed_through(raw, slot, input_type)
-            return through and self._follow(through, through["type"], seen)
-        if raw["type"] == "Reroute":
-            return self._follow(raw["inputs"][0], input_type, seen)
-        if raw["type"] == "PrimitiveNode":
-            return next(iter(raw.get("widgets_values") or ()), None)
-        return Link(key, slot)
+        input_type, way = socket["type"], {}
+        while True:
+            number = socket.get("link")
+            if number is None:
+                value = None
+                break
+            step = number, input_type
+            if step in self._known:
+                value = self._known[step]
+                break
+            if step in way:
+                value = Broken("is fed by reroutes or bypassed nodes in a circle: cut one of their links")
+                break
+            way[step] = None
+            key, slot = self.links.get(number, ("", 0))
+            if key not in self.raw:
+                value = Broken("is linked to a node that is not in the file: connect it again")
+                break
+            raw = self.raw[key]
+            if raw.get("mode") == BYPASSED:
+                through = self._passed_through(raw, slot, input_type)
+                input_type = through["type"] if through else input_type
+            elif raw["type"] == "Reroute":
+                through = next(iter(raw["inputs"]), None)
+            else:
+                is_value = raw["type"] == "PrimitiveNode"
+                value = next(iter(raw["widgets_values"]), None) if is_value else Link(key, slot)
+                break
+            if through is None:
+                value = None
+                break
+            socket = through
+        self._known.update(dict.fromkeys(way, value))
+        return value
 
     def _passed_through(self, raw: Mapping[str, Any], slot: int, input_type: str) -> Mapping[str, Any] | None:
         """The input that a bypassed node passes on as output `slot`: the opposite one, else the first of its type."""
@@ -254,7 +299,10 @@ class _Canvas:
         opposite = inputs[slot : slot + 1]
         if input_type in ("*", ""):
             return next(iter(opposite or inputs), None)
-        output_type = raw["outputs"][slot]["type"]
+        outputs = raw["outputs"]
+        if not 0 <= slot < len(outputs):
+            return None
+        output_type = outputs[slot]["type"]
         both = [
             each for each in inputs if compatible(each["type"], output_type) and compatible(each["type"], input_type)
         ]
@@ -263,37 +311,68 @@ class _Canvas:
 
     def _sockets(self, raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """All inputs, those with a widget last, as in the editor: a file may lack unlinked ones."""
-        saved = {socket["name"]: socket for socket in raw.get("inputs") or ()}
+        saved = {socket["name"]: socket for socket in raw["inputs"]}
         known = sorted(sockets(self.classes, raw["type"]), key=is_widget)
         listed = [saved.pop(each.id, {"name": each.id, "type": str(each.get_io_type())}) for each in known]
         return listed + list(saved.values())
 
     def _without_muted(self, nodes: Mapping[str, Node]) -> dict[str, Node]:
         """The nodes without inputs from muted nodes, and without nodes that need such an input."""
-        left = dict(nodes)
-
-        def cut(node: Node) -> set[str]:
-            return {n for n, each in node.inputs.items() if isinstance(each, Link) and each.node not in left}
-
-        def optional(node: Node) -> set[str]:
-            return {each.id for each in sockets(self.classes, node.type) if each.optional}
-
-        while gone := [key for key, node in left.items() if cut(node) - optional(node)]:
-            for key in gone:
-                del left[key]
-        return {
-            key: replace(node, inputs={n: value for n, value in node.inputs.items() if n not in cut(node)})
-            for key, node in left.items()
-        }
+        left, followers, gone = dict(nodes), {}, []
+        for key, node in nodes.items():
+            optional = {each.id for each in sockets(self.classes, node.type) if each.optional}
+            for name, each in node.inputs.items():
+                if isinstance(each, Link) and name not in optional:
+                    followers.setdefault(each.node, []).append(key)
+                    if each.node not in nodes:
+                        gone.append(key)
+        while gone:
+            key = gone.pop()
+            if left.pop(key, None) is not None:
+                gone.extend(followers.get(key, ()))
+        return {key: replace(node, inputs=_linked_to(left, node.inputs)) for key, node in left.items()}
 
 
-def _link(link: list | Mapping[str, Any]) -> tuple[int, tuple[str, int]]:
+def _linked_to(nodes: Mapping[str, Node], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs that are values, or linked to one of these nodes."""
+    return {name: each for name, each in inputs.items() if not isinstance(each, Link) or each.node in nodes}
+
+
+def _ui_node(raw: Any) -> tuple[str, dict[str, Any]]:
+    """A node's id, and the node with all parts that are read of it.
+
+    Raises:
+        InputError: one of them is of a kind that no editor saves.
+    """
+    if not isinstance(raw, dict) or not isinstance(raw.get("id"), (int, str)) or not isinstance(raw.get("type"), str):
+        raise _damaged(f"node {raw!r} has no id or type")
+    key = str(raw["id"])
+    stored = raw.get("widgets_values")
+    if not isinstance(stored, (list, dict, type(None))):
+        raise _damaged(f"node {key} has widgets_values {stored!r}")
+    parts = {
+        name: [_socket(each, key) for each in _part(raw, name, list, f"node {key}")] for name in ("inputs", "outputs")
+    }
+    return key, {**raw, **parts, "widgets_values": stored or []}
+
+
+def _socket(raw: Any, node: str) -> dict[str, Any]:
+    """An input or an output, with a type that is a text: a combo's was once the list of its options."""
+    link = raw.get("link") if isinstance(raw, dict) else [raw]
+    if not isinstance(link, (int, str, type(None))) or not isinstance(raw.get("name"), str):
+        raise _damaged(f"node {node} has an input or output {raw!r}")
+    kind = raw.get("type", "*")
+    return {**raw, "type": kind if isinstance(kind, str) else "COMBO"}
+
+
+def _link(link: Any) -> tuple[Any, tuple[str, int]]:
     """A link's id, and the node and output it comes from; schema 0.4 stores a list, schema 1 an object."""
-    if isinstance(link, list):
-        number, node, slot = link[0], link[1], link[2]
-    else:
-        number, node, slot = link["id"], link["origin_id"], link["origin_slot"]
-    return number, (str(node), slot)
+    match link:
+        case [int() | str() as number, int() | str() as node, int(slot), *_]:
+            return number, (str(node), slot)
+        case {"id": int() | str() as number, "origin_id": int() | str() as node, "origin_slot": int(slot)}:
+            return number, (str(node), slot)
+    raise _damaged(f"link {link!r} leads nowhere")
 
 
 def _control_widgets(widget: Any) -> int:

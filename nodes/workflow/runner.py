@@ -10,12 +10,12 @@ import asyncio
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -336,6 +336,11 @@ def run(
         return _Run(graph, on_event or (lambda event: None)).results()
 
 
+T = TypeVar("T")
+Steps = Generator[str, Any, T]
+"""A piece of work that yields the id of each node whose result it needs, and is sent that result."""
+
+
 class _Run:
     """One execution of a checked graph: a node is executed when its result is first needed."""
 
@@ -352,20 +357,38 @@ class _Run:
         return {key: result for key, result in self.done.items() if key in visible}
 
     def _evaluate(self, key: str) -> Result:
+        """Execute a node after those it depends on. Chains of nodes may be longer than Python's stack."""
+        waiting, result = [self._steps(key)], None
+        while waiting:
+            try:
+                needed = waiting[-1].send(result)
+            except StopIteration as end:
+                waiting.pop()
+                result = end.value
+            else:
+                result = self.done.get(needed)
+                if result is None:
+                    waiting.append(self._steps(needed))
+        return cast(Result, result)
+
+    def _steps(self, key: str) -> Steps[Result]:
+        """Execute a node. Yields the id of each node whose result it needs, and is sent that result."""
         if key in self.done:
             return self.done[key]
         node = self.graph.nodes[key]
         cls = self.graph.classes[node.type]
         hidden = [each for each in cls.GET_SCHEMA().hidden or () if each == io.Hidden.unique_id]
         cls = cls.PREPARE_CLASS_CLONE(dict.fromkeys(hidden, key))
-        inputs = self._inputs(node, cls)
+        inputs = yield from self._inputs(node, cls)
         self.on_event(Event(node, len(self.done) + 1, self.total))
         start = time.perf_counter()
         try:
             returned = [_node_output(_awaited(cls.execute(**each))) for each in _rounds(cls, inputs)]
         except InputError as error:
             raise InputError(f"{node}: {error}") from error
-        returned = [self._expanded(node, each) if each.expand else each for each in returned]
+        for i, each in enumerate(returned):
+            if each.expand:
+                returned[i] = yield from self._expanded(node, each)
         lists = [bool(each.is_output_list) for each in cls.GET_SCHEMA().outputs or ()]
         outputs = tuple(
             [value for output in returned for value in (output.args[i] if is_list else (output.args[i],))]
@@ -376,36 +399,44 @@ class _Run:
         self.on_event(Event(node, len(self.done), self.total, self.done[key]))
         return self.done[key]
 
-    def _expanded(self, node: Node, output: io.NodeOutput) -> io.NodeOutput:
+    def _expanded(self, node: Node, output: io.NodeOutput) -> Steps[io.NodeOutput]:
         """What the graph that a node expands into gives; in messages its nodes bear the visible node's name."""
         inner = to_graph(output.expand or {}, self.graph.classes).nodes
         inner = {key: replace(each, id=node.id, title=node.title) for key, each in inner.items()}
         self.graph = replace(self.graph, nodes={**self.graph.nodes, **inner})
         self.total += len(inner)
-        views = [self._evaluate(key).ui for key in _output_nodes(replace(self.graph, nodes=inner))]
-        values = [value for node_id, slot in output.args for value in self._evaluate(node_id).outputs[slot]]
+        views, values = [], []
+        for key in _output_nodes(replace(self.graph, nodes=inner)):
+            views.append((yield key).ui)
+        for node_id, slot in output.args:
+            values.extend((yield node_id).outputs[slot])
         return io.NodeOutput(*values, ui=_together(views))
 
-    def _inputs(self, node: Node, cls: type) -> dict[str, list[Any]]:
+    def _inputs(self, node: Node, cls: type) -> Steps[dict[str, list[Any]]]:
         """The inputs' values; one that is linked and lazy is None until `check_lazy_status` names it."""
         present = {each.id: each for each in sockets(self.graph.classes, node.type) if each.id in node.inputs}
         lazy = {name for name, each in present.items() if each.lazy and isinstance(node.inputs[name], Link)}
-        values = {name: [None] if name in lazy else self._values(node, each) for name, each in present.items()}
+        values: dict[str, list[Any]] = {}
+        for name, each in present.items():
+            values[name] = [None] if name in lazy else (yield from self._values(node, each))
         while _overrides(cls, "check_lazy_status"):
             needed = lazy & {
                 name for each in _rounds(cls, values) for name in _awaited(cls.check_lazy_status(**each)) or ()
             }
             if not needed:
                 break
-            values |= {name: self._values(node, present[name]) for name in needed}
+            for name in needed:
+                values[name] = yield from self._values(node, present[name])
             lazy -= needed
         return values
 
-    def _values(self, node: Node, socket: Any) -> list[Any]:
+    def _values(self, node: Node, socket: Any) -> Steps[list[Any]]:
         value = node.inputs[socket.id]
-        if isinstance(value, Link):
-            return [_raw(value)] if _takes_raw_links(socket) else self._evaluate(value.node).outputs[value.slot]
-        return [_convert(socket, value, ranges=False)]
+        if not isinstance(value, Link):
+            return [_convert(socket, value, ranges=False)]
+        if _takes_raw_links(socket):
+            return [_raw(value)]
+        return (yield value.node).outputs[value.slot]
 
 
 def _rounds(cls: type, values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.errors import LONGEST, InputError
 from comfyui_aot.nodes.comfy import io
 from comfyui_aot.nodes.workflow.runner import check, load_workflow, override, registry, run, to_graph
 
@@ -595,3 +595,80 @@ def test_a_list_is_taken_one_by_one_or_whole_as_the_node_asks():
     assert results["3"].ui["text"] == [f"got ({i}, {i}) None on 3" for i in range(3)]
     assert results["4"].outputs == ([([(0, 0), (1, 1), (2, 2)], [7])],)
     assert results["4"].ui == {"text": ("3",)}
+
+
+# --- longer than Python's stack ---
+
+LONG = 10_000
+
+
+def test_a_chain_of_ten_thousand_nodes_runs():
+    nodes = {"0": source()} | {str(i + 1): halve([str(i), 0], every=1) for i in range(LONG)}
+    results = run(to_graph({**nodes, "last": show([str(LONG), 0])}, CLASSES))
+    assert len(results) == LONG + 2
+    assert results["last"].ui["text"] == ("got (0, 1, 2, 3) None on last",)
+
+
+def test_a_chain_of_lazy_inputs_runs():
+    nodes = {"0": source(), "other": source()}
+    for i in range(2000):
+        inputs = {"left": True, "one": [str(i), 0], "two": ["other", 0]}
+        nodes[str(i + 1)] = {"class_type": "TestChoose", "inputs": inputs}
+    results = run(to_graph({**nodes, "last": show(["2000", 0])}, CLASSES))
+    assert "other" not in results and results["last"].ui["text"] == ("got (0, 1, 2, 3) None on last",)
+
+
+def long_file(kind, mode, first=None):
+    """Source (1), a chain of one kind of node, and Show, in the editor's format; the first has a mode of its own."""
+    tokens = "TEST_TOKENS"
+    nodes = [drawn(1, "TestSource", outputs=[("tokens", tokens)], values=["b.mp4", 1, "fixed", 4, "exact"])]
+    for i in range(2, LONG + 2):
+        own = first if i == 2 and first is not None else mode
+        nodes.append(drawn(i, kind, [slot("tokens", tokens) | {"link": i - 1}], [("", tokens)], [1], mode=own))
+    nodes.append(drawn(LONG + 2, "TestShow", [slot("tokens", tokens) | {"link": LONG + 1}], values=["kept"]))
+    return {"nodes": nodes, "links": [[i, i, 0, i + 1, 0, tokens] for i in range(1, LONG + 2)]}
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("Reroute", 0), ("TestHalve", 4)])
+def test_ten_thousand_reroutes_or_bypassed_nodes_lead_to_their_source(kind, mode):
+    results = run(to_graph(long_file(kind, mode), CLASSES))
+    assert results[str(LONG + 2)].ui["text"] == (f"kept (0, 1, 2, 3) None on {LONG + 2}",)
+
+
+def test_a_muted_node_takes_ten_thousand_along():
+    assert set(to_graph(long_file("TestHalve", 0, first=2), CLASSES).nodes) == {"1"}
+
+
+def test_a_circle_of_ten_thousand_nodes_is_one_readable_line():
+    nodes = {str(i): halve([str((i + 1) % LONG), 0]) for i in range(LONG)}
+    with pytest.raises(InputError, match="round in a circle") as caught:
+        run(to_graph({**nodes, "last": show(["0", 0])}, CLASSES))
+    assert len(str(caught.value)) <= LONGEST
+
+
+# --- what no editor saves ---
+
+TOKENS = {"name": "tokens", "type": "TEST_TOKENS", "link": 1}
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ({"nodes": [7]}, "node 7 has no id or type"),
+        ({"nodes": [{"id": 1}]}, r"node \{'id': 1\} has no id or type"),
+        ({"nodes": [{"id": [1], "type": "TestHalve"}]}, "has no id or type"),
+        ({"nodes": [{"id": 1, "type": "TestHalve", "inputs": {}}]}, r"node 1 has inputs \{\}"),
+        ({"nodes": [{"id": 1, "type": "TestHalve", "inputs": [3]}]}, "node 1 has an input or output 3"),
+        ({"nodes": [{"id": 1, "type": "TestHalve", "inputs": [TOKENS | {"link": {}}]}]}, "an input or output"),
+        ({"nodes": [{"id": 1, "type": "TestHalve", "widgets_values": 3}]}, "node 1 has widgets_values 3"),
+        ({"nodes": [{"id": 1, "type": "TestHalve", "title": ["a"]}]}, r"node 1 has title \['a'\]"),
+        ({"nodes": [], "links": [[1, 2]]}, r"link \[1, 2\] leads nowhere"),
+        ({"nodes": [], "links": [[1, 2, "x", 4, 0, "*"]]}, "leads nowhere"),
+        ({"nodes": [], "links": {"a": 1}}, "has links"),
+        ({"1": {"class_type": "TestHalve", "inputs": [1]}}, r"node 1 has inputs \[1\]"),
+        ({"1": {"class_type": "TestHalve", "_meta": "x"}}, "node 1 has _meta 'x'"),
+    ],
+)
+def test_parts_of_a_kind_that_no_editor_saves_are_named(file, said):
+    with pytest.raises(InputError, match=f"{said}.*, which no editor saves; export it from ComfyUI again"):
+        to_graph(file, CLASSES)
