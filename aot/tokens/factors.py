@@ -60,6 +60,19 @@ class Blocks:
                 f"shape {tuple(self.weights.shape)}; give one count per block, none above the block's size."
             )
 
+    def require_valid(self) -> None:
+        """Refuse weights beyond a block's rows and columns: those of a file; a stage's own are right.
+
+        Raises:
+            InputError: there are.
+        """
+        counts = (self.rows, self.cols)
+        rows, cols = (
+            torch.arange(n) < torch.tensor(of)[:, None] for n, of in zip(self.weights.shape[1:], counts, strict=True)
+        )
+        if bool(self.weights.expand(len(self.rows), -1, -1)[~(rows[:, :, None] & cols[:, None])].any()):
+            raise InputError("Blocks must be zero beyond their rows and columns.")
+
     @property
     def kept(self) -> int:
         """Number of rows over all blocks."""
@@ -234,7 +247,7 @@ class Sparse:
             InputError: there are.
         """
         for name, index, below in (("row", self.row, self.kept), ("column", self.col, self.source)):
-            if bool(((index < 0) | (index >= below)).any()):
+            if index.ndim != 1 or self.weight.ndim != 1 or bool(((index < 0) | (index >= below)).any()):
                 raise InputError(f"Entries of a {self.kept} x {self.source} matrix need a {name} below {below}.")
 
     @property

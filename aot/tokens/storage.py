@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import whole_file
+from ..files import parse_json, require_name, whole_file
 from .factors import Blocks, Factor, Picked, Scale, Sparse, Stacked
 from .token_map import TokenMap
 from .video_tokens import Layout, Role, StageRecord, VideoTokens
@@ -22,6 +25,18 @@ FORMAT = "aot-tokens"
 VERSION = "2"
 
 TENSORS = ("features", "place", "role", "shallow", "deep", "timestamps")
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""Dtypes of features, attention and weights."""
+
+_DTYPES = MappingProxyType(
+    dict.fromkeys(("place", "index", "rows", "cols", "row", "col", "shape"), (torch.int64,))
+    | {"role": (torch.uint8,), "timestamps": (torch.float64,)}
+)
+"""Of all other tensors, by their names or, in the token map, by the ends of their names."""
+
+_WEIGHT = re.compile(r"map\.\d+\.weights?")
+"""The token map's entries."""
 
 
 def save(tokens: VideoTokens, path: Path) -> None:
@@ -63,6 +78,7 @@ def load(path: Path) -> VideoTokens:
         InputError: no such file, a file that is truncated, of another kind or version, or whose tensors cannot
             describe a video.
     """
+    require_name(path, "The file of tokens")
     tensors, metadata = _read(path)
     if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
         header = f"{metadata.get('format', 'no format')} version {metadata.get('version', 'unknown')}"
@@ -71,14 +87,15 @@ def load(path: Path) -> VideoTokens:
             "save the tokens again with this version."
         )
     try:
-        stored = json.loads(metadata["layout"])
-        layout = Layout(**{**stored, "grid": tuple(stored["grid"])})
+        _check_tensors(tensors)
+        layout = _layout(parse_json(metadata["layout"], kind=dict))
+        history = parse_json(metadata["history"], kind=list)
         tokens = VideoTokens(
             map=TokenMap(layout.frames * layout.sources, tuple(_factors(tensors))),
             layout=layout,
-            pooled=bool(json.loads(metadata["pooled"])),
+            pooled=parse_json(metadata["pooled"]) is True,
             model=metadata["model"],
-            history=tuple(StageRecord.from_dict(record) for record in json.loads(metadata["history"])),
+            history=tuple(map(_record, history)),
             levels=tuple(tensors[f"levels.{i}"] for i in range(sum(name.startswith("levels.") for name in tensors))),
             extras={name[7:]: tensors[name] for name in tensors if name.startswith("extras.")},
             kept=None,
@@ -86,8 +103,11 @@ def load(path: Path) -> VideoTokens:
             **{name: tensors[name] for name in TENSORS},
         )
         _check_values(tokens)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{path.name} does not describe a video's tokens ({error}); save the tokens again.") from error
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
+        raise InputError(
+            f"{path.name} does not describe a video's tokens ({reason}); save the tokens again."
+        ) from error
     return tokens
 
 
@@ -102,6 +122,39 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(
             f"{path.name} is truncated or no safetensors file ({error}); save the tokens again."
         ) from error
+
+
+def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse dtypes that no stage works on, and numbers that are not finite: one of them would spread to all tokens."""
+    for name, tensor in tensors.items():
+        allowed = _DTYPES.get(name.rpartition(".")[2] if name.startswith("map.") else name, FLOATS)
+        if tensor.dtype not in allowed:
+            raise ValueError(f"{name} is {_name(tensor.dtype)} and must be {' or '.join(map(_name, allowed))}")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} holds NaN or infinity")
+        if _WEIGHT.fullmatch(name) and bool((tensor < 0).any()):
+            raise ValueError(f"{name} holds a weight below 0")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _layout(stored: Mapping[str, Any]) -> Layout:
+    if not all(type(side) is int for side in (stored["frames"], *stored["grid"])):
+        raise ValueError("its layout has sides that are no whole numbers")
+    return Layout(**{**stored, "grid": tuple(stored["grid"])})
+
+
+def _record(values: Any) -> StageRecord:
+    """A line of the history, its parts of the kinds that others count with."""
+    if not isinstance(values, dict) or not isinstance(values.get("settings"), dict):
+        raise ValueError("its history has a line that no stage wrote")
+    record = StageRecord.from_dict(values)
+    numbers = (record.tokens_in, record.tokens_out, record.elapsed)
+    if not isinstance(record.name, str) or not all(isinstance(each, (int, float)) for each in numbers):
+        raise ValueError("its history has a line that no stage wrote")
+    return record
 
 
 def _factors(tensors: dict[str, Tensor]) -> list[Factor]:
@@ -127,6 +180,7 @@ def _factor(tensors: dict[str, Tensor], prefix: str) -> Factor:
         return factor
     rows, cols = (tuple(tensors[prefix + name].tolist()) for name in ("rows", "cols"))
     blocks = Blocks(tensors[prefix + "weights"], rows, cols)
+    blocks.require_valid()
     index = tensors.get(prefix + "index")
     if index is None:
         return blocks
@@ -144,5 +198,9 @@ def _check_values(tokens: VideoTokens) -> None:
         raise ValueError("a token stands outside the grid")
     if int(tokens.role.max()) > max(Role):
         raise ValueError("a token has an unknown role")
+    if not tokens.pooled and len(tokens.features) != layout.frames * layout.sources:
+        raise ValueError("pooling is pending, and tokens are missing")
+    if bool((tokens.timestamps.diff() <= 0).any()):
+        raise ValueError("its times do not increase")
     if bool((tokens.map.means.row_mass() - 1).abs().gt(1e-3).any()):
         raise ValueError("rows of the token map do not sum to 1")

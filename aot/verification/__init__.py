@@ -7,7 +7,6 @@ Every method has a file here whose ``check`` runs one of its cases.
 from __future__ import annotations
 
 import importlib
-import json
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import InputError
+from ..files import parse_json
 from .findings import TOLERANCES, Case, Check, Findings
 
 __all__ = ["CaseResult", "Findings", "methods", "verify"]
@@ -104,7 +104,7 @@ def _check_of(method: str) -> Check:
 def _read(file: Path) -> tuple[Case, dict[str, Any]]:
     try:
         with safe_open(file, "pt") as stored:
-            params = json.loads(stored.metadata()["params"])
+            params = parse_json(stored.metadata()["params"], kind=dict)
             return {key: stored.get_tensor(key) for key in stored.keys()}, params  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file.name} cannot be read as a recorded case ({error}); fetch it again.") from error
