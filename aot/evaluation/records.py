@@ -18,11 +18,13 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import InputError
-from ..files import make_folder, read_json, whole_file, write_json
+from ..files import make_folder, parse_json, read_json, whole_file, write_json
 
 SETTINGS = "settings.json"
 RECORDS = "records.jsonl"
 UNREADABLE = "unreadable.jsonl"
+
+_NUMBERS = ("tokens_full", "tokens_kept", "encode_s", "reduce_s", "prefill_s", "questions_s")
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,32 @@ class Records:
 
 
 def _read(line: bytes) -> Record | None:
-    """A line's record; None if the line is not complete."""
+    """A line's record; None if the line is not complete, or is not what a run writes."""
     try:
-        return Record(**json.loads(line)) if line.endswith(b"\n") else None
+        record = Record(**parse_json(line, kind=dict)) if line.endswith(b"\n") else None
     except (ValueError, TypeError):
         return None
+    return record if record is not None and _is_sound(record) else None
+
+
+def _is_sound(record: Record) -> bool:
+    """Whether all values of a line are of the kinds that a run writes, so that they can be counted."""
+    texts = (record.clip, record.variant, record.chain)
+    numbers = (getattr(record, name) for name in _NUMBERS)
+    if not all(isinstance(each, str) for each in texts) or not all(map(_is_count, numbers)) or not record.tokens_full:
+        return False
+    if (
+        not isinstance(record.said, dict)
+        or not isinstance(record.scores, dict)
+        or record.said.keys() != record.scores.keys()
+    ):
+        return False
+    scores_are = all(score is None or (_is_count(score) and score <= 1) for score in record.scores.values())
+    return scores_are and all(isinstance(text, str) for text in record.said.values())
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
 
 
 def _read_unreadable(path: Path) -> dict[str, str]:

@@ -165,7 +165,8 @@ def _complete(records: Iterable[Record], clips: Mapping[str, Sequence[Question]]
     """The records of every variant that has answered about all clips, by clip."""
     variants: dict[str, dict[str, Record]] = {}
     for record in records:
-        variants.setdefault(record.variant, {})[record.clip] = record
+        if all(question.id in record.said and question.id in record.scores for question in clips.get(record.clip, ())):
+            variants.setdefault(record.variant, {})[record.clip] = record
     return {name: by for name, by in variants.items() if clips.keys() <= by.keys()}
 
 

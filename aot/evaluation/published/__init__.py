@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ...errors import InputError
+from ...files import require_name
 from .base import PublishedSet
 from .egoschema import open_egoschema, write_submission
 from .longvideobench import open_longvideobench
@@ -55,7 +56,7 @@ def open_set(name: str, folder: str | Path, *, split: str | None = None, familie
     """
     if name not in SETS:
         raise InputError(f"No published set is called {name!r}; there are {', '.join(SETS)}.")
-    opener, folder = SETS[name], Path(folder)
+    opener, folder = SETS[name], Path(require_name(folder, "The set's folder"))
     split = opener.splits[0] if split is None else split
     if split not in opener.splits:
         raise InputError(f"{name} has no split {split!r}; it has {', '.join(opener.splits)}.")
