@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
@@ -27,7 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, readable
+from ..files import parse_json
 from ..models.base import VideoLLM
 from ..models.prompt import Turn
 from ..tokens.video_tokens import VideoTokens
@@ -40,6 +41,9 @@ AT_ONCE = 8
 
 PAUSES = (0.5, 1.0, 2.0)
 """Seconds before each further try where a server cannot be reached or is busy."""
+
+LONGEST_REASON = 300
+"""Characters of what a server says of an error."""
 
 _BUSY = (429, 500, 502, 503, 504)
 
@@ -64,8 +68,12 @@ class Connection:
     timeout: float = 120.0
 
     def __post_init__(self) -> None:
-        parts = urllib.parse.urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urllib.parse.urlsplit(self.url)
+            is_server = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # brackets that are no address, a port that is no number
+            is_server = False
+        if not is_server:
             raise InputError(f"The server's URL is {self.url!r}; give one like http://127.0.0.1:8000.")
         object.__setattr__(self, "url", self.url.rstrip("/").removesuffix("/v1"))
 
@@ -77,9 +85,17 @@ class Connection:
         """The model's name as the server knows it.
 
         Raises:
-            InputError: the server cannot be reached, has no model of that name, or has several and none was named.
+            InputError: the server cannot be reached, is none of vLLM, has no model of that name, or has several and
+                none was named.
         """
-        names = [each["id"] for each in json.loads(self._open("/v1/models", None).read())["data"]]
+        try:
+            names = _names(self._open("/v1/models", None).read())
+        except (OSError, HTTPException, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{self.url} lists no models as a vLLM server does ({error}); give the URL of one."
+            ) from error
         if self.model in names:
             return self.model
         if self.model or len(names) != 1:
@@ -119,11 +135,10 @@ class Connection:
                     ended = True
                     break
                 if content:
-                    event = json.loads(content)
+                    event = parse_json(content, kind=dict)
                     if "error" in event:
-                        reason = event["error"].get("message", event["error"])
-                        raise InputError(f"{self.url} stopped answering: {reason}")
-                    yield event["choices"][0]["text"]
+                        raise InputError(f"{self.url} stopped answering: {_reason(event)}; see the server's log.")
+                    yield _piece(event)
         except (OSError, HTTPException, ValueError) as error:
             if isinstance(error, InputError):
                 raise
@@ -155,12 +170,14 @@ class Connection:
         raise AssertionError("unreachable")
 
     def _refused(self, error: urllib.error.HTTPError) -> str:
-        reason = error.read().decode("utf-8", "replace")
         try:
-            content = json.loads(reason)
-            reason = str(content.get("message") or content["error"]["message"])
-        except (ValueError, KeyError, TypeError, AttributeError):
-            reason = reason.strip()[:200] or error.reason
+            reason = error.read().decode("utf-8", "replace")
+        except (OSError, HTTPException):
+            reason = ""
+        try:
+            reason = _reason(parse_json(reason, kind=dict))
+        except ValueError:
+            reason = readable(reason, LONGEST_REASON) or str(error.reason)
         if error.code in (401, 403):
             return f"{self.url} refuses the key (HTTP {error.code}); give the file that holds the server's API key."
         if "hidden_size" in reason:
@@ -171,6 +188,35 @@ class Connection:
         if "--enable-prompt-embeds" in reason:
             return f"{self.url} takes no prompt embeddings ({reason}); start vLLM with --enable-prompt-embeds."
         return f"{self.url} refuses the prompt (HTTP {error.code}: {reason}); see the server's log."
+
+
+def _names(content: bytes) -> list[str]:
+    """The names in a list of models. Raises ValueError for another reply."""
+    models = parse_json(content, kind=dict, keys=("data",))["data"]
+    names = [each.get("id") for each in models if isinstance(each, dict)] if isinstance(models, list) else []
+    texts = [each for each in names if isinstance(each, str)]
+    if not texts:
+        raise ValueError("its list of models has no names")
+    return texts
+
+
+def _piece(event: Mapping[str, Any]) -> str:
+    """The text of an event; "" of one that only counts tokens. Raises ValueError for another event."""
+    choices = event.get("choices")
+    if choices == []:
+        return ""
+    first = choices[0] if isinstance(choices, list) else None
+    text = first.get("text") if isinstance(first, dict) else None
+    if not isinstance(text, str):
+        raise ValueError("an event has no text")
+    return text
+
+
+def _reason(content: Mapping[str, Any]) -> str:
+    """What a server says of an error, as one line."""
+    inner = content.get("error")
+    reason = content.get("message") or (inner.get("message") if isinstance(inner, dict) else inner)
+    return readable(str(reason or dict(content)), LONGEST_REASON)
 
 
 def read_key(path: Path) -> str:
