@@ -6,7 +6,6 @@ and its settings are those of the family's published models. A folder given for 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from ..errors import InputError
+from ..files import parse_json, require_name
 from .base import VideoLLM
 from .folder import (
     colours_file,
@@ -79,7 +79,11 @@ def is_single_file(path: Path) -> bool:
 
     Args:
         path: of a file or a folder; it need not exist.
+
+    Raises:
+        InputError: no file can have that name.
     """
+    require_name(path, "The model")
     return path.is_file() or path.suffix == SUFFIX
 
 
@@ -414,8 +418,8 @@ def _named_format(path: Path, header: Header) -> str | None:
     key = next((each for each in header.tensors if each.endswith(".comfy_quant")), None)
     if key is None:
         return None
-    with safe_open(path, "pt") as file, suppress(ValueError, AttributeError):
-        settings = json.loads(bytes(file.get_tensor(key).tolist()))
+    with safe_open(path, "pt") as file, suppress(ValueError, TypeError):
+        settings = parse_json(bytes(file.get_tensor(key).tolist()), kind=dict)
         return f"{settings.get('format')}{' with convrot' if settings.get('convrot') else ''}"
     return None
 

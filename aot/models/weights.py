@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import torch
 
 from ..errors import InputError
-from ..files import read_json
+from ..files import LARGEST_JSON, parse_json, read_json
 
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 """A folder's weights are in the first, or in several files, of which the second says which has which tensor."""
@@ -111,9 +110,9 @@ def read_header(path: Path) -> Header:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(min(length, LARGEST_JSON + 1)), kind=dict)
         metadata = header.pop("__metadata__", {})
-        tensors = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
+        tensors = {name: _stored(entry) for name, entry in header.items()}
         size = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
         there = path.stat().st_size
     except OSError as error:
@@ -123,6 +122,14 @@ def read_header(path: Path) -> Header:
     if there < size:
         raise InputError(f"{path.name} is cut short ({there} of {size} bytes); copy or download it again.")
     return Header(tensors, metadata)
+
+
+def _stored(entry: Mapping[str, Any]) -> StoredTensor:
+    """A tensor of a header. Raises ValueError if its shape is none."""
+    dtype, shape = entry["dtype"], tuple(entry["shape"])
+    if not isinstance(dtype, str) or not all(type(side) is int and side >= 0 for side in shape):
+        raise ValueError(f"a tensor of dtype {dtype!r} and shape {shape}")
+    return StoredTensor(dtype, shape)
 
 
 def require_room(need: int, name: str, device: torch.device, have: int | None = None) -> None:
