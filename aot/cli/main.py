@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import os
 import sys
+import tempfile
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +17,7 @@ from importlib import metadata
 from types import MappingProxyType
 from typing import Any, cast
 
-from ..errors import InputError
+from ..errors import InputError, readable
 from .command import Command, Parser, new_parser
 
 COMMANDS = MappingProxyType(
@@ -48,9 +51,34 @@ COMMANDS = MappingProxyType(
 """By a command's name: its file in this folder, which is imported when the command is chosen, and its help."""
 
 
+FAULT = 70
+"""The exit code of a fault that is not the user's, as sysexits.h has it."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a user's mistake is one line on standard error and exit code 2."""
+    """Run one command.
+
+    Args:
+        arguments: the command's; None takes those of the process.
+
+    Returns:
+        The exit code. A user's mistake is one line on standard error and 2; any other fault is one line that says where
+        the rest of it is, and 70.
+    """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
+    try:
+        return _run(words)
+    except Exception as error:
+        name = next((word for word in words if word in COMMANDS), "")
+        print(f"{' '.join(filter(None, ('aot', name)))}: {_fault(error)}", file=sys.stderr)
+        return FAULT
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run one command, and turn what users cause into a line."""
     parser, chosen, command = _parser(words)
     options, unknown = parser.parse_known_args(words)
     if unknown:
@@ -75,6 +103,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
+
+
+def _fault(error: Exception) -> str:
+    """One line about a fault of the program, whose traceback is put into a file in the system's temporary folder."""
+    kind = readable(f"{type(error).__name__}: {error}".rstrip(": "), 300)
+    text = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", errors="backslashreplace", prefix="aot-fault-", suffix=".txt", delete=False
+        ) as file:
+            file.write(text)
+    except OSError:
+        return f"a fault of aot itself ({kind}), and no file can be written to tell of it; the rest is:\n{text}"
+    return f"a fault of aot itself ({kind}); the rest is in {file.name}: report it with that file and 'aot doctor'."
 
 
 @contextmanager

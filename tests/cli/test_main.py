@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import av
 import pytest
 
 from comfyui_aot.aot.answering.fidelity import Fidelity
+from comfyui_aot.aot.cli import stages as stages_command
 from comfyui_aot.aot.cli.compare import to_show
 from comfyui_aot.aot.cli.main import main
 from comfyui_aot.aot.comparison.compare import Row
@@ -276,3 +278,30 @@ def test_run_prints_a_nodes_table_and_names_its_file(capsys, bunny, tmp_path, em
     (entry,) = (node for node in last_json(out)["nodes"] if node["type"] == "AOTSweep")
     assert entry["tables"][0] in out and "| intra 0.5" in out
     assert f"    {entry['files'][0]}\n" in out and (tmp_path / entry["files"][0]).is_file()
+
+
+@pytest.fixture
+def faulty(monkeypatch, tmp_path):
+    """`aot stages` as it is when it has a fault."""
+
+    def run(options):
+        raise KeyError("one\ntwo\x1b" + "x" * 500)
+
+    monkeypatch.setattr(stages_command, "run", run)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def test_a_fault_of_the_program_is_one_line_and_a_file_with_the_rest(capsys, faulty, tmp_path):
+    code, out, err = run(capsys, "stages")
+    (file,) = tmp_path.iterdir()
+    assert (code, out) == (70, "")
+    assert err.startswith("aot stages: a fault of aot itself (KeyError: ")
+    assert err.endswith(f"; the rest is in {file}: report it with that file and 'aot doctor'.\n")
+    assert err.count("\n") == 1 and err.strip().isprintable() and len(err) < 600
+    assert "Traceback (most recent call last)" in file.read_text() and "in run" in file.read_text()
+
+
+def test_a_fault_that_no_file_can_tell_of_is_told_in_full(capsys, faulty, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    code, _, err = run(capsys, "stages")
+    assert code == 70 and "no file can be written" in err and "Traceback" in err
