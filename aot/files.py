@@ -11,7 +11,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from .errors import InputError, readable
@@ -63,6 +63,26 @@ def _is_encodable(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def within(folder: Path, name: str, *, links: bool = True) -> Path | None:
+    """The path that a name means inside a folder; None for a name that leads out of it. It need not exist.
+
+    Every name that comes out of a file, of a workflow, an index, a config or a question set, becomes a path here and
+    nowhere else. The rules are those of every system at once, since a file may come from any: relative, without a
+    drive, without ``..``.
+
+    Args:
+        folder: that the name is meant in.
+        name: with either kind of slash; perhaps a pattern of ``glob``.
+        links: whether links on this disk may lead out, as those of Hugging Face's cache and of folders that a user has
+            put on another disk do. No name can make one.
+    """
+    parts = PureWindowsPath(name)
+    if not name.strip() or "\0" in name or parts.drive or parts.root or ".." in parts.parts or Path(name).is_absolute():
+        return None
+    path = folder / name
+    return path if links or path.resolve().is_relative_to(folder.resolve()) else None
 
 
 def make_folder(folder: Path) -> None:

@@ -25,7 +25,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from ..aot.errors import InputError
-from ..aot.files import make_folder, require_name
+from ..aot.files import make_folder, require_name, within
 
 HAS_COMFYUI = find_spec("comfy_api") is not None or find_spec("folder_paths") is not None
 
@@ -73,7 +73,7 @@ __all__ = [
     "input_directory", "interrupted", "io", "key_file", "list_files", "list_input_files", "load_models",
     "model_folders", "model_management", "model_patcher", "offload_device", "output_directory", "progress",
     "raw_link", "resolve_file", "room_for_weights", "schema", "send_text", "stoppable", "temp_directory",
-    "torch_device", "ui", "unload_model", "unused_output", "video_from_file", "workflow_metadata",
+    "torch_device", "ui", "unload_model", "unused_output", "user_directory", "video_from_file", "workflow_metadata",
 ]  # fmt: skip
 
 MODEL_CATEGORIES = ("VLLM", "LLM", "text_encoders")
@@ -102,6 +102,11 @@ def output_directory() -> Path:
 def temp_directory() -> Path:
     """ComfyUI's temp folder, emptied when ComfyUI starts."""
     return Path(folder_paths.get_temp_directory())
+
+
+def user_directory() -> Path:
+    """ComfyUI's user folder, which no workflow writes to."""
+    return Path(folder_paths.get_user_directory())
 
 
 def list_input_files() -> list[str]:
@@ -149,7 +154,7 @@ def unused_output(prefix: str, suffix: str) -> Path:
         InputError: the prefix leads out of the output folder, or its folder cannot be made.
     """
     parts = PureWindowsPath(require_name(prefix, "filename_prefix"))
-    if not parts.name or parts.drive or parts.root or ".." in parts.parts:
+    if not parts.name or within(output_directory(), prefix) is None:
         raise InputError(f"filename_prefix is {prefix!r}; give a relative name in the output folder, without '..'.")
     start = output_directory().resolve().joinpath(*parts.parts)
     make_folder(start.parent)
@@ -200,15 +205,12 @@ def resolve_file(name: str) -> Path:
     assert match is not None  # Any text matches.
     bare, kind = match[1], match[2] or "input"
     folder = {"input": input_directory, "output": output_directory, "temp": temp_directory}[kind]().resolve()
-    # Windows' rules know both separators and drive letters: a workflow file may come from either system.
-    parts = PureWindowsPath(bare)
     if not bare.strip():
         raise InputError("No file is chosen: upload one, or name a file in ComfyUI's input folder.")
-    if parts.drive or parts.root or ".." in parts.parts:
+    path = within(folder, bare, links=False)
+    if path is None:
         raise InputError(_outside(name))
-    path = (folder / bare).resolve()
-    if not path.is_relative_to(folder):
-        raise InputError(_outside(name))
+    path = path.resolve()
     if not path.is_file():
         raise InputError(f"There is no file {bare!r} in the {kind} folder ({folder}): put it there, or choose another.")
     return path
@@ -223,10 +225,13 @@ def key_file(name: str) -> Path:
     Raises:
         InputError: there is no such file.
     """
-    folder = Path(folder_paths.get_user_directory()) / "aot_keys"
-    path = folder / require_name(name, "A key file's name")
-    if Path(name).name != name or PureWindowsPath(name).name != name or not path.is_file():
-        raise InputError(f"There is no key file {name!r} in {folder}: put a text file with the key there, and name it.")
+    folder = user_directory() / "aot_keys"
+    path = within(folder, require_name(name, "A key file's name"))
+    if path is None or not path.is_file():
+        raise InputError(
+            f"There is no key file {name!r} in {folder}: put a text file there, the server's address on its first line "
+            "and the key on its second, and name it."
+        )
     return path
 
 

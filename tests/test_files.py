@@ -5,7 +5,7 @@ import json
 import pytest
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.files import LARGEST_JSON, make_folder, read_json, whole_file, whole_folder, write_json
+from comfyui_aot.aot.files import LARGEST_JSON, make_folder, read_json, whole_file, whole_folder, within, write_json
 
 
 def test_a_file_is_there_when_the_block_has_ended(tmp_path):
@@ -150,3 +150,29 @@ def test_json_that_cannot_be_read_is_one_line(tmp_path, content, reason):
 def test_json_is_written_in_the_form_that_people_read(tmp_path):
     write_json(tmp_path / "a.json", {"x": 1})
     assert (tmp_path / "a.json").read_text() == json.dumps({"x": 1}, indent=2) + "\n"
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "sub/clip.mp4", "sub\\clip.mp4", "..clip", "a..b/c", "[x]*.mp4"])
+def test_a_name_inside_a_folder_is_a_path_there(tmp_path, name):
+    for links in (True, False):
+        assert within(tmp_path, name, links=links) == tmp_path / name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", " ", "..", "../x", "a/../../x", "a/..", "..\\x", "a\\..\\..\\x", "/etc/passwd", "//server/x",
+        "\\\\server\\x", "\\x", "C:\\x", "C:x", "c:/x", "x\0.mp4",
+    ],
+)  # fmt: skip
+def test_a_name_that_leads_out_of_a_folder_is_none(tmp_path, name):
+    assert within(tmp_path / "a", name) is None
+
+
+def test_links_on_the_disk_lead_out_where_they_may(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "link").symlink_to(tmp_path)
+    (tmp_path / "a" / "here").symlink_to(tmp_path / "a")
+    assert within(tmp_path / "a", "link/x") == tmp_path / "a" / "link" / "x"
+    assert within(tmp_path / "a", "link/x", links=False) is None
+    assert within(tmp_path / "a", "here/x", links=False) == tmp_path / "a" / "here" / "x"

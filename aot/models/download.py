@@ -15,7 +15,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..files import whole_folder
+from ..files import whole_folder, within
 from .progress import Progress, ignore_progress
 
 PUBLISHED = (
@@ -93,6 +93,8 @@ def download(
                 )
             done = 0
             for file in files:
+                if within(part, file.rfilename) is None:
+                    raise InputError(f"{repository} names a file {file.rfilename!r}, which is not inside its folder.")
                 on_progress(done, total)
                 bar: dict[str, Any] = {"tqdm_class": _bar(done, total, on_progress)} if _TAKES_BAR else {}
                 hf_hub_download(

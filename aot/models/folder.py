@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,22 @@ NOT_QUANTIZED = (
     "lm_head",
 )
 """Modules that are never quantized. transformers 4 looks for them anywhere in a name, 5 at its beginning."""
+
+_VOCABULARIES = {
+    "tokenizer_file": ("tokenizer.json",),
+    "vocab_file": ("vocab.json", "vocab.txt", "tokenizer.model", "spiece.model"),
+    "merges_file": ("merges.txt",),
+}
+"""A tokenizer's files, by the settings that could name others."""
+
+_ELSEWHERE: tuple[tuple[str, Callable[[str], bool]], ...] = (
+    ("transformers_weights", lambda value: True),
+    ("attn_implementation", lambda value: "/" in value),
+    ("experts_implementation", lambda value: "/" in value),
+    ("backbone", lambda value: True),
+    ("model_type", lambda value: value.startswith("timm")),
+)
+"""Ends of settings, and which of their values name files or repositories that are not the folder's."""
 
 _HARMLESS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids)$")
 """Tensors that older versions of transformers saved, and that every model works out for itself."""
@@ -85,6 +101,32 @@ def use_general_products(model: nn.Module) -> None:
                 cast(Any, layer).support_avx512bf16_for_cpu = False
 
 
+def require_self_contained(folder: Path, name: str) -> None:
+    """Refuse a config.json that has transformers fetch something from elsewhere: weights, a backbone, or a kernel.
+
+    Args:
+        folder: with the config.json.
+        name: the model's name in the error.
+
+    Raises:
+        InputError: a setting names something that is not in the folder.
+    """
+    todo: list[Any] = [first_json(folder, "config.json")]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, list):
+            todo.extend(part)
+        if not isinstance(part, dict):
+            continue
+        todo.extend(part.values())
+        for key, value in part.items():
+            if any(key.endswith(end) and names(str(value)) for end, names in _ELSEWHERE if value):
+                raise InputError(
+                    f"The config.json of {name} says {key} {str(value)[:80]!r}, which would be looked for outside of "
+                    "its folder; take the model as its makers publish it."
+                )
+
+
 def stock_config_of(
     stock: type[PreTrainedModel], folder: Path, name: str, weights: Path | None = None
 ) -> PretrainedConfig:
@@ -99,6 +141,7 @@ def stock_config_of(
     Raises:
         InputError: no such model can be built, or it would be far larger.
     """
+    require_self_contained(folder, name)
     try:
         config = cast(Any, stock.config_class).from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):
@@ -179,7 +222,8 @@ def load_tokenizer(folder: Path, name: str) -> Any:
         InputError: there is none, it is damaged, or it needs code of its own.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        files = _tokenizer_files(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **files)
         has_words = bool(tokenizer("video").input_ids)
     except Exception as error:  # whatever a damaged file makes the reader of its format say
         if "trust_remote_code" in str(error):
@@ -193,6 +237,18 @@ def load_tokenizer(folder: Path, name: str) -> Any:
     if not has_words:
         raise InputError(f"{name} has no vocabulary; copy or download its tokenizer.json into its folder.")
     return tokenizer
+
+
+def _tokenizer_files(folder: Path) -> dict[str, str]:
+    """The folder's own files for those that its tokenizer_config.json names, which transformers 4 would read."""
+    named = first_json(folder, "tokenizer_config.json") or {}
+    files = {}
+    for key in (each for each in named if each.endswith("_file") and named[each] and each != "special_tokens_map_file"):
+        own = next((folder / each for each in _VOCABULARIES.get(key, ()) if (folder / each).is_file()), None)
+        if own is None:
+            raise InputError(f"its tokenizer_config.json names a {key} and there is none in the folder")
+        files[key] = str(own)
+    return files
 
 
 def video_settings(folder: Path, name: str) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from ..errors import InputError
-from ..files import read_json
+from ..files import read_json, within
 from ..tokens.video_tokens import VideoTokens
 from .base import VideoLLM
 from .folder import (
@@ -31,6 +31,7 @@ from .folder import (
     load_tokenizer,
     missing_package,
     require_all_tensors,
+    require_self_contained,
     tokenizer_file,
 )
 from .llava_onevision import LlavaOnevision
@@ -179,10 +180,12 @@ def stock_config(folder: Path, name: str) -> LlavaOnevisionConfig:
     Raises:
         InputError: a tower other than SigLIP so400m that has no config.json of its own in the folder.
     """
+    require_self_contained(folder, name)
     own = read_json(folder / "config.json", "The model's config", keys=("mm_vision_tower",))
     tower = str(own["mm_vision_tower"])
-    local = folder / tower / "config.json"
-    if local.is_file():
+    inside = within(folder, tower)
+    local = inside / "config.json" if inside else None
+    if local and local.is_file():
         tower_settings = read_json(local, "The tower's config")
         tower_settings = tower_settings.get("vision_config", tower_settings)
     elif tower.endswith(SIGLIP_NAME):

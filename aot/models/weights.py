@@ -12,10 +12,13 @@ import psutil
 import torch
 
 from ..errors import InputError
-from ..files import LARGEST_JSON, parse_json, read_json
+from ..files import LARGEST_JSON, parse_json, read_json, within
 
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 """A folder's weights are in the first, or in several files, of which the second says which has which tensor."""
+
+ADAPTER = "adapter_config.json"
+"""Makes transformers read the folder that it names, where peft is installed."""
 
 QUANTIZATIONS = ("none", "8-bit", "4-bit")
 BITS = {"8-bit": 8.5, "4-bit": 4.5}
@@ -53,6 +56,11 @@ def weight_files(folder: Path, name: str) -> list[Path]:
     Raises:
         InputError: there are none, fewer than the index names, or no index.
     """
+    if (folder / ADAPTER).is_file():
+        raise InputError(
+            f"{name} has an {ADAPTER}, which stands for another model and changes to it; take a model with the changes "
+            f"merged into it, or remove {ADAPTER} if its weights are whole."
+        )
     there = {path.name for path in folder.glob("*.safetensors")}
     if not there:
         raise InputError(f"{name} has no .safetensors file; put the model's safetensors files in its folder.")
@@ -66,6 +74,8 @@ def weight_files(folder: Path, name: str) -> list[Path]:
     parts = {str(part) for part in places.values()} if isinstance(places, dict) else set()
     if not parts:
         raise InputError(f"{INDEX} of {name} names no files; copy or download it again.")
+    if outside := sorted(part for part in parts if within(folder, part) is None):
+        raise InputError(f"{name} names a file {outside[0]!r}, which is not inside its folder; download it again.")
     if missing := sorted(parts - there):
         raise InputError(f"{name} lacks {len(missing)} of its files, {missing[0]} among them; download them again.")
     return [folder / part for part in sorted(parts)]

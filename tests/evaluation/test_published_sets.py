@@ -281,6 +281,18 @@ def test_a_missing_video_is_named_with_folder_and_layout(street, tmp_path):
     refused(lambda: street.frames("street.mp4", 4), "videos/street.mp4", str(tmp_path), "videos.tar.part.*")
 
 
+@pytest.mark.parametrize("outside", ["../street.mp4", "a/../../street.mp4", "..\\street.mp4"])
+def test_a_video_outside_of_the_sets_folder_is_not_opened(tmp_path, put_clip, outside):
+    folder = write_longvideobench(tmp_path / "set")
+    put_clip("street.mp4")
+    put_clip("set/street.mp4")
+    rows = json.loads((folder / "lvb_val.json").read_text())
+    (folder / "lvb_val.json").write_text(json.dumps([row | {"video_path": outside} for row in rows]))
+    named = open_set("longvideobench", folder)
+    refused(lambda: named.frames(outside, 4), "names a video 'videos/", "not inside", "download its questions again")
+    refused(lambda: named.require([outside]), "not inside")
+
+
 def test_missing_videos_can_be_asked_for_before_a_long_run(street, put_clip):
     refused(lambda: street.require(["street.mp4"]), "videos/street.mp4")
     put_clip("videos/street.mp4", frames=2)

@@ -114,6 +114,17 @@ def sharded(*after):
     return go
 
 
+def index(name):
+    """Has the index name another file for its first tensor."""
+
+    def go(folder):
+        known = json.loads((folder / INDEX).read_text())
+        known["weight_map"][min(known["weight_map"])] = name
+        written(INDEX, known)(folder)
+
+    return go
+
+
 def renamed(before, after):
     return lambda folder: (folder / before).rename(folder / after)
 
@@ -161,6 +172,25 @@ BROKEN = {
     ),
     "a file of two is cut short": (sharded(cut(SECOND)), f"{SECOND} is cut short"),
     "one file twice": (sharded(copied("model-00001-of-00002.safetensors", SECOND)), "lacks 85 tensors"),
+    "an index that leads out": (
+        sharded(index("../x.safetensors")),
+        r"names a file '\.\./x\.safetensors', which is not",
+    ),
+    "an index of absolute names": (
+        sharded(index("/x.safetensors")),
+        "names a file '/x.safetensors', which is not inside",
+    ),
+    "an index of Windows' names": (sharded(index("C:\\x.safetensors")), "which is not inside its folder"),
+    "an adapter": (written("adapter_config.json", {"base_model_name_or_path": "/x"}), "stands for another model and"),
+    "weights elsewhere": (
+        config(transformers_weights="../x.safetensors"),
+        "says transformers_weights '../x.safetensors'",
+    ),
+    "a kernel": (text_config(attn_implementation="x/kernel"), "says attn_implementation 'x/kernel', which would be"),
+    "a backbone": (
+        config(vision_config={"backbone": "hf_hub:x"}),
+        "says backbone 'hf_hub:x', which would be looked for",
+    ),
     "no config": (gone(CONFIG), "a readable config.json with a model_type is missing"),
     "a damaged config": (
         written(CONFIG, '{"model_type": "qwen'),
@@ -280,6 +310,28 @@ def test_code_that_comes_with_a_model_is_never_run(folder, tmp_path):
     with contextlib.suppress(InputError):
         load(folder)
     assert not ran.exists()
+
+
+def test_a_tokenizers_files_are_the_folders_own(folder, tmp_path):
+    known = json.loads((folder / TOKENIZER).read_text())
+    known["added_tokens"][0]["content"] = "<|stolen|>"
+    written("other.json", known)(tmp_path)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    written("tokenizer_config.json", settings | {"tokenizer_file": str(tmp_path / "other.json")})(folder)
+    assert "<|stolen|>" not in load(folder)._tokenizer.get_vocab()
+    gone(TOKENIZER)(folder)
+    with pytest.raises(InputError, match="names a tokenizer_file and there is none in the folder"):
+        load(folder)
+
+
+def test_a_tower_is_looked_for_in_the_models_folder_only(tmp_path, embedded_folder):
+    save(tmp_path / "model", "llava_onevision (lmms-lab)", embedded_folder)
+    own = json.loads((tmp_path / "model" / CONFIG).read_text())
+    (tmp_path / "model" / own["mm_vision_tower"]).rename(tmp_path / "tower")
+    for outside in ("../tower", str(tmp_path / "tower")):
+        written(CONFIG, own | {"mm_vision_tower": outside})(tmp_path / "model")
+        with pytest.raises(InputError, match=r"is built on the tower .*tower; only siglip"):
+            load(tmp_path / "model")
 
 
 def test_a_folder_that_cannot_be_read_is_skipped_and_named(whole, tmp_path):

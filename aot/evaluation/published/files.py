@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import read_json
+from ...files import read_json, within
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,14 @@ class Release:
         """The first file or folder there is of these, which are relative and may hold the wildcards of `glob`.
 
         Raises:
-            InputError: there is none.
+            InputError: there is none, or a pattern leads out of the folder.
         """
         for pattern in patterns:
+            if within(self.folder, pattern) is None:
+                raise InputError(
+                    f"{self.title} names a video {pattern!r}, which is not inside {self.folder}; download its "
+                    "questions again."
+                )
             if paths := sorted(self.folder.glob(pattern)):
                 return paths[0]
         raise self._missing(" or ".join(patterns))
