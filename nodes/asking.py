@@ -6,6 +6,7 @@ and encodes nothing again, and what is kept goes when ComfyUI lets it go.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
@@ -18,6 +19,7 @@ from ..aot.stages.methods.anchor_ot.settings import CLIP_LENGTH
 from .answering import AOTAnswer
 from .comfy import GraphBuilder, advanced, io, raw_link, schema
 from .models import CATEGORY, MODEL_WORDS, AOTEncodeVideo, AOTLoadVLLM, choices
+from .permissions import require_download
 from .sockets import AOTVLLM, AOTAnswerType, AOTFrames, AOTTokens
 from .video import AOTFramesFromImages, AOTFramesFromVideo, AOTLoadVideo, clip_input
 
@@ -40,6 +42,10 @@ def _video_there(name: str, inputs: Any) -> None:
 def _model_there(name: str, inputs: Any) -> None:
     if not inputs.get("vllm"):
         AOTLoadVLLM.NEEDS["model"].find(name, inputs)
+
+
+def _to_download(on: Any, inputs: Mapping[str, Any]) -> str:
+    return "" if inputs.get("vllm") else AOTLoadVLLM.NEEDS["download"].named(on, inputs)
 
 
 def _rarely_changed() -> list[Any]:
@@ -125,6 +131,7 @@ class AOTAskVideo(io.ComfyNode):
         {
             "video": replace(AOTLoadVideo.NEEDS["video"], find=_video_there),
             "model": replace(AOTLoadVLLM.NEEDS["model"], find=_model_there),
+            "download": replace(AOTLoadVLLM.NEEDS["download"], named=_to_download),
         }
     )
 
@@ -220,6 +227,8 @@ class AOTAskVideo(io.ComfyNode):
         graph = GraphBuilder()
         if not vllm:
             _model_there(model, {"download": download})
+            if _to_download(download, {"model": model}):
+                require_download(model)
             settings = {"dtype": "auto", "device": "auto", "attention": "auto"}
             loader = graph.node(
                 AOTLoadVLLM.__name__, model=model, quantization=quantization, download=download, **settings

@@ -46,6 +46,7 @@ from .comfy import (
     torch_device,
     unload_model,
 )
+from .permissions import require_download
 from .progress_text import Said
 from .sockets import AOTVLLM, AOTFrames, AOTTokens
 from .workflow.requirements import Kind
@@ -141,6 +142,7 @@ def located(model: str, fetch: bool) -> Path | None:
         return named[folder_name(model)]
     if not fetch:
         raise InputError(advice(model, home))
+    require_download(model)
     return download(model, home, on_progress=watch(1))
 
 
@@ -155,6 +157,18 @@ def _present(model: str, inputs: Mapping[str, Any]) -> None:
     """Raise an InputError if a model is neither there nor to be downloaded."""
     if not (inputs.get("download") and model in PUBLISHED):
         located(model, False)
+
+
+def _to_download(on: Any, inputs: Mapping[str, Any]) -> str:
+    """The model that a node would download; "" if it would not."""
+    model = inputs.get("model")
+    if on is not True or model not in PUBLISHED:
+        return ""
+    try:
+        located(model, False)
+    except InputError:
+        return model
+    return ""
 
 
 def not_offered(name: str, value: str, offered: Iterable[str]) -> str:
@@ -199,7 +213,12 @@ def watch(total: int) -> Any:
 class AOTLoadVLLM(io.ComfyNode):
     """A video LLM from ComfyUI's model folders, or the embedded one."""
 
-    NEEDS = MappingProxyType({"model": Kind("model", _present)})
+    NEEDS = MappingProxyType(
+        {
+            "model": Kind("model", _present),
+            "download": Kind("download", lambda model, inputs: require_download(model), named=_to_download),
+        }
+    )
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -250,7 +269,8 @@ class AOTLoadVLLM(io.ComfyNode):
                     default=False,
                     optional=True,
                     tooltip="Fetch a published model that is not there from huggingface.co into models/VLLM, many "
-                    "gigabytes, going on where an earlier try stopped. Off: nothing is ever downloaded.",
+                    "gigabytes, going on where an earlier try stopped. A workflow alone cannot: the model's name has "
+                    "to be in user/aot_downloads.txt. Off: nothing is ever downloaded.",
                 ),
                 io.Combo.Input(
                     "decoding",

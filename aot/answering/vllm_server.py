@@ -15,13 +15,11 @@ import io
 import json
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +32,7 @@ from ..models.prompt import Turn
 from ..tokens.video_tokens import VideoTokens
 from .answer import Answer
 from .generation import CountCallback, Generation, TextCallback, ignore_count, ignore_text
+from .server_address import opener, require_url
 from .session import require_context
 
 AT_ONCE = 8
@@ -59,7 +58,7 @@ class Connection:
         timeout: seconds to wait for the next bytes.
 
     Raises:
-        InputError: a URL that is neither http nor https.
+        InputError: a URL that is neither http nor https, or has more than host, port and path.
     """
 
     url: str
@@ -68,14 +67,7 @@ class Connection:
     timeout: float = 120.0
 
     def __post_init__(self) -> None:
-        try:
-            parts = urllib.parse.urlsplit(self.url)
-            is_server = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # brackets that are no address, a port that is no number
-            is_server = False
-        if not is_server:
-            raise InputError(f"The server's URL is {self.url!r}; give one like http://127.0.0.1:8000.")
-        object.__setattr__(self, "url", self.url.rstrip("/").removesuffix("/v1"))
+        object.__setattr__(self, "url", require_url(self.url).rstrip("/").removesuffix("/v1"))
 
     def __repr__(self) -> str:
         """Without the key."""
@@ -156,7 +148,7 @@ class Connection:
         request = urllib.request.Request(self.url + path, data, headers)
         for pause in (*PAUSES, None):
             try:
-                return urllib.request.urlopen(request, timeout=self.timeout)
+                return opener(self.url).open(request, timeout=self.timeout)
             except urllib.error.HTTPError as error:
                 if pause is None or error.code not in _BUSY:
                     raise InputError(self._refused(error)) from error
@@ -178,6 +170,10 @@ class Connection:
             reason = _reason(parse_json(reason, kind=dict))
         except ValueError:
             reason = readable(reason, LONGEST_REASON) or str(error.reason)
+        if self.key:
+            reason = reason.replace(self.key, "***")
+        if 300 <= error.code < 400:
+            return f"{self.url} sends on to another address (HTTP {error.code}), which is not followed; give its own."
         if error.code in (401, 403):
             return f"{self.url} refuses the key (HTTP {error.code}); give the file that holds the server's API key."
         if "hidden_size" in reason:
@@ -217,24 +213,6 @@ def _reason(content: Mapping[str, Any]) -> str:
     inner = content.get("error")
     reason = content.get("message") or (inner.get("message") if isinstance(inner, dict) else inner)
     return readable(str(reason or dict(content)), LONGEST_REASON)
-
-
-def read_key(path: Path) -> str:
-    """The API key in a file.
-
-    Args:
-        path: a text file with the key as its only word.
-
-    Raises:
-        InputError: no such file, or not one word in it.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The key file {path.name} cannot be read; give a text file that holds the key.") from error
-    if len(lines) != 1:
-        raise InputError(f"The key file {path.name} holds {len(lines)} words; put the key in it and nothing else.")
-    return lines[0]
 
 
 class VllmServer:

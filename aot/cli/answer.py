@@ -48,7 +48,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--thoughts", action="store_true", help="print what the model writes to itself first, too")
     parser.add_argument("--server", metavar="URL", help="a vLLM server that answers in place of the local LLM")
     parser.add_argument("--server-model", default="", help="its name there; empty if it serves only one")
-    parser.add_argument("--key-file", type=Path, help="a text file that holds the server's API key")
+    parser.add_argument(
+        "--key-file",
+        type=Path,
+        help="a text file of two lines: the server's address, and its API key, which goes there and nowhere else",
+    )
 
 
 def run(options: argparse.Namespace) -> Result:
@@ -107,9 +111,10 @@ def _connection(options: argparse.Namespace) -> Connection | None:
     """The server that the options name, once it has answered; None without one."""
     if not options.server:
         return None
-    from ..answering.vllm_server import Connection, read_key
+    from ..answering.server_address import read_key
+    from ..answering.vllm_server import Connection
 
-    key = read_key(options.key_file) if options.key_file else ""
+    key = read_key(options.key_file, options.server) if options.key_file else ""
     connection = Connection(options.server, options.server_model, key)
     connection.model_name()  # before a video is decoded and encoded for it
     return connection

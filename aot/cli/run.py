@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from tqdm import tqdm
 
 from ...nodes import NODES
 from ...nodes.comfy import directories
+from ...nodes.permissions import permitted
 from ...nodes.workflow import core
 from ...nodes.workflow.graph import load_workflow, to_graph
 from ...nodes.workflow.requirements import require
 from ...nodes.workflow.runner import Event, Result, override, registry
 from ...nodes.workflow.runner import run as run_graph
 from ..answering.answer import Answer
+from ..answering.server_address import origin
+from ..errors import InputError
 from .command import Result as CommandResult
 
 
@@ -31,21 +35,39 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="NODE.input=value",
         help="change an input of the node of that type, title or id, AOTLoadVideo.video=mine.mp4 for instance",
     )
+    parser.add_argument(
+        "--allow-server",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a server that the workflow may send the video's tokens to; those of this machine need no leave, nor "
+        "does one that --set names",
+    )
+    parser.add_argument(
+        "--allow-download",
+        action="store_true",
+        help="let the workflow download the published models that it names and that are not there",
+    )
     parser.add_argument("--base", type=Path, default=Path(), help="folder that holds input/, output/ and temp/")
 
 
 def run(options: argparse.Namespace) -> CommandResult:
     """Run the file and print what its nodes show."""
-    return run_file(options.workflow, options.set, options.base), 0
+    servers, downloads = options.allow_server, options.allow_download
+    return run_file(options.workflow, options.set, options.base, servers=servers, downloads=downloads), 0
 
 
-def run_file(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]:
+def run_file(
+    path: Path, overrides: Sequence[str], base: Path, *, servers: Iterable[str] = (), downloads: bool = False
+) -> dict[str, Any]:
     """Run a file with this pack's nodes, print what it needs and what they show, and report it all.
 
     Args:
         path: a workflow file, UI or API format.
         overrides: ``NODE.input=value`` each.
         base: holds the folders input, output and temp.
+        servers: URLs of servers that the workflow may send tokens to, beside those that the overrides name.
+        downloads: whether it may download published models.
 
     Returns:
         JSON-ready: the workflow's name, its needs, what its nodes show, and its answers.
@@ -56,7 +78,8 @@ def run_file(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    with directories(base), tqdm(desc="run", file=sys.stderr, leave=False, disable=None) as bar:
+    allowed = permitted([*servers, *_typed_urls(overrides)], downloads=downloads)
+    with directories(base), allowed, tqdm(desc="run", file=sys.stderr, leave=False, disable=None) as bar:
 
         def on_event(event: Event) -> None:
             bar.total = event.total
@@ -78,6 +101,17 @@ def run_file(path: Path, overrides: Iterable[str], base: Path) -> dict[str, Any]
     answers = [value.to_dict() for value in values if isinstance(value, Answer)]
     listed = [{"kind": need.kind, "name": need.name} for need in needed]
     return {"workflow": path.name, "needs": listed, "nodes": reports, "answers": answers}
+
+
+def _typed_urls(overrides: Iterable[str]) -> list[str]:
+    """The servers' URLs among overrides: who types one has allowed it."""
+    urls = []
+    for setting in overrides:
+        target, _, value = setting.partition("=")
+        if target.strip().endswith(".url"):
+            with suppress(InputError):  # the node says what is wrong with it
+                urls.append(origin(value.strip()))
+    return urls
 
 
 def _report(result: Result, kind: type) -> dict[str, Any]:

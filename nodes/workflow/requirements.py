@@ -1,4 +1,4 @@
-"""What a shared workflow needs on the machine that runs it: clips, models, files of tokens, other packs."""
+"""What a shared workflow needs on the machine that runs it: clips, models, files, other packs, servers, downloads."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ class Kind:
 
     Args:
         name: of the kind: "clip", "model".
-        find: takes the value and all of the node's inputs; raises an InputError if there is no such thing.
+        find: takes the name and all of the node's inputs; raises an InputError if there is no such thing.
         without: values that name nothing of the kind.
+        named: takes the value and all of the node's inputs; returns the thing's name, "" if there is none.
     """
 
     name: str
     find: Callable[[str, Mapping[str, Any]], Any]
     without: tuple[str, ...] = ()
+    named: Callable[[Any, Mapping[str, Any]], str] = lambda value, inputs: value if isinstance(value, str) else ""
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ def needs(graph: Graph) -> list[Need]:
             foreign.setdefault(node.pack, []).append(node.type)
             continue
         for widget, kind in getattr(graph.classes[node.type], "NEEDS", {}).items():
-            value = node.inputs.get(widget)
-            if isinstance(value, str) and value not in kind.without:
-                named[kind.name, value] = Need(kind.name, value, _lacking(kind, value, node.inputs))
+            name = kind.named(node.inputs.get(widget), node.inputs)
+            if name and name not in kind.without:
+                named[kind.name, name] = Need(kind.name, name, _lacking(kind, name, node.inputs))
     packs = [
         Need(
             "pack",

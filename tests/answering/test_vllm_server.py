@@ -12,11 +12,9 @@ from transformers import AutoModelForCausalLM
 from comfyui_aot.aot.answering import vllm_server as serving
 from comfyui_aot.aot.answering.export import export
 from comfyui_aot.aot.answering.generation import Generation
-from comfyui_aot.aot.answering.vllm_server import Connection, VllmServer, read_key
+from comfyui_aot.aot.answering.vllm_server import Connection, VllmServer
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import load
-from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
-from comfyui_aot.nodes.serving import AOTServer
 from comfyui_aot.tests.support.small_models import is_there, save
 from comfyui_aot.tests.support.stock_inputs import random_frames
 
@@ -103,15 +101,6 @@ def test_a_request_has_the_models_own_repetition_penalty_or_that_of_the_settings
     assert [body["repetition_penalty"] for body in bodies] == [1.05, 1.0, 1.2]
 
 
-def test_a_key_file_holds_a_key_and_nothing_else(tmp_path):
-    (tmp_path / "good").write_text("secret\n")
-    (tmp_path / "bad").write_text("two words")
-    assert read_key(tmp_path / "good") == "secret"
-    for name in ("bad", "gone"):
-        with pytest.raises(InputError, match=f"key file {name}"):
-            read_key(tmp_path / name)
-
-
 @pytest.mark.parametrize(
     ("family", "beyond"),
     [
@@ -145,19 +134,3 @@ def test_the_llm_written_out_is_the_models_own(model, tmp_path):
     assert torch.equal(plain(ids).logits, model.hf_model(input_ids=ids).logits)
     with pytest.raises(InputError, match="exists already"):
         export(model, tmp_path / "llm")
-
-
-@pytest.mark.skipif(HAS_COMFYUI, reason="the stand-in is not used where ComfyUI can be imported")
-def test_the_node_reads_the_key_from_comfyuis_user_folder_only(tmp_path):
-    keys = tmp_path / "user" / "aot_keys"
-    keys.mkdir(parents=True)
-    (keys / "mine").write_text("secret")
-    (tmp_path / "user" / "other").write_text("secret")
-    with directories(tmp_path):
-        (server,) = AOTServer.execute(url="http://host:1", model="", key_file="mine").args
-        assert server.key == "secret"
-        for name in ("../other", "gone", str(keys / "mine")):
-            with pytest.raises(InputError, match="There is no key file"):
-                AOTServer.execute(url="http://h:1", model="", key_file=name)
-        assert "give one like" in AOTServer.validate_inputs(url="host")
-        assert AOTServer.validate_inputs(url="http://h:1") is True

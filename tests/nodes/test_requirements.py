@@ -8,6 +8,7 @@ from comfyui_aot.aot.cli.run import run_file
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.comfy import directories
+from comfyui_aot.nodes.permissions import permitted
 from comfyui_aot.nodes.workflow.graph import to_graph
 from comfyui_aot.nodes.workflow.requirements import needs, require
 from comfyui_aot.nodes.workflow.runner import registry
@@ -66,7 +67,12 @@ def test_every_missing_thing_is_named_at_once(base):
 def test_a_model_that_the_node_will_fetch_is_not_missing(base):
     name = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
     assert needs(graph(a=model(name)))[0].lacking
-    assert not needs(graph(a=model(name, download=True)))[0].lacking
+    assert [(need.kind, bool(need.lacking)) for need in needs(graph(a=model(name, download=True)))] == [
+        ("model", False),
+        ("download", True),
+    ]
+    with permitted(downloads=True):
+        assert not any(need.lacking for need in needs(graph(a=model(name, download=True))))
 
 
 def test_tokens_whose_name_is_linked_are_not_looked_for(base):

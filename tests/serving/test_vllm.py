@@ -117,7 +117,7 @@ def test_eight_at_once_are_all_answered_each_its_own(model, url, asked):
 
 
 def test_the_command_hands_the_tokens_over(url, bunny, tmp_path, capsys):
-    (tmp_path / "key").write_text(KEY)
+    (tmp_path / "key").write_text(f"{url}\n{KEY}\n")
     arguments = ["answer", str(bunny), "What colour is it?", "--frames", "4", "--retention", "0.25"]
     said = []
     for more in ([], ["--server", url, "--key-file", str(tmp_path / "key")]):
