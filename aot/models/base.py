@@ -25,6 +25,7 @@ from ..errors import InputError
 from ..tokens.video_tokens import ENCODE, Layout, StageRecord, VideoTokens
 from ..video.frame_source import FrameSource
 from ..video.frames import Frames, MakersChoice
+from .chat_template import render
 from .file_time import clock_settings, with_file_seconds
 from .folder import (
     colours_file,
@@ -515,10 +516,21 @@ class VideoLLM(ABC):
         return self._rendered(chat_messages("?", (), "", lambda first: first)).rstrip().endswith(OPENS)
 
     def _rendered(self, messages: Sequence[tuple[str, str]]) -> str:
-        """Messages, (role, text) each, as the chat template writes them, up to where an answer begins."""
-        return self._tokenizer.apply_chat_template(
-            self._conversation(messages), chat_template=self._chat_template, add_generation_prompt=True, tokenize=False
-        )
+        """Messages, (role, text) each, as the chat template writes them, up to where an answer begins.
+
+        Raises:
+            InputError: the template does too much, has mistakes, or refuses the messages.
+        """
+        try:
+            template = self._tokenizer.get_chat_template(self._chat_template)
+            return render(template, self._conversation(messages), self._tokenizer.special_tokens_map, self.name)
+        except InputError:
+            raise
+        except Exception as error:  # whatever a template makes of the messages
+            raise InputError(
+                f"The chat template of {self.name} cannot write this prompt ({in_one_line(error)}); leave out the "
+                "system prompt if you gave one, or put the template that the model's makers publish into its folder."
+            ) from error
 
     def _conversation(self, messages: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         """Messages, (role, text) each, as the chat template takes them, the video before the first question."""

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..files import PART, read_json
 from ..video.frames import MakersChoice
 from .base import VideoLLM
+from .chat_template import TemplateLimit
 from .embedded.assemble import EMBEDDED, ensure
 from .folder import in_one_line, sampling_settings
 from .gemma4 import Gemma4
@@ -172,10 +173,13 @@ def require_prompt(model: VideoLLM) -> None:
     """
     try:
         model.prompt("?")
-    except Exception as error:  # whatever a template makes of the messages
+    except TemplateLimit:
+        raise
+    except InputError as error:
+        reason = error if error.__cause__ is None else error.__cause__
         raise InputError(
-            f"The chat template of {model.name} has no place for a question about a video ({in_one_line(error)}); copy "
-            "or download its chat_template.json or chat_template.jinja into its folder."
+            f"The chat template of {model.name} has no place for a question about a video ({in_one_line(reason)}); "
+            "copy or download its chat_template.json or chat_template.jinja into its folder."
         ) from error
 
 

@@ -47,7 +47,7 @@ _SCALES = re.compile(r"(scale_weight|weight_scale|scale_input|input_scale|scaled
 """Of weights that ComfyUI's tools have quantized: without these they are nothing."""
 
 
-def in_one_line(error: Exception) -> str:
+def in_one_line(error: BaseException) -> str:
     """What a library says of a fault, for the middle of our own line: at most 160 characters, and no full stop."""
     said = " ".join(str(error).split()).rstrip(".")
     return said if len(said) <= 160 else f"{said[:160]}..."
