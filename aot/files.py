@@ -1,23 +1,39 @@
-"""Files and folders that are written completely or not at all, and JSON files that are checked when read."""
+"""Files and folders that are written completely or not at all, and JSON files that are checked when read.
+
+Everything is written under a hidden name beside its own, and renamed when it is complete. Two processes that write one
+file take turns. What a killed process left under such a name is removed by the next one that writes in that folder.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import re
 import shutil
-import tempfile
 import unicodedata
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from .errors import InputError, readable
+from .locks import LOCK, WORK, lock, tried
 
 PART = ".part"
 """Ends the name of a file or folder that is not complete yet."""
+
+PATIENCE = 60.0
+"""Seconds that a write waits for another process that writes the same file."""
+
+_OURS = re.compile(
+    rf"\.(?P<name>.+)(?:\.[0-9a-f]{{8}}\.aot{re.escape(PART)}|{re.escape(LOCK)}|{re.escape(WORK)})", re.DOTALL
+)
+"""Names that only this module makes: of what is not complete, and of locks."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 LARGEST_JSON = 64 * 2**20
 """Bytes of JSON that are read."""
@@ -86,7 +102,7 @@ def within(folder: Path, name: str, *, links: bool = True) -> Path | None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents.
+    """Make a folder and its parents, or remove from it what a killed process left.
 
     Raises:
         InputError: it cannot be made.
@@ -96,6 +112,42 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}); give a folder that can be written.") from error
+    _sweep(folder)
+
+
+@contextmanager
+def writing(path: Path, remedy: str = "give a folder that can be") -> Iterator[None]:
+    """Turn the errors of a disk into one line.
+
+    Args:
+        path: what is written.
+        remedy: the end of the error's message; where the disk is full, "make room there" stands before it.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        number, reason = _of_a_disk(error)
+        if not reason:
+            raise
+        room = "make room there, or " if number in _NO_ROOM else ""
+        raise InputError(f"{path} cannot be written ({reason}); {room}{remedy}.") from error
+
+
+def _of_a_disk(error: Exception) -> tuple[int | None, str]:
+    """What a disk has refused, as the system's number and in words; no words for another error."""
+    if isinstance(error, OSError):
+        return error.errno, error.strerror or str(error)
+    # Those of safetensors and of torch.
+    if found := re.search(r"I/O error: (.*) \(os error (\d+)\)", str(error)):
+        return int(found[2]), found[1]
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):
+        return errno.ENOSPC, os.strerror(errno.ENOSPC)
+    return None, ""
 
 
 @contextmanager
@@ -103,19 +155,61 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A temporary file to write, beside ``path``. It is renamed to ``path`` when the block ends without an error.
 
     Raises:
-        InputError: the folder does not exist or cannot be written.
+        InputError: the folder does not exist or cannot be written, or another process keeps writing this file.
     """
     require_name(path, "The file")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
-    try:
-        temporary.touch()
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}); give a folder that can be.") from error
-    finally:
-        with suppress(OSError):
+    with writing(path), lock(path, wait=PATIENCE):
+        _sweep(path.parent, path.name)
+        temporary = _temporary(path)
+        try:
+            temporary.touch()
+            yield temporary
+            os.replace(temporary, path)
+        finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(
+    path: Path,
+    *,
+    wait: float = 1.0,
+    on_wait: Callable[[], None] = lambda: None,
+    remedy: str = "give a folder that can be",
+) -> Iterator[None]:
+    """A block for the work whose result is ``path``, done by one process at a time. It may write ``path``.
+
+    Args:
+        path: of a file or folder; the folder it is in is made if need be.
+        wait: seconds to wait for another process.
+        on_wait: called meanwhile, many times a second; may raise to stop.
+        remedy: the end of the message of an error of the disk.
+
+    Raises:
+        InputError: another process is at it all the while, or the folder cannot be written.
+    """
+    with ExitStack() as stack:
+        with writing(path, remedy):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path.parent)
+            stack.enter_context(lock(path, WORK, wait=wait, on_wait=on_wait))
+        yield
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """A block whose result is ``path``, if no process is at work on that; yields whether it is so.
+
+    Args:
+        path: of a file or folder, in a folder that exists.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    with ExitStack() as stack:
+        with writing(path):
+            ours = stack.enter_context(tried(path, WORK))
+        yield ours
 
 
 @contextmanager
@@ -128,6 +222,8 @@ def whole_folder(
 ) -> Iterator[Path]:
     """A temporary folder to fill, beside ``folder``. It is renamed to ``folder`` when the block ends without an error.
 
+    The errors of a disk in the block are the caller's to tell: see :func:`writing`.
+
     Args:
         folder: the folder to make. Its parents are made too.
         is_complete: whether a folder is what this block would make. A complete ``folder`` that another process put
@@ -136,43 +232,96 @@ def whole_folder(
         remedy: the end of the error's message.
 
     Raises:
-        InputError: the folder exists where that is refused, or its parent cannot be written.
+        InputError: the folder exists where that is refused, its parent cannot be written, or another process is making
+            it.
     """
     require_name(folder, "The folder")
-    if is_complete is None and folder.exists():
-        raise InputError(f"{folder} exists already; {remedy}.")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if resume:
-            temporary = folder.with_name(folder.name + PART)
-            temporary.mkdir(exist_ok=True)
-        else:
-            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix=PART))
-    except OSError as error:
-        raise InputError(f"{folder.parent} cannot be written ({error.strerror}); {remedy}.") from error
-    try:
-        yield temporary
-        _put_in_place(temporary, folder, is_complete, remedy)
-    finally:
-        if resume:
-            with suppress(OSError):
-                temporary.rmdir()  # only an empty one
-        else:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with ExitStack() as stack:
+        with writing(folder.parent, remedy):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock(folder, wait=1.0))
+        if is_complete is None and folder.exists():
+            raise InputError(f"{folder} exists already; {remedy}.")
+        _sweep(folder.parent, folder.name)
+        temporary = folder.with_name(folder.name + PART) if resume else _temporary(folder)
+        try:
+            with writing(folder, remedy):
+                temporary.mkdir(exist_ok=resume)
+            yield temporary
+            with writing(folder, remedy):
+                _put_in_place(temporary, folder, is_complete)
+        finally:
+            if resume:
+                with suppress(OSError):
+                    temporary.rmdir()  # only an empty one
+            else:
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _put_in_place(temporary: Path, folder: Path, is_complete: Callable[[Path], bool] | None, remedy: str) -> None:
+def _put_in_place(temporary: Path, folder: Path, is_complete: Callable[[Path], bool] | None) -> None:
     """Rename ``temporary`` to ``folder``. A damaged ``folder`` is moved away first."""
     try:
         if is_complete is not None and folder.exists() and not is_complete(folder):
-            damaged = temporary.with_suffix(".old")
+            damaged = _temporary(folder)
             with suppress(FileNotFoundError):
                 os.replace(folder, damaged)
             shutil.rmtree(damaged, ignore_errors=True)
         os.replace(temporary, folder)
-    except OSError as error:
+    except OSError:
         if is_complete is None or not is_complete(folder):
-            raise InputError(f"{folder} cannot be written ({error.strerror}); {remedy}.") from error
+            raise
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, completely or not at all, but for a process that is killed in between.
+
+    Args:
+        path: of the file; made if need be. Only one process at a time may add to it.
+        line: without its end.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with writing(path), path.open("ab") as file:
+        before = file.tell()
+        try:
+            file.write(f"{line}\n".encode())
+            file.flush()
+        except OSError:
+            os.truncate(path, before)
+            raise
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.aot{PART}")
+
+
+def _sweep(folder: Path, own: str = "") -> None:
+    """Remove from a folder what killed processes left of whole files and folders, and of locks.
+
+    Args:
+        folder: to look through; not the folders in it.
+        own: a name whose lock this process has.
+    """
+    with suppress(OSError):
+        for entry in list(folder.iterdir()):
+            if not (match := _OURS.fullmatch(entry.name)):
+                continue
+            kind = WORK if entry.name.endswith(WORK) else LOCK
+            with ExitStack() as stack:
+                ours = (match["name"], kind) == (own, LOCK)
+                if ours or stack.enter_context(tried(folder / match["name"], kind, sure=True)):
+                    _remove(entry)
+
+
+def _remove(path: Path) -> None:
+    """Remove what is not complete. A lock's file goes with its lock."""
+    if not path.name.endswith(PART):
+        return
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def parse_json(content: bytes | str, *, kind: type[dict] | type[list] | None = None, keys: Sequence[str] = ()) -> Any:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib.util import find_spec
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from ..aot.errors import InputError
-from ..aot.files import make_folder, require_name, within
+from ..aot.files import claimed, make_folder, require_name, within
 
 HAS_COMFYUI = find_spec("comfy_api") is not None or find_spec("folder_paths") is not None
 
@@ -143,8 +143,11 @@ def list_files(kind: str, suffix: str) -> list[tuple[str, float]]:
     return [(f"{path.relative_to(folder).as_posix()}{label}", path.stat().st_mtime) for path in files]
 
 
-def unused_output(prefix: str, suffix: str) -> Path:
+@contextmanager
+def unused_output(prefix: str, suffix: str) -> Iterator[Path]:
     """The path of a new file in the output folder, ``prefix_00001_`` and so on; its folder is made.
+
+    No other process is given this path until the block ends, by when the file should be there.
 
     Args:
         prefix: folder and start of the name, relative to the output folder.
@@ -160,7 +163,13 @@ def unused_output(prefix: str, suffix: str) -> Path:
     make_folder(start.parent)
     taken = (path.name.removeprefix(f"{start.name}_")[:5] for path in start.parent.glob(f"{glob.escape(start.name)}_*"))
     last = max((int(number) for number in taken if number.isdecimal()), default=0)
-    return start.with_name(f"{start.name}_{last + 1:05}_{suffix}")
+    for number in count(last + 1):
+        numbered = start.with_name(f"{start.name}_{number:05}_")
+        with claimed(numbered) as ours:
+            # Another process may have written it since the folder was read.
+            if ours and not any(start.parent.glob(f"{glob.escape(numbered.name)}*")):
+                yield numbered.with_name(f"{numbered.name}{suffix}")
+                return
 
 
 def video_from_file(path: Path) -> Any:

@@ -33,8 +33,7 @@ SWEEPS = "aot_sweeps"
 
 def write_csv(rows: Sequence[Row], prefix: str) -> str:
     """Write the rows to a new file in the output folder; its name there."""
-    path = unused_output(prefix, ".csv")
-    with whole_file(path) as temporary:
+    with unused_output(prefix, ".csv") as path, whole_file(path) as temporary:
         temporary.write_text(comparison_table.as_csv(rows), encoding="utf-8", newline="")
     return path.relative_to(output_directory().resolve()).as_posix()
 

@@ -22,6 +22,8 @@ import torch
 from PIL import Image as PILImage
 from tqdm import tqdm
 
+from ..aot.files import make_folder, whole_file
+
 _base: ContextVar[Path | None] = ContextVar("base", default=None)
 
 
@@ -400,14 +402,15 @@ class PreviewImage:
 
     def __init__(self, image: torch.Tensor, animated: bool = False, cls: type[ComfyNode] | None = None):
         folder = Path(folder_paths.get_temp_directory())
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.animated = animated
         self.values = []
         prefix = f"ComfyUI_temp_{uuid.uuid4().hex[:8]}"
         for count, pixels in enumerate(image, start=1):
             name = f"{prefix}_{count:05}_.png"
             array = (255 * pixels).clamp(0, 255).to("cpu", torch.uint8).numpy()
-            PILImage.fromarray(array).save(folder / name, compress_level=1)
+            with whole_file(folder / name) as part:
+                PILImage.fromarray(array).save(part, format="PNG", compress_level=1)
             self.values.append({"filename": name, "subfolder": "", "type": "temp"})
 
     def as_dict(self) -> dict[str, Any]:

@@ -69,8 +69,8 @@ class AOTSaveTokens(io.ComfyNode):
     def execute(cls, tokens: VideoTokens | Stream, filename_prefix: str) -> io.NodeOutput:
         """Write."""
         tokens = ready(tokens)
-        path = unused_output(filename_prefix, SUFFIX)
-        save(tokens, path)
+        with unused_output(filename_prefix, SUFFIX) as path:
+            save(tokens, path)
         name = f"{path.relative_to(output_directory().resolve()).as_posix()} [output]"
         return io.NodeOutput(tokens, name, ui={"text": (f"{name}: {description(tokens)}",)})
 

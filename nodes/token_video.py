@@ -121,8 +121,10 @@ class AOTTokenMapVideo(io.ComfyNode):
         overlays = [overlay(tokens, answer, "answer")]
         if tokens_b is not None:
             overlays.append(overlay(tokens_b, answer_b, "answer_b"))
-        path = unused_output(filename_prefix, ".mp4")
-        with stoppable(overlays[0].tokens.features.device):
+        with (
+            unused_output(filename_prefix, ".mp4") as path,
+            stoppable(overlays[0].tokens.features.device),
+        ):
             token_video(
                 overlays,
                 frames,

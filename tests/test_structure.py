@@ -11,6 +11,7 @@ import pytest
 CHECKOUT = Path(__file__).parents[1]
 FLOORS = (
     ("errors",),
+    ("locks",),
     ("files", "tables", "memory", "devices"),
     ("video", "tokens"),
     ("transport",),

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ..errors import InputError
-from ..files import whole_folder
+from ..files import whole_folder, writing
 from ..models.base import VideoLLM
 
 
@@ -29,7 +29,7 @@ def export(model: VideoLLM, folder: Path) -> None:
             f"{model.name} gives tokens {beyond}, which prompt embeddings cannot carry to a server; answer with the "
             "model itself."
         )
-    with whole_folder(folder) as part:
+    with whole_folder(folder) as part, writing(folder):
         config = model.hf_model.config.get_text_config()
         with torch.device("meta"):
             plain = AutoModelForCausalLM.from_config(config)

@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,10 @@ def run(options: argparse.Namespace) -> Result:
     rows: list[Row] = []
     refused: list[str] = []
     printed: list[dict[str, Any]] = []
-    with tqdm(total=len(variants), desc="compare", file=sys.stderr, leave=False, disable=None) as bar:
+    with (
+        cache.alone() if cache else nullcontext(),
+        tqdm(total=len(variants), desc="compare", file=sys.stderr, leave=False, disable=None) as bar,
+    ):
         watch = {"on_row": bar.set_postfix_str, "on_refused": refused.append}
         by_name = {variant.name: variant.chain for variant in variants}
         for row in compare(LocalAnswerer(model), tokens, options.question, variants, settings, **watch, cache=cache):

@@ -67,6 +67,20 @@ def set_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Answer the questions that have no answer yet, print the table, and write it with a curve."""
+    from ..evaluation.records import RECORDS
+    from ..files import alone
+
+    variants = chosen_variants(options)
+    questions = questions_of(options)
+    out = options.out or Path(f"eval-{options.set}")
+    model = load(options)
+    with alone(out / RECORDS):
+        return _run(options, variants, questions, model, out)
+
+
+def _run(
+    options: argparse.Namespace, variants: Sequence[Variant], questions: QuestionSet, model: VideoLLM, out: Path
+) -> Result:
     from ..evaluation.encodings import Encodings
     from ..evaluation.records import Records
     from ..evaluation.report import CSV, CURVE, JSON, TABLE, left_out, overview, write_report
@@ -75,12 +89,8 @@ def run(options: argparse.Namespace) -> Result:
     from ..models.fingerprint import fingerprint
     from ..tables import markdown
 
-    variants = chosen_variants(options)
     names = [variant.name for variant in variants]
-    questions = questions_of(options)
     clips = tuple(by_clip(questions.questions))
-    out = options.out or Path(f"eval-{options.set}")
-    model = load(options)
     weights = fingerprint(model)
     about = settings(model, questions, options.frames, weights)
     records = Records(out, about)

@@ -10,7 +10,8 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from ..answering.answer import Answer
 from ..answering.fidelity import Fidelity, Reference
 from ..answering.generation import Generation
 from ..errors import InputError
-from ..files import make_folder, read_json, whole_file, write_json
+from ..files import alone, make_folder, read_json, whole_file, write_json
 from ..models.base import VideoLLM
 from ..models.file_time import DURATION, SAMPLED_FPS, TIMES, encoder_settings
 from ..models.fingerprint import digest, fingerprint
@@ -32,6 +33,9 @@ from .variants import Variant
 
 VERSION = 1
 """Of the files; those of another version are not read."""
+
+_PATIENCE = 600.0
+"""Seconds to wait for another process that measures the same cells."""
 
 ABOUT = "about.json"
 """The file that says what the cells of a folder have in common."""
@@ -88,6 +92,17 @@ class FolderCache:
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
         self.folder, self._about = folder, about
+
+    def alone(self, on_wait: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
+        """A block that measures these cells, while no other process does.
+
+        Args:
+            on_wait: called while another process measures them, many times a second; may raise to stop.
+
+        Raises:
+            InputError: the folder cannot be written, or the other process takes too long.
+        """
+        return alone(self.folder, wait=_PATIENCE, on_wait=on_wait)
 
     def get(self, variant: Variant, against: Variant) -> Measured | None:
         """The figures of a variant against another; None if there are none, or their file is damaged.

@@ -95,7 +95,8 @@ def sweep(
             stage.steps(tokens.layout, tokens.timestamps)
     cache = open_cache(answerer.model, tokens, question, generation, folder)
     watch = {"on_row": on_row, "on_token": on_token, "on_refused": on_refused}
-    yield from compare(answerer, tokens, question, variants, generation, **watch, cache=cache)
+    with cache.alone(lambda: on_token(0)):
+        yield from compare(answerer, tokens, question, variants, generation, **watch, cache=cache)
 
 
 def require_encoded(tokens: VideoTokens) -> None:

@@ -15,13 +15,16 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
-from ..files import make_folder
+from ..files import alone, make_folder
 from ..models.base import VideoLLM
 from ..models.fingerprint import digest
 from ..models.progress import Progress, ignore_progress
 from ..tokens import storage
 from ..tokens.video_tokens import VideoTokens
 from .questions import QuestionSet
+
+_PATIENCE = 600.0
+"""Seconds to wait for another process that encodes the same clip."""
 
 
 class Encodings:
@@ -56,18 +59,27 @@ class Encodings:
         """A clip's tokens, nothing reduced, on the model's device; their history has the seconds of the encoding.
 
         Raises:
-            InputError: the clip cannot be read, or its tokens cannot be written.
+            InputError: the clip cannot be read, its tokens cannot be written, or another process is too long at it.
         """
         path = self._path(clip)
-        if path is not None and path.exists():
-            try:
-                return _to(storage.load(path), self._model.device)
-            except InputError:
-                path.unlink()
-        tokens = self._model.encode(self._questions.frames(clip, self._frames), on_progress=on_progress)
-        if path is not None:
-            storage.save(tokens, path)
+        if path is None:
+            return self._encode(clip, on_progress)
+        if (tokens := self._read(path)) is None:
+            with alone(path, wait=_PATIENCE):
+                if (tokens := self._read(path)) is None:
+                    tokens = self._encode(clip, on_progress)
+                    storage.save(tokens, path)
         return tokens
+
+    def _encode(self, clip: str, on_progress: Progress) -> VideoTokens:
+        return self._model.encode(self._questions.frames(clip, self._frames), on_progress=on_progress)
+
+    def _read(self, path: Path) -> VideoTokens | None:
+        """The tokens in a file; None where there is none, or a damaged one."""
+        try:
+            return _to(storage.load(path), self._model.device) if path.exists() else None
+        except InputError:
+            return None
 
     def require_room(self, clips: Sequence[str]) -> None:
         """Refuse clips whose encodings the disk cannot take, before any work is done."""

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import InputError
-from ..files import make_folder, parse_json, read_json, whole_file, write_json
+from ..files import append_line, make_folder, parse_json, read_json, whole_file, write_json
 
 SETTINGS = "settings.json"
 RECORDS = "records.jsonl"
@@ -81,9 +81,8 @@ class Records:
         return iter(tuple(self._records.values()))
 
     def add(self, record: Record) -> None:
-        """Keep a record and write its line at once."""
-        with self._path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(dataclasses.asdict(record)) + "\n")
+        """Keep a record and write its line at once. Raises an InputError where it cannot be written."""
+        append_line(self._path, json.dumps(dataclasses.asdict(record)))
         self._records[record.clip, record.variant] = record
 
     @property

@@ -15,7 +15,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..files import whole_folder, within
+from ..files import alone, whole_folder, within
 from .progress import Progress, ignore_progress
 
 PUBLISHED = (
@@ -73,11 +73,16 @@ def download(
         The model's folder. It exists only once every file is there.
 
     Raises:
-        InputError: no such model, no connection, or no room on the disk.
+        InputError: no such model, no connection, no room on the disk, or another process is downloading it.
     """
     target = folder / folder_name(repository)
+    with alone(target, remedy=f"put the files of {repository} there yourself"):
+        return target if target.is_dir() else _download(repository, target, endpoint, on_progress)
+
+
+def _download(repository: str, target: Path, endpoint: str | None, on_progress: Progress) -> Path:
+    folder = target.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         model = HfApi(endpoint=endpoint).model_info(repository, files_metadata=True)
         if model.siblings is None:
             raise InputError(f"{repository} lists no files; check its name, and that it is a model.")

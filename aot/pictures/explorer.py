@@ -8,6 +8,7 @@ share that is. Everything here is NumPy on the CPU.
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 
 from ..errors import InputError
+from ..files import make_folder, whole_file
 from ..tokens.layout import POOLINGS, Layout
 from ..tokens.video_tokens import VideoTokens
 from ..video.frames import Frames
@@ -261,13 +263,20 @@ def save_frames(frames: Frames, folder: Path, prefix: str) -> Sequence[str]:
     Args:
         frames: one or more.
         folder: made where it is missing.
-        prefix: start of the files' names.
+        prefix: start of the files' names, which no other file has.
+
+    Raises:
+        InputError: they cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     shrink = min(1, LARGEST_SIDE / max(frames.width, frames.height))
     size = max(1, round(frames.width * shrink)), max(1, round(frames.height * shrink))
     names = [f"{prefix}_{index:05}.jpg" for index in range(frames.count)]
     for name, pixels in zip(names, frames.pixels, strict=True):
         picture = Image.fromarray(pixels.to("cpu", torch.uint8).numpy())
-        picture.resize(size, Image.Resampling.LANCZOS).save(folder / name, format="JPEG", quality=QUALITY)
+        # Pillow itself does not notice a disk that takes only the beginning of a JPEG.
+        content = io.BytesIO()
+        picture.resize(size, Image.Resampling.LANCZOS).save(content, format="JPEG", quality=QUALITY)
+        with whole_file(folder / name) as part:
+            part.write_bytes(content.getvalue())
     return names

@@ -18,7 +18,7 @@ import torch
 
 from ..evaluation.scenes import Scene, SceneSettings, make_scene
 from ..evaluation.shapes_set import SPLITS, SceneQuestion, ask
-from ..files import make_folder, whole_file
+from ..files import append_line, make_folder, whole_file
 from .learner import Learner, Ranks, Result
 from .naming import Naming
 from .pointing import Grounding, names
@@ -195,8 +195,7 @@ class Training:
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
         progress = _progress(step, settings.steps, results, time.perf_counter() - start)
-        with (self._folder / _LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(asdict(progress)) + "\n")
+        append_line(self._folder / _LOG, json.dumps(asdict(progress)))
         return progress
 
     def _save(self) -> None:

@@ -49,8 +49,8 @@ def test_a_second_file_takes_the_next_number_and_the_newest_is_listed_first(base
 
 @pytest.mark.parametrize("prefix", ["../out", "/tmp/x", "C:\\x", "", "a/../../b"])
 def test_a_prefix_outside_the_output_folder_is_refused(base, prefix):
-    with pytest.raises(InputError, match="relative name in the output folder"):
-        unused_output(prefix, ".png")
+    with pytest.raises(InputError, match="relative name in the output folder"), unused_output(prefix, ".png"):
+        pass
 
 
 def test_a_missing_file_is_said_before_the_run_and_a_linked_name_is_not_looked_for(base):

@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from ...errors import InputError
-from ...files import read_json, whole_folder, write_json
+from ...files import alone, read_json, whole_folder, write_json, writing
 from ..pixels import normalise as normalise_pixels
 from ..progress import Progress, ignore_progress
 from .sources import SPECIAL_TOKENS, language_tokenizer, language_weights, vision_weights
@@ -56,6 +56,9 @@ _PATCH = 14
 _PINPOINTS = [[height * IMAGE_SIDE, width * IMAGE_SIDE] for height in range(1, 7) for width in range(1, 7)]
 _WEIGHTS = "model.safetensors"
 _INFO = "model_info.json"
+_STEPS = 3
+_PATIENCE = 600.0
+"""Seconds to wait for another process that assembles the model."""
 _REMEDY = "set XDG_CACHE_HOME, or HOME, to a folder where the embedded model can be assembled"
 
 
@@ -87,19 +90,21 @@ def cache_folder() -> Path:
 def ensure(folder: Path | None = None, *, on_progress: Progress = ignore_progress) -> Path:
     """The folder of the embedded model, assembled first if it is absent, damaged or of another version.
 
-    Two processes may do this at once: each works in a folder of its own and renames it when it is complete. The second
-    keeps the folder of the first.
+    Of two processes that need it, the second waits for the first.
 
     Args:
         folder: of the model; None means :func:`cache_folder`.
-        on_progress: called with (done, total) while the model is being assembled.
+        on_progress: called with (done, total) while the model is being assembled, or waited for; may raise to stop.
 
     Raises:
         InputError: a package is missing, or the folder holds something else or cannot be written.
     """
     folder = folder or cache_folder()
     if not is_whole(folder):
-        convert(folder, on_progress=on_progress)
+        require_packages()
+        with alone(folder, wait=_PATIENCE, on_wait=lambda: on_progress(0, _STEPS), remedy=_REMEDY):
+            if not is_whole(folder):
+                convert(folder, on_progress=on_progress)
     return folder
 
 
@@ -118,7 +123,7 @@ def convert(folder: Path, *, trained: Path = TRAINED, on_progress: Progress = ig
     require_packages()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / _INFO).is_file():
         raise InputError(f"{folder} holds something that is not the embedded model; delete it or give another folder.")
-    with whole_folder(folder, is_complete=is_whole, remedy=_REMEDY) as part:
+    with whole_folder(folder, is_complete=is_whole, remedy=_REMEDY) as part, writing(folder, _REMEDY):
         _assemble(part, trained, on_progress)
 
 
@@ -163,13 +168,12 @@ def untrained() -> tuple[LlavaOnevisionForConditionalGeneration, PreTrainedToken
 
 
 def _assemble(folder: Path, trained_file: Path, on_progress: Progress) -> None:
-    steps = 3
-    on_progress(0, steps)
+    on_progress(0, _STEPS)
     trained = read(trained_file)
     vision, (language, text_config) = vision_weights(_VISION.path), language_weights(_LANGUAGE.path)
     language = trained.merged(language)
     tokenizer = language_tokenizer(_LANGUAGE.path)
-    on_progress(1, steps)
+    on_progress(1, _STEPS)
     config = _config(text_config, tokenizer)
     save_file(_tensors(vision, language, trained.projector, tokenizer), folder / _WEIGHTS, {"format": "pt"})
     _save_tokenizer(tokenizer, folder)
@@ -180,10 +184,10 @@ def _assemble(folder: Path, trained_file: Path, on_progress: Progress) -> None:
         eos_token_id=text_config.eos_token_id,
         pad_token_id=text_config.pad_token_id,
     ).save_pretrained(folder)
-    on_progress(2, steps)
+    on_progress(2, _STEPS)
     _compare_with_sources(folder, vision, language, trained.projector, newline=tokenizer("\n").input_ids[0])
     write_json(folder / _INFO, {**_info(folder, trained_file), **trained.info})
-    on_progress(steps, steps)
+    on_progress(_STEPS, _STEPS)
 
 
 def _tensors(
