@@ -9,7 +9,7 @@ import ipaddress
 import re
 import urllib.parse
 from pathlib import Path
-from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, build_opener, getproxies
+from urllib.request import BaseHandler, HTTPRedirectHandler, OpenerDirector, ProxyHandler, build_opener, getproxies
 
 from ..errors import InputError
 
@@ -118,16 +118,17 @@ def read_key(path: Path, url: str) -> str:
     return words[1]
 
 
-def opener(url: str) -> OpenerDirector:
+def opener(url: str, *handlers: BaseHandler) -> OpenerDirector:
     """What opens requests to a server: it follows no redirect, and no proxy can read what is sent.
 
     Only a proxy for https is used, which passes encrypted bytes on; this machine is reached without one.
 
     Args:
         url: of the server.
+        handlers: of connections, in place of the ordinary ones.
     """
     proxies = {} if is_this_machine(url) else {key: each for key, each in getproxies().items() if key == "https"}
-    return build_opener(ProxyHandler(proxies), _Stay)
+    return build_opener(ProxyHandler(proxies), _Stay, *handlers)
 
 
 class _Stay(HTTPRedirectHandler):

@@ -16,9 +16,10 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException, HTTPResponse
 from typing import Any
 
@@ -33,16 +34,27 @@ from ..tokens.video_tokens import VideoTokens
 from .answer import Answer
 from .generation import CountCallback, Generation, TextCallback, ignore_count, ignore_text
 from .server_address import opener, require_url
+from .server_events import event_data
 from .session import require_context
+from .watched import Watch, run_watched
 
 AT_ONCE = 8
 """Requests under way at once."""
 
 PAUSES = (0.5, 1.0, 2.0)
-"""Seconds before each further try where a server cannot be reached or is busy."""
+"""Seconds before every further try if a server cannot be reached or is busy. What took too long is not tried again."""
 
 LONGEST_REASON = 300
 """Characters of what a server says of an error."""
+
+LARGEST = 2**20
+"""Bytes of a reply that are read, beside those of an answer's tokens."""
+
+OF_A_TOKEN = 2**12
+"""Bytes that a server may use to send a token."""
+
+_MORE = 16
+"""Pieces of an answer beyond its tokens that a server may send."""
 
 _BUSY = (429, 500, 502, 503, 504)
 
@@ -55,7 +67,7 @@ class Connection:
         url: the server's address, ``http://127.0.0.1:8000`` for instance.
         model: the model's name there; empty for the only one it serves.
         key: the API key, if the server needs one. It is sent to ``url`` and shown nowhere.
-        timeout: seconds to wait for the next bytes.
+        timeout: seconds to wait for the server to take a prompt, and then for every piece of its answer.
 
     Raises:
         InputError: a URL that is neither http nor https, or has more than host, port and path.
@@ -73,21 +85,27 @@ class Connection:
         """Without the key."""
         return f"Connection({self.url!r}, {self.model!r})"
 
-    def model_name(self) -> str:
+    def model_name(self, on_wait: Callable[[], None] = lambda: None) -> str:
         """The model's name as the server knows it.
+
+        Args:
+            on_wait: called while the server is asked, many times a second; may raise to stop.
 
         Raises:
             InputError: the server cannot be reached, is none of vLLM, has no model of that name, or has several and
                 none was named.
         """
-        try:
-            names = _names(self._open("/v1/models", None).read())
-        except (OSError, HTTPException, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"{self.url} lists no models as a vLLM server does ({error}); give the URL of one."
-            ) from error
+        names: list[str] = []
+
+        def request(watch: Watch) -> None:
+            with self._reading(f"{self.url} lists its models in another way than vLLM"):
+                with self._open("/v1/models", None, watch) as response:
+                    content = response.read(LARGEST + 1)
+                if len(content) > LARGEST:
+                    raise ValueError(f"more than {LARGEST >> 20} MiB")
+                names.extend(_names(content))
+
+        self.run([request], on_wait)
         if self.model in names:
             return self.model
         if self.model or len(names) != 1:
@@ -95,7 +113,24 @@ class Connection:
             raise InputError(f"{self.url} serves {models}; name one of {', '.join(names)}.")
         return str(names[0])
 
-    def complete(self, embeddings: Tensor, model: str, generation: Generation, penalty: float = 1.0) -> Iterator[str]:
+    def run(self, requests: Sequence[Callable[[Watch], None]], on_wait: Callable[[], None]) -> None:
+        """Run requests to this server, several at once; see :func:`~.requests.run_watched`.
+
+        Args:
+            requests: called in other threads, with what watches them.
+            on_wait: called meanwhile, many times a second; may raise to stop.
+        """
+        run_watched(requests, AT_ONCE, self.timeout, self._silent, on_wait)
+
+    def complete(
+        self,
+        embeddings: Tensor,
+        model: str,
+        generation: Generation,
+        penalty: float = 1.0,
+        *,
+        watch: Watch | None = None,
+    ) -> Iterator[str]:
         """The server's answer to a prompt, piece by piece.
 
         Args:
@@ -103,10 +138,13 @@ class Connection:
             model: the model's name on the server.
             generation: how the answer is generated.
             penalty: the repetition penalty; 1 is none.
+            watch: of this request; None where nobody else looks at it.
 
         Raises:
-            InputError: the server cannot be reached, refuses the prompt, or ends in the middle of an answer.
+            InputError: the server cannot be reached, refuses the prompt, ends in the middle of an answer, or sends
+                something else than vLLM does.
         """
+        watched = watch or Watch()
         buffer = io.BytesIO()
         torch.save(embeddings.detach().cpu().contiguous().clone(), buffer)
         body = {
@@ -119,42 +157,68 @@ class Connection:
             "repetition_penalty": penalty,
             "stream": True,
         }
-        ended = False
+        most, pieces = LARGEST + OF_A_TOKEN * generation.max_new_tokens, 0
+        strange = f"{self.url} answers in another way than vLLM"
+        with self._reading(strange), self._open("/v1/completions", body, watched) as response:
+            for content in event_data(_chunks(response, most)):
+                if content.strip() == "[DONE]":
+                    return
+                for text in self._pieces(content):
+                    watched.hear()
+                    pieces += 1
+                    if pieces > generation.max_new_tokens + _MORE:
+                        raise ValueError(f"more than the {generation.max_new_tokens} tokens asked for")
+                    yield text
+        raise InputError(self._lost("its answer breaks off"))
+
+    def _pieces(self, content: str) -> Iterator[str]:
+        """The text of an event; none of one without text."""
+        event = parse_json(content, kind=dict) if content.strip() else {"choices": []}
+        if "error" in event:
+            raise InputError(f"{self.url} stopped answering: {_reason(event)}; see the server's log.")
+        if event.get("choices") != []:
+            yield _piece(event)
+
+    @contextmanager
+    def _reading(self, strange: str) -> Iterator[None]:
+        """Turn whatever fails on what a server sends into one line."""
         try:
-            for line in self._open("/v1/completions", body):
-                content = line.decode("utf-8").strip().removeprefix("data:").strip()
-                if content == "[DONE]":
-                    ended = True
-                    break
-                if content:
-                    event = parse_json(content, kind=dict)
-                    if "error" in event:
-                        raise InputError(f"{self.url} stopped answering: {_reason(event)}; see the server's log.")
-                    yield _piece(event)
-        except (OSError, HTTPException, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
+            yield
+        except InputError:
+            raise
+        except TimeoutError as error:
+            raise InputError(self._silent) from error
+        except (OSError, HTTPException) as error:
             raise InputError(self._lost(error)) from error
-        if not ended:
-            raise InputError(self._lost("its answer breaks off"))
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise InputError(f"{strange} ({reason}); give the URL of a vLLM server.") from error
+
+    @property
+    def _silent(self) -> str:
+        return f"{self.url} was silent for {self.timeout:g} s; see that it runs and is not too busy, and ask again."
 
     def _lost(self, reason: object) -> str:
         return f"{self.url} was lost in the middle of an answer ({reason}); see that it runs, and ask again."
 
-    def _open(self, path: str, body: dict[str, Any] | None) -> HTTPResponse:
+    def _open(self, path: str, body: dict[str, Any] | None, watch: Watch) -> HTTPResponse:
         """The response to a request; while the server is absent or busy, tried again after growing pauses."""
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers)
+        opened = opener(self.url, *watch.handlers())
         for pause in (*PAUSES, None):
+            watch.hear()
             try:
-                return opener(self.url).open(request, timeout=self.timeout)
+                return opened.open(request, timeout=self.timeout + 1)  # The watch, if there is one, tells first.
             except urllib.error.HTTPError as error:
                 if pause is None or error.code not in _BUSY:
                     raise InputError(self._refused(error)) from error
             except (OSError, HTTPException) as error:
+                reason = getattr(error, "reason", error)
+                if isinstance(reason, TimeoutError):
+                    raise InputError(self._silent) from error
                 if pause is None:
-                    reason = getattr(error, "reason", error)
                     raise InputError(
                         f"No server at {self.url} ({reason}), tried {len(PAUSES) + 1} times; start it, or give its URL."
                     ) from error
@@ -162,10 +226,9 @@ class Connection:
         raise AssertionError("unreachable")
 
     def _refused(self, error: urllib.error.HTTPError) -> str:
-        try:
-            reason = error.read().decode("utf-8", "replace")
-        except (OSError, HTTPException):
-            reason = ""
+        reason = ""
+        with error, suppress(OSError, HTTPException):
+            reason = error.read(LARGEST).decode("utf-8", "replace")
         try:
             reason = _reason(parse_json(reason, kind=dict))
         except ValueError:
@@ -197,10 +260,8 @@ def _names(content: bytes) -> list[str]:
 
 
 def _piece(event: Mapping[str, Any]) -> str:
-    """The text of an event; "" of one that only counts tokens. Raises ValueError for another event."""
+    """The text of an event. Raises ValueError for another event."""
     choices = event.get("choices")
-    if choices == []:
-        return ""
     first = choices[0] if isinstance(choices, list) else None
     text = first.get("text") if isinstance(first, dict) else None
     if not isinstance(text, str):
@@ -254,7 +315,7 @@ class VllmServer:
                 f"{model.name} gives tokens {beyond}, which prompt embeddings cannot carry; leave the server out and "
                 "answer with the model itself."
             )
-        name, penalty = self._connection.model_name(), generation.penalty(model)
+        name, penalty = self._connection.model_name(lambda: on_token(0)), generation.penalty(model)
         with torch.no_grad():
             inputs = [model.prompt_inputs(tokens, each, system=system, turns=turns) for each in questions]
         prompts = [each.inputs_embeds for each in inputs]
@@ -262,31 +323,20 @@ class VllmServer:
         on_token(0)
         replies = [_Reply(len(prompt)) for prompt in prompts]
 
-        def request(number: int) -> None:
-            for piece in self._connection.complete(prompts[number], name, generation, penalty):
+        def request(number: int, watch: Watch) -> None:
+            for piece in self._connection.complete(prompts[number], name, generation, penalty, watch=watch):
                 replies[number].add(piece)
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            requests = [pool.submit(request, number) for number in range(len(prompts))]
-            try:
-                texts = [""] * len(replies)
-                while not all(each.done() for each in requests):
-                    wait(requests, timeout=0.05, return_when=FIRST_EXCEPTION)
-                    for number, reply in enumerate(replies):
-                        if reply.text != texts[number]:
-                            texts[number] = reply.text
-                            on_text(number, reply.text)
-                    on_token(min(generation.max_new_tokens, max(reply.pieces for reply in replies)))
-                    for each in requests:
-                        if each.done():
-                            each.result()
-            except BaseException:
-                for reply in replies:
-                    reply.is_stopped = True
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-            for each in requests:
-                each.result()
+        texts = [""] * len(replies)
+
+        def on_wait() -> None:
+            for number, reply in enumerate(replies):
+                if reply.text != texts[number]:
+                    texts[number] = reply.text
+                    on_text(number, reply.text)
+            on_token(min(generation.max_new_tokens, max(reply.pieces for reply in replies)))
+
+        self._connection.run([partial(request, number) for number in range(len(prompts))], on_wait)
         return [
             Answer.about(
                 model,
@@ -304,17 +354,24 @@ class VllmServer:
         ]
 
 
+def _chunks(response: HTTPResponse, most: int) -> Iterator[bytes]:
+    """What comes, as it comes, up to so many bytes."""
+    while chunk := response.read1(2**16):
+        most -= len(chunk)
+        if most < 0:
+            raise ValueError("more bytes than its tokens can take")
+        yield chunk
+
+
 class _Reply:
     """One answer on its way."""
 
     def __init__(self, prompt_tokens: int) -> None:
-        self.prompt_tokens, self.text, self.pieces, self.is_stopped = prompt_tokens, "", 0, False
+        self.prompt_tokens, self.text, self.pieces = prompt_tokens, "", 0
         self.start = time.perf_counter()
         self.first_at = self.last_at = 0.0
 
     def add(self, piece: str) -> None:
-        if self.is_stopped:
-            raise InputError("stopped")
         self.last_at = time.perf_counter()
         self.first_at = self.first_at or self.last_at
         self.pieces += 1

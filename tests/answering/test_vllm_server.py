@@ -74,7 +74,7 @@ class Completing(BaseHTTPRequestHandler):
 
     def do_POST(self):
         self.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.give(b'data: {"choices": [{"text": "yes"}]}\ndata: [DONE]\n')
+        self.give(b'data: {"choices": [{"text": "yes"}]}\n\ndata: [DONE]\n\n')
 
     def give(self, content):
         self.send_response(200)

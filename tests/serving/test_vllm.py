@@ -156,7 +156,9 @@ def test_a_run_that_is_stopped_leaves_the_server_to_others(model, url, encoded):
 def test_a_server_killed_in_the_middle_is_one_clear_error(llm, monkeypatch):
     usual = Connection._open
     endless = {"ignore_eos": True}
-    monkeypatch.setattr(Connection, "_open", lambda self, path, body: usual(self, path, body and body | endless))
+    monkeypatch.setattr(
+        Connection, "_open", lambda self, path, body, watch: usual(self, path, body and body | endless, watch)
+    )
     with serving(llm, "--enable-prompt-embeds") as (url, process):
         noise = 0.05 * torch.randn(64, 576, generator=torch.Generator().manual_seed(0))
         pieces = Connection(url, timeout=20).complete(noise, "small", Generation(2000))
