@@ -56,7 +56,7 @@ OF_A_TOKEN = 2**12
 _MORE = 16
 """Pieces of an answer beyond its tokens that a server may send."""
 
-_BUSY = (429, 500, 502, 503, 504)
+_BUSY = (429, 500, 502, 503)
 
 
 @dataclass(frozen=True)

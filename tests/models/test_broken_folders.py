@@ -168,7 +168,7 @@ BROKEN = {
     "an index that is a list": (sharded(written(INDEX, {"weight_map": [1]})), f"{INDEX} of model names no files;"),
     "a file of another folder": (
         sharded(written(INDEX, {"weight_map": {"x": "../model/model-00001-of-00002.safetensors"}})),
-        "lacks 1 of its files, ../model/model-00001-of-00002.safetensors among them",
+        "names a file '../model/model-00001-of-00002.safetensors', which is not inside its folder",
     ),
     "a file of two is cut short": (sharded(cut(SECOND)), f"{SECOND} is cut short"),
     "one file twice": (sharded(copied("model-00001-of-00002.safetensors", SECOND)), "lacks 85 tensors"),
