@@ -60,6 +60,7 @@ def video_options(parser: argparse.ArgumentParser) -> None:
         help="Qwen's models: keep the file's own pixels, as far as the processor allows, where the makers make every "
         "frame 128 to 768 tokens large",
     )
+    parser.add_argument("--fewer", action="store_true", help="take all frames of a video that has fewer than --frames")
 
 
 def model_options(parser: argparse.ArgumentParser) -> None:
@@ -127,11 +128,11 @@ def _sampling(options: argparse.Namespace) -> Sampling:
     if options.fps is not None:
         return Sampling("fps", fps=options.fps, start=options.start, end=options.end, cap=options.frames)
     if options.frames is not None:
-        return Sampling(frames=options.frames, start=options.start, end=options.end)
+        return Sampling(frames=options.frames, start=options.start, end=options.end, fewer=options.fewer)
     from ..models import EMBEDDED, makers_choice
 
     makers = None if options.model == EMBEDDED else makers_choice(Path(options.model))
-    return Sampling(frames=FRAMES, start=options.start, end=options.end, makers=makers)
+    return Sampling(frames=FRAMES, start=options.start, end=options.end, makers=makers, fewer=True)
 
 
 def load(options: argparse.Namespace) -> VideoLLM:

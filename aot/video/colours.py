@@ -23,6 +23,9 @@ _TO_709 = np.array(
 )
 """BT.2087: linear light of BT.2020's primaries in those of BT.709."""
 
+_MOST, _STEPS = 10000, 4
+"""The most light that PQ has, in cd/m2, and the steps of each of them that are told apart."""
+
 _LEVELS = 4096
 
 
@@ -66,10 +69,10 @@ def tone_map(picture: np.ndarray, transfer: int) -> np.ndarray:
         luminance = light @ np.array((0.2627, 0.6780, 0.0593), np.float32)
         light = light * (_PEAK * np.maximum(luminance, 1e-6) ** 0.2)[..., None]
     light = np.maximum(light @ _TO_709.T, 0)
-    brightest = np.maximum(light.max(axis=2, keepdims=True), 1e-6)
-    light = light * (_bent(np.minimum(brightest, _PEAK)) / brightest)
-    share = np.clip(light * (_LEVELS - 1) + 0.5, 0, _LEVELS - 1).astype(np.uint16)
-    return _to_levels()[share]
+    brightest = np.maximum(np.maximum(light[..., 0], light[..., 1]), light[..., 2])
+    light *= _shares()[(np.minimum(brightest, _MOST) * _STEPS).astype(np.uint16)][..., None]
+    np.clip(light * (_LEVELS - 1) + 0.5, 0, _LEVELS - 1, out=light)
+    return _to_levels()[light.astype(np.uint16)]
 
 
 @lru_cache(2)
@@ -90,15 +93,21 @@ def _to_levels() -> np.ndarray:
     return np.round(255 * levels).astype(np.uint8)
 
 
-def _bent(light: np.ndarray) -> np.ndarray:
-    """Shares of white for cd/m2 up to the peak, by BT.2390: as they are up to a knee, then ever flatter."""
-    white = float(_to_pq(np.array(_WHITE)) / _to_pq(np.array(_PEAK)))
+@lru_cache(1)
+def _shares() -> np.ndarray:
+    """(40001,) float32: what light of 0, 0.25, ... 10,000 cd/m2 is multiplied by for shares of white.
+
+    By BT.2390: what is below a knee keeps its light, and what is above it is bent ever flatter, up to the peak.
+    """
+    light = np.maximum(np.arange(_MOST * _STEPS + 1) / _STEPS, 1e-3)
+    peak = _to_pq(np.array(_PEAK))
+    white = float(_to_pq(np.array(_WHITE)) / peak)
     knee = 1.5 * white - 0.5
-    value = _to_pq(light) / _to_pq(np.array(_PEAK))
+    value = np.minimum(_to_pq(light) / peak, 1)
     t = np.clip((value - knee) / (1 - knee), 0, 1)
     spline = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (-2 * t**3 + 3 * t**2) * white
-    bent = np.where(value < knee, value, spline)
-    return (_from_pq(bent * _to_pq(np.array(_PEAK))) / _WHITE).astype(np.float32)
+    bent = _from_pq(np.where(value < knee, value, spline) * peak)
+    return (bent / _WHITE / light).astype(np.float32)
 
 
 _M1, _M2, _C1, _C2, _C3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128

@@ -218,6 +218,7 @@ class Sampling:
         end: of the window, in seconds; included. None means the last frame.
         cap: the most frames, or None. "fps" and "every" then spread `cap` frames uniformly over their choice.
         makers: of a model, :meth:`VideoLLM.sampling`; goes before the mode where it chooses. None for the mode.
+        fewer: whether "uniform" takes all frames of a window that has fewer, rather than refusing it.
 
     Raises:
         InputError: a setting is out of range.
@@ -231,6 +232,7 @@ class Sampling:
     end: float | None = None
     cap: int | None = None
     makers: MakersChoice | None = None
+    fewer: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -267,6 +269,7 @@ class Sampling:
             chosen = first + made
         elif self.mode == "uniform":
             count = self.frames if self.cap is None else min(self.frames, self.cap)
+            count = min(count, available) if self.fewer else count
             if count > available:
                 last = times[stop - 1]
                 raise InputError(

@@ -313,6 +313,12 @@ def test_more_frames_than_there_are_is_refused_with_how_many_there_are(bunny):
     refused(lambda: load_video(bunny, Sampling(frames=200)), "200", "bigbuckbunny.mp4", "at most 132")
 
 
+@pytest.mark.parametrize(("wanted", "taken"), [(200, 132), (8, 8)])
+def test_fewer_frames_are_taken_where_there_are_fewer_and_that_is_allowed(bunny, wanted, taken):
+    assert load_video(bunny, Sampling(frames=wanted, fewer=True), size=32).count == taken
+    assert load_video(bunny, Sampling(frames=wanted, start=5.0, fewer=True), size=32).count == min(wanted, 7)
+
+
 def test_two_frames_of_a_video_of_one_are_refused(make_clip):
     path = make_clip("one.mp4", frames=1)
     refused(lambda: load_video(path, Sampling(frames=2)), "at most 1")
