@@ -27,6 +27,9 @@ AOT_STAGE = cast(str, AnchorOT.node_id)
 FULL = 1.0
 """The retention at which nothing is reduced."""
 
+MAKERS, FRAMES, MOST_FRAMES = 0, 16, 4096
+"""Frames: the value that leaves them to the model's makers, as many where these have no rule, and the most."""
+
 WORDS = (
     "ask", "video question", "VQA", "describe", "caption", "summarise", "optimal transport", "prune", "merge",
     "compress", "reduce", "token",
@@ -121,6 +124,16 @@ def _rarely_changed() -> list[Any]:
             optional=True,
             tooltip="Move the model off the GPU once it has answered.",
         ),
+        io.Float.Input(
+            "sample_fps",
+            default=0.0,
+            min=0.0,
+            max=240.0,
+            step=0.5,
+            round=0.01,
+            optional=True,
+            tooltip="Frames a second to look at, in a file or a clip; frames is then the most of them. 0: by frames.",
+        ),
     ]
 
 
@@ -173,7 +186,12 @@ class AOTAskVideo(io.ComfyNode):
                     "text encoders in single files, or published models that are not there yet.",
                 ),
                 io.Int.Input(
-                    "frames", default=16, min=1, max=4096, tooltip="Frames to look at, evenly spread over the video."
+                    "frames",
+                    default=MAKERS,
+                    min=MAKERS,
+                    max=MOST_FRAMES,
+                    tooltip="Frames to look at, evenly spread over the video. 0 takes those that the model's makers "
+                    f"take, or {FRAMES} where they have no rule.",
                 ),
                 io.Int.Input("max_new_tokens", default=64, min=1, max=4096, tooltip="Longest answer, in LLM tokens."),
                 raw_link(io.Video.Input("clip", optional=True, tooltip="ComfyUI's own VIDEO, in place of the file.")),
@@ -219,6 +237,7 @@ class AOTAskVideo(io.ComfyNode):
         quantization: str = "none",
         download: bool = False,
         unload: bool = False,
+        sample_fps: float = 0.0,
     ) -> io.NodeOutput:
         """Check what can be checked at once, then expand into the nodes that do the work."""
         if clip and images:
@@ -234,13 +253,18 @@ class AOTAskVideo(io.ComfyNode):
                 AOTLoadVLLM.__name__, model=model, quantization=quantization, download=download, **settings
             )
             vllm = loader.out(0)
-        sampling = {
+        sampling: dict[str, Any] = {
             "sampling": "uniform", "frames": frames, "fps": 1.0, "every": 1, "start": start, "end": end,
         }  # fmt: skip
+        if sample_fps:
+            sampling |= {"sampling": "fps", "fps": sample_fps, "frames": frames or MOST_FRAMES}
+        elif frames == MAKERS:
+            sampling |= {"frames": FRAMES, "vllm": vllm}
         if clip:
             shown = graph.node(AOTFramesFromVideo.__name__, video=clip, **sampling).out(0)
         elif images:
-            shown = graph.node(AOTFramesFromImages.__name__, images=images, fps=fps, frames=frames).out(0)
+            taken: dict[str, Any] = {"vllm": vllm, "frames": FRAMES} if frames == MAKERS else {"frames": frames}
+            shown = graph.node(AOTFramesFromImages.__name__, images=images, fps=fps, **taken).out(0)
         else:
             shown = graph.node(AOTLoadVideo.__name__, video=video, size=0, **sampling).out(0)
         tokens = graph.node(AOTEncodeVideo.__name__, vllm=vllm, frames=shown).out(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,8 +14,11 @@ from ..aot.pictures.strip import strip
 from ..aot.video.frames import MODES, Frames, Sampling, load_video, require_components_fit, resample
 from .comfy import io, list_input_files, resolve_file, schema, ui
 from .progress_text import Said
-from .sockets import AOTFrames
+from .sockets import AOTVLLM, AOTFrames
 from .workflow.requirements import Kind
+
+if TYPE_CHECKING:
+    from .models import Loaded
 
 CATEGORY = "AOT/video"
 
@@ -118,7 +121,18 @@ def sampling_inputs() -> list[Any]:
     ]
 
 
-def sampling_of(sampling: str, frames: int, fps: float, every: int, start: float, end: float) -> Sampling:
+def makers_input() -> Any:
+    """The link by which a model's makers choose the frames."""
+    return AOTVLLM.Input(
+        "vllm",
+        optional=True,
+        tooltip="A model: the frames that its makers take, where they have a rule, in place of those chosen here.",
+    )
+
+
+def sampling_of(
+    sampling: str, frames: int, fps: float, every: int, start: float, end: float, vllm: Loaded | None = None
+) -> Sampling:
     """The library's sampling from the widgets' values.
 
     Args:
@@ -128,9 +142,10 @@ def sampling_of(sampling: str, frames: int, fps: float, every: int, start: float
         every: k of every k-th frame.
         start: seconds.
         end: seconds; 0 is the last frame.
+        vllm: a model whose makers choose, where they have a rule.
     """
-    cap = None if sampling == "uniform" else frames
-    return Sampling(sampling, frames, fps, every, start, end or None, cap)
+    cap = None if sampling == "uniform" or vllm is not None else frames
+    return Sampling(sampling, frames, fps, every, start, end or None, cap, vllm.model.makers if vllm else None)
 
 
 def check_sampling(sampling: str | None) -> bool | str:
@@ -182,6 +197,7 @@ class AOTLoadVideo(io.ComfyNode):
                     step=2,
                     tooltip="Length of the shorter side in pixels; proportions stay. 0 leaves the size as it is.",
                 ),
+                makers_input(),
             ],
             outputs=[
                 AOTFrames.Output(display_name="frames", tooltip="The frames with their timestamps."),
@@ -201,10 +217,11 @@ class AOTLoadVideo(io.ComfyNode):
         start: float,
         end: float,
         size: int,
+        vllm: Loaded | None = None,
     ) -> io.NodeOutput:
         """Decode."""
         Said(cls.hidden).say(f"{'drawing' if video == DRAWN else 'decoding'} frames")
-        loaded = load_clip(video, sampling_of(sampling, frames, fps, every, start, end), size)
+        loaded = load_clip(video, sampling_of(sampling, frames, fps, every, start, end, vllm), size)
         shown = ui.PreviewImage(strip(loaded), cls=cls).as_dict()["images"]
         return io.NodeOutput(loaded, summary(loaded), ui={"text": (summary(loaded),), "aot_strip": shown})
 
@@ -255,16 +272,18 @@ class AOTFramesFromImages(io.ComfyNode):
                     optional=True,
                     tooltip="At most this many of the images, evenly spread; 0 takes all of them.",
                 ),
+                makers_input(),
             ],
             outputs=[AOTFrames.Output(display_name="frames", tooltip="The frames with their timestamps.")],
         )
 
     @classmethod
-    def execute(cls, images: torch.Tensor, fps: float, frames: int = 0) -> io.NodeOutput:
+    def execute(cls, images: torch.Tensor, fps: float, frames: int = 0, vllm: Loaded | None = None) -> io.NodeOutput:
         """Round to 8 bits and add times."""
         taken = Frames.from_images(images, fps)
-        if 0 < frames < taken.count:
-            taken = resample(taken, Sampling("uniform", frames))
+        count = min(frames or taken.count, taken.count)
+        if vllm is not None or count < taken.count:
+            taken = resample(taken, sampling_of("uniform", count, 1.0, 1, 0.0, 0.0, vllm))
         return io.NodeOutput(taken, ui={"text": (summary(taken),)})
 
 
@@ -281,19 +300,27 @@ class AOTFramesFromVideo(io.ComfyNode):
             description="Choose frames of ComfyUI's own VIDEO, within its trim. ComfyUI decodes the whole video for "
             "this; Load Video (AOT) decodes only the chosen frames.",
             search_aliases=["video to frames", "native video", "sample frames"],
-            inputs=[io.Video.Input("video", tooltip="A VIDEO of any core node."), *sampling_inputs()],
+            inputs=[io.Video.Input("video", tooltip="A VIDEO of any core node."), *sampling_inputs(), makers_input()],
             outputs=[AOTFrames.Output(display_name="frames", tooltip="The frames with their timestamps.")],
         )
 
     @classmethod
     def execute(
-        cls, video: Any, sampling: str, frames: int, fps: float, every: int, start: float, end: float
+        cls,
+        video: Any,
+        sampling: str,
+        frames: int,
+        fps: float,
+        every: int,
+        start: float,
+        end: float,
+        vllm: Loaded | None = None,
     ) -> io.NodeOutput:
         """Let ComfyUI decode, then choose."""
         require_components_fit(video.get_dimensions(), video.get_duration())
         parts = video.get_components()
         decoded = Frames.from_images(parts.images, float(parts.frame_rate), "video")
-        picked = resample(decoded, sampling_of(sampling, frames, fps, every, start, end))
+        picked = resample(decoded, sampling_of(sampling, frames, fps, every, start, end, vllm))
         return io.NodeOutput(picked, ui={"text": (summary(picked),)})
 
     @classmethod

@@ -3,18 +3,25 @@
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from comfyui_aot.aot.cli.run import run_file
 from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.models.internvl import InternVL
+from comfyui_aot.aot.video.frames import Sampling, open_video
 from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.asking import AOTAskVideo
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
+from comfyui_aot.nodes.models import AOTLoadVLLM
+from comfyui_aot.nodes.video import AOTFramesFromImages, AOTFramesFromVideo
 from comfyui_aot.nodes.workflow import core
 from comfyui_aot.nodes.workflow.graph import to_graph
 from comfyui_aot.nodes.workflow.requirements import needs
 from comfyui_aot.nodes.workflow.runner import check, registry, run
+from comfyui_aot.tests.support.small_models import save
 
 pytestmark = pytest.mark.skipif(HAS_COMFYUI, reason="the stand-in is not used where ComfyUI can be imported")
 
@@ -99,6 +106,63 @@ def test_a_linked_clip_images_or_model_takes_the_place_of_the_chosen_one():
     assert model["AOTAnswer"]["vllm"] == model["AOTEncodeVideo"]["vllm"] == ["9", 2]
     assert not {"AOTLoadVideo"} & {*clip, *images}
     assert "AOTLoadVLLM" not in model
+
+
+def test_a_number_of_frames_asks_for_what_it_always_did():
+    asked_for = {
+        "video": "clip.mp4", "size": 0, "sampling": "uniform", "frames": 4, "fps": 1.0, "every": 1, "start": 0.0,
+        "end": 0.0,
+    }  # fmt: skip
+    assert expanded()["AOTLoadVideo"] == asked_for
+    assert AOTAskVideo.GET_SCHEMA().inputs[-1].id == "sample_fps"
+
+
+def test_frames_of_its_own_rate_go_before_their_number():
+    by_rate = expanded(sample_fps=2.0)["AOTLoadVideo"]
+    assert (by_rate["sampling"], by_rate["fps"], by_rate["frames"]) == ("fps", 2.0, 4)
+    by_rate = expanded(sample_fps=2.0, frames=0)["AOTLoadVideo"]
+    assert (by_rate["sampling"], by_rate["frames"], "vllm" in by_rate) == ("fps", 4096, False)
+
+
+def test_without_a_number_the_makers_choose_by_model_and_file(base, embedded_folder):
+    save(base / "models" / "VLLM" / "intern", "internvl", embedded_folder)
+    taken = {name: asked(model=name, frames=0).outputs[4][0].timestamps for name in ("intern", "embedded")}
+    source = open_video(base / "input" / "clip.mp4", Sampling(makers=InternVL.sampling))
+    assert taken["intern"].tolist() == source.timestamps.tolist()
+    assert len(taken["embedded"]) == 16
+
+
+@pytest.mark.parametrize("what", ["images", "clip"])
+def test_the_makers_choose_among_images_and_of_a_clip_too(base, embedded_folder, what):
+    save(base / "models" / "VLLM" / "intern", "internvl", embedded_folder)
+    images = torch.rand(50, 20, 30, 3)
+    vllm = AOTLoadVLLM.execute(model="intern", dtype="auto", device="cpu", attention="auto").args[0]
+    if what == "images":
+        (taken,) = AOTFramesFromImages.execute(images, 5.0, 16, vllm).args
+    else:
+        sampling = {"sampling": "uniform", "frames": 16, "fps": 1.0, "every": 1, "start": 0.0, "end": 0.0}
+        (taken,) = AOTFramesFromVideo.execute(Video(images), **sampling, vllm=vllm).args
+    assert taken.timestamps.tolist() == [each / 5 for each in InternVL.sampling(50, 5.0, 10.0)]
+    assert {"vllm", what} <= set(expanded(**{what: ["9", 0]}, frames=0)[KINDS[what]].keys() | {what})
+
+
+class Video:
+    """As much of ComfyUI's VIDEO as is read."""
+
+    def __init__(self, images):
+        self._parts = SimpleNamespace(images=images, frame_rate=5)
+
+    def get_dimensions(self):
+        return 30, 20
+
+    def get_duration(self):
+        return 10.0
+
+    def get_components(self):
+        return self._parts
+
+
+KINDS = {"images": "AOTFramesFromImages", "clip": "AOTFramesFromVideo"}
 
 
 def test_images_and_a_model_over_links_are_asked_about(base, embedded_folder):
