@@ -26,9 +26,10 @@ from ..answering.session import Session
 from ..comparison.variants import Variant
 from ..devices import synchronise
 from ..memory import PeakMemory, give_back
-from ..models.base import FRAMES_AT_ONCE, VideoLLM
+from ..models.base import VideoLLM
 from ..models.importance import ATTENTION
 from ..models.llava_onevision import LlavaOnevision
+from ..models.passes import FRAMES_AT_ONCE
 from ..stages.chain import Chain
 from ..video.frames import Frames, Sampling, load_video
 from .measuring import medians

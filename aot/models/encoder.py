@@ -1,0 +1,223 @@
+"""From frames to visual tokens: the part of an adapter that runs the vision encoder, pass by pass."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..devices import synchronise
+from ..tokens.video_tokens import ENCODE, Layout, StageRecord, VideoTokens
+from ..video.frame_source import FrameSource
+from ..video.frames import Frames
+from .adapter import Adapter
+from .file_time import clock_settings, with_file_seconds
+from .passes import FRAMES_AT_ONCE, LONGEST_PASS, Pixels, frames_a_pass, passes, whole_parts
+from .pixels import normalise, resize, upload
+from .progress import Progress, ignore_progress
+
+
+@dataclass(frozen=True)
+class TowerOutput:
+    """The outputs of a vision tower for a few frames.
+
+    Args:
+        image_features: (T, N, D) floating, projected to the LLM's width.
+        shallow: (T, N) float32, attention received at the shallow layer.
+        deep: (T, N) float32, attention received at the deep layer.
+        levels: (T, N, D) each, image features of further depths.
+        extras: further outputs, by the names in :class:`~..tokens.video_tokens.Extra`.
+    """
+
+    image_features: Tensor
+    shallow: Tensor
+    deep: Tensor
+    levels: tuple[Tensor, ...] = ()
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+FILE_PIXELS = "file_pixels"
+"""The name of that choice among the settings of the encoder's record; absent where there is none."""
+
+
+class FrameEncoder(Adapter):
+    """Turns frames into visual tokens. A family says how large its frames are, and runs its tower."""
+
+    @abstractmethod
+    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
+        """(h, w), in pixels, that these frames are resized to.
+
+        Args:
+            frames: decoded, or a file still to be decoded.
+            file_pixels: keep the file's own pixels, as far as the model's processor allows, where its makers make
+                frames smaller. It has no effect on a family whose frames are all of one size.
+        """
+
+    @property
+    def tile(self) -> tuple[int, int] | None:
+        """(h, w), in pixels, of the smallest frame that the tower takes; None where all frames are of one size."""
+        return None
+
+    def preprocess(self, frames: Frames, size: tuple[int, int] | None = None, *, file_pixels: bool = False) -> Tensor:
+        """Resize and normalise frames for the vision tower.
+
+        Args:
+            frames: (T, H, W, 3) uint8.
+            size: (h, w), in pixels; None takes that of :meth:`frame_size`.
+            file_pixels: see :meth:`frame_size`.
+
+        Returns:
+            Pixel values, (T, 3, h, w) float32, on the model's device if that is CUDA, else on the CPU.
+        """
+        size = size or self.frame_size(frames, file_pixels=file_pixels)
+        return normalise(self.resize(frames.pixels, size), self._mean, self._std)
+
+    def resize(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize frames as the original does, here as the stock video processors do on the same device.
+
+        Args:
+            pixels: (T, H, W, 3) uint8.
+            size: (h, w), in pixels.
+
+        Returns:
+            (T, 3, h, w), levels 0 to 255, on the model's device if that is CUDA, else on the CPU.
+        """
+        return resize(upload(pixels, self.device), size)
+
+    def layout(self, frames: FrameSource, *, file_pixels: bool = False) -> Layout:
+        """The layout of these frames' tokens.
+
+        Args:
+            frames: decoded, or a file still to be decoded.
+            file_pixels: see :meth:`frame_size`.
+        """
+        return self.layout_of(frames.count, self.frame_size(frames, file_pixels=file_pixels))
+
+    @abstractmethod
+    def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
+        """The layout of the tokens of ``frames`` frames, ``size`` (h, w) pixels each."""
+
+    def timestamps(self, frames: FrameSource) -> Tensor:
+        """(T,) float64, the times of the layout's frames in seconds."""
+        return frames.timestamps
+
+    @abstractmethod
+    def run_tower(self, pixel_values: Tensor, layout: Layout) -> TowerOutput:
+        """Run tower and projector, and collect the importance of their tokens.
+
+        Args:
+            pixel_values: (T, 3, h, w) float32, from :meth:`preprocess`.
+            layout: of their tokens.
+        """
+
+    @torch.no_grad()
+    def encode_parts(
+        self,
+        frames: FrameSource,
+        *,
+        on_progress: Progress = ignore_progress,
+        frames_at_once: int | None = None,
+        file_pixels: bool = False,
+    ) -> Generator[VideoTokens, None, None]:
+        """Encode frames pass by pass, in order: image features with their importance, not pooled yet.
+
+        A pass that a CUDA device has too little memory for is made again in halves. Passes after it, and after one that
+        took long, are smaller.
+
+        Args:
+            frames: decoded, or a file still to be decoded.
+            on_progress: called with (done, total) frames, several times a pass.
+            frames_at_once: in a pass, rounded down to a multiple of four; None takes four on a CPU, and as many as
+                memory allows on CUDA.
+            file_pixels: see :meth:`frame_size`.
+        """
+        size = self.frame_size(frames, file_pixels=file_pixels)
+        if frames_at_once is None:
+            frames_at_once = frames_a_pass(self.tower.config, size, self.language.hidden, self.dtype, self.device)
+        at_once = whole_parts(frames_at_once)
+        settings = {"model": self.name, "frames": frames.count, "source": frames.source, **clock_settings(frames)}
+        if self.any_size:
+            settings[FILE_PIXELS] = file_pixels
+        timestamps, done = self.timestamps(frames), 0
+        prepare = partial(self.preprocess, size=size, file_pixels=file_pixels)
+        with closing(passes(frames, prepare, self.device, at_once, on_progress)) as batches:
+            for layout, output, seconds in self._outputs(batches, size, at_once, on_progress, frames.count):
+                tokens = layout.frames * layout.language_cells
+                yield VideoTokens.encoded(
+                    output.image_features,
+                    layout,
+                    output.shallow,
+                    output.deep,
+                    timestamps[done : done + layout.frames],
+                    newline=self.hf_model.model.image_newline if layout.newlines else None,
+                    model=self.name,
+                    history=(StageRecord(ENCODE, settings, tokens, tokens, seconds * 1e3),),
+                    levels=output.levels,
+                    extras=output.extras,
+                )
+                done += layout.frames
+        on_progress(frames.count, frames.count)
+
+    def _outputs(
+        self, batches: Iterator[Pixels], size: tuple[int, int], at_once: int, on_progress: Progress, total: int
+    ) -> Iterator[tuple[Layout, TowerOutput, float]]:
+        """The tower's outputs with their layouts and seconds, for ``at_once`` frames until those are too many."""
+        done = 0
+        for batch in batches:
+            first = 0
+            while first < len(batch.values):
+                if first:
+                    on_progress(done + first, total)
+                pixel_values = batch.values[first : first + at_once]
+                layout = self.layout_of(len(pixel_values), size)
+                start = time.perf_counter()
+                output = self._run_if_it_fits(pixel_values, layout)
+                if output is None:
+                    at_once = whole_parts(len(pixel_values) // 2)
+                    continue
+                seconds = time.perf_counter() - start
+                if seconds > LONGEST_PASS:
+                    at_once = whole_parts(len(pixel_values) // 2)
+                yield layout, output, seconds + batch.seconds * len(pixel_values) / len(batch.values)
+                first += len(pixel_values)
+            done += first
+
+    def _run_if_it_fits(self, pixel_values: Tensor, layout: Layout) -> TowerOutput | None:
+        """The tower's output, complete; None if a CUDA device has too little memory for more than a few frames."""
+        try:
+            output = self.run_tower(pixel_values, layout)
+        except torch.cuda.OutOfMemoryError:
+            if len(pixel_values) <= FRAMES_AT_ONCE:
+                raise
+            return None
+        synchronise(output.image_features)
+        return output
+
+    def encode(
+        self,
+        frames: FrameSource,
+        *,
+        on_progress: Progress = ignore_progress,
+        frames_at_once: int | None = None,
+        file_pixels: bool = False,
+    ) -> VideoTokens:
+        """Encode all frames: image features with their importance, not pooled yet.
+
+        Args:
+            frames: decoded, or a file still to be decoded.
+            on_progress: see :meth:`encode_parts`.
+            frames_at_once: see :meth:`encode_parts`.
+            file_pixels: see :meth:`frame_size`.
+        """
+        start = time.perf_counter()
+        parts = self.encode_parts(
+            frames, on_progress=on_progress, frames_at_once=frames_at_once, file_pixels=file_pixels
+        )
+        tokens = VideoTokens.concatenate(list(parts))
+        return with_file_seconds(tokens, frames, time.perf_counter() - start)
