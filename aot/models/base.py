@@ -18,7 +18,15 @@ from transformers.cache_utils import Cache
 from ..video.frames import MakersChoice
 from .chat import ChatPrompt
 from .encoder import FILE_PIXELS, FrameEncoder, TowerOutput
-from .folder import colours_file, load_tokenizer, processor_template, template_file, tokenizer_file, video_settings
+from .folder import (
+    colours_file,
+    load_tokenizer,
+    loading,
+    processor_template,
+    template_file,
+    tokenizer_file,
+    video_settings,
+)
 from .frame_choice import NO_SETTINGS
 from .loading import stock_model
 from .prompt import Inputs
@@ -72,13 +80,14 @@ class VideoLLM(FrameEncoder, ChatPrompt):
             quantization=quantization,
             weights=weights,
         )
-        return cls(
-            model,
-            load_tokenizer(folder, name),
-            name,
-            preprocessor=video_settings(folder, name),
-            chat_template=processor_template(folder),
-        )
+        with loading(name, attention):
+            return cls(
+                model,
+                load_tokenizer(folder, name),
+                name,
+                preprocessor=video_settings(folder, name),
+                chat_template=processor_template(folder),
+            )
 
     @classmethod
     def sampling(

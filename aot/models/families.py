@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..files import PART, read_json
+from ..files import PART, read_json, require_name
 from ..video.frames import MakersChoice
 from .base import VideoLLM
 from .chat_template import TemplateLimit
@@ -243,11 +243,15 @@ def families_in(root: Path, on_skipped: Callable[[str], None] = lambda reason: N
     Args:
         root: the folder to look into.
         on_skipped: called with a line about each folder or file that cannot be read, or whose config.json cannot.
+
+    Raises:
+        InputError: no folder can have that name.
     """
 
     def unreadable(error: OSError) -> None:
         on_skipped(f"{error.filename} is skipped: it cannot be read ({error.strerror}).")
 
+    require_name(root, "The models' folder")
     models: dict[str, Path] = {}
     visited: set[str] = set()
     for place, folders, files in os.walk(root, followlinks=True, onerror=unreadable):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +44,12 @@ _ELSEWHERE: tuple[tuple[str, Callable[[str], bool]], ...] = (
 _HARMLESS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids)$")
 """Tensors that older versions of transformers saved, and that every model works out for itself."""
 
+DEEP = 1000
+"""Layers that any model may have."""
+
+_COUNT = re.compile(r"(layers|depth|blocks|experts)$")
+"""Names of settings that say how many parts a model has."""
+
 _SCALES = re.compile(r"(scale_weight|weight_scale|scale_input|input_scale|scaled_fp8|comfy_quant)$")
 """Of weights that ComfyUI's tools have quantized: without these they are nothing."""
 
@@ -58,6 +65,34 @@ def missing_package(name: str, attention: str, error: ImportError) -> str:
     if attention not in ("sdpa", "eager"):
         return f"{name} cannot be loaded with attention {attention} ({error}); choose sdpa."
     return f"{name} needs a package that is not installed ({error}); install it, or take a checkpoint without it."
+
+
+@contextmanager
+def loading(name: str, attention: str) -> Iterator[None]:
+    """Whatever a library makes of a model's files in this block is one line; code of theirs is not ours to repair.
+
+    Args:
+        name: the model's name in the error.
+        attention: the LLM's attention implementation.
+
+    Raises:
+        InputError: a package is missing, or the files cannot be used.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(missing_package(name, attention, error)) from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise InputError(
+            f"{name} takes more memory than there is; choose a smaller dtype, a quantization, or a smaller model."
+        ) from error
+    except Exception as error:
+        kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+        raise InputError(
+            f"{name} cannot be loaded ({kind}{in_one_line(error)}); copy or download all its files again."
+        ) from error
 
 
 def quantizing(quantization: str, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:
@@ -142,6 +177,10 @@ def stock_config_of(
         InputError: no such model can be built, or it would be far larger.
     """
     require_self_contained(folder, name)
+    own = first_json(folder, "config.json") or {}
+    files = weight_files(folder, name) if weights is None else [weights]
+    tensors = list(stored_tensors(files))
+    require_depth(own, name, len(tensors))
     try:
         config = cast(Any, stock.config_class).from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):
@@ -152,14 +191,34 @@ def stock_config_of(
         raise InputError(
             f"The config.json of {name} describes no model ({in_one_line(error)}); copy or download it again."
         ) from error
-    files = weight_files(folder, name) if weights is None else [weights]
-    stored = sum(math.prod(tensor.shape) for _, tensor in stored_tensors(files))
+    stored = sum(math.prod(tensor.shape) for _, tensor in tensors)
     if expected > 2 * stored:
         raise InputError(
             f"The config.json of {name} describes a model of {expected:,} numbers, and its files hold {stored:,}; copy "
             "or download all its files again."
         )
     return config
+
+
+def require_depth(config: Mapping[str, Any], name: str, tensors: int) -> None:
+    """Refuse more layers than there are tensors: even without weights they would take hours to make.
+
+    Args:
+        config: of the model, or of a part of it.
+        name: the model's name in the error.
+        tensors: how many its files hold.
+
+    Raises:
+        InputError: there are more.
+    """
+    for key, value in config.items():
+        if isinstance(value, dict):
+            require_depth(value, name, tensors)
+        elif isinstance(value, (int, float)) and _COUNT.search(key) and value > max(DEEP, tensors):
+            raise InputError(
+                f"The config.json of {name} says {key} {value:,}, and its files hold {tensors:,} tensors; copy or "
+                "download all its files again."
+            )
 
 
 def require_all_tensors(model: nn.Module, report: Mapping[str, Any], name: str) -> None:

@@ -29,8 +29,9 @@ from .base import VideoLLM
 from .folder import (
     first_json,
     load_tokenizer,
-    missing_package,
+    loading,
     require_all_tensors,
+    require_depth,
     require_self_contained,
     tokenizer_file,
 )
@@ -38,7 +39,7 @@ from .llava_onevision import LlavaOnevision
 from .pixels import resize_with_pil, upload
 from .prompt import Prompt
 from .stand_ins import built, stand_in
-from .weights import weight_files
+from .weights import stored_tensors, weight_files
 
 SIGLIP: dict[str, Any] = {
     "hidden_size": 1152,
@@ -113,9 +114,11 @@ class LlavaOnevisionOriginal(LlavaOnevision):
         weight_files(folder, name)
         if quantization != "none":
             raise InputError(f"{name} is in lmms-lab's layout, which is not quantized; choose quantization none.")
-        config = stock_config(folder, name)
-        tensors = renamed(folder, name, cast(Any, config.vision_config).num_hidden_layers, None if weights else dtype)
-        try:
+        with loading(name, attention):
+            config = stock_config(folder, name)
+            tensors = renamed(
+                folder, name, cast(Any, config.vision_config).num_hidden_layers, None if weights else dtype
+            )
             model, report = built(
                 LlavaOnevisionForConditionalGeneration,
                 None,
@@ -125,17 +128,15 @@ class LlavaOnevisionOriginal(LlavaOnevision):
                 tensors=tensors,
                 untouched=not weights,
             )
-        except ImportError as error:
-            raise InputError(missing_package(name, attention, error)) from error
-        require_all_tensors(model, report, name)
-        tokenizer = load_tokenizer(folder, name)
-        own = first_json(folder, "generation_config.json") or {}
-        ends = own if "eos_token_id" in own else read_json(folder / "config.json", "The model's config")
-        model.generation_config.eos_token_id = ends.get("eos_token_id", tokenizer.eos_token_id)
-        model.generation_config.repetition_penalty = own.get("repetition_penalty")
-        tokenizer.chat_template = CHATML
-        model = model.eval().to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self
-        return cls(model, tokenizer, name, preprocessor={"image_mean": HALF, "image_std": HALF})
+            require_all_tensors(model, report, name)
+            tokenizer = load_tokenizer(folder, name)
+            own = first_json(folder, "generation_config.json") or {}
+            ends = own if "eos_token_id" in own else read_json(folder / "config.json", "The model's config")
+            model.generation_config.eos_token_id = ends.get("eos_token_id", tokenizer.eos_token_id)
+            model.generation_config.repetition_penalty = own.get("repetition_penalty")
+            tokenizer.chat_template = CHATML
+            model = model.eval().to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self
+            return cls(model, tokenizer, name, preprocessor={"image_mean": HALF, "image_std": HALF})
 
     def resize(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
         """Resize frames with PIL, as LLaVA's own code does on the way to its tower.
@@ -192,6 +193,7 @@ def stock_config(folder: Path, name: str) -> LlavaOnevisionConfig:
         tower_settings = SIGLIP
     else:
         raise InputError(f"{name} is built on the tower {tower}; only {SIGLIP_NAME} is known.")
+    require_depth({**own, "tower": tower_settings}, name, sum(1 for _ in stored_tensors(weight_files(folder, name))))
     vision = SiglipVisionConfig(**{key: value for key, value in tower_settings.items() if key in SIGLIP})
     vision.num_hidden_layers -= 1
     vision.vision_use_head = False

@@ -7,11 +7,9 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from ..errors import InputError
 from .folder import (
     first_json,
-    in_one_line,
-    missing_package,
+    loading,
     quantizing,
     require_all_tensors,
     stock_config_of,
@@ -52,8 +50,8 @@ def stock_model(
     """
     weight_files(folder, name)
     quantized = {} if quantization == "none" else quantizing(quantization, dtype, device)
-    tensors = None if weights else stand_ins(folder, name, dtype)
-    try:
+    with loading(name, attention):
+        tensors = None if weights else stand_ins(folder, name, dtype)
         config = stock_config_of(stock, folder, name)
         model, report = built(
             stock,
@@ -65,18 +63,10 @@ def stock_model(
             untouched=not weights,
             **quantized,
         )
-    except ImportError as error:
-        raise InputError(missing_package(name, attention, error)) from error
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{name} cannot be loaded ({in_one_line(error)}); copy or download all its files again."
-        ) from error
-    require_all_tensors(model, report, name)
-    if not weights and (own := first_json(folder, "generation_config.json")):
-        model.generation_config = GenerationConfig.from_dict(own)
-    use_general_products(model.eval())
-    if not quantized:
-        model = model.to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self
+        require_all_tensors(model, report, name)
+        if not weights and (own := first_json(folder, "generation_config.json")):
+            model.generation_config = GenerationConfig.from_dict(own)
+        use_general_products(model.eval())
+        if not quantized:
+            model = model.to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self
     return model

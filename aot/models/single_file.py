@@ -27,7 +27,7 @@ from .folder import (
     colours_file,
     first_json,
     load_tokenizer,
-    missing_package,
+    loading,
     processor_template,
     require_all_tensors,
     stock_config_of,
@@ -218,9 +218,9 @@ class SingleFile:
             InputError: the file holds not exactly the model's tensors, or no head; its widths are not known, or its
                 tokenizer is another's.
         """
-        stock = self.family.adapter.stock
-        tokenizer = load_tokenizer(self.companions, self.name)
-        try:
+        with loading(self.name, attention):
+            stock = self.family.adapter.stock
+            tokenizer = load_tokenizer(self.companions, self.name)
             config = self._config(tokenizer)
             with torch.device("meta"):
                 expected = stock(config)
@@ -229,22 +229,20 @@ class SingleFile:
             without = kept if weights else self.tensors
             tensors = self._state(dtype, without)
             model, report = built(stock, None, config, dtype, attention, tensors=tensors, untouched=bool(without))
-        except ImportError as error:
-            raise InputError(missing_package(self.name, attention, error)) from error
-        self._require_all_tensors(model, report, linear)
-        if weights:
-            self._put(model, kept)
-        model.generation_config = self.family.generation(tokenizer)
-        model = model.eval().to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self
-        loaded = self.family.adapter(
-            model,
-            tokenizer,
-            self.name,
-            preprocessor=self._settings(),
-            chat_template=processor_template(self.companions) or self.family.template,
-        )
-        loaded.notes = self._notes(dtype, bool(kept), config)
-        return loaded
+            self._require_all_tensors(model, report, linear)
+            if weights:
+                self._put(model, kept)
+            model.generation_config = self.family.generation(tokenizer)
+            model = model.eval().to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self
+            loaded = self.family.adapter(
+                model,
+                tokenizer,
+                self.name,
+                preprocessor=self._settings(),
+                chat_template=processor_template(self.companions) or self.family.template,
+            )
+            loaded.notes = self._notes(dtype, bool(kept), config)
+            return loaded
 
     def sources(self) -> dict[str, str]:
         """Where each setting is from, by the setting's name."""

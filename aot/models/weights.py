@@ -95,10 +95,11 @@ def stored_tensors(files: Iterable[Path]) -> Iterator[tuple[str, StoredTensor]]:
 
 
 class StoredTensor(NamedTuple):
-    """A tensor in a file: its dtype as safetensors spells it, ``F8_E4M3`` for one, and its shape."""
+    """A tensor in a file: its dtype as safetensors spells it, ``F8_E4M3`` for one, its shape, and where it ends."""
 
     dtype: str
     shape: tuple[int, ...]
+    end: int = 0
 
 
 class Header(NamedTuple):
@@ -123,11 +124,11 @@ def read_header(path: Path) -> Header:
             header = parse_json(file.read(min(length, LARGEST_JSON + 1)), kind=dict)
         metadata = header.pop("__metadata__", {})
         tensors = {name: _stored(entry) for name, entry in header.items()}
-        size = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        size = 8 + length + max((stored.end for stored in tensors.values()), default=0)
         there = path.stat().st_size
     except OSError as error:
         raise InputError(f"{path.name} cannot be read ({error.strerror}); copy or download it again.") from error
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError, MemoryError, OverflowError) as error:
         raise InputError(f"{path.name} is damaged or no safetensors file; copy or download it again.") from error
     if there < size:
         raise InputError(f"{path.name} is cut short ({there} of {size} bytes); copy or download it again.")
@@ -135,11 +136,12 @@ def read_header(path: Path) -> Header:
 
 
 def _stored(entry: Mapping[str, Any]) -> StoredTensor:
-    """A tensor of a header. Raises ValueError if its shape is none."""
+    """A tensor of a header. Raises ValueError if its parts are of another kind."""
     dtype, shape = entry["dtype"], tuple(entry["shape"])
-    if not isinstance(dtype, str) or not all(type(side) is int and side >= 0 for side in shape):
-        raise ValueError(f"a tensor of dtype {dtype!r} and shape {shape}")
-    return StoredTensor(dtype, shape)
+    start, end = entry["data_offsets"]
+    if not isinstance(dtype, str) or not all(type(each) is int and each >= 0 for each in (*shape, start, end)):
+        raise ValueError("a tensor without dtype, shape or place")
+    return StoredTensor(dtype, shape, end)
 
 
 def require_room(need: int, name: str, device: torch.device, have: int | None = None) -> None:

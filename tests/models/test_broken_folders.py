@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,15 @@ def copied(before, after):
     return lambda folder: shutil.copy(folder / before, folder / after)
 
 
+def framed(text):
+    return struct.pack("<Q", len(text)).decode() + text
+
+
+def header(offsets, shape=(1,)):
+    """A file of one tensor."""
+    return framed(json.dumps({"x": {"dtype": "F32", "shape": shape, "data_offsets": offsets}})) + "\0" * 8
+
+
 SECOND = "model-00002-of-00002.safetensors"
 
 BROKEN = {
@@ -206,6 +216,15 @@ BROKEN = {
     "the tower's part is missing": (config(vision_config=None), "describes a model of .* numbers, and its files hold"),
     "heads of another size": (text_config(head_dim=8), "of another shape"),
     "layers in words": (text_config(num_hidden_layers="four"), "config.json of model describes no model"),
+    "a thousand million layers": (
+        text_config(num_hidden_layers=10**9),
+        "num_hidden_layers 1,000,000,000, and its files",
+    ),
+    "layers of no end": (text_config(num_hidden_layers=float("inf")), "a readable config.json"),
+    "answers' settings that are a list": (written("generation_config.json", []), "it holds a list, not a dict"),
+    "a header of another make": (written(WEIGHTS, header([0, 4, 8])), "model.safetensors is damaged"),
+    "a header with a shape in words": (written(WEIGHTS, header([0, 4], "many")), "model.safetensors is damaged"),
+    "a header nested deep": (written(WEIGHTS, framed('{"a":' * 5000)), "model.safetensors is damaged"),
     "no tokenizer": (
         gone(TOKENIZER, "tokenizer_config.json"),
         "has no vocabulary; copy|tokenizer of model cannot be read",
