@@ -12,8 +12,10 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from types import UnionType
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -120,6 +122,7 @@ class FolderCache:
             values |= {"stages": tuple(values["stages"]), "turns": ()}
             answer = Answer(**values, ids=ids, first=tensors.get("first"))
             reference = Reference(ids, tensors["log_probabilities"]) if tensors else None
+            _require_sound(answer, fidelity, reference)
         except (InputError, OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
         return Measured(answer, fidelity, reference)
@@ -156,6 +159,35 @@ class FolderCache:
         """
         readable = re.sub(r"[^A-Za-z0-9.]+", "-", variant.name)[:60].strip("-.")
         return self.folder / f"{readable}-{digest([_settings(variant), _settings(against)])}.json"
+
+
+def _require_sound(answer: Answer, fidelity: Fidelity, reference: Reference | None) -> None:
+    """Refuse figures that nothing can be worked out from. Raises ValueError."""
+    if not all(
+        _fits(getattr(record, name), hint) for record in (answer, fidelity) for name, hint in _hints(type(record))
+    ):
+        raise ValueError("a figure is of another kind")
+    if not all(isinstance(each, str) for each in answer.stages) or not all(type(each) is int for each in answer.ids):
+        raise ValueError("stages or tokens are of another kind")
+    if reference is not None:
+        log_probabilities = reference.log_probabilities
+        rows = log_probabilities.shape[:-1]
+        if tuple(rows) != (len(reference.ids),) or bool(torch.isnan(log_probabilities).any()):
+            raise ValueError("its distributions are not those of its answer")
+
+
+@cache
+def _hints(kind: type) -> tuple[tuple[str, Any], ...]:
+    return tuple(get_type_hints(kind).items())
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON is of a field's type, which may be one of several."""
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    plain = tuple(get_origin(each) or each for each in kinds)
+    if isinstance(value, bool):
+        return bool in plain
+    return isinstance(value, plain) or (isinstance(value, int) and float in plain)
 
 
 def _settings(variant: Variant) -> list[Any]:

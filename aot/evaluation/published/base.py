@@ -40,11 +40,21 @@ class Clip:
 
 @dataclass(frozen=True)
 class Item:
-    """A question, its clip, and its options in order."""
+    """A question, its clip, and its options in order.
+
+    Raises:
+        TypeError: one of its parts is no text.
+    """
 
     question: Question
     clip: Clip
     options: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        asked = self.question
+        for part in (asked.id, asked.clip, asked.family, asked.text, asked.answer, *self.options):
+            if not isinstance(part, str):
+                raise TypeError(f"{part!r} is no text")
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,8 @@ def _rows_of_json(release: Release, split: str) -> list[dict[str, Any]]:
 
 def _row_of_json(i: int, entry: Mapping[str, Any]) -> dict[str, Any]:
     options = [f"{letter}. {entry[f'option {n}']}" for n, letter in enumerate(letters(5))]
+    if not isinstance(entry["q_uid"], str):
+        raise TypeError(f"q_uid is {entry['q_uid']!r}")
     return {"video_idx": entry["q_uid"], "question": entry["question"], "option": options}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import read_json, within
+from ...files import read_json, require_name, within
 
 
 @dataclass(frozen=True)
@@ -89,5 +89,9 @@ class Release:
 
 
 def literal(name: str) -> str:
-    """A name as a pattern of `Release.first` that means nothing but itself."""
-    return glob.escape(name)
+    """A name as a pattern of `Release.first` that means nothing but itself.
+
+    Raises:
+        InputError: no file can have that name.
+    """
+    return glob.escape(require_name(name, "The video's name"))
