@@ -4,8 +4,17 @@ import json
 
 import pytest
 
-from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.files import LARGEST_JSON, make_folder, read_json, whole_file, whole_folder, within, write_json
+from comfyui_aot.aot.errors import LONGEST, InputError
+from comfyui_aot.aot.files import (
+    LARGEST_JSON,
+    make_folder,
+    read_json,
+    require_name,
+    whole_file,
+    whole_folder,
+    within,
+    write_json,
+)
 
 
 def test_a_file_is_there_when_the_block_has_ended(tmp_path):
@@ -176,3 +185,40 @@ def test_links_on_the_disk_lead_out_where_they_may(tmp_path):
     assert within(tmp_path / "a", "link/x") == tmp_path / "a" / "link" / "x"
     assert within(tmp_path / "a", "link/x", links=False) is None
     assert within(tmp_path / "a", "here/x", links=False) == tmp_path / "a" / "here" / "x"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a\0b", "without control characters"),
+        ("a\nb", "without control characters"),
+        ("a\ud800", "halves of characters"),
+        ("x" * 256, "at most 255 bytes"),
+        ("\u00e9" * 128, "at most 255 bytes"),
+        ("a/" * 1500, "at most 255 bytes"),
+        (["a"], " text"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_one_line(name, said):
+    with pytest.raises(InputError, match=f"The prefix is .*; give a.*{said}") as refused:
+        require_name(name, "The prefix")
+    assert len(str(refused.value)) < 250
+
+
+@pytest.mark.parametrize("name", ["a b", "\u30d3\u30c7\u30aa.mp4", "x" * 255, "a/b/c", "\U0001f600", "bytes\udcff"])
+def test_a_name_that_a_file_can_have_passes(name):
+    assert require_name(name, "The prefix") == name
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_file_of_such_a_name_is_one_line_to_write_or_read(tmp_path, name):
+    for use in (lambda path: whole_file(path).__enter__(), make_folder, lambda path: read_json(path, "The note")):
+        with pytest.raises(InputError, match="; give a name"):
+            use(tmp_path / name)
+
+
+def test_a_message_has_a_length_that_can_be_read_and_keeps_its_remedy():
+    message = str(InputError("the name is " + "x" * 50_000 + "\x1b[2J\n\tlong; give another."))
+    assert len(message) == LONGEST and message.isprintable()
+    assert message.startswith("the name is xxx") and " ... " in message
+    assert message.endswith("x\\x1b[2J long; give another.")

@@ -1,6 +1,7 @@
 """The client of a vLLM server, as far as it goes without one; tests/serving has the rest."""
 
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -24,7 +25,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr(serving, "PAUSES", (0.0, 0.0))
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "file:///etc/passwd", "ftp://host"])
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "file:///etc/passwd", "ftp://host", "http://[::1", "http://a:b"])
 def test_a_url_that_is_none_of_http_is_refused(url):
     with pytest.raises(InputError, match="give one like http"):
         Connection(url)
@@ -134,3 +135,61 @@ def test_the_llm_written_out_is_the_models_own(model, tmp_path):
     assert torch.equal(plain(ids).logits, model.hf_model(input_ids=ids).logits)
     with pytest.raises(InputError, match="exists already"):
         export(model, tmp_path / "llm")
+
+
+@pytest.fixture
+def saying():
+    """saying(b"...") is the URL of a server that says that to everything."""
+    servers = []
+
+    def serve(content):
+        class Saying(Completing):
+            def do_GET(self):
+                self.give(content)
+
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.give(content)
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Saying))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<html>", b"[]", b'{"data": 3}', b'{"data": [{"id": 3}]}', b"\xff", b"[" * 50_000, b'{"data": []}'],
+)
+def test_a_list_of_models_of_any_other_kind_is_one_line(saying, content):
+    with pytest.raises(InputError, match=r"lists its models in another way than vLLM .*; give the URL of a vLLM server"):
+        Connection(saying(content)).model_name()
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (b"7", "it holds a int, not a dict"),
+        (b"{}", "an event has no text"),
+        (b'{"choices": [{"text": 3}]}', "an event has no text"),
+        (b'{"choices": {"0": 1}}', "an event has no text"),
+        (b'{"choices": [{"text": "\\ud800"}]}', "half a character"),
+        (b"[" * 50_000, "nested deeper than 100"),
+        (b'{"error": "full"}', "stopped answering: full; see the server's log"),
+        (b'{"error": {"message": {"a": 1}}}', "stopped answering: {'a': 1}"),
+        (b'{"error": null}', "stopped answering: {'error': None}"),
+    ],
+)
+def test_an_event_of_any_other_kind_is_one_line(saying, event, said):
+    connection = Connection(saying(b"data: " + event + b"\n\ndata: [DONE]\n\n"))
+    with pytest.raises(InputError, match=re.escape(said)) as refused:
+        list(connection.complete(torch.zeros(2, 4), "small", Generation(4)))
+    assert len(str(refused.value)) < 500
+
+
+def test_an_event_that_only_counts_tokens_is_no_text(saying):
+    content = b'data: {"choices": [{"text": "yes"}]}\n\ndata: {"choices": [], "usage": {}}\n\ndata: [DONE]\n\n'
+    assert "".join(Connection(saying(content)).complete(torch.zeros(2, 4), "small", Generation(4))) == "yes"

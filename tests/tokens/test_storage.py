@@ -7,9 +7,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.errors import LONGEST, InputError
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.tokens import storage
+from comfyui_aot.aot.tokens.factors import Blocks
 from comfyui_aot.aot.tokens.video_tokens import Layout, VideoTokens
 
 
@@ -113,3 +114,49 @@ def test_a_place_off_the_grid_is_refused(tokens, file):
 def test_a_folder_that_is_not_there_is_named(tokens, tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         storage.save(tokens, tmp_path / "no" / "tokens.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: {"features": t.features.long()}, "features is int64 and must be float32 or bfloat16"),
+        (lambda t: {"role": t.role.float()}, "role is float32 and must be uint8"),
+        (lambda t: {"place": t.place.int()}, "place is int32 and must be int64"),
+        (lambda t: {"timestamps": t.timestamps.float()}, "timestamps is float32 and must be float64"),
+        (lambda t: {"features": t.features.index_fill(0, torch.tensor([0]), torch.nan)}, "features holds NaN"),
+        (lambda t: {"deep": t.deep * torch.inf}, "deep holds NaN or infinity"),
+        (lambda t: {"timestamps": t.timestamps.flip(0)}, "its times do not increase"),
+        (lambda t: {"map.0.weights": -t.map.factors[0].weights}, "map.0.weights holds a weight below 0"),
+        (lambda t: {"map.1.index": torch.zeros(1, 2, dtype=torch.int64)}, "must be a list of numbers"),
+    ],
+)
+def test_numbers_that_no_stage_could_have_made_are_refused(tokens, file, change, said):
+    rewrite(file, tensors=change(tokens))
+    with pytest.raises(InputError, match=f"does not describe a video's tokens .*{said}"):
+        storage.load(file)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"layout": '{"frames": 8.0, "grid": [9, 9]}'}, "sides that are no whole numbers"),
+        ({"layout": "[" * 100_000}, "nested deeper than 100"),
+        ({"layout": "3"}, "it holds a int, not a dict"),
+        ({"layout": '{"grid": [9, 9]}'}, "'frames' is missing"),
+        ({"history": '[{"name": 3}]'}, "a line that no stage wrote"),
+        ({"history": "[7]"}, "a line that no stage wrote"),
+        ({"pooled": "false"}, "pooling is pending, and tokens are missing"),
+        ({"version": "\x1b[31m" + "9" * 9000}, "aot-tokens version 2 is read"),
+    ],
+)
+def test_settings_that_no_stage_wrote_are_refused(file, metadata, said):
+    rewrite(file, metadata=metadata)
+    with pytest.raises(InputError, match=said) as refused:
+        storage.load(file)
+    assert len(str(refused.value)) <= LONGEST and str(refused.value).isprintable()
+
+
+def test_a_weight_beyond_a_blocks_rows_is_refused():
+    blocks = Blocks(torch.tensor([[[1.0, 0.0]], [[0.5, 0.5]]]), (1, 1), (2, 1))
+    with pytest.raises(InputError, match="zero beyond their rows and columns"):
+        blocks.require_valid()
