@@ -4,6 +4,7 @@
 # make comfyui COMFYUI=CHECKOUT: the ComfyUI and the browser that some tests drive, into .venv/comfyui.
 # make test-versions: what tries other versions: make test-floors, test-transformers4, test-frontends, test-long; on Linux
 # test-kernels too.
+# make fuzz MINUTES=30: hostile input of every kind for so long; KINDS='videos "token files"' for some of them.
 # make docs: the API reference, into build/docs.
 # make lock: pin anew what all of these install (LOCK=--upgrade for the newest).
 # make serving-env: an environment of its own with vLLM for the CPU (3 GB); make test-serving: the tests against that server.
@@ -20,7 +21,7 @@ MODELS := tests/models tests/answering/test_answer.py tests/answering/test_sessi
 PYTEST := -m pytest --numprocesses 2 --no-loadscope-reorder
 FRONTEND := 1.58.1
 
-.PHONY: demo test test-fast test-versions test-floors test-transformers4 test-frontends test-long test-kernels comfyui serving-env test-serving \
+.PHONY: demo test test-fast fuzz test-versions test-floors test-transformers4 test-frontends test-long test-kernels comfyui serving-env test-serving \
 	lint lock docs embedded-model clean
 
 demo: $(CLIP)
@@ -35,9 +36,14 @@ test: .venv/test
 	$(BIN)/python $(PYTEST) $(OLDER)
 
 # No model, no browser: for every change.
-FAST := -m "not model and not comfyui" --ignore tests/comfyui --ignore tests/models --ignore tests/training --ignore tests/serving
+FAST := -m "not model and not comfyui" --ignore tests/comfyui --ignore tests/models --ignore tests/training --ignore tests/serving \
+	--ignore tests/hostile
 test-fast: .venv/test
 	$(BIN)/python $(PYTEST) $(FAST)
+
+# Every case in a process that is watched: tried, refused, accepted, bad.
+fuzz: .venv/test
+	$(BIN)/python -W ignore -m comfyui_aot.tests.hostile.fuzz --minutes $(or $(MINUTES),30) $(KINDS)
 
 test-versions: test-floors test-transformers4 test-frontends test-long $(if $(filter Linux,$(shell uname)),test-kernels)
 
