@@ -15,6 +15,9 @@ import numpy as np
 PQ, HLG = 16, 18
 """Numbers of ITU-T H.273 for the transfer functions of high dynamic range."""
 
+_TAKEN_FOR_601, _SMPTE_170M, _WHOLE = (2, 5, 6), 5, 2
+"""Numbers of H.273 for no matrix and those of standard definition; FFmpeg's for the latter and for levels 0 to 255."""
+
 _WHITE, _PEAK = 203.0, 1000.0
 """cd/m2 of white in text and paper (BT.2408), and the peak that films are graded for."""
 
@@ -53,8 +56,18 @@ class Painter:
         mapped = self._transfer in (PQ, HLG)
         form = "rgb48le" if mapped else "rgb24"
         # One reformatter for all frames: each new one would work out its filters again.
-        picture = self._reformatter.reformat(frame, self._width, self._height, form, interpolation="BICUBIC")
+        picture = self._reformatter.reformat(
+            frame, self._width, self._height, form, interpolation="BICUBIC", **_details(frame)
+        )
         return tone_map(picture.to_ndarray(), self._transfer) if mapped else picture.to_ndarray()
+
+
+def _details(frame: Any) -> dict[str, int]:
+    """What PyAV before 17 passes over: a frame's matrix, if RGB is not said to have another, and its whole range."""
+    if frame.colorspace in _TAKEN_FOR_601:
+        return {}
+    levels = {"src_color_range": _WHOLE} if frame.color_range == _WHOLE else {}
+    return {"dst_colorspace": _SMPTE_170M, **levels}
 
 
 def tone_map(picture: np.ndarray, transfer: int) -> np.ndarray:

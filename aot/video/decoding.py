@@ -23,7 +23,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
-from itertools import islice
+from itertools import dropwhile, islice
 from typing import Any
 
 import numpy as np
@@ -194,12 +194,17 @@ def _frames(index: Index, chosen: list[int], seek: bool, threads: str) -> Genera
         for keyframe, last in _stretches(index, chosen) if seek else [(0, chosen[-1])]:
             if keyframe:
                 container.seek(index.keys[keyframe], stream=track)
-            for packet in container.demux(track):
+            for packet in _from_keyframe(container.demux(track)) if keyframe else container.demux(track):
                 frames = decode_packet(packet)
                 yield from ((time_of(frame), frame) for frame in frames)
                 at = time_of(frames[-1]) if frames else None
                 if at is not None and at >= index.keys[last]:
                     break
+
+
+def _from_keyframe(packets: Iterator[Any]) -> Iterator[Any]:
+    """Packets after a seek, which may lead into a group: its frames would be decoded without what they build on."""
+    return dropwhile(lambda packet: packet.size and not packet.is_keyframe, packets)
 
 
 def _stretches(index: Index, chosen: list[int]) -> Iterator[tuple[int, int]]:
