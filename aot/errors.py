@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .text import shown
+
 LONGEST = 2000
 """Characters of a message. Of a longer one the middle is left out: the end names the remedy."""
 
@@ -34,9 +36,7 @@ def readable(text: str, longest: int = LONGEST) -> str:
         text: what a file, a server or a user wrote, or a message with such a text in it.
         longest: the most characters that are left.
     """
-    line = " ".join(text.split())
-    if not line.isprintable():
-        line = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in line)
+    line = shown(" ".join(text.split()))
     if len(line) <= longest:
         return line
     start = longest * 2 // 3

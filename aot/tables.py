@@ -1,4 +1,4 @@
-"""Tables as text: for a terminal, in Markdown and as CSV."""
+"""Tables as text: for a terminal, in Markdown and as CSV. No cell has control characters."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from .text import all_shown, shown
 
 NOTHING = ("", "-")
 """Cells without a value."""
@@ -22,6 +24,7 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         head: names of the columns.
         rows: the cells of each row, one for each column.
     """
+    head, *rows = ([*map(shown, row)] for row in (head, *rows))
     widths = _widths(head, rows)
     lines = (head, ["-" * width for width in widths], *rows)
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
@@ -39,7 +42,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, padded: bool
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
-    escaped = [[cell.replace("|", "\\|").replace("\n", "<br>") for cell in row] for row in (head, *rows)]
+    escaped = [[shown(cell).replace("|", "\\|").replace("\n", "<br>") for cell in row] for row in (head, *rows)]
     if padded:
         widths = _widths(escaped[0], escaped[1:])
         top, *rest = ([*map(str.ljust, row, widths)] for row in escaped)
@@ -58,7 +61,7 @@ def as_csv(lines: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows(map(all_shown, map(dict, lines)))
     return text.getvalue()
 
 

@@ -11,6 +11,7 @@ from ..aot.errors import InputError
 from ..aot.evaluation.drawn_clip import NAME as DRAWN
 from ..aot.evaluation.drawn_clip import load_drawn_clip
 from ..aot.pictures.strip import strip
+from ..aot.text import shown
 from ..aot.video.frames import MODES, Frames, Sampling, load_video, require_components_fit, resample
 from .comfy import io, list_input_files, resolve_file, schema, ui
 from .progress_text import Said
@@ -167,8 +168,8 @@ def summary(frames: Frames) -> str:
     """
     first, last = float(frames.timestamps[0]), float(frames.timestamps[-1])
     return (
-        f"{frames.source}: {frames.count} frames of {frames.width}x{frames.height}, {first:.2f} to {last:.2f} s, "
-        f"{frames.pixels.numel() / 2**20:.0f} MiB"
+        f"{shown(frames.source)}: {frames.count} frames of {frames.width}x{frames.height}, {first:.2f} to "
+        f"{last:.2f} s, {frames.pixels.numel() / 2**20:.0f} MiB"
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[1]
 FLOORS = (
+    ("text",),
     ("errors",),
     ("locks",),
     ("files", "tables", "memory", "devices"),

@@ -30,6 +30,7 @@ from ..errors import InputError, readable
 from ..files import parse_json
 from ..models.base import VideoLLM
 from ..models.prompt import Turn
+from ..text import shown
 from ..tokens.video_tokens import VideoTokens
 from .answer import Answer
 from .generation import CountCallback, Generation, TextCallback, ignore_count, ignore_text
@@ -131,7 +132,7 @@ class Connection:
         *,
         watch: Watch | None = None,
     ) -> Iterator[str]:
-        """The server's answer to a prompt, piece by piece.
+        """The server's answer to a prompt, piece by piece, without control characters.
 
         Args:
             embeddings: (n, D), the prompt.
@@ -177,7 +178,7 @@ class Connection:
         if "error" in event:
             raise InputError(f"{self.url} stopped answering: {_reason(event)}; see the server's log.")
         if event.get("choices") != []:
-            yield _piece(event)
+            yield shown(_piece(event))
 
     @contextmanager
     def _reading(self, strange: str) -> Iterator[None]:

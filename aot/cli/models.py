@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..text import shown
 from .command import Result
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> Result:
         for name, path in families_in(options.folder, lambda reason: print(reason, file=sys.stderr)).items():
             family = family_of(path).family
             listed.append({"name": name, "family": family, "ready": True})
-            print(f"{name}: {family}")
+            print(f"{shown(name)}: {family}")
     families = [adapter.family for adapter in FAMILIES]
     print(f"Families: {', '.join(families)}")
     return {"models": listed, "families": families}, 0
@@ -69,7 +70,7 @@ def _checked(path: Path, tokenizer: Path | None) -> Result:
     rows = _rows(found)
     width = max(map(len, rows))
     for name, text in rows.items():
-        print(f"  {name:{width}}  {text}")
+        print(f"  {name:{width}}  {shown(text)}")
     return {"model": str(path), "loads": True, **dataclasses.asdict(found)}, 0
 
 

@@ -22,6 +22,7 @@ from ...nodes.workflow.runner import run as run_graph
 from ..answering.answer import Answer
 from ..answering.server_address import origin
 from ..errors import InputError
+from ..text import all_shown, shown
 from .command import Result as CommandResult
 
 
@@ -90,9 +91,9 @@ def run_file(
         graph = override(to_graph(load_workflow(path), registry((*NODES, *core.NODES))), overrides)
         needed = require(graph, path.name)
         for need in needed:
-            print(f"needs {need.kind} {need.name}")
+            print(shown(f"needs {need.kind} {need.name}"))
         results = run_graph(graph, (), on_event)
-    reports = [_report(result, graph.classes[result.node.type]) for result in results.values()]
+    reports = [all_shown(_report(result, graph.classes[result.node.type])) for result in results.values()]
     for entry in reports:
         lines = (*entry["text"], *entry["images"], *entry["files"])
         print(f"{entry['title']} ({entry['seconds']:.2f} s)", *lines, sep="\n    ")

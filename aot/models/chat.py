@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..text import shown
 from ..tokens.video_tokens import VideoTokens
 from .adapter import Adapter
 from .chat_template import render
@@ -184,8 +185,8 @@ class ChatPrompt(Adapter):
         return prefix.inputs.then(self.text_inputs(prompt.after, positions))
 
     def decode(self, ids: list[int]) -> str:
-        """Token ids to text, without special tokens."""
-        return self._tokenizer.decode(ids, skip_special_tokens=True)
+        """Token ids to text, without special tokens and control characters."""
+        return shown(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def save_tokenizer(self, folder: Path) -> None:
         """Write the tokenizer's files."""

@@ -12,6 +12,7 @@ import torch
 
 from ..errors import InputError
 from ..files import PART, read_json, require_name
+from ..text import shown
 from ..video.frames import MakersChoice
 from .base import VideoLLM
 from .chat_template import TemplateLimit
@@ -249,7 +250,7 @@ def families_in(root: Path, on_skipped: Callable[[str], None] = lambda reason: N
     """
 
     def unreadable(error: OSError) -> None:
-        on_skipped(f"{error.filename} is skipped: it cannot be read ({error.strerror}).")
+        on_skipped(shown(f"{error.filename} is skipped: it cannot be read ({error.strerror})."))
 
     require_name(root, "The models' folder")
     models: dict[str, Path] = {}
@@ -265,12 +266,12 @@ def families_in(root: Path, on_skipped: Callable[[str], None] = lambda reason: N
                     if family_of_file(file) is not None:
                         models[file.relative_to(root).as_posix()] = file
                 except InputError as error:
-                    on_skipped(f"{file} is skipped: {error}")
+                    on_skipped(shown(f"{file} is skipped: {error}"))
             continue
         try:
             config = read_json(folder / "config.json", "The model's config")
         except InputError as error:
-            on_skipped(f"{folder} is skipped: {error}")
+            on_skipped(shown(f"{folder} is skipped: {error}"))
             continue
         if any(adapter.matches(config) for adapter in FAMILIES):
             models[folder.relative_to(root).as_posix()] = folder

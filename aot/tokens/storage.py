@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import parse_json, require_name, whole_file
+from ..text import all_shown, shown
 from .factors import Blocks, Factor, Picked, Scale, Sparse, Stacked
 from .token_map import TokenMap
 from .video_tokens import Layout, Role, StageRecord, VideoTokens
@@ -94,8 +95,8 @@ def load(path: Path) -> VideoTokens:
             map=TokenMap(layout.frames * layout.sources, tuple(_factors(tensors))),
             layout=layout,
             pooled=parse_json(metadata["pooled"]) is True,
-            model=metadata["model"],
-            history=tuple(map(_record, history)),
+            model=shown(metadata["model"]),
+            history=tuple(map(_record, all_shown(history))),
             levels=tuple(tensors[f"levels.{i}"] for i in range(sum(name.startswith("levels.") for name in tensors))),
             extras={name[7:]: tensors[name] for name in tensors if name.startswith("extras.")},
             kept=None,

@@ -165,7 +165,9 @@ def saying():
     [b"", b"<html>", b"[]", b'{"data": 3}', b'{"data": [{"id": 3}]}', b"\xff", b"[" * 50_000, b'{"data": []}'],
 )
 def test_a_list_of_models_of_any_other_kind_is_one_line(saying, content):
-    with pytest.raises(InputError, match=r"lists its models in another way than vLLM .*; give the URL of a vLLM server"):
+    with pytest.raises(
+        InputError, match=r"lists its models in another way than vLLM .*; give the URL of a vLLM server"
+    ):
         Connection(saying(content)).model_name()
 
 

@@ -64,8 +64,7 @@ WORDS = {
     "{{ k }}{% endfor %}",
     "spaces": "  {%- if true %}\n  a\n  {% endif %}\n  {#- no -#}\n b {{- ' c' -}}\n d\n{% raw %}{{ x }}{% endraw %}",
     "tests": "{{ x is defined }}{{ messages is sequence }}{{ messages[0] is mapping }}{{ 'a' is string }}"
-    "{{ 4 is even }}{{ 1 in [1, 2] }}{{ 3 is divisibleby 3 }}{{ none is none }}{{ tools is none }}"
-    "{{ documents is none }}",
+    "{{ 4 is even }}{{ 1 in [1, 2] }}{{ 3 is divisibleby 3 }}{{ none is none }}{{ tools is none }}{{ documents }}",
     "tokens": "{{ bos_token }}{{ eos_token }}{{ pad_token }}{% if add_generation_prompt %}go{% endif %}",
     "what is not there": "{{ nothing }}{{ messages[0].nothing }}{{ messages[9] }}"
     "{% if messages[0].x is defined %}y{% endif %}",
