@@ -276,3 +276,34 @@ def test_two_loaders_with_equal_settings_hold_one_model(server, prompt):
     assert server.client.run(prompt).ended == "execution_success"
     # The model takes 600 MB; what one more run leaves behind is far less.
     assert process.memory_info().rss - before < 300e6
+
+
+def named_server(base, url):
+    """A vLLM server in a prompt, and its key in the user's folder."""
+    keys = base / "user" / "aot_keys"
+    keys.mkdir(exist_ok=True)
+    (keys / "mine").write_text("http://127.0.0.1:9\nsk-very-secret\n")
+    return {"class_type": "AOTServer", "inputs": {"url": url, "model": "", "key_file": "mine"}}
+
+
+def test_what_the_user_has_not_allowed_is_refused(server, prompt):
+    asks = short(prompt, server=["900", 0])
+    asks["900"] = named_server(server.base, "https://away.example:8443")
+    with pytest.raises(Refused) as refused:
+        server.client.queue(asks)
+    said = json.dumps(refused.value.body)
+    assert f"add the line https://away.example:8443 to {server.base / 'user' / 'aot_servers.txt'}" in said
+
+
+def test_no_picture_and_no_history_holds_a_key(server):
+    nodes = {
+        "1": named_server(server.base, "http://127.0.0.1:9"),
+        "2": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "keys/picture"}},
+    }
+    run = server.client.run(nodes)
+    assert run.ended == "execution_success"
+    (saved,) = (server.base / "output" / "keys").glob("*.png")
+    assert b"AOTServer" in saved.read_bytes()
+    assert b"sk-very-secret" not in saved.read_bytes()
+    assert "sk-very-secret" not in json.dumps(run.history)
