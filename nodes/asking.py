@@ -116,7 +116,7 @@ def _rarely_changed() -> list[Any]:
             default=False,
             optional=True,
             tooltip="Fetch a published model that is not there from huggingface.co into models/VLLM, "
-            "many gigabytes. Off: nothing is ever downloaded.",
+            "many gigabytes, once its name is in user/aot_downloads.txt. Off: nothing is ever downloaded.",
         ),
         io.Boolean.Input(
             "unload",
