@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import io
 import json
@@ -54,6 +55,8 @@ COMMANDS = MappingProxyType(
 FAULT = 70
 """The exit code of a fault that is not the user's, as sysexits.h has it."""
 
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -91,17 +94,23 @@ def _run(words: Sequence[str]) -> int:
             result, code = command.run(options)
         if options.json:
             print(json.dumps(result))
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except InputError as error:
         print(f"aot {options.verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"aot {options.verb}: stopped.", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader (head, for instance) has closed the pipe; flushing must not fail once more when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # The reader (head, for instance) has enough.
+        _drop_output()
         return 0
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        _drop_output()
+        print(f"aot {options.verb}: the output cannot be written ({error.strerror}); make room there.", file=sys.stderr)
+        return 2
     return code
 
 
@@ -117,6 +126,11 @@ def _fault(error: Exception) -> str:
     except OSError:
         return f"a fault of aot itself ({kind}), and no file can be written to tell of it; the rest is:\n{text}"
     return f"a fault of aot itself ({kind}); the rest is in {file.name}: report it with that file and 'aot doctor'."
+
+
+def _drop_output() -> None:
+    """What is left of the output goes nowhere: to write it must not fail once more when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

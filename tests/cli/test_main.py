@@ -235,6 +235,17 @@ def test_a_reader_that_has_enough_is_no_error():
     assert (process.returncode, error) == (0, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+@pytest.mark.parametrize("words", [["stages"], ["stages", "--json"], ["stages", "aot"]])
+def test_an_output_that_cannot_be_written_is_one_line(words):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "comfyui_aot", *words], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    line = "aot stages: the output cannot be written (No space left on device); make room there.\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
 def test_help_tells_the_defaults_that_say_something_as_they_are_typed(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["eval", "--help"])
