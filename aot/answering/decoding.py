@@ -7,6 +7,7 @@ long as the prompt and the longest answer, and a mask hides the columns that are
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -46,6 +47,12 @@ class Decoder:
         self._step: DecodingStep | None = None
         self._stream: torch.cuda.Stream | None = None
         self._fails = False
+        self._turn = threading.RLock()
+
+    @property
+    def turn(self) -> threading.RLock:
+        """Held by the session that is answering, while those of other threads wait."""
+        return self._turn
 
     @property
     def replays(self) -> bool:

@@ -66,6 +66,8 @@ class Replies:
 class Session:
     """Questions about one video. The model must not run anything else while it answers.
 
+    Threads take turns, those that share a decoder too: each gets the answer that it would get alone.
+
     Questions share a pass only if the LLM's attention takes a mask of ours: sdpa and eager do; flash attention does
     not, and answers them one after another.
 
@@ -97,6 +99,7 @@ class Session:
         self._prefix: Prefix | None = None
         self._cache = model.new_cache()
         self._end: Rewinder | None = None
+        self._is_busy = False
 
     @property
     def cached_tokens(self) -> int:
@@ -179,10 +182,20 @@ class Session:
             on_token: see :data:`~.generation.CountCallback`.
 
         Raises:
-            InputError: no question or an empty one, tokens of another width, or a prompt longer than the model's
-                context.
+            InputError: no question or an empty one, tokens of another width, a prompt longer than the model's context,
+                or a question from within a callback of this session.
         """
-        generation = generation or Generation()
+        with self._taking_turns():
+            return self._ask(questions, generation or Generation(), turns, on_text, on_token)
+
+    def _ask(
+        self,
+        questions: Sequence[str],
+        generation: Generation,
+        turns: Sequence[Turn],
+        on_text: TextCallback,
+        on_token: CountCallback,
+    ) -> Replies:
         if not questions:
             raise InputError("0 questions; give at least 1.")
         prompts = [self.model.prompt(each, self.tokens, system=self.system, turns=turns) for each in questions]
@@ -254,14 +267,27 @@ class Session:
         Yields:
             The prompt up to the end of the video; the (n,) long token ids that follow it; the cache.
         """
-        prompt = self.model.prompt(question, self.tokens, system=self.system, turns=turns)
-        prefix = self._begin([prompt])
-        try:
-            if self.cached_tokens < len(prefix.inputs):
-                self._read(prefix)
-            yield prefix, prompt.after, self._cache
-        finally:
-            self._cut_back(prefix)
+        with self._taking_turns():
+            prompt = self.model.prompt(question, self.tokens, system=self.system, turns=turns)
+            prefix = self._begin([prompt])
+            try:
+                if self.cached_tokens < len(prefix.inputs):
+                    self._read(prefix)
+                yield prefix, prompt.after, self._cache
+            finally:
+                self._cut_back(prefix)
+
+    @contextmanager
+    def _taking_turns(self) -> Iterator[None]:
+        """Wait while another thread has the cache, or the decoder; refuse the thread that has it already."""
+        with self._decoder.turn:
+            if self._is_busy:
+                raise InputError("This session is at work on a question; ask the next one once that has its answer.")
+            self._is_busy = True
+            try:
+                yield
+            finally:
+                self._is_busy = False
 
     def _begin(self, prompts: Sequence[Prompt]) -> Prefix:
         """The prompt up to the end of the video, which all questions of a session share."""
