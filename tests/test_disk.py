@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -83,14 +85,23 @@ def warm_up():
 WRITERS = ("append", "frames", "json", "mp4", "numbered", "png", "preview", "text", "tokens", "torch", "weights")
 
 
-def found_by(code, folder):
-    done = subprocess.run([sys.executable, "-c", START + code, folder], capture_output=True, text=True)
+def found_by(code, folder, *words):
+    done = subprocess.run([sys.executable, "-c", START + code, folder, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def files_of(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def in_reach():
+    """A folder that every user reaches and may write; pytest's own are for one user."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +125,15 @@ def test_a_full_disk_leaves_nothing_half_written(full):
 
 
 @pytest.fixture(scope="module")
-def read_only(tmp_path_factory):
+def read_only(in_reach):
     """The same where the folder may not be written, as a user whom that binds."""
-    folder = tmp_path_factory.mktemp("read") / "only"
+    folder = in_reach / "only"
     folder.mkdir()
     folder.chmod(0o555)
     become = f"os.setgid({NOBODY}); os.setuid({NOBODY})\n" if os.getuid() == 0 else ""
-    try:
-        return found_by(f"warm_up()\n{become}try_all()", folder), files_of(folder)
-    finally:
-        folder.chmod(0o755)
+    found = found_by(f"warm_up()\n{become}try_all()", folder), files_of(folder)
+    folder.chmod(0o755)
+    return found
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -135,3 +145,44 @@ def test_a_read_only_folder_is_one_line(read_only, name):
 
 def test_a_read_only_folder_stays_as_it_was(read_only):
     assert read_only[1] == []
+
+
+@pytest.fixture(scope="module")
+def homeless(in_reach):
+    """What the embedded model, the list of models and the examination say to users without a home."""
+    code = f"""
+from comfyui_aot.aot.cli import examination, main
+from comfyui_aot.aot.cli import models as listing
+from comfyui_aot.aot.models.embedded import assemble
+assemble.require_packages()
+examination.examine()
+main.main(["models"])
+os.environ.pop("XDG_CACHE_HOME", None)
+home = sys.argv[2:]
+os.environ.pop("HOME", None) if not home else os.environ.update(HOME=home[0])
+if os.getuid() == 0:
+    os.setgroups([]); os.setgid({NOBODY - 1}); os.setuid({NOBODY - 1})
+os.chdir(folder)
+try:
+    assemble.ensure()
+    line = "made"
+except InputError as error:
+    line = str(error)
+print(json.dumps([line, main.main(["models"]), len(examination.examine().checks)]))
+assert '~' not in os.listdir()
+"""
+    return lambda *home: found_by(code, in_reach, *home)
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can become a user without a home")
+def test_a_user_without_a_home_is_told_what_to_set(homeless):
+    line, code, checks = homeless()
+    assert line == (
+        "No home folder is known; set XDG_CACHE_HOME, or HOME, to a folder where the embedded model can be assembled."
+    )
+    assert code == 0 and checks > 3
+    for home in ("/nonexistent", "/dev/null"):
+        line, code, checks = homeless(home)
+        assert line.startswith(f"{home}/.cache/comfyui-aot/embedded/")
+        assert "; set XDG_CACHE_HOME, or HOME, to a folder where the embedded model can be assembled." in line
+        assert code == 0 and checks > 3

@@ -167,7 +167,10 @@ def _comfyui() -> dict[str, str]:
 def _caches() -> dict[str, str]:
     from ..models.embedded.assemble import cache_folder, is_whole
 
-    folder = cache_folder()
+    try:
+        folder = cache_folder()
+    except InputError as error:
+        return {"embedded model": str(error)}
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
     state = f"ready, {size / 2**20:.0f} MiB" if is_whole(folder) else "assembled when first used (600 MiB)"
     return {"embedded model": f"{state}, in {_short(folder)}", "its disk": _folder(_there(folder))}

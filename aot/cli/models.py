@@ -38,7 +38,10 @@ def run(options: argparse.Namespace) -> Result:
     from ..models import EMBEDDED, FAMILIES, families_in, family_of
     from ..models.embedded.assemble import cache_folder, is_whole
 
-    ready = is_whole(cache_folder())
+    try:
+        ready = is_whole(cache_folder())
+    except InputError:  # The user has no home.
+        ready = False
     listed = [{"name": EMBEDDED, "family": "llava_onevision", "ready": ready}]
     print(f"{EMBEDDED}: DINOv2-S/14 and SmolLM2-135M-Instruct, {'ready' if ready else 'assembled when first used'}")
     if options.folder:

@@ -83,8 +83,18 @@ _READERS = ("onnx", "gguf")
 
 
 def cache_folder() -> Path:
-    """The folder of the assembled model of this format version in the user's cache."""
-    return platformdirs.user_cache_path("comfyui-aot") / EMBEDDED / FORMAT_VERSION
+    """The folder of the assembled model of this format version in the user's cache.
+
+    Raises:
+        InputError: the user has no home.
+    """
+    try:
+        folder = platformdirs.user_cache_path("comfyui-aot") / EMBEDDED / FORMAT_VERSION
+    except RuntimeError:
+        folder = Path()
+    if not folder.is_absolute():
+        raise InputError(f"No home folder is known; {_REMEDY}.")
+    return folder
 
 
 def ensure(folder: Path | None = None, *, on_progress: Progress = ignore_progress) -> Path:
