@@ -98,6 +98,35 @@ def test_the_next_that_writes_in_a_folder_sweeps_what_a_killed_process_left(tmp_
     assert set(tmp_path.iterdir()) == {theirs, tmp_path / "second"}
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="processes are killed in another way there")
+def test_whenever_a_process_is_killed_its_files_are_whole_and_the_rest_is_swept(tmp_path):
+    code = """
+print('ready', flush=True)
+for number in range(10**9):
+    make_folder(path)
+    with alone(path / 'work'):
+        with whole_file(path / 'file') as part, part.open('w') as file:
+            for _ in range(100):
+                file.write(f'{number} ')
+                file.flush()
+        with whole_folder(path / f'folder {number % 5}', is_complete=lambda folder: False) as part:
+            for name in 'abc':
+                (part / name).write_text(name)
+"""
+    folder = tmp_path / "folder"
+    for number in range(8):
+        with another(folder, code) as process:
+            time.sleep(0.2 + 0.0137 * number)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        make_folder(folder)
+        assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+        words = (folder / "file").read_text().split()
+        assert len(words) == 100 and len(set(words)) == 1
+        made = [sorted(path.name for path in each.iterdir()) for each in folder.glob("folder *")]
+        assert made and made == [["a", "b", "c"]] * len(made)
+
+
 def test_a_download_that_was_killed_is_not_swept(tmp_path):
     folder = tmp_path / "model"
     code = FILL.replace("whole_folder(path)", "whole_folder(path, resume=True)")

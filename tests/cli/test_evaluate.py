@@ -1,6 +1,7 @@
 """aot eval: one command from a question set to its table, resumed where it was stopped."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,9 @@ from comfyui_aot.aot import evaluation
 from comfyui_aot.aot.cli.main import main
 from comfyui_aot.aot.evaluation import open_set
 from comfyui_aot.aot.evaluation.questions import Question
+from comfyui_aot.aot.evaluation.records import RECORDS
 from comfyui_aot.aot.evaluation.selection import Selection
+from comfyui_aot.aot.files import alone
 from comfyui_aot.tests.support.miniatures import write_egoschema_json
 from comfyui_aot.tests.support.tiny import TinySet
 
@@ -162,6 +165,17 @@ def test_other_settings_in_the_same_folder_are_a_users_mistake(aot):
     code, _, err = aot("--limit", 2, "--stages", "blind")
     assert code == 2
     assert "set.clips 1 there, 2 now" in err
+
+
+def test_a_second_process_with_the_same_results_is_told_and_does_nothing(aot, tmp_path):
+    results = tmp_path / "eval-shapes"
+    with alone(results / RECORDS):
+        code, _, err = aot("--limit", 1, "--stages", "blind")
+        assert code == 2
+        assert err.startswith(f"aot eval: Another process is at work on {Path('eval-shapes') / RECORDS}; wait until")
+        assert err.count("\n") == 1
+        assert len(list(results.iterdir())) == 1
+    assert aot("--limit", 1, "--stages", "blind")[0] == 0
 
 
 def test_more_questions_of_a_clip_are_asked_and_told_in_the_command(aot):

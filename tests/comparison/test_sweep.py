@@ -113,6 +113,18 @@ def test_a_sweep_is_stopped_inside_a_cell_too_and_leaves_no_half_of_it(model, to
     assert cell_files(tmp_path) == {}
 
 
+def test_a_sweep_waits_for_another_process_at_the_same_one_and_can_be_stopped(model, tokens, tmp_path):
+    def stop(count):
+        raise Stop
+
+    variants = expand(["aot"], (0.2,))
+    with open_cache(model, tokens, QUESTION, SHORT, tmp_path).alone():
+        rows = sweep(LocalAnswerer(model), tokens, QUESTION, variants, SHORT, tmp_path, on_token=stop)
+        with pytest.raises(Stop):
+            next(rows)
+    assert cell_files(tmp_path) == {}
+
+
 def test_whatever_decides_a_figure_decides_where_it_is_kept(model, tokens, tmp_path):
     def place(tokens=tokens, question=QUESTION, generation=SHORT, chain="aot:retention=0.5", against="full"):
         cache = open_cache(model, tokens, question, generation, tmp_path)

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -274,6 +276,21 @@ def test_a_kept_encoding_is_the_encoding_itself(model, weights, tmp_path):
     for name in ("features", "shallow", "deep", "place", "role", "timestamps"):
         assert torch.equal(getattr(fresh, name), getattr(kept, name))
     assert kept.history == fresh.history
+
+
+def test_two_that_need_an_encoding_at_once_encode_it_once(model, weights, tmp_path):
+    questions, together = TinySet(), threading.Barrier(2)
+
+    def encode(number):
+        encodings = Encodings(model, questions, FRAMES, tmp_path, weights=weights)
+        together.wait()
+        return encodings.of("g").features
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(encode, range(2))
+    assert torch.equal(first, second)
+    assert questions.shown == ["g"]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_kept_encoding_is_on_the_models_device(model, weights, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.files import alone
 from comfyui_aot.aot.models import families_in, load
 from comfyui_aot.aot.models.check import check
 from comfyui_aot.aot.models.download import PUBLISHED, download, folder_name
@@ -138,6 +139,15 @@ def test_no_such_model_and_no_connection_are_one_line_each(hub, tmp_path):
 
 
 @pytest.mark.skipif(HAS_COMFYUI, reason="the stand-in is not used where ComfyUI can be imported")
+def test_a_download_that_another_process_is_at_is_left_to_it(tmp_path):
+    with (
+        alone(tmp_path / folder_name(REPOSITORY)),
+        pytest.raises(InputError, match=r"Another process is at work on .*; wait until it is done"),
+    ):
+        download(REPOSITORY, tmp_path, endpoint="http://127.0.0.1:9")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_node_names_the_folder_and_downloads_nothing_unasked(tmp_path):
     settings = {"dtype": "auto", "device": "cpu", "attention": "sdpa"}
     with directories(tmp_path):
