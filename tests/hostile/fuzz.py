@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,11 +67,12 @@ def fuzz(kind: Kind, scratch: Path, is_enough: Callable[[int], bool], first: int
             bad.append((repr(case)[:2000], message))
 
     table = kind.table if few is None else kind.table[:: math.ceil(len(kind.table) / few)]
-    for case in table:
-        run(case)
-    while not is_enough(sum(counts.values()) - len(table)):
-        _round(kind, first, few or ROUND, run)
-        first += 1
+    with suppress(KeyboardInterrupt):  # what was tried until then is told
+        for case in table:
+            run(case)
+        while not is_enough(sum(counts.values()) - len(table)):
+            _round(kind, first, few or ROUND, run)
+            first += 1
     worker.close()
     return Tally(counts, bad)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import multiprocessing
 import os
@@ -100,6 +101,7 @@ class Worker:
 
 
 def _serve(kind: Kind, whole: Path, scratch: Path, pipe: Connection) -> None:
+    faulthandler.disable()
     quiet = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(quiet, stream)

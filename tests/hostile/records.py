@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from comfyui_aot.aot.evaluation.questions import Question
 from comfyui_aot.aot.evaluation.records import RECORDS, SETTINGS, Record, Records
-from comfyui_aot.aot.evaluation.report import write_report
+from comfyui_aot.aot.evaluation.report import markdown
 from comfyui_aot.aot.evaluation.summary import summarise
 from comfyui_aot.tests.hostile.values import (
     RAW,
@@ -69,7 +69,7 @@ def prepare(whole: Path) -> None:
 
 
 def run(case: Case, whole: Path, folder: Path) -> None:
-    """Read the folder, add what lacks, and write the report."""
+    """Read the folder, add what lacks, and make the tables."""
     for name in (SETTINGS, RECORDS):
         (folder / name).write_bytes((whole / "results" / name).read_bytes())
     if case.settings is not None:
@@ -86,7 +86,7 @@ def run(case: Case, whole: Path, folder: Path) -> None:
             records.add(Record(**values))
     summary = summarise(QUESTIONS, records, first=VARIANTS)
     _require_finite(dataclasses.asdict(summary))
-    write_report(summary, {**SET, "set": "tiny", "command": "aot", "date": "today", "identity": {}}, folder)
+    markdown(summary, {**SET, "set": "tiny", "command": "aot", "date": "today", "identity": {}}).encode()
     assert len(list(Records(folder, SET))) == len(list(records))
 
 
