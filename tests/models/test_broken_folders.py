@@ -139,12 +139,14 @@ def copied(before, after):
 
 
 def framed(text):
-    return struct.pack("<Q", len(text)).decode() + text
+    """A file of weights with this text for its header, and eight bytes of a tensor."""
+    content = struct.pack("<Q", len(text)) + text.encode() + bytes(8)
+    return lambda folder: (folder / WEIGHTS).write_bytes(content)
 
 
 def header(offsets, shape=(1,)):
     """A file of one tensor."""
-    return framed(json.dumps({"x": {"dtype": "F32", "shape": shape, "data_offsets": offsets}})) + "\0" * 8
+    return framed(json.dumps({"x": {"dtype": "F32", "shape": shape, "data_offsets": offsets}}))
 
 
 SECOND = "model-00002-of-00002.safetensors"
@@ -222,9 +224,9 @@ BROKEN = {
     ),
     "layers of no end": (text_config(num_hidden_layers=float("inf")), "a readable config.json"),
     "answers' settings that are a list": (written("generation_config.json", []), "it holds a list, not a dict"),
-    "a header of another make": (written(WEIGHTS, header([0, 4, 8])), "model.safetensors is damaged"),
-    "a header with a shape in words": (written(WEIGHTS, header([0, 4], "many")), "model.safetensors is damaged"),
-    "a header nested deep": (written(WEIGHTS, framed('{"a":' * 5000)), "model.safetensors is damaged"),
+    "a header of another make": (header([0, 4, 8]), "model.safetensors is damaged"),
+    "a header with a shape in words": (header([0, 4], "many"), "model.safetensors is damaged"),
+    "a header nested deep": (framed('{"a":' * 5000), "model.safetensors is damaged"),
     "no tokenizer": (
         gone(TOKENIZER, "tokenizer_config.json"),
         "has no vocabulary; copy|tokenizer of model cannot be read",
