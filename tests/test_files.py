@@ -221,4 +221,4 @@ def test_a_message_has_a_length_that_can_be_read_and_keeps_its_remedy():
     message = str(InputError("the name is " + "x" * 50_000 + "\x1b[2J\n\tlong; give another."))
     assert len(message) == LONGEST and message.isprintable()
     assert message.startswith("the name is xxx") and " ... " in message
-    assert message.endswith("x\\x1b[2J long; give another.")
+    assert message.endswith("x\N{REPLACEMENT CHARACTER}[2J long; give another.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import require_name
 
 FORMATS = (
     "aac,aiff,apng,asf,av1,avi,bmp_pipe,dv,flac,flv,gif,gxf,h263,h264,hevc,ivf,jpeg_pipe,m4v,matroska,mjpeg,mov,mp3,"
@@ -34,11 +35,12 @@ def require_file(path: str | os.PathLike[str]) -> Path:
         path: of the file.
 
     Raises:
-        InputError: it is a URL, a folder, a pipe or a device, empty, or not there.
+        InputError: it is a URL, a folder, a pipe or a device, empty, or not there, or no file can have its name.
     """
-    if _URL.match(os.fspath(path)):
-        raise InputError(f"{os.fspath(path)} is a URL: download the video, and give the path of the file")
-    file = Path(path).absolute()
+    name = require_name(os.fspath(path), "The video")
+    if _URL.match(name):
+        raise InputError(f"{name} is a URL: download the video, and give the path of the file")
+    file = Path(name).absolute()
     try:
         status = file.stat()
     except OSError:
