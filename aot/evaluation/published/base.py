@@ -164,7 +164,7 @@ def read_rows(
     for i, row in enumerate(rows):
         try:
             yield read(i, row)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (LookupError, AttributeError, TypeError, ValueError) as error:
             raise InputError(
                 f"{release.title}'s {annotations} has a question, number {i}, that is not as published "
                 f"({type(error).__name__}: {error}); download it again."

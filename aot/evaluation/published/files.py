@@ -56,7 +56,7 @@ class Release:
             ) from error
         try:
             return parquet.read_table(path, columns=list(columns)).to_pylist()
-        except (OSError, pyarrow.ArrowException) as error:
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
             raise InputError(
                 f"{self.title}'s {path} is no Parquet file with the columns {', '.join(columns)} ({error}); "
                 "download it again."
