@@ -112,12 +112,16 @@ def test_a_name_is_found_in_the_folder_it_says(base, name, path):
         "\\\\host\\share\\a.mp4",
         "C:\\a.mp4",
         "c:clip.mp4",
-        "clip.mp4\0.png",
     ],
 )
 def test_a_name_that_leads_outside_is_refused(base, name):
     with pytest.raises(InputError, match="is not allowed: only files inside ComfyUI's input folder"):
         comfy.resolve_file(name)
+
+
+def test_a_name_with_a_nul_is_refused(base):
+    with pytest.raises(InputError, match="give a name without control characters"):
+        comfy.resolve_file("clip.mp4\0.png")
 
 
 def test_an_absolute_path_is_refused_even_to_an_input_file(base):
