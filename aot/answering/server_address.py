@@ -12,10 +12,14 @@ from pathlib import Path
 from urllib.request import BaseHandler, HTTPRedirectHandler, OpenerDirector, ProxyHandler, build_opener, getproxies
 
 from ..errors import InputError
+from ..files import require_name
 
 EXAMPLE = "http://127.0.0.1:8000"
 PORTS = {"http": 80, "https": 443}
 """By scheme: the port of a URL without one."""
+
+_LONGEST_FILE = 10_000
+"""Characters of a key file that are read."""
 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*)")
 _PATH = re.compile(r"(/[A-Za-z0-9_~.-]+)*/*")
@@ -89,8 +93,10 @@ def read_key(path: Path, url: str) -> str:
     Raises:
         InputError: no such file, not these two lines in it, or the address of another server.
     """
+    require_name(path, "The key file")
     try:
-        words = path.read_text(encoding="utf-8").split()
+        with path.open(encoding="utf-8") as file:
+            words = file.read(_LONGEST_FILE).split()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"The key file {path.name} cannot be read; give a text file with the server's address on its first line "

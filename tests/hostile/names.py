@@ -11,6 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from comfyui_aot.aot.answering.server_address import read_key
 from comfyui_aot.aot.answering.vllm_server import Connection
 from comfyui_aot.aot.devices import check_device
 from comfyui_aot.aot.evaluation.published import open_set
@@ -35,8 +36,7 @@ class Case:
 
 
 def _output(name: str, folder: Path) -> None:
-    with directories(folder):
-        path = unused_output(name, ".aot.safetensors")
+    with directories(folder), unused_output(name, ".aot.safetensors") as path:
         storage.save(chains.tokens(chains.LAYOUTS[0]), path)
         assert path.resolve().is_relative_to((folder / "output").resolve())
 
@@ -61,6 +61,8 @@ NAMED: MappingProxyType[str, Callable[[str, Path], Any]] = MappingProxyType(
         "output": _output,
         "input": lambda name, folder: _within(resolve_file, name, folder),
         "key": lambda name, folder: _within(key_file, name, folder),
+        "key file": lambda name, folder: read_key(Path(name), "http://127.0.0.1:8000"),
+        "key file in a folder": lambda name, folder: read_key(folder / name, "http://127.0.0.1:8000"),
         "url": lambda name, folder: repr(Connection(name)),
         "host": lambda name, folder: repr(Connection(f"http://{name}")),
         "device": lambda name, folder: check_device(name),
