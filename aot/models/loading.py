@@ -50,6 +50,7 @@ def stock_model(
     """
     weight_files(folder, name)
     quantized = {} if quantization == "none" else quantizing(quantization, dtype, device)
+    answers = first_json(folder, "generation_config.json")
     with loading(name, attention):
         tensors = None if weights else stand_ins(folder, name, dtype)
         config = stock_config_of(stock, folder, name)
@@ -64,8 +65,8 @@ def stock_model(
             **quantized,
         )
         require_all_tensors(model, report, name)
-        if not weights and (own := first_json(folder, "generation_config.json")):
-            model.generation_config = GenerationConfig.from_dict(own)
+        if answers and not weights:
+            model.generation_config = GenerationConfig.from_dict(answers)
         use_general_products(model.eval())
         if not quantized:
             model = model.to(device)  # pyright: ignore[reportArgumentType] - its decorator hides self

@@ -66,7 +66,7 @@ def test_passes_after_a_long_one_are_smaller_and_can_be_stopped_in_between(small
     frames, made, told = random_frames(37), [], []
     expected = small.encode(frames)
     room(small, 99, made)
-    monkeypatch.setattr("comfyui_aot.aot.models.base.LONGEST_PASS", 0.0)
+    monkeypatch.setattr("comfyui_aot.aot.models.encoder.LONGEST_PASS", 0.0)
     found = small.encode(frames, frames_at_once=16, on_progress=lambda done, _total: told.append(done))
     assert made == [16, 8, 4, 4, 4, 1]
     assert [done for done, before in zip(told, [-1, *told], strict=False) if done != before] == [

@@ -102,14 +102,14 @@ def test_a_file_is_told_of_as_the_stock_processor_tells_of_it(family, tmp_path, 
 @pytest.mark.skipif(not TORCHVISION.is_dir(), reason=f"no {TORCHVISION}, which make test fills: no stock processors")
 @pytest.mark.parametrize("family", QWEN)
 def test_a_file_is_read_as_qwen_vl_utils_and_the_stock_processor_read_it(
-    family, tmp_path, embedded_folder, bikes, carphone
+    family, tmp_path, embedded_folder, bikes, square_carphone
 ):
     """The frames and sizes that the package gave are in test_qwen_vl_utils; they are taken from there, not from us."""
     save(tmp_path / "model", family, embedded_folder)
     (tmp_path / "model" / "video_preprocessor_config.json").write_text(json.dumps(published_settings(family)))
     small, patch = load(tmp_path / "model"), 16 if "3" in family else 14
     clips, given = [], []
-    for file, path, windows in (("bikes", bikes, [PART]), ("carphone", carphone, [WHOLE, PART])):
+    for file, path, windows in (("bikes", bikes, [PART]), ("carphone", square_carphone, [WHOLE, PART])):
         for window in windows:
             read = READ[file][window]
             clips.append(load_video(path, Sampling(start=window[0], end=window[1], makers=small.sampling)))
