@@ -23,6 +23,7 @@ from PIL import Image as PILImage
 from tqdm import tqdm
 
 from ..aot.files import make_folder, whole_file
+from ..aot.video.container import open_track, require_file
 
 _base: ContextVar[Path | None] = ContextVar("base", default=None)
 
@@ -462,17 +463,17 @@ class VideoFromFile:
         return self._file
 
     def get_dimensions(self) -> tuple[int, int]:
-        with av.open(self._file) as container:
-            return container.streams.video[0].width, container.streams.video[0].height
+        with open_track(require_file(self._file), "AUTO") as (_, track):
+            return track.width, track.height
 
     def get_duration(self) -> float:
-        with av.open(self._file) as container:
+        with open_track(require_file(self._file), "AUTO") as (container, _):
             return container.duration / av.time_base
 
     def get_components(self) -> VideoComponents:
-        with av.open(self._file) as container:
-            frames = [torch.from_numpy(each.to_ndarray(format="rgb24")) / 255 for each in container.decode(video=0)]
-            return VideoComponents(torch.stack(frames), Fraction(container.streams.video[0].average_rate))
+        with open_track(require_file(self._file), "AUTO") as (container, track):
+            frames = [torch.from_numpy(each.to_ndarray(format="rgb24")) / 255 for each in container.decode(track)]
+            return VideoComponents(torch.stack(frames), Fraction(track.average_rate))
 
 
 class ComfyExtension:
