@@ -142,9 +142,11 @@ def _of_a_disk(error: Exception) -> tuple[int | None, str]:
     """What a disk has refused, as the system's number and in words; no words for another error."""
     if isinstance(error, OSError):
         return error.errno, error.strerror or str(error)
-    # Those of safetensors and of torch.
+    # Those of safetensors, of its older versions, and of torch.
     if found := re.search(r"I/O error: (.*) \(os error (\d+)\)", str(error)):
         return int(found[2]), found[1]
+    if found := re.search(r"Os \{ code: (\d+),.* message: \"(.*)\" \}", str(error)):
+        return int(found[1]), found[2]
     if isinstance(error, RuntimeError) and "inline_container" in str(error):
         return errno.ENOSPC, os.strerror(errno.ENOSPC)
     return None, ""
