@@ -122,12 +122,12 @@ def load(
         raise InputError(f"decoding graph needs CUDA and {name} computes on {computes}; choose auto or eager.")
     if decoding == "graph" and quantization == "8-bit":
         raise InputError(f"decoding graph cannot capture the 8-bit layers of {name}; choose auto, or 4-bit or none.")
+    attention = fastest_attention(family) if attention == "auto" else attention
     chosen = getattr(torch, ("bfloat16" if computes.type == "cuda" else "float32") if dtype == "auto" else dtype)
     keep_fp8 = computes.type == "cuda"
     need = single.weight_bytes(chosen, keep_fp8) if single else weight_bytes(folder, name, chosen, quantization)
     for each in dict.fromkeys((torch.device(device), computes)):
         require_room(need, name, each, room(each) if room is not None else None)
-    attention = fastest_attention(family) if attention == "auto" else attention
     placed: Any = {"dtype": chosen, "device": torch.device(device), "attention": attention}
     if single:
         loaded = single.load(**placed, keep_fp8=keep_fp8)
