@@ -80,7 +80,7 @@ def split_evenly(total, parts):
 def exact_budget(o, frames, cells):
     """Tokens to keep in the whole video; None where no exact budget is asked for."""
     if o.keep_tokens or o.retention:
-        return o.keep_tokens or round(o.retention * frames * cells)
+        return o.keep_tokens or round(o.retention * (frames * cells))
     return None
 
 
