@@ -12,15 +12,15 @@ import math
 import os
 import re
 import shutil
-import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-from .errors import InputError, readable
+from .errors import InputError
 from .locks import LOCK, WORK, lock, tried
+from .names import require_name
 
 PART = ".part"
 """Ends the name of a file or folder that is not complete yet."""
@@ -33,72 +33,15 @@ _OURS = re.compile(
 )
 """Names that only this module makes: of what is not complete, and of locks."""
 
-_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+"""The system's numbers for a disk that is full."""
 
 LARGEST_JSON = 64 * 2**20
 """Bytes of JSON that are read."""
 DEEPEST_JSON = 100
 """Values inside each other in JSON that is read."""
 
-LONGEST_NAME = 255
-"""Bytes of a file's or folder's name, as far as file systems go."""
-LONGEST_PATH = 2000
-"""Characters of a name with the folders in front of it."""
-
 _TOO_DEEP = f"values are nested deeper than {DEEPEST_JSON}"
-
-
-def require_name(name: str | Path, what: str) -> str:
-    """Refuse a name that no file can have, before the system or a library is asked for it.
-
-    Args:
-        name: of a file or folder, perhaps with folders in front.
-        what: what is named, for the error: "filename_prefix".
-
-    Returns:
-        The name as text.
-
-    Raises:
-        InputError: it is no text, holds control characters or half a character, or is too long.
-    """
-    if not isinstance(name, (str, Path)):
-        fault = "a text"
-    elif any(unicodedata.category(each) == "Cc" for each in str(name)) or not _is_encodable(str(name)):
-        fault = "a name without control characters or halves of characters"
-    elif max(map(len, re.split(rb"[/\\]", os.fsencode(name)))) > LONGEST_NAME or len(str(name)) > LONGEST_PATH:
-        fault = f"a name of at most {LONGEST_NAME} bytes, folders not counted"
-    else:
-        return str(name)
-    raise InputError(f"{what} is {readable(repr(name), 80)}; give {fault}.")
-
-
-def _is_encodable(name: str) -> bool:
-    """Whether the file system can spell a name: bytes of another encoding, which Python carries along, are fine."""
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def within(folder: Path, name: str, *, links: bool = True) -> Path | None:
-    """The path that a name means inside a folder; None for a name that leads out of it. It need not exist.
-
-    Every name that comes out of a file, of a workflow, an index, a config or a question set, becomes a path here and
-    nowhere else. The rules are those of every system at once, since a file may come from any: relative, without a
-    drive, without ``..``.
-
-    Args:
-        folder: that the name is meant in.
-        name: with either kind of slash; perhaps a pattern of ``glob``.
-        links: whether links on this disk may lead out, as those of Hugging Face's cache and of folders that a user has
-            put on another disk do. No name can make one.
-    """
-    parts = PureWindowsPath(name)
-    if not name.strip() or "\0" in name or parts.drive or parts.root or ".." in parts.parts or Path(name).is_absolute():
-        return None
-    path = folder / name
-    return path if links or path.resolve().is_relative_to(folder.resolve()) else None
 
 
 def make_folder(folder: Path) -> None:
@@ -134,7 +77,7 @@ def writing(path: Path, remedy: str = "give a folder that can be") -> Iterator[N
         number, reason = _of_a_disk(error)
         if not reason:
             raise
-        room = "make room there, or " if number in _NO_ROOM else ""
+        room = "make room there, or " if number in NO_ROOM else ""
         raise InputError(f"{path} cannot be written ({reason}); {room}{remedy}.") from error
 
 

@@ -25,7 +25,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from ..aot.errors import InputError
-from ..aot.files import claimed, make_folder, require_name, within
+from ..aot.files import claimed, make_folder
+from ..aot.names import require_name, within
 
 HAS_COMFYUI = find_spec("comfy_api") is not None or find_spec("folder_paths") is not None
 

@@ -9,12 +9,11 @@ from comfyui_aot.aot.files import (
     LARGEST_JSON,
     make_folder,
     read_json,
-    require_name,
     whole_file,
     whole_folder,
-    within,
     write_json,
 )
+from comfyui_aot.aot.names import require_name, within
 
 
 def test_a_file_is_there_when_the_block_has_ended(tmp_path):

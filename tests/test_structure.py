@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).parents[1]
 FLOORS = (
     ("text",),
     ("errors",),
-    ("locks",),
+    ("locks", "names"),
     ("files", "tables", "memory", "devices"),
     ("video", "tokens"),
     ("transport",),

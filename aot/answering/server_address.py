@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.request import BaseHandler, HTTPRedirectHandler, OpenerDirector, ProxyHandler, build_opener, getproxies
 
 from ..errors import InputError
-from ..files import require_name
+from ..names import require_name
 
 EXAMPLE = "http://127.0.0.1:8000"
 PORTS = {"http": 80, "https": 443}

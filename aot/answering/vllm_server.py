@@ -115,7 +115,7 @@ class Connection:
         return str(names[0])
 
     def run(self, requests: Sequence[Callable[[Watch], None]], on_wait: Callable[[], None]) -> None:
-        """Run requests to this server, several at once; see :func:`~.requests.run_watched`.
+        """Run requests to this server, several at once; see :func:`~.watched.run_watched`.
 
         Args:
             requests: called in other threads, with what watches them.
@@ -191,9 +191,8 @@ class Connection:
             raise InputError(self._silent) from error
         except (OSError, HTTPException) as error:
             raise InputError(self._lost(error)) from error
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else error
-            raise InputError(f"{strange} ({reason}); give the URL of a vLLM server.") from error
+        except ValueError as error:
+            raise InputError(f"{strange} ({error}); give the URL of a vLLM server.") from error
 
     @property
     def _silent(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import io
 import json
@@ -19,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from ..errors import InputError, readable
+from ..files import NO_ROOM
 from .command import Command, Parser, new_parser
 
 COMMANDS = MappingProxyType(
@@ -54,8 +54,6 @@ COMMANDS = MappingProxyType(
 
 FAULT = 70
 """The exit code of a fault that is not the user's, as sysexits.h has it."""
-
-_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,7 +104,7 @@ def _run(words: Sequence[str]) -> int:
         _drop_output()
         return 0
     except OSError as error:
-        if error.errno not in _FULL or error.filename is not None:
+        if error.errno not in NO_ROOM or error.filename is not None:
             raise
         _drop_output()
         print(f"aot {options.verb}: the output cannot be written ({error.strerror}); make room there.", file=sys.stderr)

@@ -152,8 +152,8 @@ def _read_unreadable(path: Path) -> dict[str, str]:
     """Why each clip could not be read; a line that is no such entry says nothing."""
     reasons: dict[str, str] = {}
     for line in path.read_bytes().splitlines() if path.exists() else []:
-        with suppress(ValueError, TypeError, KeyError):
-            entry = json.loads(line)
+        with suppress(ValueError):
+            entry = parse_json(line, kind=dict, keys=("clip", "reason"))
             reasons[str(entry["clip"])] = str(entry["reason"])
     return reasons
 

@@ -15,7 +15,8 @@ from huggingface_hub import HfApi, hf_hub_download
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..files import alone, whole_folder, within
+from ..files import alone, whole_folder
+from ..names import within
 from .progress import Progress, ignore_progress
 
 PUBLISHED = (

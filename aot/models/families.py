@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..files import PART, read_json, require_name
+from ..files import PART, read_json
+from ..names import require_name
 from ..text import shown
 from ..video.frames import MakersChoice
 from .base import VideoLLM

@@ -136,17 +136,17 @@ def use_general_products(model: nn.Module) -> None:
                 cast(Any, layer).support_avx512bf16_for_cpu = False
 
 
-def require_self_contained(folder: Path, name: str) -> None:
+def require_self_contained(config: Mapping[str, Any], name: str) -> None:
     """Refuse a config.json that has transformers fetch something from elsewhere: weights, a backbone, or a kernel.
 
     Args:
-        folder: with the config.json.
+        config: its content.
         name: the model's name in the error.
 
     Raises:
         InputError: a setting names something that is not in the folder.
     """
-    todo: list[Any] = [first_json(folder, "config.json")]
+    todo: list[Any] = [config]
     while todo:
         part = todo.pop()
         if isinstance(part, list):
@@ -176,8 +176,8 @@ def stock_config_of(
     Raises:
         InputError: no such model can be built, or it would be far larger.
     """
-    require_self_contained(folder, name)
     own = first_json(folder, "config.json") or {}
+    require_self_contained(own, name)
     files = weight_files(folder, name) if weights is None else [weights]
     tensors = list(stored_tensors(files))
     require_depth(own, name, len(tensors))

@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from ..errors import InputError
-from ..files import read_json, within
+from ..files import read_json
+from ..names import within
 from ..tokens.video_tokens import VideoTokens
 from .base import VideoLLM
 from .folder import (
@@ -181,8 +182,8 @@ def stock_config(folder: Path, name: str) -> LlavaOnevisionConfig:
     Raises:
         InputError: a tower other than SigLIP so400m that has no config.json of its own in the folder.
     """
-    require_self_contained(folder, name)
     own = read_json(folder / "config.json", "The model's config", keys=("mm_vision_tower",))
+    require_self_contained(own, name)
     tower = str(own["mm_vision_tower"])
     inside = within(folder, tower)
     local = inside / "config.json" if inside else None

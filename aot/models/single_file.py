@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from ..errors import InputError
-from ..files import parse_json, require_name
+from ..files import parse_json
+from ..names import require_name
 from .base import VideoLLM
 from .folder import (
     colours_file,

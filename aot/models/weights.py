@@ -12,7 +12,8 @@ import psutil
 import torch
 
 from ..errors import InputError
-from ..files import LARGEST_JSON, parse_json, read_json, within
+from ..files import LARGEST_JSON, parse_json, read_json
+from ..names import within
 
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 """A folder's weights are in the first, or in several files, of which the second says which has which tensor."""

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import parse_json, require_name, whole_file
+from ..files import parse_json, whole_file
+from ..names import require_name
 from ..text import all_shown, shown
 from .factors import Blocks, Factor, Picked, Scale, Sparse, Stacked
 from .token_map import TokenMap

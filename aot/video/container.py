@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import require_name
+from ..names import require_name
 
 FORMATS = (
     "aac,aiff,apng,asf,av1,avi,bmp_pipe,dv,flac,flv,gif,gxf,h263,h264,hevc,ivf,jpeg_pipe,m4v,matroska,mjpeg,mov,mp3,"

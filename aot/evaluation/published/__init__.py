@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ...errors import InputError
-from ...files import require_name
+from ...names import require_name
 from .base import PublishedSet
 from .egoschema import open_egoschema, write_submission
 from .longvideobench import open_longvideobench

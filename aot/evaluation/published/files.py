@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import read_json, require_name, within
+from ...files import read_json
+from ...names import require_name, within
 
 
 @dataclass(frozen=True)
