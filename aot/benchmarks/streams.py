@@ -43,12 +43,12 @@ def bench_stream(
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         write_clip(clip, max(lengths), SIDE, SIDE)
-        stream(model, open_video(clip, Sampling(frames=min(8, max(lengths)))), pipeline.stages)
+        stream(model, open_video(clip, Sampling(frames=min(8, max(lengths)))), pipeline.on_tokens)
         for frames in sorted(lengths):
             source = open_video(clip, Sampling(frames=frames))
             start = time.perf_counter()
             with PeakMemory(model.device) as memory:
-                tokens = stream(model, source, pipeline.stages)
+                tokens = stream(model, source, pipeline.on_tokens)
             seconds = time.perf_counter() - start
             rows.append(
                 {

@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> Result:
         require_tokens(options.tokens)
         pipeline = pipeline.at_tokens(options.tokens)
     if options.stream:
-        model, source, reduced = stream(options, pipeline.stages)
+        model, source, reduced = stream(options, pipeline.on_tokens)
     else:
         model, frames, tokens = encode(options, pipeline)
         source, reduced = frames.source, pipeline(tokens)

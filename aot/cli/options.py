@@ -105,7 +105,7 @@ def encode(options: argparse.Namespace, *pipelines: Chain) -> tuple[VideoLLM, Fr
     frames = load_video(options.video, _sampling(options), options.size or None)
     model = load(options)
     for pipeline in pipelines:
-        for stage in pipeline.stages:
+        for stage in pipeline.on_tokens:
             stage.steps(model.layout(frames, file_pixels=options.file_pixels), model.timestamps(frames))
     with Bar("encode") as bar:
         return model, frames, model.encode(frames, on_progress=bar, file_pixels=options.file_pixels)

@@ -91,7 +91,7 @@ def sweep(
     """
     require_encoded(tokens)
     if on_refused is None:
-        for stage in (stage for variant in variants if variant.chain for stage in variant.chain.stages):
+        for stage in (stage for variant in variants if variant.chain for stage in variant.chain.on_tokens):
             stage.steps(tokens.layout, tokens.timestamps)
     cache = open_cache(answerer.model, tokens, question, generation, folder)
     watch = {"on_row": on_row, "on_token": on_token, "on_refused": on_refused}

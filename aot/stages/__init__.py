@@ -8,18 +8,26 @@ from functools import cache
 from types import MappingProxyType
 
 from . import methods
-from .base import Budgeted, Reduction, Stage
+from .base import Budgeted, Method, Place, Reduction, Stage
 from .options import Setting
 
-__all__ = ["Budgeted", "Reduction", "Setting", "Stage", "stages"]
+__all__ = ["Budgeted", "Method", "Place", "Reduction", "Setting", "Stage", "every_stage", "stages"]
+
+
+@cache
+def every_stage() -> MappingProxyType[str, type[Method]]:
+    """Every stage of every place by name, sorted."""
+    by_name: dict[str, type[Method]] = {}
+    for module in pkgutil.walk_packages(methods.__path__, f"{methods.__name__}."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, type) and issubclass(value, Method) and hasattr(value, "name"):
+                by_name[value.name] = value
+    return MappingProxyType(dict(sorted(by_name.items())))
 
 
 @cache
 def stages() -> MappingProxyType[str, type[Stage]]:
-    """Every stage by name, sorted."""
-    by_name: dict[str, type[Stage]] = {}
-    for module in pkgutil.walk_packages(methods.__path__, f"{methods.__name__}."):
-        for value in vars(importlib.import_module(module.name)).values():
-            if isinstance(value, type) and issubclass(value, Stage) and hasattr(value, "name"):
-                by_name[value.name] = value
-    return MappingProxyType(dict(sorted(by_name.items())))
+    """Every stage that reduces the tower's tokens by name, sorted."""
+    return MappingProxyType(
+        {name: kind for name, kind in every_stage().items() if issubclass(kind, Stage) and kind.acts is Place.TOKENS}
+    )

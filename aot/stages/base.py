@@ -2,6 +2,9 @@
 
 A stage is a frozen dataclass. Its fields, each made by :meth:`Setting.field`, are at once its settings in Python,
 its ``name:key=value`` form on the command line and the widgets of its ComfyUI node, in that order.
+
+A stage acts at one of four places (:class:`Place`), and a chain holds them in that order: on frames before pixels are
+made, inside the vision tower, on the tower's tokens, or inside the LLM when it reads them.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -55,20 +59,30 @@ class Reduction:
     counts: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Base of all stages: checks its settings when made, times and records itself when called.
+class Place(IntEnum):
+    """Where a stage acts, in the order in which a chain holds its stages."""
 
-    A method is a subclass in a file of its own that defines :meth:`build`; ``source`` names its paper. Nearly all of
-    them subclass :class:`Budgeted`.
-    """
+    FRAMES = 0
+    """On frames, before pixels are made of them: it chooses frames and their size."""
+    TOWER = 1
+    """Inside the vision tower, between its blocks."""
+    TOKENS = 2
+    """On the tower's tokens, before the LLM reads them."""
+    LLM = 3
+    """Inside the LLM, between its layers, when it reads them."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """Base of the stages of all places: checks its settings when made. ``source`` names its paper."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     node_id: ClassVar[str | None] = None
     source: ClassVar[str]
-    language_grid: ClassVar[bool] = True
-    """Whether the stage works on the language grid, where pending pooling is done for it first."""
+    acts: ClassVar[Place] = Place.TOKENS
+    asks: ClassVar[bool] = False
+    """Whether what it keeps depends on the question."""
     fixes_budget: ClassVar[tuple[str, ...]] = ()
     """Settings of the stage's own that say how much it keeps. A chain that sets one is given no retention."""
     presets: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -77,6 +91,22 @@ class Stage:
     def __post_init__(self) -> None:
         for name, setting in settings_of(self).items():
             setting.check(self.title, name, getattr(self, name))
+
+    def settings(self) -> dict[str, Any]:
+        """The value of every setting by name, in the order of the fields."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Stage(Method):
+    """Base of all stages that reduce tokens: times and records itself when called.
+
+    A method is a subclass in a file of its own that defines :meth:`build`. Nearly all of them subclass
+    :class:`Budgeted`.
+    """
+
+    language_grid: ClassVar[bool] = True
+    """Whether the stage works on the language grid, where pending pooling is done for it first."""
 
     def __call__(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:
         """Reduce a video's tokens into new ones.
@@ -138,10 +168,6 @@ class Stage:
             Frames of each run, in order; None where the stage has to see the whole video.
         """
         return None
-
-    def settings(self) -> dict[str, Any]:
-        """The value of every setting by name, in the order of the fields."""
-        return dataclasses.asdict(self)
 
 
 class Budgeted(Stage):

@@ -7,11 +7,12 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from types import MappingProxyType
 
 from ..errors import InputError
 from ..tokens.video_tokens import VideoTokens
-from . import Budgeted, Stage, stages
+from . import Budgeted, Method, Place, Stage, every_stage
 from .options import settings_of
 from .replayed import ReplayedStages
 
@@ -50,13 +51,15 @@ OPEN_PRESETS = MappingProxyType({PLUS: "aot:eps=0.01"})
 @cache
 def published() -> Mapping[str, str]:
     """Published settings of every method by name, AOT's first; each says how much it keeps."""
-    others = {name: chain for kind in stages().values() for name, chain in kind.presets.items()}
+    others = {name: chain for kind in every_stage().values() for name, chain in kind.presets.items()}
     return MappingProxyType({**PRESETS, **others})
 
 
 @dataclass(frozen=True)
 class Chain:
     """Stages that run one after another: ``Chain([IntraFrame(retention=0.2), InterFrame(retention=0.1)])``.
+
+    Those that act on frames or inside the tower come first, and those that act inside the LLM last.
 
     Args:
         stages: any number of them; without any, tokens pass as they are.
@@ -65,15 +68,18 @@ class Chain:
             :mod:`.replayed`.
     """
 
-    stages: Sequence[Stage] = ()
+    stages: Sequence[Method] = ()
     name: str = ""
     graph: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
         for stage in self.stages:
-            if not isinstance(stage, Stage):
+            if not isinstance(stage, Method):
                 raise InputError(f"A chain is made of stages, not of {stage!r}; AnchorOT(retention=0.1) is one.")
+        for earlier, later in pairwise(self.stages):
+            if later.acts < earlier.acts:
+                raise InputError(f"{later.title} acts before {earlier.title} does; put it first in the chain.")
         if not self.name:
             object.__setattr__(self, "name", "+".join(map(_text, self.stages)) or FULL)
 
@@ -82,21 +88,41 @@ class Chain:
 
         Args:
             tokens: what the first stage reduces.
+
+        Raises:
+            InputError: a stage of the chain acts before there are tokens.
         """
+        if self.before_tokens:
+            raise InputError(
+                f"{self.before_tokens[0].title} acts before the video is encoded; give the chain its frames, or leave "
+                "that stage out."
+            )
         if self.graph and self.stages and tokens.features.is_cuda:
             replayed = self._replayed(tokens)
             if replayed is not None:
                 return replayed
-        for stage in self.stages:
+        for stage in self.on_tokens:
             tokens = stage(tokens)
         return tokens
 
+    @property
+    def before_tokens(self) -> tuple[Method, ...]:
+        """The stages that act on frames or inside the tower."""
+        return tuple(stage for stage in self.stages if stage.acts < Place.TOKENS)
+
+    @property
+    def on_tokens(self) -> tuple[Stage, ...]:
+        """The stages that take tokens, those that act inside the LLM among them."""
+        return tuple(stage for stage in self.stages if isinstance(stage, Stage))
+
     @cached_property
     def _replayed(self) -> ReplayedStages:
-        return ReplayedStages(self.stages)
+        return ReplayedStages(self.on_tokens)
 
     def at_retention(self, retention: float) -> Chain:
-        """This chain with its last stage set to keep a share of the language grid; itself where it has no stage.
+        """This chain with its last stage before the LLM set to keep a share of the language grid.
+
+        Itself where it has no stage.
 
         Args:
             retention: the share, from 0 to 1.
@@ -107,7 +133,7 @@ class Chain:
         return self._with_last("retention", lambda stage: stage.at_retention(retention))
 
     def at_tokens(self, tokens: int) -> Chain:
-        """This chain with its last stage set to keep a number of tokens; itself where it has no stage.
+        """This chain with its last stage before the LLM set to keep a number of tokens; itself where it has no stage.
 
         Args:
             tokens: the number of the whole video, 1 or more.
@@ -120,10 +146,17 @@ class Chain:
     def _with_last(self, setting: str, change: Callable[[Budgeted], Stage]) -> Chain:
         if not self.stages:
             return self
-        *earlier, last = self.stages
+        place = _last_before_llm([stage.acts for stage in self.stages])
+        last = self.stages[place]
         if not isinstance(last, Budgeted):
             raise InputError(f"{last.title} has no setting {setting}; give its own settings instead.")
-        return dataclasses.replace(self, stages=(*earlier, change(last)))
+        changed = change(last)
+        return dataclasses.replace(self, stages=(*self.stages[:place], changed, *self.stages[place + 1 :]))
+
+
+def _last_before_llm(acts: Sequence[Place]) -> int:
+    """Index of the last stage that does not act inside the LLM; of the last one where all do."""
+    return max((i for i, each in enumerate(acts) if each < Place.LLM), default=len(acts) - 1)
 
 
 def parse(spec: str) -> Chain:
@@ -150,36 +183,38 @@ def is_fixed(spec: str) -> bool:
     if spec == FULL or spec in published():
         return True
     parts = [(part.partition(":")[0].strip(), part.partition(":")[2]) for part in spec.split("+")]
-    if any(key in ("retention", "keep_tokens") for _, settings in parts for key in _keys(settings)):
+    known = every_stage()
+    deciding = [part for part in parts if part[0] not in known or known[part[0]].acts is Place.TOKENS] or parts
+    if any(key in ("retention", "keep_tokens") for _, settings in deciding for key in _keys(settings)):
         return True
-    name, settings = parts[-1]
-    return name in stages() and not set(stages()[name].fixes_budget).isdisjoint(_keys(settings))
+    name, settings = deciding[-1]
+    return name in known and not set(known[name].fixes_budget).isdisjoint(_keys(settings))
 
 
 def _keys(settings: str) -> list[str]:
     return [pair.partition("=")[0].strip() for pair in settings.split(",")]
 
 
-def _text(stage: Stage) -> str:
+def _text(stage: Method) -> str:
     """A stage as it would be written: its name, and the settings that are not its defaults."""
     known = settings_of(stage)
     changed = {name: value for name, value in stage.settings().items() if value != known[name].default}
     return stage.name + (":" if changed else "") + ",".join(f"{name}={value}" for name, value in changed.items())
 
 
-def _stage(part: str) -> Stage:
+def _stage(part: str) -> Method:
     name, _, settings = part.partition(":")
     if name in (FULL, *published(), *OPEN_PRESETS):
         raise InputError(
             f"{name} stands alone: it takes no settings and joins no chain; write its stages out, as 'aot stages' does."
         )
-    if name not in stages():
-        names = ", ".join((FULL, *stages()))
+    if name not in every_stage():
+        names = ", ".join((FULL, *every_stage()))
         presets = ", ".join((*OPEN_PRESETS, *published()))
-        near = difflib.get_close_matches(name, (FULL, *stages(), *published(), *OPEN_PRESETS), 1)
+        near = difflib.get_close_matches(name, (FULL, *every_stage(), *published(), *OPEN_PRESETS), 1)
         meant = f" (did you mean {near[0]}?)" if near else ""
         raise InputError(f"No stage is called {name!r}{meant}; there are {names} and the presets {presets}.")
-    kind = stages()[name]
+    kind = every_stage()[name]
     known = settings_of(kind)
     values = {}
     for pair in filter(None, settings.split(",")):
