@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Result:
     """Print what each stage keeps, in the mean over the videos."""
     from ..comparison.variants import expand
+    from ..evaluation.report import not_read
     from ..stages.chain import FULL
     from ..tables import markdown
     from ..tokens.quality import figures
@@ -46,8 +47,9 @@ def run(options: argparse.Namespace) -> Result:
     chains = {variant.name: variant.chain for variant in variants if variant.chain is not None}
     measured: dict[str, list[Figures]] = {name: [] for name in chains}
     refused: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
     clips = 0
-    for tokens in _videos(model, options):
+    for tokens in _videos(model, options, unreadable.__setitem__):
         clips += 1
         for name, chain in chains.items():
             try:
@@ -56,15 +58,19 @@ def run(options: argparse.Namespace) -> Result:
                 refused.setdefault(name, str(error))
     rows = {name: _mean(each) for name, each in measured.items() if each and name not in refused}
     if not rows:
-        raise InputError(next(iter(refused.values()), f"No clip of {options.set} could be read."))
+        raise InputError(next(iter(refused.values())) if clips else not_read(clips, unreadable))
     print(markdown(HEAD, [_cells(name, row) for name, row in rows.items()], padded=True))
     for name, reason in refused.items():
         print(f"Left out: {name}: {reason}")
-    return {"of": str(options.set), "clips": clips, "rows": rows, "refused": refused}, 0
+    if unreadable:
+        print(not_read(clips, unreadable))
+    return {"of": str(options.set), "clips": clips, "rows": rows, "refused": refused, "unreadable": unreadable}, 0
 
 
-def _videos(model: VideoLLM, options: argparse.Namespace) -> Iterator[VideoTokens]:
-    """The full tokens of every clip, with a bar."""
+def _videos(
+    model: VideoLLM, options: argparse.Namespace, on_unreadable: Callable[[str, str], None]
+) -> Iterator[VideoTokens]:
+    """The full tokens of every clip that can be read, with a bar."""
     from ..evaluation import SHAPES
     from ..evaluation.encodings import Encodings
     from ..evaluation.published import SETS
@@ -86,6 +92,7 @@ def _videos(model: VideoLLM, options: argparse.Namespace) -> Iterator[VideoToken
         try:
             yield encodings.of(clip)
         except UnreadableVideo as error:
+            on_unreadable(clip, str(error))
             tqdm.write(f"Clip {clip} is left out: {error}", file=sys.stderr)
 
 

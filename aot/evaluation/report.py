@@ -72,16 +72,24 @@ def markdown(summary: Summary, about: Mapping[str, Any]) -> str:
 
 
 def left_out(summary: Summary) -> str:
-    """One line that says how many clips could not be read, and the first of them.
+    """How many clips could not be read, the first of them, and how to have them tried again.
 
     Args:
         summary: with such clips.
     """
-    count, (clip, reason) = len(summary.unreadable), next(iter(summary.unreadable.items()))
-    return (
-        f"{count} of {summary.clips + count} clips could not be read and are left out; the first is {clip}: {reason}. "
-        f"Delete {UNREADABLE} in the results' folder to try them again."
-    )
+    line = not_read(summary.clips, summary.unreadable)
+    return f"{line} Delete {UNREADABLE} in the results' folder to try them again."
+
+
+def not_read(clips: int, unreadable: Mapping[str, str]) -> str:
+    """One line that says how many clips could not be read, and the first of them.
+
+    Args:
+        clips: number of those that could be read.
+        unreadable: why each of the others could not be, by its name; at least one.
+    """
+    count, (clip, reason) = len(unreadable), next(iter(unreadable.items()))
+    return f"{count} of {clips + count} clips could not be read and are left out; the first is {clip}: {reason}."
 
 
 def overview(summary: Summary) -> tuple[list[str], list[list[str]]]:

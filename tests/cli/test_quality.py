@@ -10,6 +10,7 @@ from comfyui_aot.aot.evaluation import open_set
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.tokens.quality import figures
+from comfyui_aot.tests.support.miniatures import write_egoschema_json
 
 
 @pytest.fixture
@@ -55,3 +56,47 @@ def test_neither_a_video_nor_a_set_is_one_line(quality):
     code, _, err = quality("nothing.mp4")
     assert code == 2
     assert err.startswith("aot quality: ") and "nothing.mp4" in err and err.count("\n") == 1
+
+
+@pytest.fixture
+def filmed(make_clip, tmp_path):
+    """A published set of three films; the first of them is cut short."""
+    folder = write_egoschema_json(tmp_path / "egoschema")
+    (folder / "videos").mkdir()
+    for i in range(3):
+        make_clip(f"egoschema/videos/uid-{i}.mp4")
+    path = folder / "videos" / "uid-0.mp4"
+    path.write_bytes(path.read_bytes()[:700])
+    return folder
+
+
+def test_a_damaged_clip_is_left_out_and_told_with_its_reason(quality, filmed):
+    options = "--data", filmed, "--split", "full", "--retention", 0.5, "--stages", "intra"
+    code, out, err = quality("egoschema", *options, "--json")
+    result = json.loads(out.splitlines()[-1])
+    assert (code, result["clips"], list(result["rows"])) == (0, 2, ["full", "intra 0.5"])
+    assert list(result)[-1] == "unreadable" and list(result["unreadable"]) == ["uid-0"]
+    assert "uid-0.mp4 cannot be read as a video" in result["unreadable"]["uid-0"]
+    line = "1 of 3 clips could not be read and are left out; the first is uid-0: uid-0.mp4 cannot be read as a video"
+    assert line in out and "Clip uid-0 is left out: uid-0.mp4 cannot be read as a video" in err
+    (filmed / "videos" / "uid-0.mp4").write_bytes((filmed / "videos" / "uid-1.mp4").read_bytes())
+    code, out, _ = quality("egoschema", *options, "--json")
+    mended = json.loads(out.splitlines()[-1])
+    assert (code, mended["clips"], mended["unreadable"]) == (0, 3, {})
+    assert "could not be read" not in out
+
+
+def test_a_set_of_damaged_clips_is_a_users_mistake(quality, filmed):
+    for i in range(3):
+        (filmed / "videos" / f"uid-{i}.mp4").write_bytes(b"no video")
+    code, _, err = quality("egoschema", "--data", filmed, "--split", "full")
+    assert code == 2
+    assert "aot quality: 3 of 3 clips could not be read and are left out; the first is uid-0: uid-0.mp4" in err
+
+
+def test_a_damaged_video_is_one_line(quality, make_clip):
+    path = make_clip("cut.mp4")
+    path.write_bytes(path.read_bytes()[:700])
+    code, out, err = quality(path)
+    assert (code, out) == (2, "")
+    assert err.startswith("aot quality: cut.mp4 cannot be read as a video") and err.count("\n") == 1
