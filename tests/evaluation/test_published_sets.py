@@ -347,6 +347,12 @@ def test_a_parquet_file_of_something_else_is_refused(tmp_path, videomme):
     refused(lambda: open_set("videomme", videomme), "test-00000-of-00001.parquet", "download it again")
 
 
+def test_a_set_without_a_question_is_refused(tmp_path):
+    folder = write_egoschema_json(tmp_path)
+    (folder / "questions.json").write_text("[]", encoding="utf-8")
+    refused(lambda: open_set("egoschema", folder, split="full"), "no question of egoschema", str(folder))
+
+
 def test_an_empty_folder_of_pictures_is_refused(tmp_path):
     (tmp_path / "video" / "tvqa" / "frames_fps3_hq" / "kettle").mkdir(parents=True)
     write_mvbench(tmp_path, episodic_reasoning=[MVBENCH_PART | {"video": "kettle"}])

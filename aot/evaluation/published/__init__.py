@@ -52,7 +52,7 @@ def open_set(name: str, folder: str | Path, *, split: str | None = None, familie
         families: names of the families whose questions to take; empty takes all.
 
     Raises:
-        InputError: no such set, split, family or folder, or annotations that are missing or do not read.
+        InputError: no such set, split, family or folder, or annotations that are missing, empty or not readable.
     """
     if name not in SETS:
         raise InputError(f"No published set is called {name!r}; there are {', '.join(SETS)}.")
@@ -63,6 +63,8 @@ def open_set(name: str, folder: str | Path, *, split: str | None = None, familie
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give the one {name} was downloaded to.")
     full = opener.read(folder, split)
+    if not full.items:
+        raise InputError(f"There is no question of {name} in {folder}; download its annotations again.")
     known = tuple(dict.fromkeys(item.question.family for item in full.items))
     if unknown := [family for family in families if family not in known]:
         raise InputError(f"{name} has no family {unknown[0]!r}; it has {', '.join(known)}.")
