@@ -9,8 +9,10 @@ A chain with settings of its own holds commas, which end an argument; quote it: 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -21,9 +23,10 @@ from tqdm import tqdm
 
 from ..answering.answerer import ask
 from ..answering.generation import Generation
-from ..errors import InputError
+from ..errors import InputError, UnreadableVideo
 from ..models import EMBEDDED, load
 from ..stages.chain import FULL, Chain, is_fixed, parse
+from ..text import shown
 from ..tokens.video_tokens import VideoTokens
 from .published.frames import clip_frames
 
@@ -42,7 +45,7 @@ class AOT(lmms):
         others: only max_batch_size, which has no effect.
 
     Raises:
-        InputError: an unknown argument, a batch, or stages and a retention that do not fit together.
+        InputError: an unknown argument, a batch, no frames, or stages and a retention that do not fit together.
     """
 
     is_simple = True
@@ -66,19 +69,29 @@ class AOT(lmms):
             )
         if str(batch_size) != "1":
             raise InputError(f"Model aot answers one question at a time, not {batch_size}; leave batch_size at 1.")
+        if frames < 1:
+            raise InputError(f"Model aot takes 1 frame or more of a video, not {frames}; give frames=32, for instance.")
         self._pipeline = _pipeline(stages, retention)
         self._frames = frames
         self._device = torch.device(device or (Accelerator().device if torch.cuda.is_available() else "cpu"))
         self._model = load(pretrained, dtype=dtype, device=self._device)
         self._reduced: tuple[str, VideoTokens] | None = None
+        self._unreadable: dict[str, str] = {}
 
     @property
     def device(self) -> torch.device:
         """The device that the model computes on."""
         return self._device
 
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Why a video could not be read, by its path, of all that were asked about."""
+        return MappingProxyType(self._unreadable)
+
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """Answer each request about its video, in order. Consecutive requests about one video share its tokens.
+
+        A video that cannot be read is told on standard error, and the answers about it are empty.
 
         Args:
             requests: of tasks of type generate_until.
@@ -86,12 +99,26 @@ class AOT(lmms):
         Raises:
             InputError: a request's visuals are not one video, or its settings need several beams.
         """
-        texts = []
+        texts: list[str] = []
+        lost: list[str] = []
         for request in tqdm(requests, desc="aot", disable=self.rank != 0):
             question, settings, visuals_of, doc, task, split = cast("tuple[Any, ...]", request.args)
-            tokens = self._tokens(visuals_of(self.task_dict[task][split][doc]), task)
-            text = ask(self._model, tokens, question, _generation(settings, task)).text
-            texts.append(_until(text, settings.get("until")))
+            path = _path(visuals_of(self.task_dict[task][split][doc]), task)
+            generation = _generation(settings, task)
+            tokens = self._tokens(path)
+            if tokens is None:
+                lost.append(path)
+                texts.append("")
+            else:
+                text = ask(self._model, tokens, question, generation).text
+                texts.append(_until(text, settings.get("until")))
+        if lost:
+            videos = "1 video" if len(set(lost)) == 1 else f"{len(set(lost))} videos"
+            tqdm.write(
+                f"aot: {len(lost)} of {len(texts)} answers are empty, because {videos} could not be read; the task "
+                "counts them as it counts any empty answer.",
+                file=sys.stderr,
+            )
         return texts
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
@@ -105,19 +132,31 @@ class AOT(lmms):
             "place of egoschema_mcppl, for instance)."
         )
 
-    def _tokens(self, visuals: Sequence[Any], task: str) -> VideoTokens:
-        if len(visuals) != 1 or not isinstance(visuals[0], str | Path):
-            kinds = ", ".join(sorted({type(visual).__name__ for visual in visuals})) or "nothing"
-            raise InputError(
-                f"Task {task} shows {len(visuals)} visuals ({kinds}) with a question; model aot reads the path of one "
-                "video."
-            )
-        path = str(visuals[0])
+    def _tokens(self, path: str) -> VideoTokens | None:
+        """A video's reduced tokens; None where it cannot be read, which is told once and not tried again."""
+        if path in self._unreadable:
+            return None
         if self._reduced is None or self._reduced[0] != path:
             self._reduced = None
-            encoded = self._model.encode(clip_frames(Path(path), self._frames))
+            try:
+                encoded = self._model.encode(clip_frames(Path(path), self._frames))
+            except UnreadableVideo as error:
+                self._unreadable[path] = str(error)
+                tqdm.write(f"aot: {shown(path)} is left out: {error}", file=sys.stderr)
+                return None
             self._reduced = (path, self._pipeline(encoded))
         return self._reduced[1]
+
+
+def _path(visuals: Sequence[Any], task: str) -> str:
+    """The one video that a question is about."""
+    if len(visuals) != 1 or not isinstance(visuals[0], str | Path):
+        kinds = ", ".join(sorted({type(visual).__name__ for visual in visuals})) or "nothing"
+        raise InputError(
+            f"Task {task} shows {len(visuals)} visuals ({kinds}) with a question; model aot reads the path of one "
+            "video."
+        )
+    return str(visuals[0])
 
 
 def _pipeline(stages: str | None, retention: float | None) -> Chain:

@@ -16,6 +16,7 @@ from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.published.frames import clip_frames
 from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.tests.support.numbered import write_numbered
 
 QUESTIONS = ("What is on the left?", "Is it bright?")
 
@@ -91,6 +92,18 @@ def two_clips(make_clip):
     return [make_clip("one.mp4", frames=6), make_clip("two.mp4", frames=9)]
 
 
+@pytest.fixture
+def damaged(tmp_path):
+    """A video that cannot be opened, and one that loses its frames on the way."""
+    (tmp_path / "none.mp4").write_bytes(b"no video")
+    path = write_numbered(tmp_path / "holes.mkv", "ffv1", numbers=range(40), reordered=0)
+    content = bytearray(path.read_bytes())
+    half, three_quarters = len(content) // 2, len(content) * 3 // 4
+    content[half:three_quarters] = bytes(three_quarters - half)
+    path.write_bytes(content)
+    return [tmp_path / "none.mp4", path]
+
+
 def request(model, visuals, question="What is on the left?", **settings):
     """A request as lmms-eval's task makes it."""
     rows = model.task_dict["aot_tiny"]["test"]
@@ -104,11 +117,14 @@ def expected(model, clips, stages):
     return [ask(model, kept, question, Generation(4)).text for kept in tokens for question in QUESTIONS]
 
 
-def test_lmms_evals_evaluator_runs_it_and_gets_our_answers(model_module, model, embedded_folder, two_clips, tmp_path):
+def test_lmms_evals_evaluator_runs_it_and_gets_our_answers(
+    model_module, model, embedded_folder, two_clips, damaged, tmp_path
+):
     if not any(point.name == "aot" for point in entry_points(group="lmms_eval.models")):
         pytest.skip("this pack was installed before it had lmms-eval's entry point: install it again")
     pytest.importorskip("datasets")
-    rows = [{"video": str(clip), "question": question} for clip in two_clips for question in QUESTIONS]
+    clips = [two_clips[0], damaged[0], two_clips[1]]
+    rows = [{"video": str(clip), "question": question} for clip in clips for question in QUESTIONS]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     task = tmp_path / "task"
     task.mkdir()
@@ -125,6 +141,8 @@ def test_lmms_evals_evaluator_runs_it_and_gets_our_answers(model_module, model, 
     assert ran.returncode == 0, ran.stderr
     assert "Failed to load" not in ran.stderr
     said = expected(model, two_clips, stages)
+    said[2:2] = ["", ""]
+    assert "aot: 2 of 6 answers are empty, because 1 video could not be read" in ran.stderr
     assert json.loads(ran.stdout.splitlines()[-1]) == {"said": said, "spoke": sum(map(bool, said)) / len(said)}
 
 
@@ -143,6 +161,21 @@ def test_questions_in_a_row_about_one_video_share_its_encoding(aot, two_clips, m
     one, two = map(str, two_clips)
     model.generate_until([request(model, [clip]) for clip in (one, one, two, one)])
     assert encoded == ["one.mp4", "two.mp4", "one.mp4"]
+
+
+def test_a_damaged_video_is_told_once_and_the_others_are_asked(aot, model, two_clips, damaged, capsys):
+    asked = aot(frames=4)
+    one, two = map(str, two_clips)
+    none, holes = map(str, damaged)
+    videos = [one, none, none, holes, two, none]
+    said = asked.generate_until([request(asked, [video], QUESTIONS[0], max_new_tokens=4) for video in videos])
+    right = expected(model, two_clips, "full")
+    assert said == [right[0], "", "", "", right[2], ""]
+    assert list(asked.unreadable) == [none, holes]
+    assert "none.mp4 cannot be read as a video" in asked.unreadable[none] and "holes.mkv" in asked.unreadable[holes]
+    err = capsys.readouterr().err
+    assert err.count(f"aot: {none} is left out: none.mp4") == err.count(f"aot: {holes} is left out: holes.mkv") == 1
+    assert "aot: 4 of 6 answers are empty, because 2 videos could not be read" in err
 
 
 def test_stages_are_chosen_as_on_the_command_line(model_module):
@@ -170,6 +203,7 @@ def test_greedy_unless_the_task_samples(model_module):
     [
         ({"max_frames_num": 32}, "'max_frames_num'"),
         ({"batch_size": 8}, "8"),
+        ({"frames": 0}, "1 frame or more"),
         ({"stages": "paper", "retention": 0.1}, "fixes what it keeps"),
         ({"stages": "shuffle"}, "'shuffle'"),
     ],
