@@ -16,6 +16,9 @@ NOTHING = ("", "-")
 NUMBER = re.compile(r"[-+]?\d[\d.,/]*( ?([%x]|[a-zA-Z]{1,3}))?")
 """A cell of a column of numbers: 12, 0.5, 3/4, 25.0%, 5.3 x, 12 ms."""
 
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""Begins a text that a spreadsheet takes for a formula, or one that already has the apostrophe before it."""
+
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """For a terminal: columns as wide as their widest cell, a rule under the head.
@@ -55,14 +58,23 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, padded: bool
 def as_csv(lines: Sequence[Mapping[str, Any]]) -> str:
     """As CSV, UTF-8 text with ``\\n`` at the end of each line. A column that a line lacks is empty in it.
 
+    A text that a spreadsheet would take for a formula has an apostrophe before it. Numbers are as they are.
+
     Args:
         lines: values by column; columns are in the order of their first line.
     """
+    names = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(all_shown, map(dict, lines)))
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_plain, names))
+    writer.writerows([_plain(line.get(name, "")) for name in names] for line in lines)
     return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """A cell of a CSV file that is no formula."""
+    value = all_shown(value)
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
 def holds_numbers(column: Sequence[str]) -> bool:

@@ -181,6 +181,12 @@ def test_a_long_or_foreign_answer_keeps_the_table_whole():
     assert picture(rows).shape[2] <= 1600
 
 
+def test_neither_a_question_nor_an_answer_is_a_formula_in_the_csv_file():
+    answer = dataclasses.replace(made("=1+1"), question="@SUM(1)")
+    (line,) = csv.DictReader(io.StringIO(as_csv(side_by_side([answer]))))
+    assert (line["answer"], line["question"]) == ("'=1+1", "'@SUM(1)")
+
+
 def test_the_picture_has_a_mark_for_the_closest_row(rows):
     image = picture(rows)
     assert image.shape[0] == 1
