@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..memory import PeakMemory
-from ..models import load
+from ..models import VideoLLM
 from ..stages.chain import Chain
 from ..streaming import stream
 from ..video.frames import Sampling, open_video
@@ -22,23 +20,19 @@ SIDE = 378
 """Pixels of a frame's side: the embedded tower's own."""
 
 
-def bench_stream(
-    pipeline: Chain, lengths: Sequence[int], *, name: str = "embedded", device: torch.device | str = "cpu"
-) -> dict[str, Any]:
+def bench_stream(pipeline: Chain, lengths: Sequence[int], model: VideoLLM) -> dict[str, Any]:
     """Decode, encode and reduce videos of several lengths, shortest first, after a short one that is not measured.
 
     Args:
         pipeline: the stages.
         lengths: numbers of frames.
-        name: of the model, a folder or "embedded".
-        device: where it runs.
+        model: encodes, where it is.
 
     Returns:
         ``rows``, each with ``frames``, ``seconds``, ``peak_bytes`` (of the device, on the CPU of the process, the model
         included), ``peak_ratio`` (to the shortest), ``tokens_kept``, ``tokens_full``; ``exponent`` of seconds in
         frames.
     """
-    model = load(name, device=device)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"

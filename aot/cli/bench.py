@@ -61,8 +61,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     stream = verb("stream", _stream, "time and peak memory of a streamed video by its length")
     stream.add_argument("--frames", type=int, nargs="+", default=[64, 256, 1024], help="lengths of the video")
     stream.add_argument("--stages", default="aot:retention=0.1", help=CHAIN)
-    stream.add_argument("--model", default="embedded", help="'embedded' or a model folder")
+    stream.add_argument("--model", default="embedded", help="'embedded', a model folder, or a single .safetensors file")
     stream.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    _tokenizer(stream)
 
     prefill = verb("prefill", _prefill, "prefill time and memory by retention, beside what operations promise")
     prefill.add_argument("--shape", default="small", help="7b (Qwen2-7B), or small; weights are random")
@@ -83,7 +84,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     answer.add_argument("--new-tokens", type=int, default=64, help="tokens of an answer")
     answer.add_argument("--repeats", type=int, default=3, help="runs to take the median of")
     variant_options(answer)
-    answer.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="of --model: tokenizer of a single file")
+    _tokenizer(answer)
 
     every = verb("all", _all, "all of these one after another: minutes on a GPU; on a CPU at tiny sizes")
     every.add_argument("--device", default="cpu", help="cpu, cuda, ...")
@@ -100,6 +101,10 @@ def _size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float64"), default="float32", help="of the tokens")
     parser.add_argument("--repeats", type=int, default=5, help="runs to take the median of")
+
+
+def _tokenizer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="of --model: tokenizer of a single file")
 
 
 def _reduce(options: argparse.Namespace) -> Result:
@@ -178,12 +183,15 @@ def _stream(options: argparse.Namespace) -> Result:
     from transformers.utils import logging
 
     from ..benchmarks.streams import bench_stream
+    from ..models import load
     from ..stages.chain import parse
 
     logging.disable_progress_bar()
     _at_least_one(*options.frames)
     check_device(options.device)
-    result = bench_stream(parse(options.stages), options.frames, name=options.model, device=options.device)
+    pipeline = parse(options.stages)
+    model = load(options.model, device=options.device, tokenizer=options.tokenizer)
+    result = bench_stream(pipeline, options.frames, model)
     for row in result["rows"]:
         print(
             f"{row['frames']} frames: {row['seconds']:.1f} s, peak {row['peak_bytes'] / 2**20:.0f} MiB, "

@@ -63,8 +63,8 @@ def test_growth_is_measured_and_drawn(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["growth.png"]
 
 
-def test_streams_are_measured_shortest_first(embedded_folder):
-    result = bench_stream(parse("aot:retention=0.1"), (3, 2))
+def test_streams_are_measured_shortest_first(model):
+    result = bench_stream(parse("aot:retention=0.1"), (3, 2), model)
     assert [row["frames"] for row in result["rows"]] == [2, 3]
     assert [row["tokens_kept"] for row in result["rows"]] == [39, 59]
     assert result["rows"][0]["peak_ratio"] == 1

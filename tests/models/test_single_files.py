@@ -192,6 +192,19 @@ def test_the_command_measures_with_a_single_file(capsys, folder, tmp_path, bunny
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["model"] == "encoder"
 
 
+def test_the_command_measures_streams_with_a_single_file(capsys, folder, tmp_path):
+    path = as_comfyui_saves(folder, tmp_path / "encoder.safetensors")
+    arguments = ["bench", "stream", "--model", path, "--frames", 4, 8, "--json", "--tokenizer"]
+    assert main([str(each) for each in [*arguments, folder]]) == 0
+    measured = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert measured["model"] == "encoder"
+    assert [row["frames"] for row in measured["rows"]] == [4, 8]
+    assert main([str(each) for each in [*arguments, tmp_path]]) == 2
+    assert f"No tokenizer in {tmp_path}; give a folder with" in capsys.readouterr().err
+    assert main(["bench", "stream", "--tokenizer", str(folder)]) == 2
+    assert "A tokenizer is given for" in capsys.readouterr().err
+
+
 def test_the_llm_of_a_file_is_not_written_for_a_server_that_could_not_ask_it(capsys, folder, tmp_path):
     path = as_comfyui_saves(folder, tmp_path / "encoder.safetensors", "comfy_quant")
     arguments = ["export", "--model", path, "--tokenizer", folder, tmp_path / "llm"]
