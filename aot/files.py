@@ -12,6 +12,7 @@ import math
 import os
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -59,7 +60,7 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path, remedy: str = "give a folder that can be") -> Iterator[None]:
+def writing(path: Path | str, remedy: str = "give a folder that can be") -> Iterator[None]:
     """Turn the errors of a disk into one line.
 
     Args:
@@ -217,6 +218,28 @@ def _put_in_place(temporary: Path, folder: Path, is_complete: Callable[[Path], b
             raise
 
 
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """An empty folder among the system's temporary files, which nobody else can read. It goes when the block ends.
+
+    What killed processes left of such folders goes first.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    with ExitStack() as stack:
+        with writing("A temporary folder", "set TMPDIR to a folder that can be"):
+            path = Path(tempfile.gettempdir(), f"aot-{uuid.uuid4().hex[:8]}")
+            _sweep(path.parent)
+            stack.enter_context(lock(path, wait=1.0))
+            folder = _temporary(path)
+            folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def append_line(path: Path, line: str) -> None:
     """Add a line to a file, completely or not at all, but for a process that is killed in between.
 
@@ -253,7 +276,7 @@ def _sweep(folder: Path, own: str = "") -> None:
             if not (match := _OURS.fullmatch(entry.name)):
                 continue
             kind = WORK if entry.name.endswith(WORK) else LOCK
-            with ExitStack() as stack:
+            with suppress(OSError), ExitStack() as stack:
                 ours = (match["name"], kind) == (own, LOCK)
                 if ours or stack.enter_context(tried(folder / match["name"], kind, sure=True)):
                     _remove(entry)

@@ -28,6 +28,9 @@ that it is the result of."""
 _PAUSE = 0.05
 """Seconds between two tries."""
 
+_FLAGS = os.O_RDONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+"""A lock's file is no link: in a folder that others write in too, it could lead anywhere."""
+
 _WITHOUT = -1
 """In place of a descriptor, where the file system knows no locks."""
 
@@ -88,7 +91,7 @@ def lock(path: Path, kind: str = LOCK, *, wait: float, on_wait: Callable[[], Non
 def _taken(file: Path) -> int | None:
     """The descriptor of a lock's file, locked; None if another has it."""
     while True:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CREAT, 0o666)
+        descriptor = os.open(file, _FLAGS, 0o666)
         try:
             ours = _try(descriptor)
             if ours is None:

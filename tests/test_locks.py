@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.files import alone, claimed, make_folder, whole_file, whole_folder
+from comfyui_aot.aot.files import alone, claimed, make_folder, scratch_folder, whole_file, whole_folder
 from comfyui_aot.aot.locks import LOCK, lock, tried
 
 START = """\
@@ -125,6 +126,65 @@ for number in range(10**9):
         assert len(words) == 100 and len(set(words)) == 1
         made = [sorted(path.name for path in each.iterdir()) for each in folder.glob("folder *")]
         assert made and made == [["a", "b", "c"]] * len(made)
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """An empty folder for temporary files, of this process and of those that it starts."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+def test_a_scratch_folder_is_its_users_alone_and_goes_with_the_block(temporary):
+    with scratch_folder() as folder, scratch_folder() as other:
+        assert folder != other and {folder.parent, other.parent} == {temporary}
+        assert folder.stat().st_mode & 0o077 == 0 or sys.platform == "win32"
+        (folder / "a").write_text("x")
+    with pytest.raises(KeyError), scratch_folder() as folder:
+        raise KeyError
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="processes are killed in another way there")
+def test_the_next_scratch_folder_sweeps_those_of_killed_processes_and_no_others(temporary):
+    code = f"with scratch_folder() as folder: (folder / 'a').write_text('x'); {REST}"
+    theirs = temporary / "tmpabcd"
+    theirs.mkdir()
+    with another(temporary, code) as alive, another(temporary, code) as killed:
+        assert len(list(temporary.glob(".*/a"))) == 2
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        assert len(list(temporary.glob(".*/a"))) == 2
+        with scratch_folder():
+            assert len(list(temporary.glob(".*/a"))) == 1
+        assert alive.poll() is None
+    with scratch_folder() as folder:
+        assert {path for path in temporary.iterdir() if path.is_dir()} == {theirs, folder}
+    assert list(temporary.iterdir()) == [theirs]
+
+
+def test_no_folder_for_temporary_files_is_one_line(tmp_path, monkeypatch):
+    def nowhere():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    with pytest.raises(
+        InputError, match=r"A temporary folder cannot be written \(No usable .*; set TMPDIR to a folder"
+    ):
+        scratch_folder().__enter__()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_lock_follows_no_link_that_somebody_put_in_its_place(temporary, tmp_path):
+    (temporary / f".x{LOCK}").symlink_to(tmp_path / "elsewhere")
+    (temporary / ".x.01234567.aot.part").mkdir()
+    (temporary / ".y.01234567.aot.part").mkdir()
+    with scratch_folder():
+        assert not (tmp_path / "elsewhere").exists()
+        assert not (temporary / ".y.01234567.aot.part").exists(), "the others are swept"
 
 
 def test_a_download_that_was_killed_is_not_swept(tmp_path):

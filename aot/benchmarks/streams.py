@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from ..files import scratch_folder
 from ..memory import PeakMemory
 from ..models import VideoLLM
 from ..stages.chain import Chain
@@ -34,8 +33,8 @@ def bench_stream(pipeline: Chain, lengths: Sequence[int], model: VideoLLM) -> di
         frames.
     """
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        clip = Path(folder) / "clip.mp4"
+    with scratch_folder() as folder:
+        clip = folder / "clip.mp4"
         write_clip(clip, max(lengths), SIDE, SIDE)
         stream(model, open_video(clip, Sampling(frames=min(8, max(lengths)))), pipeline.on_tokens)
         for frames in sorted(lengths):

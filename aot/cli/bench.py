@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from ..devices import check_device
 from ..errors import InputError
+from ..files import scratch_folder
 from ..tables import aligned
 from .command import Parser, Result, new_parser
 from .options import CHAIN, variant_options
@@ -235,10 +235,10 @@ def _answer(options: argparse.Namespace) -> Result:
     check_device(options.device)
     variants = expand(options.stages, options.retention)
     model = _model(options)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         video = options.video
         if video is None:
-            video = Path(folder) / "drawn.mp4"
+            video = folder / "drawn.mp4"
             width, height = options.size
             write_clip(video, SPREAD * options.frames, height, width)
         sizes = {"frames": options.frames, "new_tokens": options.new_tokens, "repeats": options.repeats}

@@ -25,6 +25,7 @@ import psutil
 import torch
 
 from ..errors import InputError
+from ..files import scratch_folder
 
 PACK = Path(__file__).parents[2]
 REQUIRED = ("transformers", "POT", "decord2", "av", "safetensors", "scipy", "matplotlib", "pillow", "numpy", "torch")
@@ -72,7 +73,7 @@ class Examination:
 
 def examine() -> Examination:
     """Examine this installation. It takes some seconds."""
-    with tempfile.TemporaryDirectory() as folder, _elsewhere("MPLCONFIGDIR", folder):
+    with scratch_folder() as folder, _elsewhere("MPLCONFIGDIR", str(folder)):
         return _examine()
 
 
@@ -269,8 +270,8 @@ def _read(backend: str) -> str | Unmet:
     from ..video.frames import Sampling, load_video
 
     drawn = shapes_set("any", clips=1, seed=0, frames=4).scene("0").frames()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "drawn.mp4"
+    with scratch_folder() as folder:
+        path = folder / "drawn.mp4"
         write_mp4(drawn, path)
         frames = load_video(path, Sampling(frames=4), backend=backend)
     difference = float((frames.pixels.float() - drawn.pixels.float()).abs().mean())

@@ -1,5 +1,6 @@
 """Ctrl-C from the first instant on: exit code 130, a line, and no traceback; SIGTERM likewise, with 143."""
 
+import os
 import re
 import signal
 import socket
@@ -54,6 +55,21 @@ def test_a_command_is_stopped_at_any_time(words, bunny, tmp_path, monkeypatch):
 def test_a_command_is_terminated_as_it_is_interrupted(bunny):
     code, error, _ = stopped(["answer", str(bunny), "What?"], 1.5, signal.SIGTERM)
     assert (code, error) == (143, "aot answer: stopped.\n")
+
+
+@pytest.mark.parametrize(
+    "words", [("bench", "answer", "--shape", "small", "--frames", "64"), ("doctor",)], ids=lambda words: words[0]
+)
+def test_the_next_command_sweeps_the_temporary_files_of_one_that_was_killed(words, tmp_path):
+    where = {"env": os.environ | {"TMPDIR": str(tmp_path)}, "stdout": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-m", "comfyui_aot", *words], stderr=subprocess.DEVNULL, **where) as process:
+        while process.poll() is None and not list(tmp_path.glob(".*/*")):
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert list(tmp_path.glob(".*/*"))
+    subprocess.run([sys.executable, "-m", "comfyui_aot", "doctor"], check=False, **where)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_signal_that_is_to_be_ignored_is_ignored():
