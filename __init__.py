@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .aot.stages.methods.controls.random_choice import RandomTokens
     from .aot.stages.methods.controls.top_importance import TopImportance
     from .aot.stages.methods.controls.uniform import UniformGrid
+    from .aot.stages.methods.dtd import DTD
     from .aot.stages.methods.dycoke import DyCoke
     from .aot.stages.methods.evs import EVS
     from .aot.stages.methods.fastvid import FastVID
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from .aot.video.frames import Frames, Sampling, load_video, open_video
 
 __all__ = [
+    "DTD",
     "EVS",
     "AnchorOT",
     "Answer",
@@ -112,6 +114,7 @@ _PUBLIC = {
     "Chain": "aot.stages.chain",
     "Connection": "aot.answering.vllm_server",
     "CosineMerge": f"{_METHODS}.controls.cosine",
+    "DTD": f"{_METHODS}.dtd",
     "DyCoke": f"{_METHODS}.dycoke",
     "EVS": f"{_METHODS}.evs",
     "FastVID": f"{_METHODS}.fastvid",

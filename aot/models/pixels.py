@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from ..tokens.layout import Layout
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -106,3 +108,23 @@ def rows_of_patches(pixel_values: Tensor, patch: int) -> Tensor:
     count, channels, height, width = pixel_values.shape
     split = pixel_values.reshape(count, channels, height // patch, patch, width // patch, patch)
     return split.permute(0, 2, 4, 3, 5, 1).reshape(count, -1, patch * patch * channels)
+
+
+def pixel_change(pixels: Tensor, layout: Layout, before: Tensor | None = None) -> Tensor:
+    """How much the pixels of every cell differ from those of the frame before.
+
+    Where the encoder takes several pictures as a frame, a frame's last one is compared with the first one of the frame
+    before: so DTD's authors compare the pairs of Qwen2.5-VL.
+
+    Args:
+        pixels: (P, 3, h, w) floating, 0 to 1, P / T pictures for each of T frames.
+        layout: of the T frames.
+        before: (3, h, w), the first picture of the frame before these; None where there is none.
+
+    Returns:
+        (T, N), mean absolute difference; 0 for a frame with none before it.
+    """
+    pictures = pixels.unflatten(0, (layout.frames, -1))
+    first, last = pictures[:, 0], pictures[:, -1]
+    earlier = torch.cat((last[:1] if before is None else before[None], first[:-1]))
+    return functional.adaptive_avg_pool2d((last - earlier).abs().mean(1), layout.grid).flatten(1)

@@ -47,12 +47,14 @@ class Extra:
     LAST: (T, N) float32 attention received at the last block that reaches the LLM.
     KEYS: (T, N, d) that block's keys, mean over heads.
     HEAD: (T, N) float32 what the tower's own pooling head attends to; GLOBAL: (T, G) what it then says of a frame.
+    PIXELS: (T, N) float32 mean difference of a cell's pixels, 0 to 1, from those of the frame before; 0 in the first.
     """
 
     LAST: ClassVar[str] = "last"
     KEYS: ClassVar[str] = "keys"
     HEAD: ClassVar[str] = "head"
     GLOBAL: ClassVar[str] = "global"
+    PIXELS: ClassVar[str] = "pixels"
 
 
 @dataclass(frozen=True)

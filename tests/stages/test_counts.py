@@ -10,7 +10,7 @@ FRAMES = (8, 32, 128)
 LIMITS = {"aot": (300, 6), "intra": (150, 4), "holitom": (400, 6), "prunevid": (400, 6)}
 OTHERS = (250, 3)
 """Operations and waits at most, on an exact budget; as released, where counts follow from the data, a wait more."""
-RETENTIONS = {"dycoke": 0.45, "evs": 0.45}
+RETENTIONS = {"dtd": 0.45, "dycoke": 0.45, "evs": 0.45}
 """Of stages that keep frames whole; 0.1 of the others. None gives all frames the same number of tokens."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:These tokens come without")

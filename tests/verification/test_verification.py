@@ -18,7 +18,7 @@ RECORDED = Path(__file__).parents[1] / "recorded"
 def test_every_recorded_case_passes_in_both_precisions(capsys):
     assert main(["verify", str(RECORDED), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert len(summary["cases"]) == 2 * len(list(RECORDED.rglob("*.safetensors"))) == 154
+    assert len(summary["cases"]) == 2 * len(list(RECORDED.rglob("*.safetensors"))) == 166
     assert summary["decisions"] == 0
 
 
