@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .aot.stages.methods.controls.random_choice import RandomTokens
     from .aot.stages.methods.controls.top_importance import TopImportance
     from .aot.stages.methods.controls.uniform import UniformGrid
+    from .aot.stages.methods.dart import DART
     from .aot.stages.methods.dtd import DTD
     from .aot.stages.methods.dycoke import DyCoke
     from .aot.stages.methods.evs import EVS
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .aot.stages.methods.vscan import VScan
     from .aot.stages.options import Setting
     from .aot.streaming import stream
+    from .aot.tokens.question import Question
     from .aot.tokens.storage import load as load_tokens
     from .aot.tokens.storage import save as save_tokens
     from .aot.tokens.token_map import TokenMap
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from .aot.video.frames import Frames, Sampling, load_video, open_video
 
 __all__ = [
+    "DART",
     "DTD",
     "EVS",
     "AnchorOT",
@@ -74,6 +77,7 @@ __all__ = [
     "IntraFrame",
     "LocalAnswerer",
     "PruneVid",
+    "Question",
     "RandomTokens",
     "Reduction",
     "Sampling",
@@ -114,6 +118,7 @@ _PUBLIC = {
     "Chain": "aot.stages.chain",
     "Connection": "aot.answering.vllm_server",
     "CosineMerge": f"{_METHODS}.controls.cosine",
+    "DART": f"{_METHODS}.dart",
     "DTD": f"{_METHODS}.dtd",
     "DyCoke": f"{_METHODS}.dycoke",
     "EVS": f"{_METHODS}.evs",
@@ -127,6 +132,7 @@ _PUBLIC = {
     "IntraFrame": f"{_METHODS}.anchor_ot.intra",
     "LocalAnswerer": "aot.answering.answerer",
     "PruneVid": f"{_METHODS}.prunevid",
+    "Question": "aot.tokens.question",
     "RandomTokens": f"{_METHODS}.controls.random_choice",
     "Reduction": "aot.stages.base",
     "Sampling": "aot.video.frames",

@@ -35,6 +35,7 @@ class Stream:
         frames: decoded, or a file still to be decoded.
         stages: to run, in order.
         file_pixels: see :meth:`~.models.base.VideoLLM.frame_size`.
+        question: what the video is reduced for, where a stage asks; "" says nothing.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class Stream:
         stages: Sequence[Stage] = (),
         *,
         file_pixels: bool = False,
+        question: str = "",
     ) -> None:
         self._model, self.frames, self.stages = model, frames, tuple(stages)
-        self._file_pixels = file_pixels
+        self._file_pixels, self.question = file_pixels, question
         self._tokens: VideoTokens | None = None
 
     @property
@@ -56,7 +58,18 @@ class Stream:
 
     def then(self, *stages: Stage) -> Stream:
         """This stream with more stages at its end; nothing is computed yet."""
-        return Stream(self._model, self.frames, (*self.stages, *stages), file_pixels=self._file_pixels)
+        return self._with((*self.stages, *stages), self.question)
+
+    def about(self, question: str) -> Stream:
+        """This stream with a question that its stages choose by; nothing is computed yet.
+
+        Args:
+            question: the question alone, without instructions around it.
+        """
+        return self._with(self.stages, question)
+
+    def _with(self, stages: Sequence[Stage], question: str) -> Stream:
+        return Stream(self._model, self.frames, stages, file_pixels=self._file_pixels, question=question)
 
     def tokens(self, on_progress: Progress = ignore_progress) -> VideoTokens:
         """The tokens after all stages, equal to those of ``model.encode`` and the stages in turn.
@@ -68,7 +81,8 @@ class Stream:
             InputError: decoding or a stage fails.
         """
         if self._tokens is None:
-            self._tokens = stream(self._model(), self.frames, self.stages, on_progress, file_pixels=self._file_pixels)
+            choices = {"file_pixels": self._file_pixels, "question": self.question}
+            self._tokens = stream(self._model(), self.frames, self.stages, on_progress, **choices)
         return self._tokens
 
 
@@ -79,6 +93,7 @@ def stream(
     on_progress: Progress = ignore_progress,
     *,
     file_pixels: bool = False,
+    question: str = "",
 ) -> VideoTokens:
     """Encode and reduce a video run by run.
 
@@ -88,6 +103,7 @@ def stream(
         stages: in order.
         on_progress: called with (done, total) frames.
         file_pixels: see :meth:`~.models.base.VideoLLM.frame_size`.
+        question: what the video is reduced for, where a stage asks; "" says nothing.
 
     Returns:
         The same tokens as ``model.encode`` and the stages in turn; their history has the sums over all runs.
@@ -98,6 +114,8 @@ def stream(
     runs = _common_runs([step.runs(layout, timestamps) for step in steps], layout.frames)
     with closing(model.encode_parts(frames, on_progress=on_progress, file_pixels=file_pixels)) as encoded:
         parts: Iterator[VideoTokens] = regroup(encoded, runs)
+        if question:
+            parts = (model.about(part, question) for part in parts)
         for step in steps:
             parts = _reduced(step, parts, layout, timestamps)
         tokens = VideoTokens.concatenate(list(parts))

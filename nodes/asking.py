@@ -1,4 +1,6 @@
-"""The node that takes a video and a question to an answer, by the nodes it expands into.
+"""The nodes that take a question to tokens, and a video and a question to an answer.
+
+Ask Video works by the nodes it expands into.
 
 ComfyUI keeps what each of those gave, as it does for nodes on the canvas: another question about the same video loads
 and encodes nothing again, and what is kept goes when ComfyUI lets it go.
@@ -12,13 +14,17 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from ..aot.answering.presets import OWN, PRESETS, apply_preset
+from ..aot.answering.relevance import agreement_with_unrelated, in_words
 from ..aot.errors import InputError
 from ..aot.models import EMBEDDED, QUANTIZATIONS
+from ..aot.models.prompt import require_question
 from ..aot.stages.methods.anchor_ot.both_phases import AnchorOT
 from ..aot.stages.methods.anchor_ot.settings import CLIP_LENGTH
+from ..aot.streaming import Stream
+from ..aot.tokens.video_tokens import VideoTokens
 from .answering import AOTAnswer
-from .comfy import GraphBuilder, advanced, io, raw_link, schema
-from .models import CATEGORY, MODEL_WORDS, AOTEncodeVideo, AOTLoadVLLM, choices
+from .comfy import GraphBuilder, advanced, io, raw_link, schema, stoppable
+from .models import CATEGORY, MODEL_WORDS, AOTEncodeVideo, AOTLoadVLLM, Loaded, choices
 from .permissions import require_download
 from .sockets import AOTVLLM, AOTAnswerType, AOTFrames, AOTTokens
 from .video import AOTFramesFromImages, AOTFramesFromVideo, AOTLoadVideo, clip_input
@@ -289,4 +295,45 @@ class AOTAskVideo(io.ComfyNode):
         return 0 if clip or images else AOTLoadVideo.fingerprint_inputs(video=video)
 
 
-NODES = (AOTAskVideo,)
+class AOTAskAbout(io.ComfyNode):
+    """Tokens and a question to tokens that know it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Its inputs and outputs."""
+        return schema(
+            node_id="AOTAskAbout",
+            display_name="Ask About (AOT)",
+            category=CATEGORY,
+            description="Tell the stages after this one what will be asked, for those that choose tokens by the "
+            "question (CDPruner, SemVID, DART, DyToK). Other stages keep what they keep without it. Link one question "
+            "to this node and to Answer: tokens chosen for a question are for that question.",
+            search_aliases=["question", "query", "prompt", "question-aware", "CDPruner", "SemVID", "DART", "DyToK"],
+            inputs=[
+                AOTVLLM.Input("vllm", tooltip="The model that encoded the video."),
+                AOTTokens.Input("tokens", tooltip="Tokens of Encode Video."),
+                io.String.Input(
+                    "question",
+                    default="What happens in this video?",
+                    multiline=True,
+                    tooltip="The question alone, without instructions around it.",
+                ),
+            ],
+            outputs=[AOTTokens.Output(display_name="tokens", tooltip="The same tokens, with the question.")],
+        )
+
+    @classmethod
+    def execute(cls, vllm: Loaded, tokens: VideoTokens | Stream, question: str) -> io.NodeOutput:
+        """Put the question on the tokens, and say whether its words tell it from an unrelated one."""
+        require_question(question)
+        if isinstance(tokens, Stream):
+            return io.NodeOutput(tokens.about(question), ui={"text": ("asked when tokens are needed",)})
+        model = vllm.ready()
+        with stoppable(model.device):
+            asked = model.about(tokens, question)
+            agreement = agreement_with_unrelated(model, asked)
+        words = 0 if asked.question is None else len(asked.question.words)
+        return io.NodeOutput(asked, ui={"text": (f"{words} words; {in_words(agreement)}",)})
+
+
+NODES = (AOTAskVideo, AOTAskAbout)

@@ -10,11 +10,14 @@ import torch
 from ..stages.chain import Chain
 from ..stages.replayed import WARM_UP
 from ..tokens.matmul import is_native
-from ..tokens.video_tokens import Layout, VideoTokens
+from ..tokens.question import ASSISTANT, CLIP
+from ..tokens.video_tokens import Layout, Question, VideoTokens
 from .measuring import extra_bytes, medians
 
 GRID = (27, 27)
 ANCHORS = 126
+WORDS = 12
+"""Of the question."""
 
 
 def random_tokens(
@@ -25,7 +28,7 @@ def random_tokens(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> VideoTokens:
-    """Tokens of normal features and uniform importance, always the same.
+    """Tokens of normal features and uniform importance, and a question of normal words; always the same.
 
     Args:
         frames: T.
@@ -41,7 +44,11 @@ def random_tokens(
         frame.copy_(torch.randn(cells, dim, generator=generator))
     shallow, deep = torch.rand(2, frames, cells, generator=generator).to(device)
     times = torch.arange(frames, dtype=torch.float64)
-    return VideoTokens.encoded(features, Layout(frames, grid), shallow, deep, times)
+    words = torch.randn(WORDS, dim, generator=generator).to(device, dtype)
+    places, of_frames = torch.rand(frames, cells, generator=generator), torch.rand(frames, generator=generator)
+    question = Question("?", words, {CLIP: places.to(device)}, {ASSISTANT: of_frames.to(device)})
+    tokens = VideoTokens.encoded(features, Layout(frames, grid), shallow, deep, times)
+    return dataclasses.replace(tokens, question=question)
 
 
 def bench_reduce(

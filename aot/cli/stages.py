@@ -33,10 +33,19 @@ def run(options: argparse.Namespace) -> Result:
             for key, setting in settings_of(kind).items()
         ]
         listed.append(
-            {"name": name, "title": kind.title, "node": kind.node_id, "source": kind.source, "settings": settings}
+            {
+                "name": name,
+                "title": kind.title,
+                "node": kind.node_id,
+                "source": kind.source,
+                "settings": settings,
+                "asks": kind.asks,
+            }
         )
         summary = (kind.__doc__ or "").splitlines()[0]
         print(f"{name}: {kind.title} ({kind.source})\n    {summary}")
+        if kind.asks:
+            print("    It asks: what it keeps depends on the question.")
         for setting in settings:
             lines = textwrap.wrap(setting["help"], 90, initial_indent=" " * 8, subsequent_indent=" " * 8)
             print(f"    {setting['name']}={setting['default']}{_allowed(setting)}", *lines, sep="\n")

@@ -75,12 +75,20 @@ def open_cache(
 
 
 def digest_of(tokens: VideoTokens) -> str:
-    """Sixteen hexadecimal digits that stand for tokens fresh from an encoder: every bit of every tensor."""
+    """Sixteen hexadecimal digits that stand for tokens fresh from an encoder: every bit of every tensor.
+
+    A question that travels with them counts too.
+    """
     hashed = hashlib.sha256(json.dumps(dataclasses.asdict(tokens.layout), sort_keys=True).encode())
     extras = [tokens.extras[name] for name in sorted(tokens.extras)]
     for tensor in (tokens.features, tokens.shallow, tokens.deep, tokens.timestamps, *tokens.levels, *extras):
         hashed.update(str(tuple(tensor.shape)).encode())
         hashed.update(cast(Any, tensor.detach().cpu().contiguous().view(torch.uint8).numpy()))
+    if tokens.question is not None:
+        hashed.update(tokens.question.text.encode())
+        for name, tensor in tokens.question.tensors.items():
+            hashed.update(f"{name}{tuple(tensor.shape)}".encode())
+            hashed.update(cast(Any, tensor.detach().cpu().contiguous().view(torch.uint8).numpy()))
     return hashed.hexdigest()[:16]
 
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..devices import Elapsed, mark
+from ..errors import InputError
 from ..tokens.factors import Factor
 from ..tokens.video_tokens import Layout, StageRecord, VideoTokens
 from .budget import split_evenly, token_budget
@@ -92,6 +93,11 @@ class Method:
         for name, setting in settings_of(self).items():
             setting.check(self.title, name, getattr(self, name))
 
+    @property
+    def needs_question(self) -> bool:
+        """Whether, set as it is, it cannot do without the question."""
+        return self.asks
+
     def settings(self) -> dict[str, Any]:
         """The value of every setting by name, in the order of the fields."""
         return dataclasses.asdict(self)
@@ -133,8 +139,13 @@ class Stage(Method):
             part: which frames of a streamed video these are; None where they are the whole video.
 
         Raises:
-            InputError: the tokens are not what this stage reduces.
+            InputError: the tokens are not what this stage reduces, or it asks and they come without a question.
         """
+        if self.needs_question and tokens.question is None:
+            raise InputError(
+                f"{self.title} chooses tokens by the question, and these come without one; put Ask About before it "
+                "(--question on the command line), or take a stage that does not ask."
+            )
         src = tokens.to_language_grid() if self.language_grid else tokens
         made = self.build(src, part or Part(0, tokens.layout.frames))
         return src.reduced(made.factor, made.place, made.role, scale=made.scale, kept=made.kept, counts=made.counts)

@@ -115,6 +115,11 @@ class Chain:
         """The stages that take tokens, those that act inside the LLM among them."""
         return tuple(stage for stage in self.stages if isinstance(stage, Stage))
 
+    @property
+    def needs_question(self) -> bool:
+        """Whether a stage of it cannot do without the question."""
+        return any(stage.needs_question for stage in self.stages)
+
     @cached_property
     def _replayed(self) -> ReplayedStages:
         return ReplayedStages(self.on_tokens)

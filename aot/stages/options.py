@@ -108,6 +108,16 @@ OPTIONAL_RETENTION = dataclasses.replace(
 )
 """The retention of a stage whose other settings say what it keeps unless one is set."""
 
+NO_RELEVANCE = "none"
+"""The relevance of a stage that asks, without the question: its control."""
+
+RELEVANCE = Setting(
+    "words",
+    "What says how relevant a token is: words, the LLM's input embeddings of the question; none leaves the question "
+    "out, as a control beside it.",
+    choices=("words", NO_RELEVANCE),
+)
+
 KEEP_TOKENS = Setting(
     0, "Tokens of the whole video to keep, met exactly. 0 goes by the retention.", low=0, high=100_000_000
 )

@@ -34,7 +34,7 @@ def replay(full: VideoTokens, tokens: VideoTokens) -> Iterator[Step]:
     """Every stage in the history of some tokens, run again on the encoder's.
 
     Args:
-        full: the encoder's tokens, before any stage.
+        full: the encoder's tokens, before any stage; a question is taken from the others where they have none.
         tokens: what the stages made of them.
 
     Raises:
@@ -42,7 +42,7 @@ def replay(full: VideoTokens, tokens: VideoTokens) -> Iterator[Step]:
             stages make other tokens of it now.
     """
     require_full(full, tokens)
-    now = full
+    now = full if full.question is not None else dataclasses.replace(full, question=tokens.question)
     for record in tokens.history:
         if record.name == ENCODE:
             continue

@@ -166,6 +166,7 @@ class Replay:
             model=tokens.model,
             shallow=tokens.shallow,
             deep=tokens.deep,
+            question=tokens.question,
         )
 
 
@@ -187,13 +188,15 @@ def captured(work: Callable[[], None]) -> Callable[[], None] | None:
 def _key(tokens: VideoTokens) -> Hashable:
     tensors = tuple((tuple(each.shape), each.dtype, each.device) for each in _tensors(tokens))
     kind = tokens.layout, tokens.pooled, tokens.counts, tuple(tokens.timestamps.tolist())
-    return tensors, tuple(tokens.extras), kind, torch.is_inference_mode_enabled()
+    asked = None if tokens.question is None else tuple(tokens.question.tensors)
+    return tensors, tuple(tokens.extras), asked, kind, torch.is_inference_mode_enabled()
 
 
 def _tensors(tokens: VideoTokens) -> tuple[Tensor, ...]:
     """What a graph reads of tokens fresh from an encoder."""
     own = (tokens.features, tokens.shallow, tokens.deep, tokens.place, tokens.role)
-    return (*own, *tokens.levels, *tokens.extras.values())
+    asked = () if tokens.question is None else tokens.question.tensors.values()
+    return (*own, *tokens.levels, *tokens.extras.values(), *asked)
 
 
 def _copied(value: Any) -> Any:

@@ -20,6 +20,7 @@ from ..files import parse_json, whole_file
 from ..names import require_name
 from ..text import all_shown, shown
 from .factors import Blocks, Factor, Picked, Scale, Sparse, Stacked
+from .question import Question
 from .token_map import TokenMap
 from .video_tokens import Layout, Role, StageRecord, VideoTokens
 
@@ -61,6 +62,11 @@ def save(tokens: VideoTokens, path: Path) -> None:
         tensors[f"map.{i}.weights"] = blocks.weights.detach().cpu().contiguous().clone()
         tensors[f"map.{i}.rows"] = torch.tensor(blocks.rows)
         tensors[f"map.{i}.cols"] = torch.tensor(blocks.cols)
+    if tokens.question is not None:
+        tensors |= {
+            f"question.{name}": tensor.detach().cpu().contiguous().clone()
+            for name, tensor in tokens.question.tensors.items()
+        }
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -68,6 +74,7 @@ def save(tokens: VideoTokens, path: Path) -> None:
         "layout": json.dumps(dataclasses.asdict(tokens.layout)),
         "pooled": json.dumps(tokens.pooled),
         "history": json.dumps([record.to_dict() for record in tokens.history]),
+        **({} if tokens.question is None else {"question": tokens.question.text}),
     }
     with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata)
@@ -102,6 +109,7 @@ def load(path: Path) -> VideoTokens:
             extras={name[7:]: tensors[name] for name in tensors if name.startswith("extras.")},
             kept=None,
             counts=None,
+            question=_question(metadata, tensors),
             **{name: tensors[name] for name in TENSORS},
         )
         _check_values(tokens)
@@ -146,6 +154,16 @@ def _layout(stored: Mapping[str, Any]) -> Layout:
     if not all(type(side) is int for side in (stored["frames"], *stored["grid"])):
         raise ValueError("its layout has sides that are no whole numbers")
     return Layout(**{**stored, "grid": tuple(stored["grid"])})
+
+
+def _question(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Question | None:
+    """The question that travels with the tokens; None where there is none."""
+    if "question" not in metadata:
+        return None
+    own = {name[9:]: tensor for name, tensor in tensors.items() if name.startswith("question.")}
+    if not len(own["words"]):
+        raise ValueError("its question has no word")
+    return Question.from_tensors(shown(metadata["question"]), own)
 
 
 def _record(values: Any) -> StageRecord:

@@ -22,9 +22,10 @@ from ..errors import InputError
 from .factors import Blocks, Factor, Scale
 from .layout import Layout, language_places_on, newlines_on, pooling_on
 from .matmul import lengths, working_dtype
+from .question import Question
 from .token_map import TokenMap
 
-__all__ = ["Blocks", "Extra", "Layout", "Role", "StageRecord", "TokenMap", "VideoTokens", "weight_dtype"]
+__all__ = ["Blocks", "Extra", "Layout", "Question", "Role", "StageRecord", "TokenMap", "VideoTokens", "weight_dtype"]
 
 
 ENCODE = "encode"
@@ -134,6 +135,7 @@ class VideoTokens:
         kept: the tokens that the LLM will read, newlines not counted; None where nobody has counted them.
         counts: (T,) tokens of each frame, newlines among them, of tokens that are ordered by frame; None where nobody
             has counted them, or the order is another.
+        question: what the tokens are reduced for, where a stage asks; None where nobody has said.
 
     Places and roles are on the device of the features.
     """
@@ -153,6 +155,7 @@ class VideoTokens:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     kept: int | None = None
     counts: tuple[int, ...] | None = None
+    question: Question | None = None
 
     def __post_init__(self) -> None:
         layout, kept = self.layout, self.map.kept
@@ -165,6 +168,7 @@ class VideoTokens:
             "timestamps": (self.timestamps, (layout.frames,)),
             **{f"level {i}": (level, (kept, level.shape[-1])) for i, level in enumerate(self.levels)},
             **{name: (extra, (layout.frames, *extra.shape[1:])) for name, extra in self.extras.items()},
+            **_question_shapes(self.question, layout, self.features.shape[-1]),
         }
         for name, (tensor, shape) in shapes.items():
             if tuple(tensor.shape) != shape:
@@ -382,6 +386,7 @@ class VideoTokens:
             timestamps=self.timestamps[frames],
             history=tuple(record.share(share) for record in self.history),
             counts=None if self.counts is None else self.counts[frames],
+            question=None if self.question is None else self.question.cut(first, last),
         )
 
     @classmethod
@@ -399,6 +404,7 @@ class VideoTokens:
             start += part.layout.frames
         joined = ("features", "role", "shallow", "deep", "timestamps")
         kept, counts = [part.kept for part in parts], [part.counts for part in parts]
+        questions = [part.question for part in parts if part.question is not None]
         return dataclasses.replace(
             first,
             map=TokenMap.concatenate([part.map for part in parts]),
@@ -409,6 +415,7 @@ class VideoTokens:
             history=tuple(StageRecord.sum(lines) for lines in zip(*(part.history for part in parts), strict=True)),
             kept=None if None in kept else sum(filter(None, kept)),
             counts=None if None in counts else sum((each for each in counts if each is not None), ()),
+            question=Question.concatenate(questions) if len(questions) == len(parts) else None,
             **{name: torch.cat([getattr(part, name) for part in parts]) for name in joined},
         )
 
@@ -438,6 +445,18 @@ class VideoTokens:
                 f"{bad} of {len(self.features)} tokens hold NaN or infinite features; "
                 "encode the video again, in float32 or bfloat16 if it was float16."
             )
+
+
+def _question_shapes(question: Question | None, layout: Layout, width: int) -> dict[str, tuple[Tensor, Any]]:
+    """The tensors of a question and the shapes they must have, for tokens ``width`` wide."""
+    if question is None:
+        return {}
+    words, frames = question.words, layout.frames
+    return {
+        "question": (words, (len(words), width)),
+        **{f"question in {name}": (each, (frames, layout.cells)) for name, each in question.places.items()},
+        **{f"question in {name}": (each, (frames,)) for name, each in question.frames.items()},
+    }
 
 
 @lru_cache(maxsize=16)

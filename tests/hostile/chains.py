@@ -14,6 +14,7 @@ from comfyui_aot.aot.stages.options import settings_of
 from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, VideoTokens
 from comfyui_aot.tests.hostile.token_files import require_sound
 from comfyui_aot.tests.hostile.values import NUMBERS, TEXTS, Kind, texts
+from comfyui_aot.tests.support.stages import asked
 
 SETTINGS = tuple(f"{name}:{key}" for name, kind in stages().items() for key in settings_of(kind))
 figures = (
@@ -50,7 +51,7 @@ def tokens(layout: Layout) -> VideoTokens:
     """Small tokens with all that an encoder can see."""
     shape = (layout.frames, layout.cells)
     generator = torch.Generator().manual_seed(1)
-    return VideoTokens.encoded(
+    encoded = VideoTokens.encoded(
         torch.randn(*shape, 8, generator=generator),
         layout,
         torch.rand(shape, generator=generator),
@@ -64,6 +65,7 @@ def tokens(layout: Layout) -> VideoTokens:
             Extra.GLOBAL: torch.randn(layout.frames, 6, generator=generator),
         },
     )
+    return asked(encoded)
 
 
 LAYOUTS = (Layout(5, (6, 8)), Layout(4, (6, 6), "average", "grid"))

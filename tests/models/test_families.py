@@ -55,7 +55,7 @@ def small(request, tmp_path_factory, embedded_folder):
 
 @pytest.fixture(scope="module")
 def tokens(small, clip):
-    return small.encode(clip)
+    return small.about(small.encode(clip), QUESTION)
 
 
 def test_every_family_is_tried():

@@ -15,6 +15,7 @@ from comfyui_aot.aot.models import load
 from comfyui_aot.aot.streaming import Stream
 from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.answering import AOTAnswer, figures
+from comfyui_aot.nodes.asking import AOTAskAbout
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories, io, model_patcher
 from comfyui_aot.nodes.drawn import AOTDrawnClip
 from comfyui_aot.nodes.models import AOTEncodeVideo, AOTLoadVLLM, Loaded, ready
@@ -165,6 +166,7 @@ def test_two_loaders_with_equal_settings_share_one_model(embedded_folder):
 def test_every_stage_and_picture_leaves_its_inputs_alone(clip, frames, embedded_folder):
     (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="cpu", attention="sdpa").args
     (tokens,) = AOTEncodeVideo.execute(vllm=loaded, frames=frames).args
+    (tokens,) = AOTAskAbout.execute(vllm=loaded, tokens=tokens, question="What moves?").args
     features, pixels = tokens.features.clone(), frames.pixels.clone()
     for stage in STAGES:
         (reduced,) = stage.execute(tokens=tokens).args

@@ -28,6 +28,7 @@ def source():
 
 
 def look_again():
+    package.every_stage.cache_clear()
     package.stages.cache_clear()
     published.cache_clear()
 

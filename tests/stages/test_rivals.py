@@ -16,7 +16,7 @@ from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.tokens.video_tokens import VideoTokens
 from comfyui_aot.aot.verification import OWN, methods, verify
 from comfyui_aot.tests.support.searches import examples
-from comfyui_aot.tests.support.stages import attempted, video
+from comfyui_aot.tests.support.stages import asked, attempted, video
 
 RIVALS = [name for name in methods() if name != OWN]
 SHIPPED = Path(__file__).parents[1] / "recorded" / "variants"
@@ -62,7 +62,7 @@ def test_every_rival_is_a_node_and_its_published_settings_are_its_own(name):
 )
 @settings(max_examples=examples(12), deadline=None)
 def test_a_budget_is_met_to_the_token_or_refused_with_the_range(name, frames, height, width, layout, share, seed):
-    tokens = video(frames, (height, width), 8, seed, torch.float64, *layout)
+    tokens = asked(video(frames, (height, width), 8, seed, torch.float64, *layout))
     wanted = max(1, round(share * tokens.tokens_full))
     reduced, refused = attempted(stages()[name](keep_tokens=wanted), tokens)
     if reduced is None:
@@ -81,7 +81,7 @@ def test_a_budget_is_met_to_the_token_or_refused_with_the_range(name, frames, he
 @rivals
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 def test_half_precision_keeps_the_tokens_of_float32(name, half):
-    tokens = video(8, (9, 9), 16, dtype=half, pooling="none")
+    tokens = asked(video(8, (9, 9), 16, dtype=half, pooling="none"))
     single = dataclasses.replace(tokens, features=tokens.features.float())
     reduced, expected = (stages()[name](retention=0.5)(each) for each in (tokens, single))
     assert reduced.features.dtype == half

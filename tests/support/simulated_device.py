@@ -103,6 +103,7 @@ def moved(tokens: VideoTokens) -> VideoTokens:
         map=TokenMap(tokens.map.source, tuple(map(_moved, tokens.map.factors))),
         levels=tuple(level.to(DEVICE) for level in tokens.levels),
         extras={name: extra.to(DEVICE) for name, extra in tokens.extras.items()},
+        question=None if tokens.question is None else tokens.question.to(DEVICE),
         **{name: getattr(tokens, name).to(DEVICE) for name in names},
     )
 

@@ -1,18 +1,19 @@
 """Random videos of any layout, and what every stage promises of them."""
 
+import dataclasses
 import re
 
 import pytest
 import torch
 
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, Role, VideoTokens
+from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, Question, Role, VideoTokens
 
 
 def video(
     frames=8, grid=(18, 18), dim=6, seed=0, dtype=torch.float32, pooling="bilinear", newline="one_token", extras=False
 ):
-    """A random scene with noise; ``extras``: with everything that an encoder may see beside."""
+    """A random scene with noise; ``extras``: with everything that an encoder may see beside, and a question."""
     generator = torch.Generator().manual_seed(seed)
     layout = Layout(frames, grid, pooling, newline)
     base = torch.randn(1, layout.cells, dim, generator=generator, dtype=torch.float64)
@@ -25,7 +26,7 @@ def video(
         Extra.KEYS: torch.randn(frames, layout.cells, 4, generator=generator),
         Extra.GLOBAL: torch.randn(frames, 5, generator=generator),
     }
-    return VideoTokens.encoded(
+    tokens = VideoTokens.encoded(
         (base + 0.5 * noise).to(dtype),
         layout,
         shallow,
@@ -34,6 +35,21 @@ def video(
         newline=torch.ones(dim, dtype=dtype),
         extras=beside if extras else {},
     )
+    return asked(tokens, seed) if extras else tokens
+
+
+def asked(tokens, seed=0):
+    """Tokens with a random question on them."""
+    return dataclasses.replace(tokens, question=question(tokens, seed))
+
+
+def question(tokens, seed=0):
+    """A random question about a video, with everything that may say how relevant its cells and frames are."""
+    generator = torch.Generator().manual_seed(100 + seed)
+    words = torch.randn(7, tokens.features.shape[1], generator=generator, dtype=torch.float64)
+    places = torch.rand(tokens.layout.frames, tokens.layout.cells, generator=generator)
+    frames = torch.rand(tokens.layout.frames, generator=generator)
+    return Question("What is there?", words.to(tokens.features.dtype), {"clip": places}, {"assistant": frames})
 
 
 LAYOUTS = (("bilinear", "one_token"), ("average", "grid"), ("bilinear", "grid"), ("none", "none"))

@@ -1,0 +1,81 @@
+"""The question that a video is reduced for, as data that travels with its tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+CLIP = "clip"
+"""The name of what CLIP's own text and vision halves say of places: the mean cosine of a cell with the question."""
+
+ASSISTANT = "assistant"
+"""The name of what an LLM's last prompt token attends to, of frames."""
+
+
+@dataclass(frozen=True, repr=False)
+class Question:
+    """A question, and what a model makes of it. Stages that choose tokens by the question read it; others do not.
+
+    Args:
+        text: as it was put, without instructions around it.
+        words: (L, D) floating, the LLM's input embeddings of its tokens.
+        places: (T, N) floating each, how relevant every cell of the encoder's grid is, by the name of what says so.
+        frames: (T,) floating each, how relevant every frame is, by the name of what says so.
+    """
+
+    text: str
+    words: Tensor
+    places: Mapping[str, Tensor] = field(default_factory=dict)
+    frames: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Question({self.text!r}, {len(self.words)} tokens)"
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, the words first."""
+        places = {f"places.{name}": self.places[name] for name in sorted(self.places)}
+        frames = {f"frames.{name}": self.frames[name] for name in sorted(self.frames)}
+        return {"words": self.words, **places, **frames}
+
+    @classmethod
+    def from_tensors(cls, text: str, tensors: Mapping[str, Tensor]) -> Question:
+        """The way back from :attr:`tensors`.
+
+        Args:
+            text: of the question.
+            tensors: what that returned.
+        """
+        groups = {
+            group: {name.partition(".")[2]: each for name, each in tensors.items() if name.startswith(f"{group}.")}
+            for group in ("places", "frames")
+        }
+        return cls(text, tensors["words"], **groups)
+
+    def to(self, device: torch.device | str) -> Question:
+        """This question with its tensors on a device."""
+        moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        return Question.from_tensors(self.text, moved)
+
+    def cut(self, first: int, last: int) -> Question:
+        """The question about frames ``first`` up to ``last``."""
+        part = slice(first, last)
+        return dataclasses.replace(
+            self,
+            places={name: each[part] for name, each in self.places.items()},
+            frames={name: each[part] for name, each in self.frames.items()},
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Question]) -> Question:
+        """One question about runs of frames that follow each other, as one about all of them."""
+        first = parts[0]
+        return dataclasses.replace(
+            first,
+            places={name: torch.cat([part.places[name] for part in parts]) for name in first.places},
+            frames={name: torch.cat([part.frames[name] for part in parts]) for name in first.frames},
+        )
