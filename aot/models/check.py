@@ -10,6 +10,7 @@ import torch
 
 from ..video.frames import Frames
 from .base import VideoLLM
+from .dry_run import require_runs
 from .families import family_of, fastest_attention, open_single, require_prompt
 from .single_file import SingleFile
 from .weights import BITS, weight_bytes
@@ -80,6 +81,7 @@ def check(folder: Path, tokenizer: Path | None = None) -> Checked:
     attention = fastest_attention(family)
     model = family.load(folder, name=name, dtype=torch.bfloat16, attention=attention, weights=False)
     require_prompt(model)
+    require_runs(model, weights=False)
     return _described(model, memory, family.sources(folder))
 
 
@@ -92,6 +94,7 @@ def _checked_file(single: SingleFile) -> Checked:
     place = torch.device("cpu")
     model = single.load(dtype=torch.bfloat16, device=place, attention=attention, keep_fp8=False, weights=False)
     require_prompt(model)
+    require_runs(model, weights=False)
     return _described(model, memory, single.sources())
 
 

@@ -149,20 +149,34 @@ class FrameEncoder(Adapter):
         with closing(passes(frames, prepare, self.device, at_once, on_progress)) as batches:
             for layout, output, seconds in self._outputs(batches, size, at_once, on_progress, frames.count):
                 tokens = layout.frames * layout.language_cells
-                yield VideoTokens.encoded(
-                    output.image_features,
-                    layout,
-                    output.shallow,
-                    output.deep,
-                    timestamps[done : done + layout.frames],
-                    newline=self.hf_model.model.image_newline if layout.newlines else None,
-                    model=self.name,
-                    history=(StageRecord(ENCODE, settings, tokens, tokens, seconds * 1e3),),
-                    levels=output.levels,
-                    extras=output.extras,
-                )
+                record = StageRecord(ENCODE, settings, tokens, tokens, seconds * 1e3)
+                yield self.video_tokens(output, layout, timestamps[done : done + layout.frames], (record,))
                 done += layout.frames
         on_progress(frames.count, frames.count)
+
+    def video_tokens(
+        self, output: TowerOutput, layout: Layout, timestamps: Tensor, history: tuple[StageRecord, ...] = ()
+    ) -> VideoTokens:
+        """The tower's outputs as tokens, not pooled yet.
+
+        Args:
+            output: of :meth:`run_tower`.
+            layout: of these tokens.
+            timestamps: (T,) float64, in seconds.
+            history: the encoder's record.
+        """
+        return VideoTokens.encoded(
+            output.image_features,
+            layout,
+            output.shallow,
+            output.deep,
+            timestamps,
+            newline=self.hf_model.model.image_newline if layout.newlines else None,
+            model=self.name,
+            history=history,
+            levels=output.levels,
+            extras=output.extras,
+        )
 
     def _outputs(
         self, batches: Iterator[Pixels], size: tuple[int, int], at_once: int, on_progress: Progress, total: int

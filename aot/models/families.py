@@ -17,6 +17,7 @@ from ..text import shown
 from ..video.frames import MakersChoice
 from .base import VideoLLM
 from .chat_template import TemplateLimit
+from .dry_run import require_runs
 from .embedded.assemble import EMBEDDED, ensure
 from .folder import in_one_line, sampling_settings
 from .gemma4 import Gemma4
@@ -135,6 +136,7 @@ def load(
     else:
         loaded = family.load(folder, name=name, quantization=quantization, **placed)
     require_prompt(loaded)
+    require_runs(loaded)
     if decoding == "graph" and not loaded.takes_masks:
         raise InputError(
             f"decoding graph needs attention that takes a mask, and that of {name} ({loaded.attention}) does not; "

@@ -51,7 +51,7 @@ class Molmo2(VideoLLM):
 
     def __init__(self, hf_model: Any, tokenizer: Any, name: str, **options: Any) -> None:
         super().__init__(hf_model, tokenizer, name, **options)
-        self._first = tokenizer.bos_token or tokenizer.eos_token
+        self._first = tokenizer.bos_token or tokenizer.eos_token or ""
         known = tokenizer.get_vocab()
         self._marks = torch.tensor([known[each] for each in MARKS if each in known])
         self._pool: Sequence[int] = self._preprocessor.get("pooling_size") or (3, 3)
