@@ -33,9 +33,9 @@ from comfyui_aot.tests.hostile.values import (
     pick,
     places,
 )
-from comfyui_aot.tests.support.small_models import save
+from comfyui_aot.tests.support.small_models import BUILDERS, is_there, save
 
-FAMILIES = ("llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl")
+FAMILIES = tuple(each for each in BUILDERS if is_there(each))
 WEIGHTS = "model.safetensors"
 WORDS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
 
@@ -61,7 +61,7 @@ cases = (
     | st.builds(Case, places, st.just(-1.0), header=edits)
 )
 table = (
-    *(Case(k / 4, 0) for k in range(4)),
+    *(Case(k / len(FAMILIES), 0) for k in range(len(FAMILIES))),
     *(Case(0.3, n / 7, Hurt(text)) for n in range(7) for text in RAW),
     *(Case(k / 4, n / 7, is_gone=True) for k in range(4) for n in range(7)),
     *(Case(0.6, -1.0, damages=[Damage(n / 20, "cut")]) for n in range(20)),
@@ -101,7 +101,8 @@ def run(case: Case, whole: Path, folder: Path) -> None:
 
 
 def _break(folder: Path, case: Case) -> None:
-    files = [folder / WEIGHTS] if case.file < 0 else sorted(each for each in folder.iterdir() if each.name != WEIGHTS)
+    others = (each for each in folder.rglob("*") if each.is_file() and each.name != WEIGHTS)
+    files = [folder / WEIGHTS] if case.file < 0 else sorted(others)
     file = folder / "config.json" if case.file == CONFIG else pick(files, max(0.0, case.file))
     if case.is_gone:
         file.unlink()
