@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .aot.stages.methods.anchor_ot.both_phases import AnchorOT
     from .aot.stages.methods.anchor_ot.inter import InterFrame
     from .aot.stages.methods.anchor_ot.intra import IntraFrame
+    from .aot.stages.methods.cdpruner import CDPruner
     from .aot.stages.methods.controls.cosine import CosineMerge
     from .aot.stages.methods.controls.random_choice import RandomTokens
     from .aot.stages.methods.controls.top_importance import TopImportance
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .aot.stages.methods.flashvid import FlashVID
     from .aot.stages.methods.holitom import HoliTom
     from .aot.stages.methods.prunevid import PruneVid
+    from .aot.stages.methods.semvid import SemVID
     from .aot.stages.methods.tome import TokenMerging
     from .aot.stages.methods.vidcom2 import VidCom2
     from .aot.stages.methods.visionzip import VisionZip
@@ -63,6 +65,7 @@ __all__ = [
     "Answer",
     "Answerer",
     "Budgeted",
+    "CDPruner",
     "Chain",
     "Connection",
     "CosineMerge",
@@ -81,6 +84,7 @@ __all__ = [
     "RandomTokens",
     "Reduction",
     "Sampling",
+    "SemVID",
     "Session",
     "Setting",
     "Stage",
@@ -115,6 +119,7 @@ _PUBLIC = {
     "Answerer": "aot.answering.answerer",
     "AnchorOT": f"{_METHODS}.anchor_ot.both_phases",
     "Budgeted": "aot.stages.base",
+    "CDPruner": f"{_METHODS}.cdpruner",
     "Chain": "aot.stages.chain",
     "Connection": "aot.answering.vllm_server",
     "CosineMerge": f"{_METHODS}.controls.cosine",
@@ -136,6 +141,7 @@ _PUBLIC = {
     "RandomTokens": f"{_METHODS}.controls.random_choice",
     "Reduction": "aot.stages.base",
     "Sampling": "aot.video.frames",
+    "SemVID": f"{_METHODS}.semvid",
     "Session": "aot.answering.session",
     "Setting": "aot.stages.options",
     "Stage": "aot.stages.base",

@@ -8,6 +8,8 @@ from comfyui_aot.aot.stages.chain import is_fixed, parse, published
 
 FRAMES = (8, 32, 128)
 LIMITS = {"aot": (300, 6), "intra": (150, 4), "holitom": (400, 6), "prunevid": (400, 6)}
+SERIAL = {"cdpruner": (500, 3), "semvid": (3000, 3)}
+"""Those that take a frame's tokens one after another, as many steps as the fullest frame has tokens, here 73 of 169."""
 OTHERS = (250, 3)
 """Operations and waits at most, on an exact budget; as released, where counts follow from the data, a wait more."""
 RETENTIONS = {"dtd": 0.45, "dycoke": 0.45, "evs": 0.45}
@@ -20,7 +22,7 @@ def limits(chain):
     if chain.startswith("flashvid-"):  # it chooses a frame's cells one after another, here up to a quarter of them
         return 310, 4
     name = chain.partition(":")[0].partition("-")[0]
-    operations, waits = LIMITS.get({"paper": "aot"}.get(name, name), OTHERS)
+    operations, waits = (LIMITS | SERIAL).get({"paper": "aot"}.get(name, name), OTHERS)
     return operations, waits + is_fixed(chain)
 
 
@@ -43,5 +45,6 @@ def test_a_chain_is_held_to_its_count(chain, frames):
 @pytest.mark.parametrize("stage", stages())
 def test_twice_the_frames_ask_for_nothing_more(stage):
     few, many = (count_operations(parse(f"{stage}:retention=0.5"), frames, 16) for frames in (32, 64))
-    assert few.operations == many.operations
+    if stage != "semvid":  # its fullest frame differs from video to video
+        assert few.operations == many.operations
     assert few.waits == many.waits
