@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from .models.base import VideoLLM
-from .models.file_time import with_file_seconds
 from .models.progress import Progress, ignore_progress
 from .stages import Stage
 from .stages.base import Part
@@ -119,7 +118,7 @@ def stream(
         for step in steps:
             parts = _reduced(step, parts, layout, timestamps)
         tokens = VideoTokens.concatenate(list(parts))
-    return with_file_seconds(tokens, frames, time.perf_counter() - start)
+    return model.finished(tokens, frames, time.perf_counter() - start, file_pixels=file_pixels)
 
 
 def regroup(parts: Iterator[VideoTokens], lengths: Sequence[int]) -> Iterator[VideoTokens]:

@@ -13,9 +13,8 @@ from .command import Result
 from .options import (
     CHAIN,
     check_before_work,
-    encode,
     generation,
-    stream,
+    reduced,
     tell_of_shapes,
     video_options,
 )
@@ -53,11 +52,19 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a text file of two lines: the server's address, and its API key, which goes there and nowhere else",
     )
+    parser.add_argument(
+        "--reinvest",
+        type=int,
+        default=1,
+        metavar="N",
+        help="N times as many frames, cut down to the tokens that the stages would leave of the others",
+    )
 
 
 def run(options: argparse.Namespace) -> Result:
     """Print the answers, and what they cost."""
     from ..answering.thoughts import growing
+    from ..comparison.variants import require_reinvest
     from ..stages.budget import require_tokens
     from ..stages.chain import FULL, is_fixed, parse
 
@@ -74,22 +81,19 @@ def run(options: argparse.Namespace) -> Result:
     elif options.tokens is not None:
         require_tokens(options.tokens)
         pipeline = pipeline.at_tokens(options.tokens)
-    if options.stream:
-        model, source, reduced = stream(options, pipeline.on_tokens)
-    else:
-        model, frames, tokens = encode(options, pipeline)
-        source, reduced = frames.source, pipeline(tokens)
+    require_reinvest(options.reinvest)
+    model, source, tokens = reduced(options, pipeline, options.reinvest)
     questions = split(options.question, options.a_line_each)
-    prompts = [apply_preset(options.preset, each, reduced.timestamps.tolist()) for each in questions]
+    prompts = [apply_preset(options.preset, each, tokens.timestamps.tolist()) for each in questions]
     answerer = _answerer(model, connection)
     if len(prompts) == 1:
         shown, opened = _GrowingText(sys.stdout), model.opens_thoughts
         (answer,) = answers = answerer.answer(
-            reduced, prompts, settings, system=options.system, on_text=lambda _, text: shown(growing(text, opened)[1])
+            tokens, prompts, settings, system=options.system, on_text=lambda _, text: shown(growing(text, opened)[1])
         )
         print(shown.rest(answer.text or answer.shown))
     else:
-        answer, *_ = answers = answerer.answer(reduced, prompts, settings, system=options.system)
+        answer, *_ = answers = answerer.answer(tokens, prompts, settings, system=options.system)
         for question, each in zip(questions, answers, strict=True):
             print(f"{question} {each.shown}")
     if options.thoughts:

@@ -18,8 +18,10 @@ from .command import Result
 from .options import (
     Bar,
     check_before_work,
+    control_options,
     encode,
     generation,
+    source,
     tell_of_shapes,
     variant_options,
     video_options,
@@ -27,7 +29,8 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..comparison.compare import Row
-    from ..stages.chain import Chain
+    from ..comparison.starts import Starts
+    from ..comparison.variants import Variant
     from ..tokens.video_tokens import VideoTokens
     from ..video.frames import Frames
 
@@ -50,6 +53,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     video_options(parser)
     variant_options(parser)
+    control_options(parser)
 
 
 def run(options: argparse.Namespace) -> Result:
@@ -57,6 +61,7 @@ def run(options: argparse.Namespace) -> Result:
     from ..answering.answerer import LocalAnswerer
     from ..comparison.cache import open_cache
     from ..comparison.compare import compare
+    from ..comparison.starts import Starts
     from ..comparison.table import terminal
     from ..comparison.variants import expand
     from ..pictures import save_png, token_map
@@ -65,7 +70,7 @@ def run(options: argparse.Namespace) -> Result:
     settings = generation(options)
     check_before_work(options, *options.retention)
     chains = [spec for spec in options.stages if spec != FULL]
-    variants = expand(chains, options.retention)
+    variants = expand(chains, options.retention, controls=options.controls, reinvest=options.reinvest)
     if options.film and options.film.suffix.lower() != ".mp4":
         raise InputError(f"--video is {options.film.name}; give a file name that ends in .mp4.")
     for folder in (options.pictures, options.out, options.film and options.film.parent):
@@ -81,17 +86,19 @@ def run(options: argparse.Namespace) -> Result:
         tqdm(total=len(variants), desc="compare", file=sys.stderr, leave=False, disable=None) as bar,
     ):
         watch = {"on_row": bar.set_postfix_str, "on_refused": refused.append}
-        by_name = {variant.name: variant.chain for variant in variants}
-        for row in compare(LocalAnswerer(model), tokens, options.question, variants, settings, **watch, cache=cache):
+        # The file again: variants that choose frames decode and encode no others, and take as long as that takes.
+        file = {"frames": source(options), "file_pixels": options.file_pixels}
+        answerer, by_name = LocalAnswerer(model), {variant.name: variant for variant in variants}
+        starts = Starts(model, tokens, **file)
+        for row in compare(answerer, tokens, options.question, variants, settings, **watch, **file, cache=cache):
             bar.update()
             rows.append(row)
             printed.append(row.to_dict())
-            chain = by_name[row.name]
-            if options.pictures and chain is not None:
+            if options.pictures:
                 name = row.name.replace(" ", "-").replace(":", "-").replace("+", "-") + ".png"
-                columns = math.ceil(math.sqrt(frames.count))
-                reduced = chain(tokens) if row.tokens is None else row.tokens
-                save_png(token_map(reduced, frames, columns=columns), options.pictures / name)
+                reduced, drawn = _to_draw(row, by_name[row.name], starts, frames)
+                columns = math.ceil(math.sqrt(drawn.count))
+                save_png(token_map(reduced, drawn, columns=columns), options.pictures / name)
                 printed[-1]["picture"] = name
     if len(rows) == 1 and refused:
         raise InputError(refused[0])
@@ -109,7 +116,7 @@ def run(options: argparse.Namespace) -> Result:
     }  # fmt: skip
     if options.film:
         shown = to_show(rows)
-        _write_video(shown, by_name, tokens, frames, options.film)
+        _write_video(shown, by_name, starts, frames, options.film)
         print(f"{' beside '.join(row.name for row in shown)}, as a video: {options.film}")
         result["video"] = str(options.film)
     if options.out:
@@ -128,22 +135,35 @@ def to_show(rows: Sequence[Row]) -> tuple[Row, ...]:
     """
     from ..comparison.compare import closest
 
-    same = [row for row in rows[1:] if row.is_reduced and row.fidelity.same]
-    beside = min(same, key=lambda row: row.answer.tokens_kept) if same else closest(rows[1:])
+    others = [row for row in rows[1:] if row.reinvest == 1]
+    same = [row for row in others if row.is_reduced and row.fidelity.same]
+    beside = min(same, key=lambda row: row.answer.tokens_kept) if same else closest(others)
     return (rows[0],) if beside is None else (rows[0], beside)
 
 
+def _to_draw(row: Row, variant: Variant, starts: Starts, frames: Frames) -> tuple[VideoTokens, Frames]:
+    """A row's tokens, made again where they were measured before, and the frames to draw them on."""
+    (start,) = starts.plan([variant])
+    if isinstance(start, InputError):
+        raise start
+    tokens = row.tokens
+    if tokens is None:
+        tokens = starts.reduced(start)
+    if start.frames is not None and tokens.on(frames.count).frames_shown != frames.count:
+        (frames,) = start.frames.parts(start.frames.count)
+    return tokens, frames
+
+
 def _write_video(
-    rows: Sequence[Row], chains: Mapping[str, Chain | None], tokens: VideoTokens, frames: Frames, path: Path
+    rows: Sequence[Row], variants: Mapping[str, Variant], starts: Starts, frames: Frames, path: Path
 ) -> None:
     """Write the variants of one or two rows as a video."""
     from ..pictures.token_video import Overlay, token_video
 
-    overlays = []
-    for row in rows:
-        chain = chains[row.name]
-        reduced = chain(tokens) if row.tokens is None and chain is not None else row.tokens
-        overlays.append(Overlay(tokens if reduced is None else reduced, row.answer.question, row.answer.text))
+    overlays = [
+        Overlay(_to_draw(row, variants[row.name], starts, frames)[0], row.answer.question, row.answer.text)
+        for row in rows
+    ]
     with Bar("video") as bar:
         token_video(overlays, frames, path, on_progress=bar)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,9 @@ from ..devices import check_device
 if TYPE_CHECKING:
     from ..answering.generation import Generation
     from ..models import VideoLLM
-    from ..stages import Stage
     from ..stages.chain import Chain
     from ..tokens.video_tokens import VideoTokens
-    from ..video.frames import Frames, Sampling
+    from ..video.frames import Frames, Sampling, VideoSource
 
 FRAMES = 16
 """Taken of a video where neither the user nor the model's makers say how many."""
@@ -88,6 +87,22 @@ def variant_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stages", nargs="+", default=["aot"], help=CHAIN)
 
 
+def control_options(parser: argparse.ArgumentParser) -> None:
+    """Add what stands beside every chain: the controls, and the same tokens of more frames."""
+    parser.add_argument(
+        "--controls",
+        action="store_true",
+        help="fewer and smaller frames beside the stages, at the same retentions; the table says what is no better",
+    )
+    parser.add_argument(
+        "--reinvest",
+        type=int,
+        default=1,
+        metavar="N",
+        help="each stage also on N times as many frames, cut down to the same number of tokens; 2, 4 or 8 for instance",
+    )
+
+
 def _ratios(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
@@ -105,21 +120,46 @@ def encode(options: argparse.Namespace, *pipelines: Chain) -> tuple[VideoLLM, Fr
     frames = load_video(options.video, _sampling(options), options.size or None)
     model = load(options)
     for pipeline in pipelines:
-        for stage in pipeline.on_tokens:
+        for stage in () if pipeline.before_tokens else pipeline.on_tokens:
             stage.steps(model.layout(frames, file_pixels=options.file_pixels), model.timestamps(frames))
     with Bar("encode") as bar:
         return model, frames, model.encode(frames, on_progress=bar, file_pixels=options.file_pixels)
 
 
-def stream(options: argparse.Namespace, stages: Sequence[Stage]) -> tuple[VideoLLM, str, VideoTokens]:
-    """The model, the video's name and its reduced tokens, never decoded or encoded in one piece."""
-    from ..streaming import stream as streamed
+def source(options: argparse.Namespace) -> VideoSource:
+    """The frames of the file, still to be decoded."""
     from ..video.frames import open_video
 
-    frames = open_video(options.video, _sampling(options), options.size or None)
+    return open_video(options.video, _sampling(options), options.size or None)
+
+
+def reduced(options: argparse.Namespace, chain: Chain, reinvest: int = 1) -> tuple[VideoLLM, str, VideoTokens]:
+    """The model, the video's name and its reduced tokens; only the frames that a chain chooses are decoded.
+
+    Args:
+        options: of :func:`video_options`; with ``stream`` a video is never encoded in one piece.
+        chain: all its stages run.
+        reinvest: times as many frames that are cut down to the tokens that the chain would leave of the others.
+    """
+    from ..comparison.starts import more_frames
+    from ..streaming import stream as streamed
+
+    frames = source(options)
     model = load(options)
-    with Bar("stream") as bar:
-        return model, frames.source, streamed(model, frames, stages, bar, file_pixels=options.file_pixels)
+    layout = partial(model.layout, file_pixels=options.file_pixels)
+    if reinvest > 1:
+        chain = chain.reinvested(layout(frames))
+        frames = more_frames(frames, reinvest)
+    frames = chain.on_frames(frames, layout)
+    settings = {"file_pixels": options.file_pixels}
+    if options.stream:
+        with Bar("stream") as bar:
+            return model, frames.source, streamed(model, frames, chain.on_tokens, bar, **settings)
+    for stage in chain.on_tokens:
+        stage.steps(layout(frames), model.timestamps(frames))
+    with Bar("encode") as bar:
+        tokens = model.encode(frames, on_progress=bar, **settings)
+    return model, frames.source, chain.after_encoding(tokens)
 
 
 def _sampling(options: argparse.Namespace) -> Sampling:

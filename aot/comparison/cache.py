@@ -79,7 +79,7 @@ def digest_of(tokens: VideoTokens) -> str:
 
     A question that travels with them counts too.
     """
-    hashed = hashlib.sha256(json.dumps(dataclasses.asdict(tokens.layout), sort_keys=True).encode())
+    hashed = hashlib.sha256(json.dumps(tokens.layout.to_dict(), sort_keys=True).encode())
     extras = [tokens.extras[name] for name in sorted(tokens.extras)]
     for tensor in (tokens.features, tokens.shallow, tokens.deep, tokens.timestamps, *tokens.levels, *extras):
         hashed.update(str(tuple(tensor.shape)).encode())
@@ -199,4 +199,5 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _settings(variant: Variant) -> list[Any]:
-    return [] if variant.chain is None else [[stage.name, stage.settings()] for stage in variant.chain.stages]
+    chosen = [["frames", variant.frames]] if variant.frames else []
+    return [] if variant.chain is None else [[stage.name, stage.settings()] for stage in variant.chain.stages] + chosen

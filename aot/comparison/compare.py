@@ -17,8 +17,11 @@ from ..answering.fidelity import Fidelity, Reference, fidelity, from_answers, of
 from ..answering.generation import CountCallback, Generation, ignore_count
 from ..answering.session import Session
 from ..errors import InputError
+from ..models.progress import Progress, ignore_progress
 from ..stages.chain import FULL
 from ..tokens.video_tokens import VideoTokens
+from ..video.frame_source import FrameSource
+from .starts import Start, Starts
 from .variants import Variant
 
 ROAD = ("file_s", "was_read", "first_token_s")
@@ -38,6 +41,9 @@ class Row:
         truth: the right answer; None if it is not known.
         label: of the variant, the same at every retention.
         first_token_speedup: full tokens' time from the file to the first token over this one's.
+        retention: that the variant was set to; None where its own settings say what it keeps.
+        is_control: whether it is fewer or smaller frames alone, which any method has to be better than.
+        reinvest: how many times as many frames it saw.
     """
 
     name: str
@@ -48,6 +54,9 @@ class Row:
     truth: str | None = None
     label: str = ""
     first_token_speedup: float = 1.0
+    retention: float | None = None
+    is_control: bool = False
+    reinvest: int = 1
 
     @property
     def right(self) -> bool | None:
@@ -119,10 +128,14 @@ def compare(
     on_token: CountCallback = ignore_count,
     on_refused: Callable[[str], None] | None = None,
     cache: Cache | None = None,
+    frames: FrameSource | None = None,
+    file_pixels: bool = False,
+    on_progress: Progress = ignore_progress,
 ) -> Iterator[Row]:
     """Answer with every variant in turn, each against the first, which is full tokens mostly.
 
-    Every variant reduces the same encoding. One token is generated before the first measurement, so that no variant
+    Every variant reduces the same encoding, but for those that choose frames: they share one with those that choose the
+    same. One token is generated before the first measurement, so that no variant
     pays for the first use of the hardware. Only a local answerer gives the figures that need the model's
     distributions.
 
@@ -137,27 +150,50 @@ def compare(
         on_refused: called with the reason when a chain cannot run on these tokens (EVS under one whole frame, for
             instance); the variant gets no row. If None, its error is raised.
         cache: keeps figures from one run to the next; None measures everything.
+        frames: that the tokens are of, for variants that choose among them, or see more of the video.
+        file_pixels: see :meth:`~..models.base.VideoLLM.frame_size`.
+        on_progress: called with (done, total) frames of such a variant's encoding.
     """
+    encodings = Starts(answerer.model, tokens, frames, file_pixels=file_pixels, on_progress=on_progress)
+    starts = encodings.plan(variants)
     against = variants[0]
-    known = {variant.name: cache.get(variant, against) if cache else None for variant in variants}
-    missing = [variant for variant in variants if known[variant.name] is None]
+    known = {
+        start.variant.name: cache.get(start.variant, against) if cache else None
+        for start in starts
+        if isinstance(start, Start)
+    }
+    missing = [start for start in starts if isinstance(start, Start) and known[start.variant.name] is None]
     if missing:
-        smallest = next(filter(None, (_reduced(each, tokens, ignore_refusal) for each in reversed(missing))), tokens)
+        ready = [start for start in reversed(missing) if start.frames is None]
+        smallest = next(filter(None, (_reduced(encodings, each, ignore_refusal) for each in ready)), tokens)
         measure(answerer, smallest, question, Generation(max_new_tokens=1), None, on_token=on_token)
     full: Measured | None = None
-    for variant in variants:
-        on_row(variant.name)
+    first: dict[str, Answer] = {}
+    for asked, start in zip(variants, starts, strict=True):
+        on_row(asked.name)
+        if isinstance(start, InputError):
+            if on_refused is None:
+                raise start
+            on_refused(str(start))
+            continue
+        variant = start.variant
         measured, reduced = known[variant.name], None
         if measured is None:
-            reduced = _reduced(variant, tokens, on_refused)
-            if reduced is None:
-                continue
-            measured = measure(answerer, reduced, question, generation, full, on_token=on_token)
-            if cache:
-                cache.put(variant, against, measured)
+            reduced = _reduced(encodings, start, on_refused)
+            if reduced is not None:
+                measured = measure(answerer, reduced, question, generation, full, on_token=on_token)
+                if cache:
+                    cache.put(variant, against, measured)
+        encodings.done(start)
+        if measured is None:
+            continue
         full = full or measured
-        # All variants share one encoding; those from a cache may have been measured after several.
-        answer = dataclasses.replace(measured.answer, file_s=full.answer.file_s, encode_s=full.answer.encode_s)
+        # Variants that see the same frames share one encoding; those from a cache may have been measured after several.
+        same = first.setdefault(variant.frames, measured.answer)
+        answer = dataclasses.replace(measured.answer, file_s=same.file_s, encode_s=same.encode_s)
+        if variant.reinvest > 1:  # of the tokens that it has to make do with
+            share = answer.tokens_kept / full.answer.tokens_full
+            answer = dataclasses.replace(answer, tokens_full=full.answer.tokens_full, retention=share)
         yield Row(
             variant.name,
             answer,
@@ -166,6 +202,9 @@ def compare(
             reduced,
             label=variant.label,
             first_token_speedup=full.answer.first_token_s / answer.first_token_s,
+            retention=variant.retention,
+            is_control=variant.is_control,
+            reinvest=variant.reinvest,
         )
 
 
@@ -173,12 +212,13 @@ def ignore_refusal(reason: str) -> None:
     """The refusal callback that does nothing."""
 
 
-def _reduced(variant: Variant, tokens: VideoTokens, on_refused: Callable[[str], None] | None) -> VideoTokens | None:
+def _reduced(starts: Starts, start: Start, on_refused: Callable[[str], None] | None) -> VideoTokens | None:
     """The tokens that a variant leaves; None if its chain refuses and ``on_refused`` has the reason."""
-    if variant.chain is None:
-        raise InputError(f"{variant.name} leaves the video out, so there is nothing to compare; leave it out here.")
+    if start.variant.chain is None:
+        return starts.reduced(start)
+    tokens = starts.tokens(start)
     try:
-        return variant.chain(tokens)
+        return start.variant.chain.after_encoding(tokens)
     except InputError as error:
         if on_refused is None:
             raise

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..errors import InputError
+from ..stages.base import FrameChooser, Place
 from ..stages.chain import FULL, Chain, is_fixed, parse
+
+CONTROLS = (["fewer"], ["smaller"])
+"""The chains that any method has to be better than, by the names of their stages."""
 
 BLIND = "blind"
 """The label of the variant that leaves the video out: it shows what the words alone answer."""
@@ -20,11 +26,15 @@ class Variant:
         retention: share of the language grid that the chain was set to keep; None if it keeps what its own settings
             say.
         label: the same at every retention, and a line's name in a curve; the chain's name if empty.
+        reinvest: how many times as many frames it sees, with as many tokens as the retention leaves of the others'.
+        frames: stands for the frames that were chosen for it; "" for those that all variants share.
     """
 
     chain: Chain | None
     retention: float | None = None
     label: str = ""
+    reinvest: int = 1
+    frames: str = ""
 
     def __post_init__(self) -> None:
         if not self.label:
@@ -34,6 +44,11 @@ class Variant:
     def name(self) -> str:
         """The label, and the retention if one was set: a row's name in a table."""
         return self.label if self.retention is None else f"{self.label} {self.retention:g}"
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is one of the controls that any method has to be better than: fewer or smaller frames."""
+        return self.reinvest == 1 and self.chain is not None and [each.name for each in self.chain.stages] in CONTROLS
 
 
 def labelled(chain: str) -> tuple[str, str]:
@@ -46,7 +61,14 @@ def labelled(chain: str) -> tuple[str, str]:
     return spec, label or spec
 
 
-def expand(chains: Sequence[str], retentions: Sequence[float], *, blind: bool = False) -> list[Variant]:
+def expand(
+    chains: Sequence[str],
+    retentions: Sequence[float],
+    *,
+    blind: bool = False,
+    controls: bool = False,
+    reinvest: int = 1,
+) -> list[Variant]:
     """Full tokens first, then every chain at every retention, each name once.
 
     A chain whose settings fix what it keeps is there once.
@@ -55,17 +77,42 @@ def expand(chains: Sequence[str], retentions: Sequence[float], *, blind: bool = 
         chains: "chain" or "chain # label", in the form of :func:`~..stages.chain.parse`.
         retentions: shares of the language grid, above 0 and at most 1.
         blind: whether a chain may be "blind", which leaves the video out.
+        controls: whether fewer and smaller frames stand beside them, at the same retentions.
+        reinvest: how many times as many frames every chain is also given, at the same number of tokens; 1 for none.
 
     Raises:
-        InputError: an unknown stage or setting, or a chain whose last stage has no retention.
+        InputError: an unknown stage or setting, a chain whose last stage has no retention, or nothing to reinvest.
     """
+    require_reinvest(reinvest)
     variants = {FULL: Variant(parse(FULL))}
-    for written in chains:
+    for written in (*chains, *(name for (name,) in CONTROLS if controls)):
         spec, label = labelled(written)
         new = [Variant(None, label=label)] if blind and spec == BLIND else _at_each(spec, label, retentions)
-        for variant in new:
+        for variant in (*new, *(_reinvested(each, reinvest) for each in new if reinvest > 1 and _has_more(each))):
             variants.setdefault(variant.name, variant)
+    if reinvest > 1 and not any(each.reinvest > 1 for each in variants.values()):
+        raise InputError(
+            "Nothing can be reinvested: every chain fixes what it keeps, or leaves whole frames out; give one that "
+            "takes a retention, aot for instance."
+        )
     return list(variants.values())
+
+
+def require_reinvest(times: int) -> None:
+    """Refuse a number that frames cannot be multiplied by."""
+    if times < 1:
+        raise InputError(f"Reinvest {times} is no number of times; give 2, 4 or 8, or 1 for none.")
+
+
+def _has_more(variant: Variant) -> bool:
+    """Whether more frames make a difference: not where whole frames are left out last."""
+    if variant.chain is None or variant.retention is None:
+        return False
+    return not isinstance([each for each in variant.chain.stages if each.acts < Place.LLM][-1], FrameChooser)
+
+
+def _reinvested(variant: Variant, times: int) -> Variant:
+    return dataclasses.replace(variant, label=f"{variant.label} x{times}", reinvest=times)
 
 
 def _at_each(spec: str, label: str, retentions: Sequence[float]) -> list[Variant]:

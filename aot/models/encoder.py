@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping
@@ -13,8 +15,10 @@ import torch
 from torch import Tensor
 
 from ..devices import synchronise
-from ..tokens.video_tokens import ENCODE, Layout, StageRecord, VideoTokens
-from ..video.frame_source import FrameSource
+from ..errors import InputError
+from ..tokens.video_tokens import ENCODE, Given, Layout, StageRecord, VideoTokens
+from ..video.choice import Shrink
+from ..video.frame_source import FrameFacts, FrameSource
 from ..video.frames import Frames
 from .adapter import Adapter
 from .file_time import clock_settings, with_file_seconds
@@ -50,7 +54,7 @@ class FrameEncoder(Adapter):
     """Turns frames into visual tokens. A family says how large its frames are, and runs its tower."""
 
     @abstractmethod
-    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
+    def frame_size(self, frames: FrameFacts, *, file_pixels: bool = False) -> tuple[int, int]:
         """(h, w), in pixels, that these frames are resized to.
 
         Args:
@@ -90,20 +94,48 @@ class FrameEncoder(Adapter):
         """
         return resize(upload(pixels, self.device), size)
 
-    def layout(self, frames: FrameSource, *, file_pixels: bool = False) -> Layout:
+    def layout(self, frames: FrameFacts, *, file_pixels: bool = False) -> Layout:
         """The layout of these frames' tokens.
 
         Args:
             frames: decoded, or a file still to be decoded.
             file_pixels: see :meth:`frame_size`.
         """
-        return self.layout_of(frames.count, self.frame_size(frames, file_pixels=file_pixels))
+        size, smaller = self.size_of(frames, file_pixels=file_pixels)
+        return dataclasses.replace(self.layout_of(frames.count, size), smaller=smaller)
+
+    def size_of(
+        self, frames: FrameFacts, *, file_pixels: bool = False
+    ) -> tuple[tuple[int, int], tuple[int, int] | None]:
+        """The size that frames are resized to, and that of their language grid where a stage makes it smaller.
+
+        A tower that takes frames of any size is given smaller ones. Of any other the language grid becomes smaller.
+
+        Args:
+            frames: decoded, or a file still to be decoded.
+            file_pixels: see :meth:`frame_size`.
+
+        Returns:
+            (h, w), in pixels; (h, w) of the language grid, or None for the model's own.
+
+        Raises:
+            InputError: the frames are to be smaller than a token a frame, or larger than they are.
+        """
+        size = self.frame_size(frames, file_pixels=file_pixels)
+        shrink = frames.choice.shrink if frames.choice else None
+        if shrink is None:
+            return size, None
+        tile, layout = self.tile, self.layout_of(shrink.frames, size)
+        grid = smaller_grid(layout, shrink)
+        if tile is None:
+            return size, grid
+        return (grid[0] * tile[0], grid[1] * tile[1]), None
 
     @abstractmethod
     def layout_of(self, frames: int, size: tuple[int, int]) -> Layout:
         """The layout of the tokens of ``frames`` frames, ``size`` (h, w) pixels each."""
 
-    def timestamps(self, frames: FrameSource) -> Tensor:
+    def timestamps(self, frames: FrameFacts) -> Tensor:
         """(T,) float64, the times of the layout's frames in seconds."""
         return frames.timestamps
 
@@ -137,7 +169,7 @@ class FrameEncoder(Adapter):
                 memory allows on CUDA.
             file_pixels: see :meth:`frame_size`.
         """
-        size = self.frame_size(frames, file_pixels=file_pixels)
+        size, smaller = self.size_of(frames, file_pixels=file_pixels)
         if frames_at_once is None:
             frames_at_once = frames_a_pass(self.tower.config, size, self.language.hidden, self.dtype, self.device)
         at_once = whole_parts(frames_at_once)
@@ -147,7 +179,8 @@ class FrameEncoder(Adapter):
         timestamps, done = self.timestamps(frames), 0
         prepare = partial(self.preprocess, size=size, file_pixels=file_pixels)
         with closing(passes(frames, prepare, self.device, at_once, on_progress)) as batches:
-            for layout, output, seconds in self._outputs(batches, size, at_once, on_progress, frames.count):
+            for own, output, seconds in self._outputs(batches, size, at_once, on_progress, frames.count):
+                layout = dataclasses.replace(own, smaller=smaller)
                 tokens = layout.frames * layout.language_cells
                 record = StageRecord(ENCODE, settings, tokens, tokens, seconds * 1e3)
                 yield self.video_tokens(output, layout, timestamps[done : done + layout.frames], (record,))
@@ -234,4 +267,69 @@ class FrameEncoder(Adapter):
             frames, on_progress=on_progress, frames_at_once=frames_at_once, file_pixels=file_pixels
         )
         tokens = VideoTokens.concatenate(list(parts))
-        return with_file_seconds(tokens, frames, time.perf_counter() - start)
+        return self.finished(tokens, frames, time.perf_counter() - start, file_pixels=file_pixels)
+
+    def finished(
+        self, tokens: VideoTokens, frames: FrameSource, seconds: float, *, file_pixels: bool = False
+    ) -> VideoTokens:
+        """Tokens that know what their file took, and what their frames were chosen of.
+
+        Args:
+            tokens: of all frames, encoded and perhaps reduced.
+            frames: that were encoded.
+            seconds: from the first part of the frames to the tokens.
+            file_pixels: see :meth:`frame_size`.
+        """
+        return self.as_chosen(with_file_seconds(tokens, frames, seconds), frames, file_pixels=file_pixels)
+
+    def as_chosen(self, tokens: VideoTokens, frames: FrameSource, *, file_pixels: bool = False) -> VideoTokens:
+        """Tokens that know what their frames were chosen of, and by which stages.
+
+        Args:
+            tokens: of these frames, encoded and perhaps reduced.
+            frames: that were encoded.
+            file_pixels: see :meth:`frame_size`.
+        """
+        if frames.choice is None:
+            return tokens
+        choice, own = frames.choice, tokens.layout
+        layout = self.layout(choice.given, file_pixels=file_pixels)
+        together = -(-choice.given.count // layout.frames)
+        index = torch.cat((choice.index, choice.index[-1:].expand(-len(choice.index) % together)))
+        of = index.reshape(-1, together)
+        neighbours = (of[:, :1] // together * together + torch.arange(together)).clamp(max=choice.given.count - 1)
+        exact = own.grid == layout.grid and bool((of == neighbours).all())
+        given = Given(layout, self.timestamps(choice.given), choice.given.count, of // together, exact)
+        before, records = given.tokens, []
+        for line in choice.history:
+            cells = own.language_cells if line.shrink else layout.language_cells
+            after = -(-line.frames // together) * cells
+            records.append(StageRecord(line.name, line.settings, before, after, line.milliseconds))
+            before = after
+        encoded = next(i for i, record in enumerate(tokens.history) if record.name == ENCODE)
+        return dataclasses.replace(tokens, given=given, history=(*records, *tokens.history[encoded:]))
+
+
+def smaller_grid(layout: Layout, shrink: Shrink) -> tuple[int, int]:
+    """The largest language grid, (h, w), of about the same aspect with which all frames meet a budget.
+
+    Args:
+        layout: of the frames that the budget is for, as the model would make it.
+        shrink: the budget.
+
+    Raises:
+        InputError: it leaves less than a token a frame, or is more than there is.
+    """
+    full = layout.frames * layout.language_cells
+    total = shrink.tokens or round(shrink.retention * full)
+    if not layout.frames <= total <= full:
+        raise InputError(
+            f"Smaller Frames: {total} tokens of {layout.frames} frames of {layout.language_cells} cannot be met; give "
+            f"{layout.frames} to {full} tokens, retention {math.ceil(1e4 * layout.frames / full) / 1e4:g} to 1."
+        )
+    height, width = layout.language_grid
+    aspect, most = height / width, total // layout.frames
+    grids = {(h, max(1, round(h / aspect))) for h in range(1, height + 1)}
+    grids |= {(max(1, round(w * aspect)), w) for w in range(1, width + 1)}
+    fit = [(h, w) for h, w in grids if h <= height and w <= width and h * w <= most]
+    return max(fit, key=lambda grid: (grid[0] * grid[1], -abs(math.log(grid[0] / grid[1] / aspect))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from typing import Any
@@ -29,7 +28,7 @@ def fingerprint(model: VideoLLM) -> str:
         {
             "weights": sorted(_sum_of_bits(tensor) for tensor in model.weights),
             "layer": getattr(model.hf_model.config, "vision_feature_layer", None),
-            "layout": dataclasses.asdict(model.layout(grey)),
+            "layout": model.layout(grey).to_dict(),
             "pixels": [
                 list(pixel_values.shape),
                 [round(value, 4) for value in pixel_values.flatten(2).mean((0, 2)).tolist()],

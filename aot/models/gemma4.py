@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
-from ..video.frame_source import FrameSource
+from ..video.frame_source import FrameFacts
 from .base import TowerOutput, VideoLLM, added
 from .file_time import told_times
 from .frame_choice import NO_SETTINGS, positive
@@ -76,7 +76,7 @@ class Gemma4(VideoLLM):
         """(h, w), in pixels: a single token."""
         return self.factor, self.factor
 
-    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
+    def frame_size(self, frames: FrameFacts, *, file_pixels: bool = False) -> tuple[int, int]:
         """The largest of about the same aspect that has a whole number of tokens a side, and no more than allowed."""
         return fill(frames.height, frames.width, self.factor, self._most_tokens)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..tokens.video_tokens import Layout, VideoTokens
-from ..video.frame_source import FrameSource
+from ..video.frame_source import FrameFacts
 from .file_time import TIMES, encoder_settings
 from .frame_choice import NO_SETTINGS, positive
 from .importance import depths
@@ -77,7 +77,7 @@ class Glm41V(QwenVL):
         pair = self._vision.temporal_patch_size
         return fit_video(max(frames, pair), *size, pair, self.factor, self._least, self._most)
 
-    def timestamps(self, frames: FrameSource) -> Tensor:
+    def timestamps(self, frames: FrameFacts) -> Tensor:
         """The time of every pair's first frame, (pairs,) float64, in seconds."""
         return frames.timestamps[:: self._vision.temporal_patch_size]
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import InternVLForConditionalGeneration
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
-from ..video.frame_source import FrameSource
+from ..video.frame_source import FrameFacts
 from .base import TowerOutput, VideoLLM
 from .frame_choice import NO_SETTINGS
 from .importance import capture, depths
@@ -48,7 +48,7 @@ class InternVL(VideoLLM):
         length = (frames - 1) / SEGMENTS
         return [int(length / 2 + round(length * segment)) for segment in range(SEGMENTS)]
 
-    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
+    def frame_size(self, frames: FrameFacts, *, file_pixels: bool = False) -> tuple[int, int]:
         """The tower's tile."""
         height, width = self.hf_model.config.vision_config.image_size
         return height, width

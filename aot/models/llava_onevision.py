@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
-from ..video.frame_source import FrameSource
+from ..video.frame_source import FrameFacts
 from .base import TowerOutput, VideoLLM
 from .importance import capture, depths
 from .prompt import first_question
@@ -34,7 +34,7 @@ class LlavaOnevision(VideoLLM):
         """Side of the tower's square frames, in pixels."""
         return self.hf_model.config.vision_config.image_size
 
-    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
+    def frame_size(self, frames: FrameFacts, *, file_pixels: bool = False) -> tuple[int, int]:
         """The tower's square."""
         return self.side, self.side
 

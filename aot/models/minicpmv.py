@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
-from ..video.frame_source import FrameSource
+from ..video.frame_source import FrameFacts
 from .base import TowerOutput, VideoLLM
 from .frame_choice import NO_SETTINGS, positive
 from .importance import capture, depths, sums_by_token
@@ -85,7 +85,7 @@ class MiniCPMV(VideoLLM):
         """(h, w), in pixels: a single token."""
         return self.factor, self.factor
 
-    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
+    def frame_size(self, frames: FrameFacts, *, file_pixels: bool = False) -> tuple[int, int]:
         """A whole number of tokens a side, of about the area of a view."""
         side = self._preprocessor.get("scale_resolution") or SIDE
         return view(frames.height, frames.width, self.factor, side)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
-from ..video.frame_source import FrameSource
+from ..video.frame_source import FrameFacts
 from .base import TowerOutput, VideoLLM, added
 from .file_time import told_times
 from .frame_choice import NO_SETTINGS, equal_steps, positive
@@ -87,7 +87,7 @@ class Molmo2(VideoLLM):
         height, width = self._vision.image_size
         return height // self._vision.patch_size, width // self._vision.patch_size
 
-    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
+    def frame_size(self, frames: FrameFacts, *, file_pixels: bool = False) -> tuple[int, int]:
         """The tower's square."""
         height, width = self._vision.image_size
         return height, width

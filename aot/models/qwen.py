@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
-from ..video.frame_source import FrameSource
+from ..video.frame_source import FrameFacts
 from ..video.frames import Frames
 from .base import TowerOutput, VideoLLM
 from .frame_choice import NO_SETTINGS
@@ -68,7 +68,7 @@ class QwenVL(VideoLLM):
         count = int(min(max(frames / fps * FPS, LEAST_FRAMES), most)) // 2 * 2
         return torch.linspace(0, frames - 1, max(1, count)).round().long().tolist()
 
-    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
+    def frame_size(self, frames: FrameFacts, *, file_pixels: bool = False) -> tuple[int, int]:
         """A whole number of tokens a side.
 
         Args:
@@ -153,7 +153,7 @@ class QwenVL(VideoLLM):
         """Pairs of frames on the grid of tokens; no pooling is pending."""
         return Layout.unpooled(-(-frames // self._vision.temporal_patch_size), size, self.factor)
 
-    def timestamps(self, frames: FrameSource) -> Tensor:
+    def timestamps(self, frames: FrameFacts) -> Tensor:
         """The mean time of every pair, (pairs,) float64, in seconds."""
         return pair_means(frames.timestamps, self._vision.temporal_patch_size)
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
-from ..video.frame_source import FrameSource
+from ..video.frame_source import FrameFacts
 from .base import TowerOutput, VideoLLM
 from .file_time import told_times
 from .frame_choice import NO_SETTINGS, positive
@@ -91,7 +91,7 @@ class SmolVLM(VideoLLM):
         """The vision encoder."""
         return self.hf_model.model.vision_model
 
-    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
+    def frame_size(self, frames: FrameFacts, *, file_pixels: bool = False) -> tuple[int, int]:
         """The tower's square."""
         largest = self._preprocessor.get("max_image_size") or {}
         side = largest.get("longest_edge") or self.hf_model.config.vision_config.image_size

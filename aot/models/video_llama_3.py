@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..tokens.video_tokens import Extra, Layout, VideoTokens
-from ..video.frame_source import FrameSource
+from ..video.frame_source import FrameFacts
 from .base import TowerOutput, VideoLLM
 from .file_time import told_times
 from .frame_choice import NO_SETTINGS, equal_steps, positive
@@ -77,7 +77,7 @@ class VideoLlama3(VideoLLM):
         """(h, w), in pixels: a single token."""
         return self.factor, self.factor
 
-    def frame_size(self, frames: FrameSource, *, file_pixels: bool = False) -> tuple[int, int]:
+    def frame_size(self, frames: FrameFacts, *, file_pixels: bool = False) -> tuple[int, int]:
         """A whole number of tokens a side; a frame has its share of the video's pixels."""
         return fit(frames.height, frames.width, self.factor, self._least, self._most // frames.count)
 

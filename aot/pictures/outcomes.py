@@ -94,7 +94,7 @@ def legend(tokens: VideoTokens, outcome: Tensor) -> tuple[LegendEntry, ...]:
         tokens: of T frames, of any stage.
         outcome: (T, h, w) uint8 of :class:`Outcome` flags, of the same tokens.
     """
-    roles = tokens.role.cpu() if tokens.pooled else torch.full((tokens.tokens_full,), int(Role.KEPT))
+    roles = tokens.role.cpu() if tokens.pooled else torch.full((tokens.tokens_encoded,), int(Role.KEPT))
     count = torch.bincount(roles.long(), minlength=len(Role)).tolist()
     repeats = bool((outcome == int(Outcome.KEYFRAME | Outcome.UPDATED)).any())
     entries = []

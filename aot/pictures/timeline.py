@@ -113,7 +113,8 @@ def timeline(tokens: VideoTokens, frames: Frames, full: VideoTokens | None = Non
     Args:
         tokens: of T frames, of any stage.
         frames: the encoded ones.
-        full: the encoder's tokens, before any stage; None reads the lower chart off W.
+        full: the encoder's tokens, before any stage; None reads the lower chart off W, as is done where more frames are
+            drawn than were encoded.
         width: of the picture, in pixels.
 
     Returns:
@@ -122,6 +123,8 @@ def timeline(tokens: VideoTokens, frames: Frames, full: VideoTokens | None = Non
     Raises:
         InputError: ``frames`` or ``full`` are not those of ``tokens``, or the width is out of bounds.
     """
+    if tokens.on(frames.count) is not tokens:
+        tokens, full = tokens.on(frames.count), None
     frames, together = frames_drawn(tokens, frames)
     check_width(width, "timeline")
     pooled = tokens.to_language_grid()

@@ -88,6 +88,7 @@ def token_map(
         InputError: the frames are more or fewer than the tokens', the layout is unknown, the width or the columns are
             out of bounds, or the frames have no room.
     """
+    tokens = tokens.on(frames.count)
     frames, together = frames_drawn(tokens, frames)
     check_width(width, "token map")
     if layout not in LAYOUTS:

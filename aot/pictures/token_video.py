@@ -97,6 +97,7 @@ def token_video(
             of bounds or leaves cells without a pixel, or the file cannot be written.
     """
     check_width(width, "token map video")
+    overlays = [each._replace(tokens=each.tokens.on(frames.count)) for each in overlays]
     _check_frames(overlays, frames)
     pace = paced(frames, seconds)
     pictures = zip(_pictures(overlays, frames, width, on_progress), pace.lasts, strict=True)

@@ -84,6 +84,7 @@ def transport_picture(
         raise InputError(f"There is no choice {choice!r} of tokens to show; choose one of {', '.join(CHOICES)}.")
     if not 1 <= rows <= MOST_ROWS:
         raise InputError(f"A picture of {rows} tokens; give 1 to {MOST_ROWS}.")
+    tokens = tokens.on(frames.count)
     frames, together = frames_drawn(tokens, frames)
     chosen = [int(token) for token in telling(transport, choice)[:rows]]
     panels = [_panels(transport, token) for token in chosen]

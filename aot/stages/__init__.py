@@ -8,10 +8,21 @@ from functools import cache
 from types import MappingProxyType
 
 from . import methods
-from .base import Budgeted, Method, Place, Reduction, Stage
+from .base import BeforeTokens, Budgeted, FrameStage, Method, Place, Reduction, Stage
 from .options import Setting
 
-__all__ = ["Budgeted", "Method", "Place", "Reduction", "Setting", "Stage", "every_stage", "stages"]
+__all__ = [
+    "BeforeTokens",
+    "Budgeted",
+    "FrameStage",
+    "Method",
+    "Place",
+    "Reduction",
+    "Setting",
+    "Stage",
+    "every_stage",
+    "stages",
+]
 
 
 @cache

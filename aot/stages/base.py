@@ -10,11 +10,13 @@ made, inside the vision tower, on the tower's tokens, or inside the LLM when it 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from torch import Tensor
 
@@ -22,8 +24,13 @@ from ..devices import Elapsed, mark
 from ..errors import InputError
 from ..tokens.factors import Factor
 from ..tokens.video_tokens import Layout, StageRecord, VideoTokens
+from ..video.choice import Choice, Chosen, Given
+from ..video.frame_source import FrameFacts, FrameSource
 from .budget import split_evenly, token_budget
-from .options import settings_of
+from .options import KEEP_TOKENS, RETENTION, Setting, settings_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,167 @@ class Method:
     def settings(self) -> dict[str, Any]:
         """The value of every setting by name, in the order of the fields."""
         return dataclasses.asdict(self)
+
+
+class WithBudget:
+    """A method that can be set to keep a share of the tokens, or a number of them.
+
+    Its subclasses declare both settings as fields, each at its widget's place: ``retention``, usually
+    ``RETENTION.field()``, and ``keep_tokens``, ``KEEP_TOKENS.field()``.
+
+    Args:
+        retention: share of the language grid to keep, from 0 to 1; 0 goes by the stage's other settings.
+        keep_tokens: language-grid tokens of the whole video to keep; 0 goes by the retention.
+    """
+
+    retention: float
+    keep_tokens: int
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether a budget is set, by a share or by a count."""
+        return bool(self.retention or self.keep_tokens)
+
+    def at_retention(self, retention: float) -> Self:
+        """This stage set to keep a share of the language grid.
+
+        Args:
+            retention: the share, from 0 to 1.
+        """
+        return dataclasses.replace(cast(Any, self), retention=retention)
+
+    def at_tokens(self, tokens: int) -> Self:
+        """This stage set to keep a number of tokens of the whole video.
+
+        Args:
+            tokens: the number, 1 or more.
+        """
+        return dataclasses.replace(cast(Any, self), keep_tokens=tokens)
+
+
+LayoutOf = Callable[[FrameFacts], Layout]
+"""Takes frames, and returns the layout that a model's tokens of them have."""
+
+
+@dataclass(frozen=True)
+class BeforeTokens(Method):
+    """Base of all stages that act before there are tokens: they take frames, and what they do travels with those."""
+
+    def __call__(self, frames: FrameSource, layout: LayoutOf | None = None) -> FrameSource:
+        """Choose among frames, or say what the encoder is to do with them.
+
+        Args:
+            frames: decoded, or a file still to be decoded.
+            layout: of the model that will encode them, for budgets in tokens; None where no model is known.
+
+        Raises:
+            InputError: the frames or the settings do not allow it.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class FrameStage(BeforeTokens):
+    """Base of all stages that act on frames before pixels are made of them: times and records itself when called.
+
+    A method is a subclass in a file of its own that defines :meth:`choose`. Frames of a file are decoded after it, and
+    only those that it chose.
+    """
+
+    acts = Place.FRAMES
+
+    def __call__(self, frames: FrameSource, layout: LayoutOf | None = None) -> FrameSource:
+        """Choose among frames, or how large the encoder makes them.
+
+        Args:
+            frames: decoded, or a file still to be decoded.
+            layout: of the model that will encode them, for budgets in tokens; None where no model is known.
+
+        Raises:
+            InputError: the frames or the settings do not allow it.
+        """
+        start = time.perf_counter()
+        chosen = self.choose(frames, layout)
+        choice = Choice.of(chosen)
+        milliseconds = 1e3 * (time.perf_counter() - start)
+        line = Chosen(self.name, self.settings(), chosen.count, choice.shrink, milliseconds)
+        return chosen.with_choice(choice.then(line))
+
+    def choose(self, frames: FrameSource, layout: LayoutOf | None) -> FrameSource:
+        """The frames that are left.
+
+        Args:
+            frames: decoded, or a file still to be decoded; ``frames.pick`` leaves some of them.
+            layout: see a call's.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class FrameChooser(WithBudget, FrameStage):
+    """A stage that leaves whole frames out. Its budget is met by whole frames, and the rest of it is left over.
+
+    Args:
+        frames: to keep; 0 goes by the budget.
+        retention: share of the video's tokens to keep.
+        keep_tokens: tokens of the whole video to keep; 0 goes by the retention.
+    """
+
+    fixes_budget = ("frames",)
+
+    frames: int = Setting(0, "Frames to keep. 0 goes by the retention.", low=0, high=100_000).field()
+    retention: float = RETENTION.field(help="Share of the video's tokens to keep, met by as many whole frames as fit.")
+    keep_tokens: int = KEEP_TOKENS.field(
+        help="Tokens of the whole video to keep, met by as many whole frames as fit; a model has to be known. 0 goes "
+        "by the retention."
+    )
+
+    def number(self, frames: FrameSource, layout: LayoutOf | None) -> int:
+        """How many frames are left.
+
+        Args:
+            frames: to choose among.
+            layout: of the model that will encode them; None where no model is known.
+
+        Raises:
+            InputError: no frame fits into the budget, there are fewer, or tokens are to be counted without a model.
+        """
+        total = frames.count
+        if self.frames:
+            if self.frames > total:
+                raise InputError(f"{self.title}: {self.frames} frames of {total} cannot be kept; give at most {total}.")
+            return self.frames
+        if layout is None:
+            if self.keep_tokens:
+                raise InputError(
+                    f"{self.title}: keep_tokens counts a model's tokens, and none is known; connect vllm, or give "
+                    "frames or a retention."
+                )
+            number = math.floor(self.retention * total + _ROUNDING)
+        else:
+            every = layout(frames)
+            budget = self.keep_tokens or round(self.retention * every.frames * every.language_cells)
+            together = -(-total // every.frames)
+            number = min(total, budget // every.language_cells * together)
+            while number > 0 and _tokens(frames, number, layout) > budget:  # fewer frames may be larger ones
+                number -= together
+        if number < 1:
+            raise InputError(
+                f"{self.title}: {self.keep_tokens or f'retention {self.retention:g}'} of a video of {total} frames is "
+                f"less than one of them; give retention {math.ceil(1e4 / total) / 1e4:g} or more, or more frames."
+            )
+        return number
+
+
+_ROUNDING = 1e-6
+"""Of a frame: 0.29 of 100 frames are 29, though the product is a little less."""
+
+
+def _tokens(frames: FrameSource, number: int, layout: LayoutOf) -> int:
+    """Tokens that a model makes of the first ``number`` frames."""
+    fewer = dataclasses.replace(Given.of(frames), count=number, choice=frames.choice)
+    made = layout(fewer)
+    return made.frames * made.language_cells
 
 
 @dataclass(frozen=True)
@@ -181,40 +349,13 @@ class Stage(Method):
         return None
 
 
-class Budgeted(Stage):
-    """A stage that can be set to keep an exact number of tokens.
-
-    Its subclasses declare both settings as fields, each at its widget's place: ``retention``, usually
-    ``RETENTION.field()``, and ``keep_tokens``, ``KEEP_TOKENS.field()``.
+class Budgeted(WithBudget, Stage):
+    """A stage that can be set to keep an exact number of tokens; its fields are as :class:`WithBudget` says.
 
     Args:
         retention: share of the language grid to keep, from 0 to 1; 0 goes by the stage's other settings.
         keep_tokens: language-grid tokens of the whole video to keep; 0 goes by the retention.
     """
-
-    retention: float
-    keep_tokens: int
-
-    @property
-    def has_budget(self) -> bool:
-        """Whether a budget is set, by a share or by a count."""
-        return bool(self.retention or self.keep_tokens)
-
-    def at_retention(self, retention: float) -> Budgeted:
-        """This stage set to keep a share of the language grid.
-
-        Args:
-            retention: the share, from 0 to 1.
-        """
-        return dataclasses.replace(self, retention=retention)
-
-    def at_tokens(self, tokens: int) -> Budgeted:
-        """This stage set to keep a number of tokens of the whole video.
-
-        Args:
-            tokens: the number, 1 or more.
-        """
-        return dataclasses.replace(self, keep_tokens=tokens)
 
     def budget_of(self, video: Layout, least: int, most: int, remedy: str = "") -> int:
         """Tokens to keep of a whole video: :func:`~comfyui_aot.aot.stages.budget.token_budget` of both settings.

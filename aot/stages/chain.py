@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
 from types import MappingProxyType
+from typing import Any
 
 from ..errors import InputError
-from ..tokens.video_tokens import VideoTokens
-from . import Budgeted, Method, Place, Stage, every_stage
+from ..tokens.video_tokens import Layout, VideoTokens
+from ..video.frame_source import FrameSource
+from . import Method, Place, Stage, every_stage
+from .base import BeforeTokens, FrameChooser, LayoutOf, WithBudget
 from .options import settings_of
 from .replayed import ReplayedStages
 
@@ -105,10 +108,29 @@ class Chain:
             tokens = stage(tokens)
         return tokens
 
+    def on_frames(self, frames: FrameSource, layout: LayoutOf | None = None) -> FrameSource:
+        """Run the stages that act before there are tokens; what they do inside the tower is done when it encodes.
+
+        Args:
+            frames: decoded, or a file still to be decoded.
+            layout: of the model that will encode them, for budgets in tokens; None where no model is known.
+
+        Raises:
+            InputError: the frames or the settings of a stage do not allow it.
+        """
+        for stage in self.before_tokens:
+            frames = stage(frames, layout)
+        return frames
+
     @property
-    def before_tokens(self) -> tuple[Method, ...]:
+    def after_encoding(self) -> Chain:
+        """This chain without the stages that act before there are tokens, under the same name."""
+        return dataclasses.replace(self, stages=self.on_tokens) if self.before_tokens else self
+
+    @property
+    def before_tokens(self) -> tuple[BeforeTokens, ...]:
         """The stages that act on frames or inside the tower."""
-        return tuple(stage for stage in self.stages if stage.acts < Place.TOKENS)
+        return tuple(stage for stage in self.stages if isinstance(stage, BeforeTokens))
 
     @property
     def on_tokens(self) -> tuple[Stage, ...]:
@@ -148,12 +170,29 @@ class Chain:
         """
         return self._with_last("keep_tokens", lambda stage: stage.at_tokens(tokens))
 
-    def _with_last(self, setting: str, change: Callable[[Budgeted], Stage]) -> Chain:
+    def reinvested(self, layout: Layout) -> Chain:
+        """This chain for more frames of the video, set to leave as many tokens as it would of these.
+
+        Args:
+            layout: of these frames.
+
+        Raises:
+            InputError: its last stage before the LLM has no retention, or leaves whole frames out.
+        """
+        place = _last_before_llm([stage.acts for stage in self.stages]) if self.stages else None
+        last = None if place is None else self.stages[place]
+        if not isinstance(last, WithBudget) or isinstance(last, FrameChooser):
+            raise InputError(
+                f"{self.name} has no tokens to reinvest; end it in a stage with a retention, aot for instance."
+            )
+        return self.at_tokens(last.keep_tokens or round(last.retention * layout.frames * layout.language_cells))
+
+    def _with_last(self, setting: str, change: Callable[[Any], Method]) -> Chain:
         if not self.stages:
             return self
         place = _last_before_llm([stage.acts for stage in self.stages])
         last = self.stages[place]
-        if not isinstance(last, Budgeted):
+        if not isinstance(last, WithBudget):
             raise InputError(f"{last.title} has no setting {setting}; give its own settings instead.")
         changed = change(last)
         return dataclasses.replace(self, stages=(*self.stages[:place], changed, *self.stages[place + 1 :]))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,12 +29,14 @@ class Layout:
         pooling: "bilinear" (to the ceiling of half, LLaVA-OneVision), "average" (2 x 2, remainder dropped,
             LLaVA-Video) or "none".
         newline: "none", "one_token" (one at the very end, added when answering) or "grid" (one per grid row).
+        smaller: (h, w) of the language grid where it is made smaller than the model's own: means by area.
     """
 
     frames: int
     grid: tuple[int, int]
     pooling: str = "bilinear"
     newline: str = "one_token"
+    smaller: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         sides = self.frames, *self.grid
@@ -42,6 +46,8 @@ class Layout:
                 f"{self.newline!r}; sizes start at 1, pooling is one of {', '.join(POOLINGS)}, newline none, "
                 "one_token or grid."
             )
+        if self.smaller and not all(1 <= new <= side for new, side in zip(self.smaller, self.own_grid, strict=True)):
+            raise InputError(f"A language grid of {self.own_grid} cannot be made smaller to {self.smaller}.")
 
     @classmethod
     def unpooled(cls, frames: int, size: tuple[int, int], side: int) -> Layout:
@@ -63,6 +69,11 @@ class Layout:
     @property
     def language_grid(self) -> tuple[int, int]:
         """(h, w) after pooling: the grid that retention is measured on."""
+        return self.smaller or self.own_grid
+
+    @property
+    def own_grid(self) -> tuple[int, int]:
+        """(h, w) of the language grid as the model makes it."""
         height, width = self.grid
         if self.pooling == "bilinear":
             return math.ceil(height / 2), math.ceil(width / 2)
@@ -86,6 +97,9 @@ class Layout:
     def pooling_matrix(self) -> Tensor:
         """(h w, H W) float64, row-stochastic: language-grid cells as means of encoder cells."""
         height, width = (POOLINGS[self.pooling](side) for side in self.grid)
+        if self.smaller:
+            down, across = (area_axis(*sides) for sides in zip(self.own_grid, self.smaller, strict=True))
+            height, width = down @ height, across @ width
         return torch.kron(height, width)
 
     def pool(self, features: Tensor) -> Tensor:
@@ -93,10 +107,17 @@ class Layout:
         height, width = self.grid
         images = features.reshape(-1, height, width, features.shape[-1]).permute(0, 3, 1, 2)
         if self.pooling == "bilinear":
-            images = functional.interpolate(images, size=self.language_grid, mode="bilinear")
+            images = functional.interpolate(images, size=self.own_grid, mode="bilinear")
         elif self.pooling == "average":
             images = functional.avg_pool2d(images, 2)
+        if self.smaller:
+            down, across = (area_axis(*sides).to(images) for sides in zip(self.own_grid, self.smaller, strict=True))
+            images = down @ images @ across.mT
         return images.permute(0, 2, 3, 1).flatten(1, 2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON-ready types; without the size that it is made smaller to where it is not."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
     def index(self, place: Tensor) -> Tensor:
         """Places on the language grid as one number each, ``(frame h + y) w + x``.
@@ -128,6 +149,19 @@ class Layout:
         height, width = self.language_grid
         columns = width + (1 if self.newlines else 0)
         return torch.cartesian_prod(torch.arange(height), torch.arange(columns)).reshape(-1, 2)
+
+
+def area_axis(side: int, new: int) -> Tensor:
+    """(new, side) float64, row-stochastic: parts of equal length as means of what they cover.
+
+    Args:
+        side: cells along an axis.
+        new: parts of it.
+    """
+    edge = torch.arange(new + 1, dtype=torch.float64)[:, None] * side / new
+    cell = torch.arange(side, dtype=torch.float64)
+    overlap = (torch.minimum(edge[1:], cell + 1) - torch.maximum(edge[:-1], cell)).clamp(min=0)
+    return overlap / overlap.sum(1, keepdim=True)
 
 
 def _bilinear_axis(side: int) -> Tensor:

@@ -98,7 +98,7 @@ def absorption(tokens: VideoTokens) -> Absorption:
     token, cell = weights.coords
     frame = tokens.to_language_grid().frame.cpu().numpy()
     own = frame[token] == cell // tokens.layout.language_cells
-    cells = tokens.tokens_full
+    cells = tokens.tokens_encoded
     mass = np.bincount(cell, weights.data, minlength=cells)
     kept = mass >= LEAST_MASS
     divisor = np.where(kept, mass, np.inf)
@@ -140,7 +140,7 @@ def language_weights(tokens: VideoTokens) -> scipy.sparse.csr_array:
     every = (torch.arange(layout.frames)[:, None] * layout.language_cells + cell).masked_fill(cell < 0, -1).flatten()
     source = (every >= 0).nonzero()[:, 0].numpy()
     carry = scipy.sparse.csr_array(
-        (np.ones(len(source)), (source, every[source].numpy())), shape=(len(every), tokens.tokens_full)
+        (np.ones(len(source)), (source, every[source].numpy())), shape=(len(every), tokens.tokens_encoded)
     )
     return cast(scipy.sparse.csr_array, matrix @ carry).tocsr()
 
@@ -224,9 +224,9 @@ def reconstruction_error(full: VideoTokens, tokens: VideoTokens) -> float:
 
 def require_full(full: VideoTokens, tokens: VideoTokens) -> None:
     """Raise an InputError where ``full`` is not what ``tokens`` were made of, as it left the encoder."""
-    if full.retention < 1 or full.map.kept < full.tokens_full:
+    if full.tokens_kept < full.tokens_encoded or full.map.kept < full.tokens_encoded:
         raise InputError(
-            f"The full tokens are {full.tokens_kept} of {full.tokens_full}; give those of Encode Video, before any "
+            f"The full tokens are {full.tokens_kept} of {full.tokens_encoded}; give those of Encode Video, before any "
             "stage."
         )
     same = full.layout == tokens.layout and full.features.shape[1] == tokens.features.shape[1]

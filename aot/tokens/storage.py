@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from ..files import parse_json, whole_file
 from ..names import require_name
 from ..text import all_shown, shown
 from .factors import Blocks, Factor, Picked, Scale, Sparse, Stacked
+from .given import Given
 from .question import Question
 from .token_map import TokenMap
 from .video_tokens import Layout, Role, StageRecord, VideoTokens
@@ -35,6 +35,7 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _DTYPES = MappingProxyType(
     dict.fromkeys(("place", "index", "rows", "cols", "row", "col", "shape"), (torch.int64,))
     | {"role": (torch.uint8,), "timestamps": (torch.float64,)}
+    | {"given.of": (torch.int64,), "given.timestamps": (torch.float64,)}
 )
 """Of all other tensors, by their names or, in the token map, by the ends of their names."""
 
@@ -71,11 +72,15 @@ def save(tokens: VideoTokens, path: Path) -> None:
         "format": FORMAT,
         "version": VERSION,
         "model": tokens.model,
-        "layout": json.dumps(dataclasses.asdict(tokens.layout)),
+        "layout": json.dumps(tokens.layout.to_dict()),
         "pooled": json.dumps(tokens.pooled),
         "history": json.dumps([record.to_dict() for record in tokens.history]),
         **({} if tokens.question is None else {"question": tokens.question.text}),
     }
+    if given := tokens.given:
+        tensors |= {"given.of": given.of.clone(), "given.timestamps": given.timestamps.clone()}
+        about = {"layout": given.layout.to_dict(), "frames": given.frames, "exact": given.exact}
+        metadata["given"] = json.dumps(about)
     with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata)
 
@@ -110,6 +115,7 @@ def load(path: Path) -> VideoTokens:
             kept=None,
             counts=None,
             question=_question(metadata, tensors),
+            given=_given(parse_json(metadata["given"], kind=dict), tensors) if "given" in metadata else None,
             **{name: tensors[name] for name in TENSORS},
         )
         _check_values(tokens)
@@ -153,7 +159,16 @@ def _name(dtype: torch.dtype) -> str:
 def _layout(stored: Mapping[str, Any]) -> Layout:
     if not all(type(side) is int for side in (stored["frames"], *stored["grid"])):
         raise ValueError("its layout has sides that are no whole numbers")
-    return Layout(**{**stored, "grid": tuple(stored["grid"])})
+    grids = {name: tuple(stored[name]) for name in ("grid", "smaller") if name in stored}
+    return Layout(**{**stored, **grids})
+
+
+def _given(stored: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Given:
+    """The frames that the encoded ones were chosen of."""
+    frames, exact = stored["frames"], stored["exact"]
+    if type(frames) is not int or type(exact) is not bool:
+        raise ValueError("the frames that it was chosen of are no whole number")
+    return Given(_layout(stored["layout"]), tensors["given.timestamps"], frames, tensors["given.of"], exact)
 
 
 def _question(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Question | None:
@@ -222,5 +237,11 @@ def _check_values(tokens: VideoTokens) -> None:
         raise ValueError("pooling is pending, and tokens are missing")
     if bool((tokens.timestamps.diff() <= 0).any()):
         raise ValueError("its times do not increase")
+    if given := tokens.given:
+        of = given.of
+        if of.ndim != 2 or len(of) != layout.frames or bool((of < 0).any() or (of >= given.layout.frames).any()):
+            raise ValueError("it was chosen of frames that there are not")
+        if given.timestamps.shape != (given.layout.frames,) or bool((given.timestamps.diff() <= 0).any()):
+            raise ValueError("the times of the frames that it was chosen of do not increase")
     if bool((tokens.map.means.row_mass() - 1).abs().gt(1e-3).any()):
         raise ValueError("rows of the token map do not sum to 1")

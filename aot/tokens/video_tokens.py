@@ -16,16 +16,29 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..devices import Elapsed
 from ..errors import InputError
 from .factors import Blocks, Factor, Scale
+from .given import Given
 from .layout import Layout, language_places_on, newlines_on, pooling_on
 from .matmul import lengths, working_dtype
 from .question import Question
 from .token_map import TokenMap
 
-__all__ = ["Blocks", "Extra", "Layout", "Question", "Role", "StageRecord", "TokenMap", "VideoTokens", "weight_dtype"]
+__all__ = [
+    "Blocks",
+    "Extra",
+    "Given",
+    "Layout",
+    "Question",
+    "Role",
+    "StageRecord",
+    "TokenMap",
+    "VideoTokens",
+    "weight_dtype",
+]
 
 
 ENCODE = "encode"
@@ -136,6 +149,7 @@ class VideoTokens:
         counts: (T,) tokens of each frame, newlines among them, of tokens that are ordered by frame; None where nobody
             has counted them, or the order is another.
         question: what the tokens are reduced for, where a stage asks; None where nobody has said.
+        given: the frames that the encoded ones were chosen of; None where all frames were encoded as they were.
 
     Places and roles are on the device of the features.
     """
@@ -156,6 +170,7 @@ class VideoTokens:
     kept: int | None = None
     counts: tuple[int, ...] | None = None
     question: Question | None = None
+    given: Given | None = None
 
     def __post_init__(self) -> None:
         layout, kept = self.layout, self.map.kept
@@ -268,14 +283,19 @@ class VideoTokens:
 
     @property
     def tokens_full(self) -> int:
-        """Language-grid tokens of the whole video, newlines not counted."""
+        """Language-grid tokens of the whole video, newlines not counted: of all frames, where some were chosen."""
+        return self.tokens_encoded if self.given is None else self.given.tokens
+
+    @property
+    def tokens_encoded(self) -> int:
+        """Language-grid tokens of the frames that were encoded, newlines not counted."""
         return self.layout.frames * self.layout.language_cells
 
     @cached_property
     def tokens_kept(self) -> int:
         """Tokens the LLM will read, newlines not counted."""
         if not self.pooled:
-            return self.tokens_full
+            return self.tokens_encoded
         if not self.layout.newlines:
             return len(self.role)
         return self.kept if self.kept is not None else int((self.role != int(Role.NEWLINE)).sum())
@@ -304,9 +324,56 @@ class VideoTokens:
             language_places_on(layout, device),
             language_roles_on(layout, device),
             known=(features, tuple(levels)),
-            kept=self.tokens_full,
+            kept=self.tokens_encoded,
             counts=(len(weights),) * frames,
         )
+
+    def over_given(self) -> VideoTokens:
+        """These tokens on the grid of all frames that the encoded ones were chosen of, pooled; else as they are.
+
+        W then leads back to all frames, and those that were not chosen have no weight. It says what tokens stand for
+        where :attr:`Given.exact` is False.
+        """
+        given, layout = self.given, self.layout
+        if given is None:
+            return self
+        tokens, weights = (
+            self.to_language_grid(),
+            given.weights(layout, self.features.new_zeros((), dtype=weight_dtype(self.features))),
+        )
+        shown = {"frames": given.frames}
+        history = (
+            dataclasses.replace(each, settings={**each.settings, **shown}) if each.name == ENCODE else each
+            for each in tokens.history
+        )
+
+        def spread(attention: Tensor) -> Tensor:
+            padded = functional.pad(attention, (0, layout.newlines)).flatten().to(weights.device)
+            cells = weights.adjoint(padded).reshape(given.layout.frames, -1)[:, : given.layout.cells]
+            return cells.to(attention.device)
+
+        return dataclasses.replace(
+            tokens,
+            map=TokenMap(weights.source, (weights, *tokens.map.factors)),
+            place=given.places(tokens.place, layout),
+            layout=given.layout,
+            shallow=spread(tokens.shallow),
+            deep=spread(tokens.deep),
+            timestamps=given.timestamps,
+            history=tuple(history),
+            extras=MappingProxyType({}),
+            counts=None,
+            given=None,
+        )
+
+    def on(self, frames: int) -> VideoTokens:
+        """These tokens, to be drawn on this many frames: over all that were given where it is so many.
+
+        Args:
+            frames: that they are drawn on.
+        """
+        all_of_them = self.given is not None and frames == self.given.frames != self.frames_shown
+        return self.over_given() if all_of_them else self
 
     def _pool(self, values: Tensor) -> Tensor:
         """(K, D) of fresh tokens, or of their levels, pooled; each grid row ended by its newline."""
@@ -387,6 +454,7 @@ class VideoTokens:
             history=tuple(record.share(share) for record in self.history),
             counts=None if self.counts is None else self.counts[frames],
             question=None if self.question is None else self.question.cut(first, last),
+            given=None if self.given is None else dataclasses.replace(self.given, of=self.given.of[frames]),
         )
 
     @classmethod

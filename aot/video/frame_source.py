@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from .choice import Choice
     from .frames import Clock, Frames
 
 
-class FrameSource(Protocol):
-    """Frames, decoded (:class:`.frames.Frames`) or in a file (:class:`.frames.VideoSource`)."""
+class FrameFacts(Protocol):
+    """What is known of frames without their pixels: enough to say what tokens a model makes of them."""
 
     @property
     @abstractmethod
@@ -50,6 +51,32 @@ class FrameSource(Protocol):
     def clock(self) -> Clock | None:
         """How the whole video counts its time; None if that is not known."""
 
+    @property
+    @abstractmethod
+    def choice(self) -> Choice | None:
+        """What stages before the encoder chose; None where none has."""
+
+
+class FrameSource(FrameFacts, Protocol):
+    """Frames, decoded (:class:`.frames.Frames`) or in a file (:class:`.frames.VideoSource`)."""
+
+    @property
+    @abstractmethod
+    def more(self) -> Callable[[int], FrameSource] | None:
+        """Takes a number, and returns so many frames of the same part of the video; None where there are no others."""
+
     @abstractmethod
     def parts(self, size: int) -> Iterator[Frames]:
         """The frames in order, ``size`` at a time."""
+
+    @abstractmethod
+    def pick(self, chosen: Tensor) -> FrameSource:
+        """The frames at indices, (K,) int64 and increasing, which know what they were chosen of."""
+
+    @abstractmethod
+    def with_choice(self, choice: Choice) -> FrameSource:
+        """The same frames, of which this was chosen."""
+
+    @abstractmethod
+    def thumbnails(self, side: int) -> Tensor:
+        """Every frame in ``side`` x ``side`` pixels, (T, side, side, 3) float32, levels 0 to 255."""

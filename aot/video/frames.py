@@ -17,10 +17,12 @@ import numpy as np
 import psutil
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from ..errors import InputError
+from .choice import Choice
 from .decoding import decode
+from .frame_source import FrameSource
 from .index import Index, read_index
 
 BACKENDS = ("auto", "decord", "pyav")
@@ -30,6 +32,9 @@ LARGEST_SIDE = 16384
 
 _TIME_SLACK = 1e-6
 """Seconds by which a time may differ from a frame's: containers round times, and 3 * 0.04 is not 0.12."""
+
+_THUMBNAILS = 4
+"""Frames decoded at one time where only thumbnails are kept."""
 
 _DECODER_FRAMES = 32
 """The most YUV 4:2:0 frames of the filmed size in a decoder at once: 16 references, and as many in its threads."""
@@ -90,6 +95,9 @@ class Frames:
         source: the file's name, without its folder.
         file_s: seconds from the file to these frames; None if they are of no file, or nobody measured.
         clock: of the whole video; None if it is not known.
+        choice: what stages before the encoder chose; None where none has.
+        more: takes a number of frames, and returns that many of the same part of the video, evenly spread; None where
+            there are no others.
 
     Raises:
         InputError: the tensors are not as stated.
@@ -100,6 +108,8 @@ class Frames:
     source: str
     file_s: float | None = None
     clock: Clock | None = None
+    choice: Choice | None = None
+    more: Callable[[int], FrameSource] | None = None
 
     def __post_init__(self) -> None:
         shape, times = tuple(self.pixels.shape), self.timestamps
@@ -151,6 +161,40 @@ class Frames:
         _check_part(size)
         rows = zip(self.pixels.split(size), self.timestamps.split(size), strict=True)
         return (Frames(pixels, times, self.source) for pixels, times in rows)
+
+    def pick(self, chosen: Tensor) -> Frames:
+        """Some of these frames, which know what they were chosen of.
+
+        Args:
+            chosen: (K,) int64, their indices, increasing.
+        """
+        return replace(
+            self,
+            pixels=self.pixels[chosen],
+            timestamps=self.timestamps[chosen],
+            clock=self.clock.pick(chosen, 0, self.count) if self.clock else None,
+            choice=Choice.of(self).pick(chosen),
+        )
+
+    def with_choice(self, choice: Choice) -> Frames:
+        """These frames, with what was chosen.
+
+        Args:
+            choice: of these frames.
+        """
+        return replace(self, choice=choice)
+
+    def thumbnails(self, side: int) -> Tensor:
+        """Every frame in few pixels, in order.
+
+        Args:
+            side: of a thumbnail, in pixels.
+
+        Returns:
+            (T, side, side, 3) float32, levels 0 to 255.
+        """
+        small = [adaptive_avg_pool2d(picture.permute(2, 0, 1).float(), side) for picture in self.pixels]
+        return torch.stack(small).permute(0, 2, 3, 1)
 
     def to_images(self) -> Tensor:
         """The frames as ComfyUI's IMAGE: (T, H, W, 3) float32, 0 to 1."""
@@ -336,6 +380,8 @@ class VideoSource:
         free_bytes: see :func:`open_video`.
         file_s: seconds that reading the index took.
         window: frames that they were chosen among; None for all of the file's.
+        choice: what stages before the encoder chose; None where none has.
+        more: see :class:`Frames`.
     """
 
     index: Index
@@ -346,6 +392,8 @@ class VideoSource:
     free_bytes: int | None
     file_s: float = 0.0
     window: int | None = None
+    choice: Choice | None = None
+    more: Callable[[int], FrameSource] | None = None
 
     @property
     def count(self) -> int:
@@ -366,6 +414,36 @@ class VideoSource:
     def clock(self) -> Clock:
         """How the file counts its time."""
         return Clock(self.index.count, self.index.fps, self.chosen, self.window)
+
+    def pick(self, chosen: Tensor) -> VideoSource:
+        """Some of these frames, which know what they were chosen of; only they are decoded.
+
+        Args:
+            chosen: (K,) int64, their indices, increasing.
+        """
+        return replace(self, chosen=self.chosen[chosen], choice=Choice.of(self).pick(chosen))
+
+    def with_choice(self, choice: Choice) -> VideoSource:
+        """These frames, with what was chosen.
+
+        Args:
+            choice: of these frames.
+        """
+        return replace(self, choice=choice)
+
+    def thumbnails(self, side: int) -> Tensor:
+        """Every frame in few pixels, in order: a pass through the file that keeps nothing else.
+
+        Args:
+            side: of a thumbnail, in pixels.
+
+        Returns:
+            (T, side, side, 3) float32, levels 0 to 255.
+
+        Raises:
+            InputError: a frame is damaged, or does not fit in memory.
+        """
+        return torch.cat([part.thumbnails(side) for part in self.parts(_THUMBNAILS)])
 
     def parts(self, size: int) -> Generator[Frames, None, None]:
         """Decode the frames in parts, in order, in one pass through the file. Every call starts a new pass.
@@ -439,7 +517,13 @@ def open_video(
     chosen = sampling.indices(index.timestamps, index.name, index.fps)
     first, stop = sampling.window(index.timestamps, index.name)
     height, width = _target_size(index, size)
-    return VideoSource(index, chosen, height, width, backend, free_bytes, time.perf_counter() - start, stop - first)
+
+    def more(count: int) -> VideoSource:
+        others = Sampling(frames=count, start=sampling.start, end=sampling.end)
+        return open_video(path, others, size, backend, free_bytes)
+
+    seconds = time.perf_counter() - start
+    return VideoSource(index, chosen, height, width, backend, free_bytes, seconds, stop - first, more=more)
 
 
 def load_video(
@@ -464,7 +548,7 @@ def load_video(
     start = time.perf_counter()
     video = open_video(path, sampling, size, backend, free_bytes)
     (frames,) = video.parts(video.count)
-    return replace(frames, file_s=time.perf_counter() - start, clock=video.clock)
+    return replace(frames, file_s=time.perf_counter() - start, clock=video.clock, more=video.more)
 
 
 def resample(frames: Frames, sampling: Sampling) -> Frames:
@@ -484,6 +568,7 @@ def resample(frames: Frames, sampling: Sampling) -> Frames:
         pixels=frames.pixels[chosen],
         timestamps=frames.timestamps[chosen],
         clock=clock.pick(chosen, *sampling.window(frames.timestamps, frames.source)) if clock else None,
+        more=None,
     )
 
 

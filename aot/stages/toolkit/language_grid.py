@@ -69,12 +69,12 @@ class LanguageGrid:
             return cls(tokens, every)
         cells = (tokens.role != int(Role.NEWLINE)).nonzero()[:, 0]
         raster = layout.index(tokens.place[cells])
-        every = torch.arange(tokens.tokens_full, device=device)
-        if len(cells) != tokens.tokens_full or not torch.equal(raster, every):
+        every = torch.arange(tokens.tokens_encoded, device=device)
+        if len(cells) != tokens.tokens_encoded or not torch.equal(raster, every):
             done = tokens.history[-1].name if tokens.history else "an earlier stage"
             raise InputError(
                 f"{title} compares cells of the whole language grid, of which {done} has left {len(cells)} of "
-                f"{tokens.tokens_full}; put it directly after Encode Video, other stages after it."
+                f"{tokens.tokens_encoded}; put it directly after Encode Video, other stages after it."
             )
         return cls(tokens, cells.reshape(layout.frames, layout.language_cells))
 

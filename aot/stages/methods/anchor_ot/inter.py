@@ -200,7 +200,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
                 f"{self.title}: the keyframe of clip {room.index(0) + 1} of {len(room)} has no token left; "
                 "keep at least one token a frame in the stage before."
             )
-        most = min(tokens.tokens_full, sum(room) + candidates)
+        most = min(tokens.tokens_encoded, sum(room) + candidates)
         remedy = ", or change what the stage before keeps, or the clips"
         total = self.budget_of(tokens.layout, len(room), most, remedy)
         quota = share_keyframes(total, self.keyframe_share, room, candidates)

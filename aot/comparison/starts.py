@@ -1,0 +1,152 @@
+"""The tokens that variants start from: one encoding for all that see the same frames in the same way."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..errors import InputError
+from ..models.base import VideoLLM
+from ..models.fingerprint import digest
+from ..models.progress import Progress, ignore_progress
+from ..stages.base import Place
+from ..tokens.video_tokens import VideoTokens
+from ..video.frame_source import FrameSource
+from .variants import Variant
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a variant starts from.
+
+    Args:
+        variant: with a chain for tokens, and what was chosen of the frames as part of it.
+        frames: to encode for it; None where the encoding that all share will do.
+    """
+
+    variant: Variant
+    frames: FrameSource | None = None
+
+
+class Starts:
+    """The tokens that each of some variants starts from.
+
+    Args:
+        model: encodes.
+        tokens: of the frames, fresh from the encoder, for all variants that choose none.
+        frames: that were encoded; None where only their tokens are here.
+        file_pixels: see :meth:`~..models.base.VideoLLM.frame_size`.
+        on_progress: called with (done, total) frames of an encoding.
+    """
+
+    def __init__(
+        self,
+        model: VideoLLM,
+        tokens: VideoTokens,
+        frames: FrameSource | None = None,
+        *,
+        file_pixels: bool = False,
+        on_progress: Progress = ignore_progress,
+    ) -> None:
+        self._model, self._tokens, self._frames = model, tokens, frames
+        self._options: dict[str, Any] = {"file_pixels": file_pixels}
+        self._on_progress = on_progress
+        self._encoded: dict[str, VideoTokens] = {}
+        self._left: list[str] = []
+
+    def plan(self, variants: Sequence[Variant]) -> list[Start | InputError]:
+        """Choose the frames of every variant; an encoding is kept for as long as a later variant needs it.
+
+        Args:
+            variants: in the order in which they will be asked for.
+
+        Returns:
+            A start for each, or why it cannot be.
+        """
+        starts: list[Start | InputError] = []
+        for variant in variants:
+            try:
+                starts.append(self._start(variant))
+            except InputError as error:
+                starts.append(error)
+        self._left = [start.variant.frames for start in starts if isinstance(start, Start)]
+        return starts
+
+    def _start(self, variant: Variant) -> Start:
+        chain = variant.chain
+        if chain is None or not (chain.before_tokens or variant.reinvest > 1):
+            return Start(variant)
+        if self._frames is None:
+            what = chain.before_tokens[0].title if chain.before_tokens else "Reinvest"
+            raise InputError(f"{what} acts before the video is encoded, and only its tokens are here; connect frames.")
+        frames = self._frames
+        if variant.reinvest > 1:
+            chain = chain.reinvested(self._tokens.layout)
+            frames = more_frames(frames, variant.reinvest)
+        chosen = chain.on_frames(frames, partial(self._model.layout, **self._options))
+        seen = {
+            "index": chosen.choice.index.tolist() if chosen.choice else [],
+            "shrink": dataclasses.asdict(chosen.choice.shrink) if chosen.choice and chosen.choice.shrink else None,
+            "inside": [[each.name, each.settings()] for each in chain.before_tokens if each.acts is Place.TOWER],
+            "times": frames.timestamps.tolist(),
+        }
+        return Start(dataclasses.replace(variant, chain=chain, frames=digest(seen)), chosen)
+
+    def tokens(self, start: Start) -> VideoTokens:
+        """The tokens that a variant starts from, encoded now unless they are here.
+
+        Args:
+            start: of :meth:`plan`.
+        """
+        if start.frames is None:
+            return self._tokens
+        key = start.variant.frames
+        if key not in self._encoded:
+            self._encoded[key] = self._model.encode(start.frames, on_progress=self._on_progress, **self._options)
+        return self._model.as_chosen(self._encoded[key], start.frames, **self._options)
+
+    def reduced(self, start: Start) -> VideoTokens:
+        """The tokens that a variant leaves.
+
+        Args:
+            start: of :meth:`plan`.
+
+        Raises:
+            InputError: the variant leaves the video out, or its chain refuses these tokens.
+        """
+        variant = start.variant
+        if variant.chain is None:
+            raise InputError(f"{variant.name} leaves the video out, so there is nothing to compare; leave it out here.")
+        return variant.chain.after_encoding(self.tokens(start))
+
+    def done(self, start: Start) -> None:
+        """Forget an encoding that no later variant needs.
+
+        Args:
+            start: of :meth:`plan`, in its order.
+        """
+        key = start.variant.frames
+        self._left.remove(key)
+        if key not in self._left:
+            self._encoded.pop(key, None)
+
+
+def more_frames(frames: FrameSource, times: int) -> FrameSource:
+    """So many times as many frames of the same part of the video.
+
+    Args:
+        frames: of a file, or drawn.
+        times: 2 or more.
+
+    Raises:
+        InputError: there are no others, or not so many.
+    """
+    if frames.more is None:
+        raise InputError(
+            f"Reinvest needs {times} times the {frames.count} frames, and these come without their file; load the "
+            "video with Load Video (AOT)."
+        )
+    return frames.more(times * frames.count)
