@@ -32,6 +32,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, help="folder that keeps a set's encodings, as aot eval's; none otherwise")
     model_options(parser)
     variant_options(parser)
+    parser.add_argument(
+        "--fewer",
+        action="store_true",
+        help="of a video, not of a set: take all frames where it has fewer than --frames",
+    )
 
 
 def run(options: argparse.Namespace) -> Result:
@@ -79,7 +84,7 @@ def _videos(
     from ..video.frames import Sampling, load_video
 
     if Path(options.set).is_file():
-        yield model.encode(load_video(Path(options.set), Sampling(frames=options.frames)))
+        yield model.encode(load_video(Path(options.set), Sampling(frames=options.frames, fewer=options.fewer)))
         return
     sets = SHAPES, *SETS
     if options.set not in sets:

@@ -319,7 +319,7 @@ class Sampling:
                 raise InputError(
                     f"{count} frames asked of {source}, which has {available} from "
                     f"{times[first]:.2f} to {last:.2f} s: ask for at most {available}, "
-                    "widen the range, or take a longer video"
+                    "allow fewer, widen the range, or take a longer video"
                 )
             chosen = np.linspace(first, stop - 1, count, dtype=int)
         elif self.mode == "every":

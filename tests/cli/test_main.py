@@ -57,6 +57,27 @@ def test_a_streamed_answer_is_the_eager_one(capsys, bunny, embedded_folder):
         assert streamed[name] == eager[name]
 
 
+FEWER = (("answer",), ("answer", "--stream"), ("compare", "--retention", "0.5", "--stages", "intra"))
+
+
+@pytest.mark.parametrize("words", FEWER, ids=" ".join)
+def test_all_frames_of_a_video_that_has_fewer_are_taken_where_that_is_allowed(
+    capsys, make_clip, words, embedded_folder
+):
+    verb, *more = words
+    question = (verb, make_clip("short.mp4", frames=5), "What?", "--max-new-tokens", 1, "--json", *more, "--frames")
+    code, out, err = run(capsys, *question, 8)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"aot {verb}: 8 frames asked of short.mp4, which has 5 ") and "allow fewer" in err
+    for frames, taken in ((8, 5), (5, 5), (4, 4)):
+        code, out, _ = run(capsys, *question, frames, "--fewer")
+        result = last_json(out)
+        rows = result.get("rows", [result])
+        assert code == 0 and [row["tokens_full"] for row in rows] == [taken * 196] * len(rows)
+    by_rate = run(capsys, *question, 8, "--fewer", "--fps", 100)
+    assert last_json(by_rate[1]).get("rows", [last_json(by_rate[1])])[0]["tokens_full"] == 5 * 196
+
+
 def test_a_transport_that_ends_unconverged_is_one_line(capsys, bunny, embedded_folder):
     chain = "intra:budget=60,solver=sinkhorn,max_iterations=2"
     code, _, err = run(capsys, "answer", bunny, "What?", "--frames", 2, "--stages", chain, "--max-new-tokens", 1)

@@ -52,6 +52,15 @@ def test_a_video_is_measured_as_it_is_and_what_cannot_be_done_is_left_out(qualit
     assert "Left out: dycoke 0.25: DyCoke: retention 0.25" in out
 
 
+def test_a_video_of_fewer_frames_is_measured_where_that_is_allowed(quality, make_clip):
+    options = make_clip("short.mp4", frames=3), "--retention", 0.5, "--stages", "intra"
+    code, _, err = quality(*options)
+    assert code == 2 and "4 frames asked of short.mp4, which has 3" in err
+    code, out, _ = quality(*options, "--fewer", "--json")
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["rows"]["full"]["tokens"] == 3 * 196
+
+
 def test_neither_a_video_nor_a_set_is_one_line(quality):
     code, _, err = quality("nothing.mp4")
     assert code == 2
