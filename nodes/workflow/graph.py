@@ -18,6 +18,8 @@ from ..comfy import io
 MUTED, BYPASSED = 2, 4
 NOTES = frozenset({"Note", "MarkdownNote"})
 SEEDS = frozenset({"seed", "noise_seed"})
+BUTTON = "image"
+"""What the editor stores for an upload button, of videos too."""
 
 
 @dataclass(frozen=True)
@@ -243,12 +245,17 @@ class _Canvas:
     def _widget_values(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Values by name. The file has them by position; one that an older file lacks is the default.
 
-        An upload button's value comes after all others, since its widget is made last, and is never reached.
+        An upload button's value comes after all others, since its widget is made last. A file from before a node's
+        newest inputs has it where the first of these would be.
         """
         widgets = [each for each in sockets(self.classes, raw["type"]) if is_widget(each)]
         stored = raw["widgets_values"]
         if isinstance(stored, Mapping):
             return {each.id: stored.get(each.id, _default(each)) for each in widgets}
+        places = sum(1 + _control_widgets(each) for each in widgets)
+        has_button = any(getattr(each, "upload", None) for each in widgets)
+        if has_button and 1 < len(stored) <= places and stored[-1] == BUTTON:
+            stored = stored[:-1]
         left, values = iter(stored), {}
         for widget in widgets:
             values[widget.id] = next(left, _default(widget))

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from comfyui_aot.aot.errors import LONGEST, InputError
+from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.comfy import io
 from comfyui_aot.nodes.workflow.runner import check, load_workflow, override, registry, run, to_graph
 
@@ -316,6 +317,27 @@ def test_a_file_older_than_a_widget_gets_its_default():
     file = editor_file()
     file["nodes"][-1]["widgets_values"] = ["b.mp4", 42, "fixed"]
     assert run(to_graph(file, CLASSES))["1"].outputs == ([(0, 1, 2)], ["b.mp4 42 fast False 1.0 7"])
+
+
+LOADS = ["a.mp4", "uniform", 16, 1, 1, 0, 0, 64]
+ASKS = ["a.mp4", "What?", 0.25, "embedded", 8, 64, 24, 0, 0, 4, "own words", "", "none", False, True]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "read"),
+    [
+        ("AOTLoadVideo", [*LOADS, "image"], {"size": 64, "fewer": False}),
+        ("AOTLoadVideo", [*LOADS, True, "image"], {"size": 64, "fewer": True}),
+        ("AOTLoadVideo", LOADS, {"size": 64, "fewer": False}),
+        ("AOTLoadVideo", ["image"], {"video": "image", "size": 0, "fewer": False}),
+        ("AOTAskVideo", [*ASKS, "image"], {"unload": True, "sample_fps": 0.0, "fewer": False}),
+        ("AOTAskVideo", [*ASKS, 2.0, "image"], {"unload": True, "sample_fps": 2.0, "fewer": False}),
+        ("AOTAskVideo", [*ASKS, 2.0, True, "image"], {"unload": True, "sample_fps": 2.0, "fewer": True}),
+    ],
+)
+def test_an_upload_buttons_value_in_an_older_file_is_no_newer_inputs(kind, values, read):
+    graph = to_graph({"nodes": [drawn(1, kind, values=values)], "links": []}, registry(NODES))
+    assert {name: graph.nodes["1"].inputs[name] for name in read} == read
 
 
 def test_values_stored_by_name_are_read_too():
