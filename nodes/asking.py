@@ -140,6 +140,13 @@ def _rarely_changed() -> list[Any]:
             optional=True,
             tooltip="Frames a second to look at, in a file or a clip; frames is then the most of them. 0: by frames.",
         ),
+        io.Boolean.Input(
+            "fewer",
+            default=False,
+            optional=True,
+            tooltip="On: a video that has fewer frames than asked for gives all of them. Off: it is refused, unless "
+            "frames is 0.",
+        ),
     ]
 
 
@@ -244,6 +251,7 @@ class AOTAskVideo(io.ComfyNode):
         download: bool = False,
         unload: bool = False,
         sample_fps: float = 0.0,
+        fewer: bool = False,
     ) -> io.NodeOutput:
         """Check what can be checked at once, then expand into the nodes that do the work."""
         if clip and images:
@@ -265,7 +273,9 @@ class AOTAskVideo(io.ComfyNode):
         if sample_fps:
             sampling |= {"sampling": "fps", "fps": sample_fps, "frames": frames or MOST_FRAMES}
         elif frames == MAKERS:
-            sampling |= {"frames": FRAMES, "vllm": vllm}
+            sampling |= {"frames": FRAMES, "vllm": vllm, "fewer": True}
+        elif fewer:
+            sampling |= {"fewer": True}
         if clip:
             shown = graph.node(AOTFramesFromVideo.__name__, video=clip, **sampling).out(0)
         elif images:

@@ -13,7 +13,7 @@ from ..aot.evaluation.drawn_clip import load_drawn_clip
 from ..aot.pictures.strip import strip
 from ..aot.text import shown
 from ..aot.video.frames import MODES, Frames, Sampling, load_video, require_components_fit, resample
-from .comfy import io, list_input_files, resolve_file, schema, ui
+from .comfy import advanced, io, list_input_files, resolve_file, schema, ui
 from .progress_text import Said
 from .sockets import AOTVLLM, AOTFrames
 from .workflow.requirements import Kind
@@ -131,8 +131,27 @@ def makers_input() -> Any:
     )
 
 
+def fewer_input() -> Any:
+    """The widget by which a video of fewer frames than asked for gives all of them."""
+    return advanced(
+        io.Boolean.Input(
+            "fewer",
+            default=False,
+            optional=True,
+            tooltip="On: a video that has fewer frames than asked for gives all of them. Off: it is refused.",
+        )
+    )
+
+
 def sampling_of(
-    sampling: str, frames: int, fps: float, every: int, start: float, end: float, vllm: Loaded | None = None
+    sampling: str,
+    frames: int,
+    fps: float,
+    every: int,
+    start: float,
+    end: float,
+    vllm: Loaded | None = None,
+    fewer: bool = False,
 ) -> Sampling:
     """The library's sampling from the widgets' values.
 
@@ -144,9 +163,11 @@ def sampling_of(
         start: seconds.
         end: seconds; 0 is the last frame.
         vllm: a model whose makers choose, where they have a rule.
+        fewer: whether a video of fewer frames gives all of them.
     """
     cap = None if sampling == "uniform" or vllm is not None else frames
-    return Sampling(sampling, frames, fps, every, start, end or None, cap, vllm.model.makers if vllm else None)
+    makers = vllm.model.makers if vllm else None
+    return Sampling(sampling, frames, fps, every, start, end or None, cap, makers, fewer)
 
 
 def check_sampling(sampling: str | None) -> bool | str:
@@ -199,6 +220,7 @@ class AOTLoadVideo(io.ComfyNode):
                     tooltip="Length of the shorter side in pixels; proportions stay. 0 leaves the size as it is.",
                 ),
                 makers_input(),
+                fewer_input(),
             ],
             outputs=[
                 AOTFrames.Output(display_name="frames", tooltip="The frames with their timestamps."),
@@ -219,10 +241,11 @@ class AOTLoadVideo(io.ComfyNode):
         end: float,
         size: int,
         vllm: Loaded | None = None,
+        fewer: bool = False,
     ) -> io.NodeOutput:
         """Decode."""
         Said(cls.hidden).say(f"{'drawing' if video == DRAWN else 'decoding'} frames")
-        loaded = load_clip(video, sampling_of(sampling, frames, fps, every, start, end, vllm), size)
+        loaded = load_clip(video, sampling_of(sampling, frames, fps, every, start, end, vllm, fewer), size)
         shown = ui.PreviewImage(strip(loaded), cls=cls).as_dict()["images"]
         return io.NodeOutput(loaded, summary(loaded), ui={"text": (summary(loaded),), "aot_strip": shown})
 
@@ -301,7 +324,12 @@ class AOTFramesFromVideo(io.ComfyNode):
             description="Choose frames of ComfyUI's own VIDEO, within its trim. ComfyUI decodes the whole video for "
             "this; Load Video (AOT) decodes only the chosen frames.",
             search_aliases=["video to frames", "native video", "sample frames"],
-            inputs=[io.Video.Input("video", tooltip="A VIDEO of any core node."), *sampling_inputs(), makers_input()],
+            inputs=[
+                io.Video.Input("video", tooltip="A VIDEO of any core node."),
+                *sampling_inputs(),
+                makers_input(),
+                fewer_input(),
+            ],
             outputs=[AOTFrames.Output(display_name="frames", tooltip="The frames with their timestamps.")],
         )
 
@@ -316,12 +344,13 @@ class AOTFramesFromVideo(io.ComfyNode):
         start: float,
         end: float,
         vllm: Loaded | None = None,
+        fewer: bool = False,
     ) -> io.NodeOutput:
         """Let ComfyUI decode, then choose."""
         require_components_fit(video.get_dimensions(), video.get_duration())
         parts = video.get_components()
         decoded = Frames.from_images(parts.images, float(parts.frame_rate), "video")
-        picked = resample(decoded, sampling_of(sampling, frames, fps, every, start, end, vllm))
+        picked = resample(decoded, sampling_of(sampling, frames, fps, every, start, end, vllm, fewer))
         return io.NodeOutput(picked, ui={"text": (summary(picked),)})
 
     @classmethod

@@ -58,6 +58,26 @@ def test_the_editor_queues_what_the_file_is_read_as(page, prompt):
     assert inputs == {key: node["inputs"] for key, node in prompt.items()}
 
 
+def test_a_file_from_before_a_nodes_newest_inputs_has_its_values_in_their_places(page):
+    open_template(page)
+    values = "Object.fromEntries(node.widgets.map(({ name, value }) => [name, value]))"
+    loaded = of(page, "AOTLoadVideo", values)
+    assert (loaded["frames"], loaded["size"], loaded["fewer"], loaded["upload"]) == (16, 0, False, "image")
+    of(page, "AOTLoadVideo", "node.widgets.find((each) => each.name === 'fewer').value = true")
+    page.evaluate("app.loadGraphData(app.graph.serialize())")
+    page.wait_for_timeout(1000)
+    loaded = of(page, "AOTLoadVideo", values)
+    assert (loaded["size"], loaded["fewer"], loaded["upload"]) == (0, True, "image")
+    older = """() => {
+        const node = LiteGraph.createNode("AOTAskVideo"), saved = node.serialize();
+        const at = saved.widgets_values.length - 3;
+        node.configure({ ...saved, widgets_values: [...saved.widgets_values.slice(0, at - 1), true, "image"] });
+        return VALUES;
+    }"""
+    asks = page.evaluate(older.replace("VALUES", values))
+    assert (asks["unload"], asks["sample_fps"], asks["fewer"], asks["upload"]) == (True, 0, False, "image")
+
+
 def test_the_help_page_opens_from_the_node(page):
     open_template(page)
     of(page, "AOTIntraFrame", "app.canvas.selectNode(node)")

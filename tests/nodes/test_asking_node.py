@@ -114,7 +114,22 @@ def test_a_number_of_frames_asks_for_what_it_always_did():
         "end": 0.0,
     }  # fmt: skip
     assert expanded()["AOTLoadVideo"] == asked_for
-    assert AOTAskVideo.GET_SCHEMA().inputs[-1].id == "sample_fps"
+    assert [each.id for each in AOTAskVideo.GET_SCHEMA().inputs[-2:]] == ["sample_fps", "fewer"]
+
+
+def test_fewer_frames_are_taken_where_that_is_allowed_or_no_number_was_asked_for():
+    assert expanded(fewer=True)["AOTLoadVideo"] == {**expanded()["AOTLoadVideo"], "fewer": True}
+    assert expanded(fewer=True, clip=["9", 0])["AOTFramesFromVideo"]["fewer"] is True
+    assert "fewer" not in expanded(fewer=True, images=["9", 1])["AOTFramesFromImages"]
+    assert expanded(frames=0)["AOTLoadVideo"]["fewer"] is True
+
+
+def test_a_short_video_is_asked_about_with_all_its_frames_where_no_number_is_given(base, make_clip, embedded_folder):
+    shutil.copy(make_clip("short.mp4", frames=5), base / "input" / "short.mp4")
+    assert asked(video="short.mp4", frames=0).outputs[4][0].count == 5
+    assert asked(video="short.mp4", frames=9, fewer=True).outputs[4][0].count == 5
+    with pytest.raises(Exception, match=r"9 frames asked of short.mp4, which has 5 .*allow fewer"):
+        asked(video="short.mp4", frames=9)
 
 
 def test_frames_of_its_own_rate_go_before_their_number():

@@ -15,7 +15,7 @@ from comfyui_aot.aot.models import load
 from comfyui_aot.aot.streaming import Stream
 from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.answering import AOTAnswer, figures
-from comfyui_aot.nodes.asking import AOTAskAbout
+from comfyui_aot.nodes.asking import AOTAskAbout, AOTAskVideo
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories, io, model_patcher
 from comfyui_aot.nodes.drawn import AOTDrawnClip
 from comfyui_aot.nodes.models import AOTEncodeVideo, AOTLoadVLLM, Loaded, ready
@@ -155,6 +155,25 @@ class Trimmed:
 def test_a_native_video_is_sampled_inside_its_trim():
     (frames,) = AOTFramesFromVideo.execute(video=Trimmed(), **{**WHOLE, "frames": 3}).args
     assert frames.timestamps.tolist() == [0.0, 1.0, 2.5]
+
+
+def test_a_video_of_fewer_frames_gives_all_of_them_where_that_is_allowed(clip):
+    more, many = {**WHOLE, "frames": 7}, {**WHOLE, "frames": 200}
+    for node, given, count in ((AOTFramesFromVideo, {"video": Trimmed(), **more}, 6),
+                               (AOTLoadVideo, {"video": "clip.mp4", "size": 32, **many}, 132),
+                               (AOTLoadVideo, {"video": "drawn clip", "size": 32, **many}, 192)):  # fmt: skip
+        with pytest.raises(InputError, match=f"which has {count} .*allow fewer"):
+            node.execute(**given)
+        with pytest.raises(InputError, match="allow fewer"):
+            node.execute(**given, fewer=False)
+        assert node.execute(**given, fewer=True).args[0].count == count
+        assert node.execute(**{**given, "frames": 3}, fewer=True).args[0].count == 3
+
+
+def test_whether_fewer_frames_are_allowed_is_the_last_input_and_advanced():
+    for node in (AOTLoadVideo, AOTFramesFromVideo, AOTAskVideo):
+        last = node.GET_SCHEMA().inputs[-1]
+        assert (last.id, last.default, last.optional, last.extra_dict["advanced"]) == ("fewer", False, True, True)
 
 
 def test_two_loaders_with_equal_settings_share_one_model(embedded_folder):
