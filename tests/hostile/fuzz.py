@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -43,7 +45,14 @@ class Tally(NamedTuple):
     bad: list[tuple[str, str]]
 
 
-def fuzz(kind: Kind, scratch: Path, is_enough: Callable[[int], bool], first: int = 0, few: int | None = None) -> Tally:
+def fuzz(
+    kind: Kind,
+    scratch: Path,
+    is_enough: Callable[[int], bool],
+    first: int = 0,
+    few: int | None = None,
+    jobs: int = 1,
+) -> Tally:
     """Run a kind's table, and then rounds of cases.
 
     Args:
@@ -52,29 +61,55 @@ def fuzz(kind: Kind, scratch: Path, is_enough: Callable[[int], bool], first: int
         is_enough: takes the cases made by Hypothesis so far; whether to stop.
         first: seed of the first round; the others count on from it.
         few: the most cases of the table, evenly spread, and of a round; None takes all, and ``ROUND``.
+        jobs: how many cases run at a time.
     """
     whole = scratch / "whole"
     whole.mkdir()
     kind.prepare(whole)
-    counts: Counter[str] = Counter()
-    bad: list[tuple[str, str]] = []
-    worker = Worker(kind, whole, scratch)
-
-    def run(case: Any) -> None:
-        outcome, message = worker.run(case)
-        counts[outcome] += 1
-        if outcome == BAD:
-            bad.append((repr(case)[:2000], message))
-
     table = kind.table if few is None else kind.table[:: math.ceil(len(kind.table) / few)]
-    with suppress(KeyboardInterrupt):  # what was tried until then is told
-        for case in table:
-            run(case)
-        while not is_enough(sum(counts.values()) - len(table)):
-            _round(kind, first, few or ROUND, run)
-            first += 1
-    worker.close()
-    return Tally(counts, bad)
+    count = math.ceil((few or ROUND) / jobs)
+
+    def share(job: int) -> Tally:
+        counts: Counter[str] = Counter()
+        bad: list[tuple[str, str]] = []
+        worker = Worker(kind, whole, scratch)
+
+        def run(case: Any) -> None:
+            outcome, message = worker.run(case)
+            counts[outcome] += 1
+            if outcome == BAD:
+                bad.append((repr(case)[:2000], message))
+
+        with suppress(KeyboardInterrupt):  # what was tried until then is told
+            for case in table[job::jobs]:
+                run(case)
+            done, number = 0, first + job
+            while not is_enough(done * jobs):
+                _round(kind, number, count, run)
+                done, number = done + count, number + jobs
+        worker.close()
+        return Tally(counts, bad)
+
+    return share(0) if jobs == 1 else _together(share, jobs)
+
+
+def _together(share: Callable[[int], Tally], jobs: int) -> Tally:
+    """The tally of all jobs, each in a process of its own."""
+    fork = multiprocessing.get_context("fork")
+    pipes = [fork.Pipe(duplex=False) for _ in range(jobs)]
+    processes = [
+        fork.Process(target=lambda job=job, end=end: end.send(share(job))) for job, (_, end) in enumerate(pipes)
+    ]
+    for process, (_, end) in zip(processes, pipes, strict=True):
+        process.start()
+        end.close()
+    with suppress(KeyboardInterrupt):  # the jobs are interrupted too
+        for ours, _ in pipes:
+            ours.poll(None)
+    tallies = [ours.recv() for ours, _ in pipes]
+    for process in processes:
+        process.join()
+    return Tally(sum((each.counts for each in tallies), Counter()), [case for each in tallies for case in each.bad])
 
 
 def _round(kind: Kind, number: int, count: int, run: Callable[[Any], None]) -> None:
@@ -106,6 +141,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="in all, the same for every kind")
     parser.add_argument("--cases", type=int, default=10_000, help="of each kind, where no minutes are given")
     parser.add_argument("--few", type=int, help="run at most so many of a kind's table, and as many made by Hypothesis")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cases at a time; one for each processor")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the tallies as JSON")
     options = parser.parse_args()
@@ -121,7 +157,7 @@ def main() -> int:
             return done >= (options.few or options.cases)
 
         with tempfile.TemporaryDirectory() as scratch:
-            tally = fuzz(KINDS[name], Path(scratch), is_enough, options.seed, options.few)
+            tally = fuzz(KINDS[name], Path(scratch), is_enough, options.seed, options.few, options.jobs)
         tallies[name] = tally
         if options.json:
             continue

@@ -22,7 +22,8 @@ CASES = 100
 @pytest.fixture(scope="module")
 def tallies():
     """What became of every kind's cases."""
-    command = [sys.executable, "-W", "ignore", "-m", "comfyui_aot.tests.hostile.fuzz", "--json", "--few", str(CASES)]
+    command = [sys.executable, "-W", "ignore", "-m", "comfyui_aot.tests.hostile.fuzz"]
+    command += ["--json", "--few", str(CASES), "--jobs", "1"]  # other tests run beside it
     ended = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert ended.stdout, ended.stderr
     return json.loads(ended.stdout.splitlines()[-1])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("resource", reason="limits of memory need a Unix")
 from comfyui_aot.aot.errors import InputError
+from comfyui_aot.tests.hostile.fuzz import fuzz
 from comfyui_aot.tests.hostile.pool import ACCEPTED, BAD, LONGEST, MEMORY, REFUSED, Worker
 from comfyui_aot.tests.hostile.values import Kind
 
@@ -65,3 +66,13 @@ def test_every_end_is_known(worker, case, outcome, said):
     result = worker.run(case)
     assert result[0] == outcome and said in result[1]
     assert worker.run("ends") == (ACCEPTED, "")
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_table_is_run_once_however_many_jobs_there_are(tmp_path, jobs):
+    table = ("ends", "refuses", "raises", "ends", "ends", "refuses", "raises")
+    kind = Kind("any", table, st.integers().map(lambda number: "ends"), lambda whole: None, _behave)
+    tally = fuzz(kind, tmp_path, lambda done: done >= 6, few=7, jobs=jobs)
+    assert (tally.counts[REFUSED], tally.counts[BAD]) == (2, 2)
+    assert 3 + 6 <= tally.counts[ACCEPTED] <= 3 + 9
+    assert [case for case, _ in tally.bad] == ["'raises'"] * 2
