@@ -124,7 +124,7 @@ class FolderCache:
         path = self.path(variant, against)
         try:
             cell = read_json(path, "Cell", keys=("answer", "fidelity"))
-            values, fidelity = cell["answer"], Fidelity(**cell["fidelity"])
+            values, fidelity = dict(cell["answer"]), Fidelity(**cell["fidelity"])
             ids = tuple(values.pop("ids"))
             tensors = load_file(path.with_suffix(".safetensors")) if variant == against else {}
             values |= {"stages": tuple(values["stages"]), "turns": ()}

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from comfyui_aot.aot.answering.answerer import LocalAnswerer
+from comfyui_aot.aot.answering.fidelity import Fidelity
 from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.cli.main import main
-from comfyui_aot.aot.comparison.cache import ABOUT, digest_of, open_cache
+from comfyui_aot.aot.comparison.cache import ABOUT, FolderCache, digest_of, open_cache
 from comfyui_aot.aot.comparison.compare import compare
 from comfyui_aot.aot.comparison.sweep import chains_in, curve, picture, retentions_in, sweep
 from comfyui_aot.aot.comparison.table import picture as table_picture
@@ -98,6 +99,15 @@ def test_a_stopped_sweep_goes_on_and_another_point_costs_only_itself(model, toke
     image = curve(healed)
     assert image.shape[0] == 1 and image.shape[2] > 1200
     assert not image.equal(curve(healed[:2]))
+
+
+@pytest.mark.parametrize("answer", [None, 3, "x", [], {}])
+def test_a_cell_of_another_kind_counts_as_not_there(answer, tmp_path):
+    (full,) = expand([], (0.5,))
+    cell = {"answer": answer, "fidelity": dataclasses.asdict(Fidelity(True, 1.0, 0.0, 0.0, -1.0, -0.3, 1.0))}
+    kept = FolderCache(tmp_path, {})
+    kept.path(full, full).write_text(json.dumps(cell))
+    assert kept.get(full, full) is None
 
 
 def test_a_sweep_is_stopped_inside_a_cell_too_and_leaves_no_half_of_it(model, tokens, tmp_path):

@@ -22,6 +22,7 @@ from comfyui_aot.tests.hostile.values import (
     NOTHING,
     RAW,
     Damage,
+    Edit,
     Hurt,
     Kind,
     damaged,
@@ -34,6 +35,9 @@ from comfyui_aot.tests.hostile.values import (
 
 FULL, REDUCED = expand(["cosine"], (0.5,))
 NOTE = {"format": assemble.FORMAT_VERSION, "sources": [], "trained_sha256": "0" * 64, "bytes": 3}
+
+PARTS = (None, 0, "x", [], {})
+"""Put in the place of parts of a file."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,12 @@ cases = (
 table = (
     *(Case(k / 5, Hurt(text)) for k in range(5) for text in RAW),
     *(Case(k / 5, is_gone=True) for k in range(5)),
+    *(
+        Case(k / 5, Hurt(edits=[Edit(n / 40, "replace", value)]))
+        for k in range(5)
+        for n in range(40)
+        for value in PARTS
+    ),
     *(Case(k / 5, damages=[Damage(n / 20, "cut")]) for k in range(5) for n in range(20)),
 )
 
