@@ -14,9 +14,9 @@ from comfyui_aot.aot.cli.main import main
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.models.check import check
 from comfyui_aot.aot.models.qwen import QwenVL
+from comfyui_aot.aot.video.frames import Frames
 from comfyui_aot.tests.support.small_models import BUILDERS, is_there, save
 from comfyui_aot.tests.support.sparse import save_sparse
-from comfyui_aot.tests.support.stock_inputs import random_frames
 
 TEXT_7B = {
     "hidden_size": 3584,
@@ -44,7 +44,7 @@ def test_a_check_says_what_the_loaded_model_does(family, tmp_path, embedded_fold
     folder = tmp_path / "model"
     save(folder, family, embedded_folder)
     found, model = check(folder), load(folder)
-    clip = random_frames(16, 1080, 1920)
+    clip = Frames(torch.zeros(16, 1080, 1920, 3, dtype=torch.uint8), torch.arange(16, dtype=torch.float64) / 2, "dark")
     assert found.family == model.family == family
     assert found.parameters == sum(each.numel() for each in model.hf_model.parameters())
     assert found.clip.size == model.frame_size(clip)
