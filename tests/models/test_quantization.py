@@ -18,21 +18,33 @@ from comfyui_aot.tests.support.small_models import save
 BITSANDBYTES = Path(sys.prefix) / "bitsandbytes"
 
 
-@pytest.mark.skipif(not BITSANDBYTES.is_dir(), reason=f"no {BITSANDBYTES}, which make test fills: nothing to quantize")
-@pytest.mark.parametrize("family", ["llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl"])
-@pytest.mark.parametrize(("quantization", "kind"), [("8-bit", "Linear8bitLt"), ("4-bit", "Linear4bit")])
-def test_the_llm_is_quantized_and_nothing_else(family, quantization, kind, tmp_path, embedded_folder):
-    save(tmp_path / "model", family, embedded_folder)
+FAMILIES = ("llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl")
+
+
+@pytest.fixture(scope="module")
+def differences(tmp_path_factory, embedded_folder):
+    """What became of a small model of each family, in a process that has bitsandbytes."""
+    folder = tmp_path_factory.mktemp("whole")
+    for family in FAMILIES:
+        save(folder / family, family, embedded_folder)
     script = Path(__file__).parents[1] / "support" / "quantized.py"
     paths = [str(BITSANDBYTES), *filter(None, [os.environ.get("PYTHONPATH")])]
     run = subprocess.run(
-        [sys.executable, script, tmp_path / "model", quantization],
+        [sys.executable, script, *FAMILIES],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         check=True,
         capture_output=True,
         text=True,
     )
-    found = json.loads(run.stdout.splitlines()[-1])
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif(not BITSANDBYTES.is_dir(), reason=f"no {BITSANDBYTES}, which make test fills: nothing to quantize")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("quantization", "kind"), [("8-bit", "Linear8bitLt"), ("4-bit", "Linear4bit")])
+def test_the_llm_is_quantized_and_nothing_else(differences, family, quantization, kind):
+    found = differences[family][quantization]
     assert found["llm"] == [kind]
     assert found["others"] == ["Linear"]
     assert found["encoded"] < 1e-5

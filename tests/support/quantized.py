@@ -1,6 +1,6 @@
-"""Load a small model quantized and say what became of it; run as a script, since it needs bitsandbytes.
+"""Load small models quantized and say what became of them; run as a script, since it needs bitsandbytes.
 
-Usage: python quantized.py FOLDER QUANTIZATION
+Usage: python quantized.py FOLDER...
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def dequantized(whole: nn.Module, small: nn.Module) -> nn.Module:
     return rounded
 
 
-def main(folder: Path, quantization: str) -> None:
-    """Encode and ask the model as it is and quantized; print what differs as one JSON line."""
+def difference(folder: Path, quantization: str) -> dict[str, object]:
+    """Encode and ask the model as it is and quantized: what differs."""
     generator = torch.Generator().manual_seed(5)
     pixels = torch.randint(0, 256, (4, 120, 160, 3), dtype=torch.uint8, generator=generator)
     clip = Frames(pixels, torch.arange(4, dtype=torch.float64), "noise")
@@ -50,7 +50,7 @@ def main(folder: Path, quantization: str) -> None:
         for name, module in small.hf_model.named_modules()
         if "inear" in type(module).__name__
     }
-    found = {
+    return {
         "encoded": float((tokens.features - small.encode(clip).features).abs().max()),
         "logits": float((first - second).abs().max() / first.std()),
         "beyond_rounding": float((expected - second).abs().max() / first.std()),
@@ -59,8 +59,9 @@ def main(folder: Path, quantization: str) -> None:
         "bytes": sum(each.numel() * each.element_size() for each in small.language_model.layers.parameters()),
         "whole_bytes": sum(each.numel() * each.element_size() for each in whole.language_model.layers.parameters()),
     }
-    print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    print(
+        json.dumps({path: {bits: difference(Path(path), bits) for bits in ("8-bit", "4-bit")} for path in sys.argv[1:]})
+    )
