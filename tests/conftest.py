@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from comfyui_aot.aot.models import VideoLLM, load
-from comfyui_aot.aot.models.embedded.assemble import IMAGE_MEAN, IMAGE_STD, ensure, untrained
+from comfyui_aot.aot.models.embedded.assemble import ensure
 from comfyui_aot.aot.models.llava_onevision import LlavaOnevision
 from comfyui_aot.aot.tokens.video_tokens import VideoTokens
 from comfyui_aot.aot.video.frames import Frames, Sampling, load_video
@@ -22,6 +22,8 @@ from comfyui_aot.tests.support import searches  # noqa: F401
 from comfyui_aot.tests.support.skips import needs_of, table
 from comfyui_aot.tests.support.tiny import tiny_model
 from comfyui_aot.tests.support.videos import write_audio, write_clip
+
+TALKATIVE_LAYERS = 8
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -111,13 +113,13 @@ def model(embedded_folder: Path) -> VideoLLM:
 
 
 @pytest.fixture(scope="session")
-def talkative() -> VideoLLM:
-    """The embedded model before its training, which takes video for words and says much; it never ends an answer."""
-    model, tokenizer = untrained()
-    model.generation_config.eos_token_id = None
-    return LlavaOnevision(
-        model, tokenizer, "talkative", preprocessor={"image_mean": IMAGE_MEAN, "image_std": IMAGE_STD}
-    )
+def talkative(embedded_folder: Path) -> VideoLLM:
+    """The embedded model's tower and the first layers of its LLM, which say much and soon; it never ends an answer."""
+    whole = load(name="talkative")
+    del whole.language_model.layers[TALKATIVE_LAYERS:]
+    whole.hf_model.config.text_config.num_hidden_layers = TALKATIVE_LAYERS
+    whole.hf_model.generation_config.eos_token_id = None
+    return LlavaOnevision(whole.hf_model, whole._tokenizer, whole.name, preprocessor=whole._preprocessor)
 
 
 @pytest.fixture(scope="session")
