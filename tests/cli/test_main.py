@@ -89,13 +89,13 @@ def test_a_transport_that_ends_unconverged_is_one_line(capsys, bunny, embedded_f
 
 def test_compare_puts_full_tokens_first_and_writes_pictures(capsys, bunny, tmp_path, embedded_folder):
     code, out, _ = run(
-        capsys, "compare", bunny, "What is it?", "--frames", 4, "--retention", "0.5,0.25", "--stages", "aot",
+        capsys, "compare", bunny, "What is it?", "--frames", 2, "--retention", "0.5,0.25", "--stages", "aot",
         "paper-onevision-10", "--max-new-tokens", 3, "--pictures", tmp_path / "maps", "--json",
     )  # fmt: skip
     result = last_json(out)
     assert code == 0
     assert [row["stages"] for row in result["rows"]] == ["full", "aot 0.5", "aot 0.25", "paper-onevision-10"]
-    assert [row["tokens_kept"] for row in result["rows"][:3]] == [784, 392, 196]
+    assert [row["tokens_kept"] for row in result["rows"][:3]] == [392, 196, 98]
     wanted = {"stages", "tokens_full", "tokens_kept", "retention", "encode_s", "reduce_s", "prefill_s", "answer"}
     assert all(wanted <= row.keys() for row in result["rows"])
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {row["picture"] for row in result["rows"]}
@@ -106,7 +106,7 @@ def test_compare_writes_a_video_of_full_tokens_beside_the_fewest_that_say_the_sa
 ):
     file = tmp_path / "new" / "compared.mp4"
     code, out, _ = run(
-        capsys, "compare", bunny, "What is it?", "--frames", 4, "--retention", "0.5,0.25", "--max-new-tokens", 1,
+        capsys, "compare", bunny, "What is it?", "--frames", 2, "--retention", "0.5,0.25", "--max-new-tokens", 1,
         "--video", file, "--json",
     )  # fmt: skip
     result = last_json(out)

@@ -195,7 +195,7 @@ def test_the_command_keeps_its_cells_and_writes_tables_and_a_curve(capsys, bunny
 
 
 def test_a_cell_that_cannot_be_met_is_left_out_and_said(model, encoded, tmp_path):
-    answerer, refused = LocalAnswerer(model), []
+    answerer, refused, encoded = LocalAnswerer(model), [], encoded.cut(0, 2)
     variants = expand(["evs", "uniform"], (0.1, 0.5))
     rows = list(sweep(answerer, encoded, "What is it?", variants, Generation(2), tmp_path, on_refused=refused.append))
     assert [row.name for row in rows] == ["full", "evs 0.5", "uniform 0.1", "uniform 0.5"]
@@ -207,10 +207,10 @@ def test_a_cell_that_cannot_be_met_is_left_out_and_said(model, encoded, tmp_path
         list(sweep(answerer, encoded, "What is it?", variants, Generation(2), tmp_path / "new"))
 
 
-def test_a_single_retention_gives_the_table_and_several_the_curves(model, encoded, tmp_path):
+def test_a_single_retention_gives_the_table_and_several_the_curves(model, tokens, tmp_path):
     answerer = LocalAnswerer(model)
     one, two = (
-        list(sweep(answerer, encoded, "What is it?", expand(["uniform", "random"], each), Generation(2), tmp_path))
+        list(sweep(answerer, tokens, "What is it?", expand(["uniform", "random"], each), Generation(2), tmp_path))
         for each in ((0.1,), (0.1, 0.2))
     )
     assert torch.equal(picture(one), table_picture(one))
