@@ -47,16 +47,42 @@ COMPARED |= {"target_sizes_videos"}
 SIZES = ((120, 180), (92, 52), (400, 700))
 
 
+@pytest.fixture(scope="module")
+def processors():
+    """A process that has torchvision, and with it the stock processors."""
+    script = Path(__file__).parents[1] / "support" / "stock_processors.py"
+    paths = [str(TORCHVISION), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, script], env=environment, **pipes) as process:
+        yield process
+
+
+@pytest.fixture
+def processed(processors, tmp_path):
+    """processed(family, contents): what the stock processor makes of clips and questions."""
+
+    def process(family, contents):
+        given, found = tmp_path / "given.pt", tmp_path / "found.pt"
+        torch.save(contents, given)
+        processors.stdin.write(json.dumps([family, str(tmp_path / "model"), str(given), str(found)]) + "\n")
+        processors.stdin.flush()
+        assert any(line == "written\n" for line in processors.stdout), "the process has ended; its error is above"
+        return torch.load(found)
+
+    return process
+
+
 @pytest.mark.skipif(not TORCHVISION.is_dir(), reason=f"no {TORCHVISION}, which make test fills: no stock processors")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_prompt_and_pixels_are_the_stock_processors_own(family, tmp_path, embedded_folder, record_property):
+def test_prompt_and_pixels_are_the_stock_processors_own(family, tmp_path, embedded_folder, processed, record_property):
     if not is_there(family):
         pytest.skip(f"this transformers has no {family}")
     save(tmp_path / "model", family, embedded_folder)
     small = load(tmp_path / "model")
     clips = [random_frames(frames, *size) for size in SIZES for frames in (4, 5)]
     given = [{"pixels": clip.pixels, "seconds": 0.5, "question": QUESTION} for clip in clips]
-    for clip, found in zip(clips, processed(family, tmp_path, given), strict=True):
+    for clip, found in zip(clips, processed(family, given), strict=True):
         ours = stock_inputs(small, small.encode(clip, file_pixels=True), clip, file_pixels=True)
         assert torch.equal(prompt_of(found, small), ours["input_ids"])
         apart = same_pixels_and_grids(family, found, ours)
@@ -67,12 +93,12 @@ def test_prompt_and_pixels_are_the_stock_processors_own(family, tmp_path, embedd
 
 @pytest.mark.skipif(not TORCHVISION.is_dir(), reason=f"no {TORCHVISION}, which make test fills: no stock processors")
 @pytest.mark.parametrize("family", CHOOSING)
-def test_frames_are_those_that_the_stock_processor_chooses(family, tmp_path, embedded_folder):
+def test_frames_are_those_that_the_stock_processor_chooses(family, tmp_path, embedded_folder, processed):
     if not is_there(family):
         pytest.skip(f"this transformers has no {family}")
     save(tmp_path / "model", family, embedded_folder)
     makers = makers_choice(tmp_path / "model")
-    for (frames, fps), found in zip(LENGTHS, processed(family, tmp_path, list(LENGTHS)), strict=True):
+    for (frames, fps), found in zip(LENGTHS, processed(family, list(LENGTHS)), strict=True):
         ours = sorted(set(makers(frames, fps, frames / fps)))
         # Gemma 4's refuses fewer frames than it takes, and GLM-4.6V's takes none of a moment.
         short = list(range(frames)) if found is None else [0]
@@ -81,7 +107,9 @@ def test_frames_are_those_that_the_stock_processor_chooses(family, tmp_path, emb
 
 @pytest.mark.skipif(not TORCHVISION.is_dir(), reason=f"no {TORCHVISION}, which make test fills: no stock processors")
 @pytest.mark.parametrize("family", CHOOSING)
-def test_a_file_is_told_of_as_the_stock_processor_tells_of_it(family, tmp_path, embedded_folder, bikes, carphone):
+def test_a_file_is_told_of_as_the_stock_processor_tells_of_it(
+    family, tmp_path, embedded_folder, processed, bikes, carphone
+):
     if not is_there(family):
         pytest.skip(f"this transformers has no {family}")
     save(tmp_path / "model", family, embedded_folder)
@@ -93,7 +121,7 @@ def test_a_file_is_told_of_as_the_stock_processor_tells_of_it(family, tmp_path, 
         of_file = {"total_num_frames": clock.frames, "fps": clock.fps, "duration": clock.duration}
         of_file |= {"frames_indices": clock.numbers.tolist()}
         given.append({"pixels": clip.pixels, "seconds": 1.0, "question": QUESTION, "of_file": of_file})
-    for clip, found in zip(clips, processed(family, tmp_path, given), strict=True):
+    for clip, found in zip(clips, processed(family, given), strict=True):
         ours = stock_inputs(small, small.encode(clip), clip)
         assert torch.equal(found["input_ids"], ours["input_ids"])
         same_pixels_and_grids(family, found, ours)
@@ -102,7 +130,7 @@ def test_a_file_is_told_of_as_the_stock_processor_tells_of_it(family, tmp_path, 
 @pytest.mark.skipif(not TORCHVISION.is_dir(), reason=f"no {TORCHVISION}, which make test fills: no stock processors")
 @pytest.mark.parametrize("family", QWEN)
 def test_a_file_is_read_as_qwen_vl_utils_and_the_stock_processor_read_it(
-    family, tmp_path, embedded_folder, bikes, square_carphone
+    family, tmp_path, embedded_folder, processed, bikes, square_carphone
 ):
     """The frames and sizes that the package gave are in test_qwen_vl_utils; they are taken from there, not from us."""
     save(tmp_path / "model", family, embedded_folder)
@@ -116,7 +144,7 @@ def test_a_file_is_read_as_qwen_vl_utils_and_the_stock_processor_read_it(
             of_file = {"total_num_frames": read.window, "fps": read.fps, "frames_indices": read.indices}
             size = {"size": read.sizes[patch]}
             given.append({"pixels": clips[-1].pixels, "seconds": 1.0, "question": QUESTION, "of_file": of_file, **size})
-    for clip, content, found in zip(clips, given, processed(family, tmp_path, given), strict=True):
+    for clip, content, found in zip(clips, given, processed(family, given), strict=True):
         assert clip.clock is not None
         assert clip.clock.numbers.tolist() == content["of_file"]["frames_indices"]
         tokens = small.encode(clip)
@@ -147,19 +175,6 @@ def same_pixels_and_grids(family, found, ours):
         apart = max(apart, float((found[name] - ours[name]).abs().max()))
         torch.testing.assert_close(found[name], ours[name], atol=1e-5, rtol=0)
     return apart
-
-
-def processed(family, folder, given):
-    """What the stock processor makes of clips and questions, in a process of its own."""
-    torch.save(given, folder / "given.pt")
-    script = Path(__file__).parents[1] / "support" / "stock_processors.py"
-    paths = [str(TORCHVISION), *filter(None, [os.environ.get("PYTHONPATH")])]
-    subprocess.run(
-        [sys.executable, script, family, folder / "model", folder / "given.pt", folder / "found.pt"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        check=True,
-    )
-    return torch.load(folder / "found.pt")
 
 
 def prompt_of(found, small):

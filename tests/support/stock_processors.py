@@ -6,7 +6,8 @@ for the CPU. That is why it is kept out of the tests' own process.
 A clip that brings a "size" is first resized as `qwen-vl-utils` does, and left at that by the processor where the model
 card says so. A content that is the length of a video asks which of its frames the processor chooses.
 
-Usage: python stock_processors.py FAMILY FOLDER INPUT.pt OUTPUT.pt
+Usage: python stock_processors.py, with a line of JSON on standard input for every batch of clips: the family, its
+folder, INPUT.pt and OUTPUT.pt. Once OUTPUT.pt is written, a line on standard output says so.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ import transformers  # noqa: E402 (behind the operators)
 from torchvision.transforms import InterpolationMode, functional  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 from transformers.video_utils import VideoMetadata  # noqa: E402
+
+WRITTEN = "written"
+"""The line that follows each batch."""
 
 PROCESSORS = {
     "llava_onevision": ("LlavaOnevisionProcessor", "LlavaOnevisionVideoProcessor", "LlavaOnevisionImageProcessor"),
@@ -176,4 +180,7 @@ def process(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(Path, sys.argv[2:5]))
+    for line in sys.stdin:
+        family, *paths = json.loads(line)
+        main(family, *map(Path, paths))
+        print(WRITTEN, flush=True)
