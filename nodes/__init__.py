@@ -9,6 +9,7 @@ from . import (
     comparing,
     drawn,
     explorer,
+    frame_stages,
     models,
     pictures,
     serving,
@@ -33,6 +34,7 @@ NODES = (
     + pictures.NODES
     + token_video.NODES
     + explorer.NODES
+    + frame_stages.NODES
 )
 
 

@@ -14,18 +14,23 @@ from ..aot.answering.generation import Generation
 from ..aot.comparison import sweep as sweeping
 from ..aot.comparison import table as comparison_table
 from ..aot.comparison.compare import Row, side_by_side
-from ..aot.comparison.variants import expand
+from ..aot.comparison.variants import Variant, expand
+from ..aot.errors import InputError
 from ..aot.files import whole_file
 from ..aot.models.prompt import require_question
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
+from ..aot.video.frame_source import FrameSource
 from .comfy import interrupted, io, output_directory, progress, schema, stoppable, ui, unused_output
 from .models import CATEGORY, Loaded, ready
 from .progress_text import Rest, Said
-from .sockets import AOTVLLM, AOTAnswerType, AOTTokens
+from .sockets import AOTVLLM, AOTAnswerType, AOTFrames, AOTTokens
 
 SOCKETS = tuple(f"answer_{number}" for number in range(2, 9))
 """Sockets for answers beside the first."""
+
+REINVEST = ("off", "2", "4", "8")
+"""How many times as many frames a chain is also given."""
 
 SWEEPS = "aot_sweeps"
 """Folder in ComfyUI's output folder that keeps what was measured."""
@@ -36,6 +41,15 @@ def write_csv(rows: Sequence[Row], prefix: str) -> str:
     with unused_output(prefix, ".csv") as path, whole_file(path) as temporary:
         temporary.write_text(comparison_table.as_csv(rows), encoding="utf-8", newline="")
     return path.relative_to(output_directory().resolve()).as_posix()
+
+
+def _variants(stages: str, retentions: str, controls: bool, reinvest: str) -> list[Variant]:
+    """What the widgets say, full tokens first."""
+    if reinvest not in REINVEST:
+        raise InputError(f"reinvest is {reinvest!r}; choose one of {', '.join(REINVEST)}.")
+    times = 1 if reinvest == REINVEST[0] else int(reinvest)
+    chains, shares = sweeping.chains_in(stages), sweeping.retentions_in(retentions)
+    return expand(chains, shares, controls=controls, reinvest=times)
 
 
 class AOTCompare(io.ComfyNode):
@@ -72,6 +86,13 @@ class AOTCompare(io.ComfyNode):
                     tooltip="The right answer, where it is known, of Drawn Clip for instance: the table then says who "
                     "gave it.",
                 ),
+                io.Boolean.Input(
+                    "reinvest",
+                    default=False,
+                    optional=True,
+                    tooltip="Measure answers about more frames by the tokens of the fewest, so that the same number of "
+                    "tokens from 2, 4 or 8 times the frames stands beside them at the same retention.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The table, drawn."),
@@ -90,12 +111,14 @@ class AOTCompare(io.ComfyNode):
         map_b: list[Tensor] | None = None,
         filename_prefix: list[str] | None = None,
         truth: list[str] | None = None,
+        reinvest: list[bool] | None = None,
         **more: list[Answer],
     ) -> io.NodeOutput:
         """Gather, draw, write."""
         others = [each for name in SOCKETS for each in more.get(name) or () if each is not None]
         right = (truth or [""])[0].strip() or None
-        rows = [dataclasses.replace(row, truth=right) for row in side_by_side([*answers, *others])]
+        by = side_by_side([*answers, *others], reinvest=bool((reinvest or [False])[0]))
+        rows = [dataclasses.replace(row, truth=right) for row in by]
         image, markdown = comparison_table.picture(rows), comparison_table.as_markdown(rows)
         file = write_csv(rows, (filename_prefix or ["aot_tables/compare"])[0])
         report = {**ui.PreviewImage(image, cls=cls).as_dict(), "aot_file": (file,)}
@@ -147,6 +170,27 @@ class AOTSweep(io.ComfyNode):
                     default="aot_tables/sweep",
                     tooltip="Folder and start of the CSV file's name in ComfyUI's output folder; a number is added.",
                 ),
+                AOTFrames.Input(
+                    "frames",
+                    optional=True,
+                    tooltip="The frames that were encoded, for chains that begin with a stage on frames "
+                    "(fewer:frames=8+aot), for controls and for reinvest. Each such chain encodes for itself.",
+                ),
+                io.Boolean.Input(
+                    "controls",
+                    default=False,
+                    optional=True,
+                    tooltip="Fewer and smaller frames beside the chains, at the same retentions. The table says what "
+                    "is no better than those.",
+                ),
+                io.Combo.Input(
+                    "reinvest",
+                    options=list(REINVEST),
+                    default=REINVEST[0],
+                    optional=True,
+                    tooltip="Each chain also on 2, 4 or 8 times as many frames of the video, cut down to the same "
+                    "number of tokens: speed turned into better answers.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The curves; the table if there is only one retention."),
@@ -165,11 +209,13 @@ class AOTSweep(io.ComfyNode):
         retentions: str,
         vllm: Loaded | None = None,
         tokens: VideoTokens | Stream | None = None,
+        controls: bool = False,
+        reinvest: str = REINVEST[0],
         **others: Any,
     ) -> list[str]:
         """The links that are still needed. Raises an InputError first where what was typed cannot be swept."""
         require_question(question)
-        expand(sweeping.chains_in(stages), sweeping.retentions_in(retentions))
+        _variants(stages, retentions, controls, reinvest)
         return [name for name, value in (("vllm", vllm), ("tokens", tokens)) if value is None]
 
     @classmethod
@@ -182,10 +228,12 @@ class AOTSweep(io.ComfyNode):
         retentions: str,
         max_new_tokens: int,
         filename_prefix: str,
+        frames: FrameSource | None = None,
+        controls: bool = False,
+        reinvest: str = REINVEST[0],
     ) -> io.NodeOutput:
         """Measure what is missing, draw all of it."""
-        chains = sweeping.chains_in(stages)
-        variants = expand(chains, sweeping.retentions_in(retentions))
+        variants = _variants(stages, retentions, controls, reinvest)
         bar = progress(len(variants))
         folder = Path(output_directory()) / SWEEPS
         rows: list[Row] = []
@@ -213,6 +261,8 @@ class AOTSweep(io.ComfyNode):
                 on_row=on_row,
                 on_token=lambda count: interrupted(),
                 on_refused=refused.append,
+                frames=frames,
+                on_progress=lambda done, total: interrupted(),
             ):
                 rows.append(row)
                 bar.update_absolute(len(rows) + len(refused), len(variants))

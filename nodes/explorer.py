@@ -50,7 +50,7 @@ class AOTTransportExplorer(io.ComfyNode):
         cls, tokens: VideoTokens | Stream, frames: Frames, choice: str = STANDS_FOR, rows: int = 4
     ) -> io.NodeOutput:
         """Thin W and draw the picture; in a browser the node's view replaces the picture's preview."""
-        tokens = ready(tokens)
+        tokens = ready(tokens).on(frames.count)
         with stoppable(tokens.features.device):
             transport = Transport.of(tokens)
             image = transport_picture(tokens, frames, transport, choice=choice, rows=rows)

@@ -147,7 +147,7 @@ def _median(roads: Sequence[Road]) -> Road:
 def _ours(model: VideoLLM, load: Callable[[], Frames], chain: Chain, new_tokens: int) -> Road:
     model.tower.set_attn_implementation(ATTENTION)
     start = time.perf_counter()
-    tokens = chain(model.encode(load()))
+    tokens = chain.after_encoding(model.encode(chain.on_frames(load(), model.layout)))
     (answer,) = Session(model, tokens).answer([QUESTION], Generation(max_new_tokens=new_tokens))
     answer_s = time.perf_counter() - start
     return Road(answer_s - answer.decode_s, answer_s, answer.prefill_s, tokens.tokens_kept)
@@ -231,7 +231,7 @@ def _parts(
         "tower": lambda: [module(*args, **kwargs) for module, args, kwargs in calls],
     }
     for name, chain in chains.items():
-        works[f"reduce {name}"] = lambda chain=chain: chain(dataclasses.replace(tokens))
+        works[f"reduce {name}"] = lambda chain=chain.after_encoding: chain(dataclasses.replace(tokens))
     if stock_pixels is not None:
         works["stock pixels"] = lambda: stock_pixels(frames).to(model.device, model.dtype)
     return medians(works, tokens.features, repeats)

@@ -41,7 +41,7 @@ def bench_stream(pipeline: Chain, lengths: Sequence[int], model: VideoLLM) -> di
             source = open_video(clip, Sampling(frames=frames))
             start = time.perf_counter()
             with PeakMemory(model.device) as memory:
-                tokens = stream(model, source, pipeline.on_tokens)
+                tokens = stream(model, pipeline.on_frames(source, model.layout), pipeline.on_tokens)
             seconds = time.perf_counter() - start
             rows.append(
                 {

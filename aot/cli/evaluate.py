@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from .command import Result
-from .options import load, model_options, variant_options
+from .options import control_options, load, model_options, variant_options
 
 if TYPE_CHECKING:
     from ..comparison.variants import Variant
@@ -37,6 +37,8 @@ _TOLD = (
     "stages",
     "retention",
     "against",
+    "controls",
+    "reinvest",
 )
 """The options that decide a result, as a report's command line tells them."""
 
@@ -52,6 +54,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     keep.add_argument("--no-cache", action="store_true", help="keep no encodings: stages added later encode again")
     model_options(parser)
     variant_options(parser)
+    control_options(parser)
     parser.epilog = "Full tokens are always included; the stage 'blind' leaves the video out."
 
 
@@ -83,7 +86,7 @@ def _run(
 ) -> Result:
     from ..evaluation.encodings import Encodings
     from ..evaluation.records import Records
-    from ..evaluation.report import CSV, CURVE, JSON, TABLE, left_out, overview, write_report
+    from ..evaluation.report import CSV, CURVE, JSON, TABLE, left_out, no_better, overview, write_report
     from ..evaluation.runner import by_clip, settings
     from ..evaluation.summary import summarise
     from ..models.fingerprint import fingerprint
@@ -106,6 +109,8 @@ def _run(
     origin = {"set": questions.name, "command": _command(options), "date": datetime.date.today().isoformat()}
     result = write_report(summary, {**about, "identity": about["set"], **origin, "encodings_bytes": size}, out)
     print(markdown(*overview(summary), padded=True))
+    for line in no_better(summary):
+        print(line)
     if summary.unreadable:
         print(left_out(summary))
     print(f"Results in {out}: {', '.join((TABLE, CSV, JSON, CURVE, *_submissions(questions, records, out)))}")
@@ -121,7 +126,8 @@ def chosen_variants(options: argparse.Namespace) -> list[Variant]:
 
     for retention in options.retention:
         require_retention(retention)
-    return expand(options.stages, options.retention, blind=True)
+    beside = {"controls": options.controls, "reinvest": options.reinvest}
+    return expand(options.stages, options.retention, blind=True, **beside)
 
 
 def questions_of(options: argparse.Namespace) -> QuestionSet:
@@ -194,8 +200,10 @@ def _command(options: argparse.Namespace) -> str:
         value = getattr(options, name)
         if value is None or (name in ("dtype", "model") and value in ("auto", "embedded")):
             continue
+        if value is False or (name == "reinvest" and value == 1):
+            continue
         parts = [",".join(f"{each:g}" for each in value)] if name == "retention" else _words(value)
-        words += [f"--{name}", *parts]
+        words += [f"--{name}", *(() if value is True else parts)]
     return shlex.join(words)
 
 

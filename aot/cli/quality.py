@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,10 @@ from .evaluate import questions_of, set_options
 from .options import load, model_options, variant_options
 
 if TYPE_CHECKING:
+    from ..comparison.starts import Starts
+    from ..comparison.variants import Variant
     from ..models.base import VideoLLM
     from ..tokens.quality import Figures
-    from ..tokens.video_tokens import VideoTokens
 
 HEAD = ("variant", "tokens", "cells read", "mass over", "effective rank", "error", "frames a token")
 
@@ -49,18 +50,22 @@ def run(options: argparse.Namespace) -> Result:
 
     variants = expand([spec for spec in options.stages if spec != FULL], options.retention)
     model = load(options)
-    chains = {variant.name: variant.chain for variant in variants if variant.chain is not None}
-    measured: dict[str, list[Figures]] = {name: [] for name in chains}
+    measured: dict[str, list[Figures]] = {variant.name: [] for variant in variants}
     refused: dict[str, str] = {}
     unreadable: dict[str, str] = {}
     clips = 0
-    for tokens in _videos(model, options, unreadable.__setitem__):
+    for starts in _videos(model, options, variants, unreadable.__setitem__):
         clips += 1
-        for name, chain in chains.items():
+        for variant, start in zip(variants, starts.plan(variants), strict=True):
             try:
-                measured[name].append(figures(chain(tokens), tokens))
+                if isinstance(start, InputError):
+                    raise start
+                reduced = starts.reduced(start)
+                starts.done(start)
+                given = reduced.given
+                measured[variant.name].append(figures(reduced, starts.shared if given is None or given.exact else None))
             except InputError as error:
-                refused.setdefault(name, str(error))
+                refused.setdefault(variant.name, str(error))
     rows = {name: _mean(each) for name, each in measured.items() if each and name not in refused}
     if not rows:
         raise InputError(next(iter(refused.values())) if clips else not_read(clips, unreadable))
@@ -73,9 +78,13 @@ def run(options: argparse.Namespace) -> Result:
 
 
 def _videos(
-    model: VideoLLM, options: argparse.Namespace, on_unreadable: Callable[[str, str], None]
-) -> Iterator[VideoTokens]:
-    """The full tokens of every clip that can be read, with a bar."""
+    model: VideoLLM,
+    options: argparse.Namespace,
+    variants: Sequence[Variant],
+    on_unreadable: Callable[[str, str], None],
+) -> Iterator[Starts]:
+    """What the variants start from in every clip that can be read, with a bar."""
+    from ..comparison.starts import Starts
     from ..evaluation import SHAPES
     from ..evaluation.encodings import Encodings
     from ..evaluation.published import SETS
@@ -84,7 +93,8 @@ def _videos(
     from ..video.frames import Sampling, load_video
 
     if Path(options.set).is_file():
-        yield model.encode(load_video(Path(options.set), Sampling(frames=options.frames, fewer=options.fewer)))
+        frames = load_video(Path(options.set), Sampling(frames=options.frames, fewer=options.fewer))
+        yield Starts(model, model.encode(frames), frames)
         return
     sets = SHAPES, *SETS
     if options.set not in sets:
@@ -95,7 +105,7 @@ def _videos(
     clips = by_clip(questions.questions)
     for clip in tqdm(clips, desc="quality", file=sys.stderr, leave=False, disable=None):
         try:
-            yield encodings.of(clip)
+            yield encodings.starts(clip, variants)
         except UnreadableVideo as error:
             on_unreadable(clip, str(error))
             tqdm.write(f"Clip {clip} is left out: {error}", file=sys.stderr)

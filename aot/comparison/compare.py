@@ -257,7 +257,7 @@ def measure(
     return Measured(answer, fidelity(session, full.answer, full.reference, answer))
 
 
-def side_by_side(answers: Sequence[Answer]) -> list[Row]:
+def side_by_side(answers: Sequence[Answer], *, reinvest: bool = False) -> list[Row]:
     """Rows of answers from elsewhere, each against the full answer among those it can be compared with.
 
     An answer is compared with those of the same model to the same question, after the same turns. The full answer is
@@ -265,7 +265,10 @@ def side_by_side(answers: Sequence[Answer]) -> list[Row]:
 
     Args:
         answers: any number.
+        reinvest: whether answers about more frames are measured by the tokens of the fewest.
     """
+    if reinvest:
+        answers = _by_the_fewest(answers)
     groups: dict[Any, list[Answer]] = {}
     for answer in answers:
         groups.setdefault(_group(answer), []).append(answer)
@@ -280,6 +283,19 @@ def side_by_side(answers: Sequence[Answer]) -> list[Row]:
         sooner = full.first_token_s / answer.first_token_s if answer.first_token_s else 1.0
         rows.append(Row(_name(answer), answer, speedup, from_answers(full, answer), first_token_speedup=sooner))
     return rows
+
+
+def _by_the_fewest(answers: Sequence[Answer]) -> list[Answer]:
+    """Answers with the full tokens, and the retention, of the one among those that they are compared with that has
+    fewest."""
+    least: dict[Any, int] = {}
+    for each in answers:
+        least[_group(each)] = min(each.tokens_full, least.get(_group(each), each.tokens_full))
+    fulls = [least[_group(each)] for each in answers]
+    return [
+        dataclasses.replace(each, tokens_full=full, retention=each.tokens_kept / full)
+        for each, full in zip(answers, fulls, strict=True)
+    ]
 
 
 def fastest(rows: Sequence[Row]) -> Row:
@@ -300,6 +316,20 @@ def closest(rows: Sequence[Row]) -> Row | None:
         if all(getattr(row.fidelity, name) is not None for row in reduced):
             return min(reduced, key=lambda row: (getattr(row.fidelity, name), -(row.fidelity.log_probability or 0.0)))
     return next((row for row in reduced if row.fidelity.same), None)
+
+
+def no_closer(rows: Sequence[Row]) -> list[Row]:
+    """The rows that are no closer to full than a control, fewer or smaller frames, at the same retention.
+
+    Args:
+        rows: of one question and model.
+    """
+    worse = []
+    for row in rows:
+        controls = [each for each in rows if each.is_control and each.retention == row.retention]
+        if row.retention is not None and not row.is_control and controls and closest([*controls, row]) is not row:
+            worse.append(row)
+    return worse
 
 
 def _group(answer: Answer) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -39,6 +39,7 @@ class Starts:
         tokens: of the frames, fresh from the encoder, for all variants that choose none.
         frames: that were encoded; None where only their tokens are here.
         file_pixels: see :meth:`~..models.base.VideoLLM.frame_size`.
+        more: takes a number, and returns that many frames of the same video; None asks the frames.
         on_progress: called with (done, total) frames of an encoding.
     """
 
@@ -49,13 +50,19 @@ class Starts:
         frames: FrameSource | None = None,
         *,
         file_pixels: bool = False,
+        more: Callable[[int], FrameSource] | None = None,
         on_progress: Progress = ignore_progress,
     ) -> None:
         self._model, self._tokens, self._frames = model, tokens, frames
         self._options: dict[str, Any] = {"file_pixels": file_pixels}
-        self._on_progress = on_progress
+        self._on_progress, self._more = on_progress, more
         self._encoded: dict[str, VideoTokens] = {}
         self._left: list[str] = []
+
+    @property
+    def shared(self) -> VideoTokens:
+        """The tokens of all variants that choose no frames."""
+        return self._tokens
 
     def plan(self, variants: Sequence[Variant]) -> list[Start | InputError]:
         """Choose the frames of every variant; an encoding is kept for as long as a later variant needs it.
@@ -85,7 +92,7 @@ class Starts:
         frames = self._frames
         if variant.reinvest > 1:
             chain = chain.reinvested(self._tokens.layout)
-            frames = more_frames(frames, variant.reinvest)
+            frames = more_frames(frames, variant.reinvest, self._more)
         chosen = chain.on_frames(frames, partial(self._model.layout, **self._options))
         seen = {
             "index": chosen.choice.index.tolist() if chosen.choice else [],
@@ -134,19 +141,21 @@ class Starts:
             self._encoded.pop(key, None)
 
 
-def more_frames(frames: FrameSource, times: int) -> FrameSource:
+def more_frames(frames: FrameSource, times: int, more: Callable[[int], FrameSource] | None = None) -> FrameSource:
     """So many times as many frames of the same part of the video.
 
     Args:
         frames: of a file, or drawn.
         times: 2 or more.
+        more: takes a number, and returns that many; None asks the frames.
 
     Raises:
         InputError: there are no others, or not so many.
     """
-    if frames.more is None:
+    more = more or frames.more
+    if more is None:
         raise InputError(
             f"Reinvest needs {times} times the {frames.count} frames, and these come without their file; load the "
             "video with Load Video (AOT)."
         )
-    return frames.more(times * frames.count)
+    return more(times * frames.count)

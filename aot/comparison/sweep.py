@@ -15,10 +15,14 @@ from torch import Tensor
 from ..answering.answerer import LocalAnswerer
 from ..answering.generation import CountCallback, Generation, ignore_count
 from ..errors import InputError
+from ..models.encoder import FILE_PIXELS
+from ..models.file_time import encoder_settings
+from ..models.progress import Progress, ignore_progress
 from ..pictures.curve import Line, Panel, curves
 from ..stages.budget import require_retention
 from ..stages.chain import FULL
 from ..tokens.video_tokens import ENCODE, VideoTokens
+from ..video.frame_source import FrameSource
 from .cache import open_cache
 from .compare import Row, compare
 from .table import picture as table_picture
@@ -71,6 +75,8 @@ def sweep(
     on_row: Callable[[str], None] = lambda name: None,
     on_token: CountCallback = ignore_count,
     on_refused: Callable[[str], None] | None = None,
+    frames: FrameSource | None = None,
+    on_progress: Progress = ignore_progress,
 ) -> Iterator[Row]:
     """Compare every variant, measuring only what ``folder`` does not hold.
 
@@ -84,6 +90,8 @@ def sweep(
         on_row: see :func:`~.compare.compare`.
         on_token: likewise.
         on_refused: likewise.
+        frames: likewise.
+        on_progress: likewise.
 
     Raises:
         InputError: tokens that are reduced already, a folder that cannot be written or, without ``on_refused``, a
@@ -91,19 +99,35 @@ def sweep(
     """
     require_encoded(tokens)
     if on_refused is None:
-        for stage in (stage for variant in variants if variant.chain for stage in variant.chain.on_tokens):
+        chains = [each.chain for each in variants if each.chain and not each.chain.before_tokens and each.reinvest == 1]
+        for stage in (stage for chain in chains for stage in chain.on_tokens):
             stage.steps(tokens.layout, tokens.timestamps)
     cache = open_cache(answerer.model, tokens, question, generation, folder)
     watch = {"on_row": on_row, "on_token": on_token, "on_refused": on_refused}
+    more = {"frames": frames, "file_pixels": file_pixels(tokens), "on_progress": on_progress}
     with cache.alone(lambda: on_token(0)):
-        yield from compare(answerer, tokens, question, variants, generation, **watch, cache=cache)
+        yield from compare(answerer, tokens, question, variants, generation, **watch, **more, cache=cache)
 
 
 def require_encoded(tokens: VideoTokens) -> None:
     """Refuse tokens that a stage has reduced: a sweep starts from all of them."""
     done = [record.name for record in tokens.history if record.name != ENCODE]
+    if done and tokens.given is not None:
+        raise InputError(
+            f"These tokens are of frames that {' and '.join(done)} chose; give those of all frames, connect frames, "
+            f"and begin the chain with {done[0]}."
+        )
     if done:
         raise InputError(f"These tokens are reduced already, by {' and '.join(done)}; give those of Encode Video.")
+
+
+def file_pixels(tokens: VideoTokens) -> bool:
+    """Whether the encoder was told to keep the file's own pixels.
+
+    Args:
+        tokens: fresh from the encoder.
+    """
+    return bool(encoder_settings(tokens).get(FILE_PIXELS, False))
 
 
 def picture(rows: Sequence[Row], refused: Sequence[str] = ()) -> Tensor:

@@ -12,7 +12,8 @@ from ..pictures.canvas import GREEN, SKY_BLUE
 from ..pictures.table import table
 from ..tables import aligned, markdown
 from ..tables import as_csv as csv_of
-from .compare import Row, closest, fastest
+from .compare import Row, closest, fastest, no_closer
+from .variants import no_better
 
 LONGEST = 60
 """Letters of an answer in a terminal's table."""
@@ -146,7 +147,7 @@ def picture(rows: Sequence[Row], refused: Sequence[str] = ()) -> Tensor:
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
-    """The fastest row and the one closest to full, a line for each question and model."""
+    """The fastest row and the one closest to full, for each question and model; what is no better than controls."""
     lines = []
     for group in groups(rows):
         quick, near = fastest(group), closest(group)
@@ -154,6 +155,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         if near is not None:
             line += f" Closest to full: {near.name}{_how_close(near)}."
         lines.append(f"{_one_line(group[0].answer.question)} {line}" if _several(rows) else line)
+        lines += no_better([row.name for row in no_closer(group)])
     return lines
 
 

@@ -98,6 +98,15 @@ def expand(
     return list(variants.values())
 
 
+def no_better(names: Sequence[str]) -> list[str]:
+    """A line that says which variants no control is worse than; none where there is no such variant.
+
+    Args:
+        names: of those variants.
+    """
+    return [f"No better than fewer or smaller frames at the same retention: {', '.join(names)}."] if names else []
+
+
 def require_reinvest(times: int) -> None:
     """Refuse a number that frames cannot be multiplied by."""
     if times < 1:

@@ -31,5 +31,10 @@ def load_drawn_clip(sampling: Sampling | None = None, size: int | None = None) -
     """
     story = make_scene(NUMBER)
     scene = replace(story, settings=replace(story.settings, frames=round(FPS * story.settings.seconds)))
-    chosen = resample(replace(scene.frames(), source=NAME), Sampling() if sampling is None else sampling)
-    return chosen if size is None else resize(chosen, size)
+    sampling = Sampling() if sampling is None else sampling
+    chosen = resample(replace(scene.frames(), source=NAME), sampling)
+
+    def more(count: int) -> Frames:
+        return load_drawn_clip(Sampling(frames=count, start=sampling.start, end=sampling.end), size)
+
+    return replace(chosen if size is None else resize(chosen, size), more=more)

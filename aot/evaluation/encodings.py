@@ -10,10 +10,13 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from ..comparison.starts import Starts
+from ..comparison.variants import Variant
 from ..errors import InputError
 from ..files import alone, make_folder
 from ..models.base import VideoLLM
@@ -70,6 +73,22 @@ class Encodings:
                     tokens = self._encode(clip, on_progress)
                     storage.save(tokens, path)
         return tokens
+
+    def starts(self, clip: str, variants: Sequence[Variant]) -> Starts:
+        """What each variant starts from: a clip's tokens, or others for variants that choose among its frames.
+
+        Only the tokens of all frames are kept on disk.
+
+        Args:
+            clip: its name.
+            variants: that will be asked for.
+
+        Raises:
+            InputError: as :meth:`of`.
+        """
+        chooses = any(each.chain and (each.chain.before_tokens or each.reinvest > 1) for each in variants)
+        frames = self._questions.frames(clip, self._frames) if chooses else None
+        return Starts(self._model, self.of(clip), frames, more=partial(self._questions.frames, clip))
 
     def _encode(self, clip: str, on_progress: Progress) -> VideoTokens:
         return self._model.encode(self._questions.frames(clip, self._frames), on_progress=on_progress)

@@ -139,12 +139,13 @@ class AOT(lmms):
         if self._reduced is None or self._reduced[0] != path:
             self._reduced = None
             try:
-                encoded = self._model.encode(clip_frames(Path(path), self._frames))
+                frames = self._pipeline.on_frames(clip_frames(Path(path), self._frames), self._model.layout)
+                encoded = self._model.encode(frames)
             except UnreadableVideo as error:
                 self._unreadable[path] = str(error)
                 tqdm.write(f"aot: {shown(path)} is left out: {error}", file=sys.stderr)
                 return None
-            self._reduced = (path, self._pipeline(encoded))
+            self._reduced = (path, self._pipeline.after_encoding(encoded))
         return self._reduced[1]
 
 

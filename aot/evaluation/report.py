@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..comparison.variants import CONTROLS
+from ..comparison.variants import no_better as no_better_than_controls
 from ..files import whole_file
 from ..tables import as_csv
 from ..tables import markdown as markdown_table
@@ -68,6 +70,8 @@ def markdown(summary: Summary, about: Mapping[str, Any]) -> str:
     tables = [markdown_table(*overview(summary), padded=True) + "\n"]
     if summary.asked:
         tables.append(markdown_table(*families(summary), padded=True) + "\n")
+    if said := no_better(summary):
+        tables.insert(1, f"{said[0]}\n")
     return "\n".join((heading, *tables, _NOTES))
 
 
@@ -90,6 +94,34 @@ def not_read(clips: int, unreadable: Mapping[str, str]) -> str:
     """
     count, (clip, reason) = len(unreadable), next(iter(unreadable.items()))
     return f"{count} of {clips + count} clips could not be read and are left out; the first is {clip}: {reason}."
+
+
+def no_better(summary: Summary) -> list[str]:
+    """A line that says which variants are no better than fewer or smaller frames at the same retention, if any is.
+
+    By accuracy; by agreement with full tokens where no truth is known.
+
+    Args:
+        summary: of the evaluation.
+    """
+    controls: dict[str, float] = {}
+    for row in summary.rows:
+        if row.chain in _CONTROLS and row.name != row.chain:
+            retention = row.name.removeprefix(row.chain)
+            controls[retention] = max(_merit(row), controls.get(retention, 0.0))
+    worse = [
+        row.name
+        for row in summary.rows
+        if row.chain not in _CONTROLS and _merit(row) <= controls.get(row.name.removeprefix(row.chain), -1.0)
+    ]
+    return no_better_than_controls(worse)
+
+
+_CONTROLS = tuple(name for (name,) in CONTROLS)
+
+
+def _merit(row: Row) -> float:
+    return row.agreement if row.accuracy is None else row.accuracy.value
 
 
 def overview(summary: Summary) -> tuple[list[str], list[list[str]]]:

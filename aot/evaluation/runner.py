@@ -1,7 +1,8 @@
 """A question set, answered with all tokens and with reduced ones, clip by clip.
 
-Each clip is encoded once. Every variant reduces that encoding, and all questions about the clip are answered together.
-A variant's answers are on disk before the next variant begins, and a later run does not ask for them again.
+Each clip is encoded once. Every variant reduces that encoding, but for those that choose frames, which have their own.
+All questions about the clip are answered together. A variant's answers are on disk before the next variant begins, and
+a later run does not ask for them again.
 """
 
 from __future__ import annotations
@@ -94,10 +95,15 @@ def evaluate(
     Session(model, None).ask([questions.questions[0].text], Generation(1))
     for clip, left in missing.items():
         try:
-            tokens = encodings.of(clip)
-            for variant in left:
-                records.add(answer_clip(model, questions, clips[clip], variant, tokens, decoder, prefiller))
-                on_record(variant.name)
+            starts = encodings.starts(clip, left)
+            for start in starts.plan(left):
+                if isinstance(start, InputError):
+                    raise start
+                tokens = starts.tokens(start)
+                asked = model, questions, clips[clip], start.variant, tokens, decoder, prefiller
+                records.add(answer_clip(*asked, tokens_full=starts.shared.tokens_full))
+                starts.done(start)
+                on_record(start.variant.name)
         except UnreadableVideo as error:
             records.leave_out(clip, str(error))
             on_unreadable(clip, str(error), len(left))
@@ -113,6 +119,8 @@ def answer_clip(
     tokens: VideoTokens,
     decoder: Decoder | None = None,
     prefiller: Prefiller | None = None,
+    *,
+    tokens_full: int | None = None,
 ) -> Record:
     """A variant's answers to the questions about one clip.
 
@@ -121,11 +129,12 @@ def answer_clip(
         questions: the set, which scores the answers.
         of_clip: its questions about this clip, at least one.
         variant: reduces the tokens, or leaves the video out.
-        tokens: the clip's, fresh from the encoder.
+        tokens: the clip's, fresh from the encoder; of the frames that the variant chooses.
         decoder: of the model, whose graph serves all clips; None makes one.
         prefiller: of the model, as the decoder.
+        tokens_full: that the kept ones are a share of; None takes those of the tokens.
     """
-    reduced = None if variant.chain is None else variant.chain(tokens)
+    reduced = None if variant.chain is None else variant.chain.after_encoding(tokens)
     generation = Generation(questions.max_new_tokens)
     session = Session(model, reduced, decoder=decoder, prefiller=prefiller)
     replies = session.ask([question.text for question in of_clip], generation)
@@ -134,7 +143,7 @@ def answer_clip(
         clip=of_clip[0].clip,
         variant=variant.name,
         chain=variant.label,
-        tokens_full=tokens.tokens_full,
+        tokens_full=tokens_full or tokens.tokens_full,
         tokens_kept=0 if reduced is None else reduced.tokens_kept,
         encode_s=0.0 if reduced is None else encode_seconds(reduced),
         reduce_s=0.0 if reduced is None else reduce_seconds(reduced),

@@ -176,6 +176,8 @@ class FrameStage(BeforeTokens):
     """
 
     acts = Place.FRAMES
+    files: ClassVar[tuple[str, ...]] = ()
+    """Settings that name a file."""
 
     def __call__(self, frames: FrameSource, layout: LayoutOf | None = None) -> FrameSource:
         """Choose among frames, or how large the encoder makes them.

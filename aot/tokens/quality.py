@@ -61,7 +61,7 @@ def figures(tokens: VideoTokens, full: VideoTokens | None = None) -> Figures:
     Raises:
         InputError: ``full`` is reduced, or of another video.
     """
-    tokens = tokens.to_language_grid()
+    tokens = _on_the_grid_of(full, tokens).to_language_grid()
     frames = frames_spoken_for(tokens)[tokens.role.cpu() != int(Role.NEWLINE)]
     mass = mass_kept(tokens)
     return Figures(
@@ -206,6 +206,7 @@ def reconstruction_error(full: VideoTokens, tokens: VideoTokens) -> float:
     Raises:
         InputError: ``full`` is reduced, or of another video.
     """
+    tokens = _on_the_grid_of(full, tokens)
     require_full(full, tokens)
     full, tokens = full.to_language_grid(), tokens.to_language_grid()
     dtype = weight_dtype(full.features)
@@ -222,6 +223,23 @@ def reconstruction_error(full: VideoTokens, tokens: VideoTokens) -> float:
     return apart / length if length else 0.0
 
 
+def _on_the_grid_of(full: VideoTokens | None, tokens: VideoTokens) -> VideoTokens:
+    """The tokens over all frames of ``full`` where theirs were chosen among those, else as they are.
+
+    Raises:
+        InputError: W only says what they stand for there.
+    """
+    given = tokens.given
+    if full is None or given is None or full.layout == tokens.layout:
+        return tokens
+    if not given.exact:
+        raise InputError(
+            "The full tokens are of other frames, or larger ones, and these are no means of them; give the tokens of "
+            "Encode Video that the stages were given."
+        )
+    return tokens.over_given()
+
+
 def require_full(full: VideoTokens, tokens: VideoTokens) -> None:
     """Raise an InputError where ``full`` is not what ``tokens`` were made of, as it left the encoder."""
     if full.tokens_kept < full.tokens_encoded or full.map.kept < full.tokens_encoded:
@@ -230,13 +248,18 @@ def require_full(full: VideoTokens, tokens: VideoTokens) -> None:
             "stage."
         )
     same = full.layout == tokens.layout and full.features.shape[1] == tokens.features.shape[1]
-    one, other = ((each.timestamps, each.deep.cpu()) for each in (full, tokens))
-    if not same or not all(map(torch.equal, one, other)):
+    if not same or not torch.equal(full.timestamps, tokens.timestamps) or not _same_attention(full, tokens):
         raise InputError(
             f"The full tokens are of another video than the reduced ones: {full.layout.frames} frames of "
             f"{full.layout.language_cells} tokens, {tokens.layout.frames} frames of {tokens.layout.language_cells}; "
             "give the tokens that the stages were given."
         )
+
+
+def _same_attention(full: VideoTokens, tokens: VideoTokens) -> bool:
+    """Whether both were encoded from one video; of frames that were not chosen the tokens have none."""
+    here, there = full.deep.cpu(), tokens.deep.cpu()
+    return bool(((here == there) | (there == 0).all(1, keepdim=True)).all())
 
 
 def _after_pooling(tokens: VideoTokens) -> TokenMap | None:

@@ -1,8 +1,9 @@
-// "Swap Stage" in a stage's menu: another stage in its place, with its links and the settings that both have.
+// "Swap Stage" in a stage's menu: another stage in its place, with its links and the settings that both have. Those
+// that take frames are swapped for others that do, those that take tokens likewise.
 
 import { app } from "../../../scripts/app.js";
 
-const CATEGORY = "AOT/reduction";
+const CATEGORIES = ["AOT/reduction", "AOT/frames"];
 const LABEL = "Swap Stage";
 const stages = new Map();
 
@@ -53,8 +54,10 @@ function swap(node, type) {
 }
 
 function menu(node) {
+  const { category } = stages.get(node.comfyClass);
   const options = [...stages]
-    .filter(([type]) => type !== node.comfyClass)
+    .filter(([type, each]) => type !== node.comfyClass && each.category === category)
+    .map(([type, each]) => [type, each.title])
     .sort(([, a], [, b]) => a.localeCompare(b))
     .map(([type, content]) => ({ content, callback: () => swap(node, type) }));
   return { content: LABEL, has_submenu: true, submenu: { options } };
@@ -64,8 +67,9 @@ app.registerExtension({
   name: "ComfyUI-AOT.swap",
 
   beforeRegisterNodeDef(nodeType, nodeData) {
-    if (nodeData.category !== CATEGORY) return;
-    stages.set(nodeData.name, nodeData.display_name);
+    const { name, display_name: title, category } = nodeData;
+    if (!CATEGORIES.includes(category)) return;
+    stages.set(name, { title, category });
     // Frontends that do not ask extensions for menu items yet ask the node's class.
     if (app.collectNodeMenuItems) return;
     const { getExtraMenuOptions } = nodeType.prototype;
