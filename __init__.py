@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .aot.errors import InputError
     from .aot.models import load as load_model
     from .aot.models.base import VideoLLM
-    from .aot.stages.base import Budgeted, Reduction, Stage
+    from .aot.stages.base import Budgeted, FrameStage, Reduction, Stage
     from .aot.stages.chain import Chain, parse
     from .aot.stages.methods.anchor_ot.both_phases import AnchorOT
     from .aot.stages.methods.anchor_ot.inter import InterFrame
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from .aot.stages.methods.evs import EVS
     from .aot.stages.methods.fastvid import FastVID
     from .aot.stages.methods.flashvid import FlashVID
+    from .aot.stages.methods.frames.aks import FramesForQuestion
+    from .aot.stages.methods.frames.differ import FramesThatDiffer
+    from .aot.stages.methods.frames.fewer import FewerFrames
+    from .aot.stages.methods.frames.smaller import SmallerFrames
     from .aot.stages.methods.holitom import HoliTom
     from .aot.stages.methods.prunevid import PruneVid
     from .aot.stages.methods.semvid import SemVID
@@ -55,6 +59,7 @@ if TYPE_CHECKING:
     from .aot.tokens.storage import save as save_tokens
     from .aot.tokens.token_map import TokenMap
     from .aot.tokens.video_tokens import VideoTokens
+    from .aot.video.choice import with_scores
     from .aot.video.frames import Frames, Sampling, load_video, open_video
 
 __all__ = [
@@ -71,8 +76,12 @@ __all__ = [
     "CosineMerge",
     "DyCoke",
     "FastVID",
+    "FewerFrames",
     "FlashVID",
+    "FrameStage",
     "Frames",
+    "FramesForQuestion",
+    "FramesThatDiffer",
     "Generation",
     "HoliTom",
     "InputError",
@@ -87,6 +96,7 @@ __all__ = [
     "SemVID",
     "Session",
     "Setting",
+    "SmallerFrames",
     "Stage",
     "TokenMap",
     "TokenMerging",
@@ -109,6 +119,7 @@ __all__ = [
     "parse",
     "save_tokens",
     "stream",
+    "with_scores",
 ]
 
 WEB_DIRECTORY = "./web"
@@ -128,8 +139,12 @@ _PUBLIC = {
     "DyCoke": f"{_METHODS}.dycoke",
     "EVS": f"{_METHODS}.evs",
     "FastVID": f"{_METHODS}.fastvid",
+    "FewerFrames": f"{_METHODS}.frames.fewer",
     "FlashVID": f"{_METHODS}.flashvid",
+    "FrameStage": "aot.stages.base",
     "Frames": "aot.video.frames",
+    "FramesForQuestion": f"{_METHODS}.frames.aks",
+    "FramesThatDiffer": f"{_METHODS}.frames.differ",
     "Generation": "aot.answering.generation",
     "HoliTom": f"{_METHODS}.holitom",
     "InputError": "aot.errors",
@@ -144,6 +159,7 @@ _PUBLIC = {
     "SemVID": f"{_METHODS}.semvid",
     "Session": "aot.answering.session",
     "Setting": "aot.stages.options",
+    "SmallerFrames": f"{_METHODS}.frames.smaller",
     "Stage": "aot.stages.base",
     "TokenMap": "aot.tokens.token_map",
     "TokenMerging": f"{_METHODS}.tome",
@@ -166,6 +182,7 @@ _PUBLIC = {
     "parse": "aot.stages.chain",
     "save_tokens": "aot.tokens.storage:save",
     "stream": "aot.streaming",
+    "with_scores": "aot.video.choice",
 }
 """Where each name is, and what it is called there where that is something else."""
 

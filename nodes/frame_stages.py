@@ -58,7 +58,7 @@ def frame_node(kind: type[FrameStage]) -> type[io.ComfyNode]:
                 description=" ".join(about),
                 search_aliases=[*WORDS],
                 inputs=[
-                    AOTFrames.Input("frames", tooltip="Frames of Load Video or of another stage on frames."),
+                    AOTFrames.Input("video", tooltip="Frames of Load Video or of another stage on frames."),
                     *(widget(name, setting) for name, setting in settings_of(kind).items()),
                     AOTVLLM.Input(
                         "vllm",
@@ -70,10 +70,10 @@ def frame_node(kind: type[FrameStage]) -> type[io.ComfyNode]:
             )
 
         @classmethod
-        def execute(cls, frames: FrameSource, vllm: Loaded | None = None, **settings: Any) -> io.NodeOutput:
+        def execute(cls, video: FrameSource, vllm: Loaded | None = None, **settings: Any) -> io.NodeOutput:
             named = {name: str(resolve_file(settings[name])) for name in kind.files if settings.get(name)}
-            chosen = kind(**{**settings, **named})(frames, vllm.model.layout if vllm else None)
-            return io.NodeOutput(chosen, ui={"text": (summary(frames, chosen),)})
+            chosen = kind(**{**settings, **named})(video, vllm.model.layout if vllm else None)
+            return io.NodeOutput(chosen, ui={"text": (summary(video, chosen),)})
 
     FrameNode.__name__ = FrameNode.__qualname__ = node_id
     FrameNode.__doc__ = kind.__doc__

@@ -206,6 +206,14 @@ class FrameStage(BeforeTokens):
         raise NotImplementedError
 
 
+WHOLE_TOKENS = dataclasses.replace(
+    KEEP_TOKENS,
+    help="Tokens of the whole video to keep, met by as many whole frames as fit; a model has to be known. 0 goes by "
+    "the retention.",
+)
+"""The number of tokens of a stage that leaves whole frames out."""
+
+
 @dataclass(frozen=True)
 class FrameChooser(WithBudget, FrameStage):
     """A stage that leaves whole frames out. Its budget is met by whole frames, and the rest of it is left over.
@@ -220,10 +228,7 @@ class FrameChooser(WithBudget, FrameStage):
 
     frames: int = Setting(0, "Frames to keep. 0 goes by the retention.", low=0, high=100_000).field()
     retention: float = RETENTION.field(help="Share of the video's tokens to keep, met by as many whole frames as fit.")
-    keep_tokens: int = KEEP_TOKENS.field(
-        help="Tokens of the whole video to keep, met by as many whole frames as fit; a model has to be known. 0 goes "
-        "by the retention."
-    )
+    keep_tokens: int = WHOLE_TOKENS.field()
 
     def number(self, frames: FrameSource, layout: LayoutOf | None) -> int:
         """How many frames are left.

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
 if TYPE_CHECKING:
-    from .frame_source import FrameFacts
+    from .frame_source import FrameFacts, FrameSource
     from .frames import Clock
 
 
@@ -130,3 +132,21 @@ class Choice:
             chosen: what a stage did.
         """
         return replace(self, history=(*self.history, chosen))
+
+
+def with_scores(frames: FrameSource, scores: Tensor) -> FrameSource:
+    """Frames of which it is known what each is worth, for a stage that chooses by it.
+
+    Args:
+        frames: decoded, or a file still to be decoded.
+        scores: (T,) floating, one for each of them.
+
+    Raises:
+        InputError: there are more or fewer scores, or some that are not finite.
+    """
+    values = scores.detach().to("cpu", torch.float64)
+    if values.shape != (frames.count,) or not bool(torch.isfinite(values).all()):
+        raise InputError(
+            f"Scores of shape {tuple(values.shape)} do not fit {frames.count} frames; give a finite number for each."
+        )
+    return frames.with_choice(replace(Choice.of(frames), scores=values))

@@ -20,7 +20,7 @@ import torch
 from ....errors import InputError
 from ....video.choice import Choice
 from ....video.frame_source import FrameSource
-from ...base import FrameChooser, LayoutOf
+from ...base import WHOLE_TOKENS, FrameChooser, LayoutOf
 from ...options import Setting
 
 
@@ -52,6 +52,7 @@ class FramesForQuestion(FrameChooser):
         {"aks-released": "aks:frames=64,fill=false", "aks-released-32": "aks:frames=32,fill=false"}
     )
 
+    keep_tokens: int = WHOLE_TOKENS.field(advanced=True)
     scores: str = Setting(
         "",
         "A file with a number for every frame that is given, in order: a JSON list, or text. Another model made them, "
@@ -64,16 +65,18 @@ class FramesForQuestion(FrameChooser):
         low=-1,
         high=1,
         step=0.05,
+        advanced=True,
     ).field()
     spread: float = Setting(
         -100.0, "t2: and their deviation is above this. Below 0 it has no effect.", low=-100, high=1, advanced=True
     ).field()
-    depth: int = Setting(5, "How often a part is halved at most.", low=0, high=16).field()
+    depth: int = Setting(5, "How often a part is halved at most.", low=0, high=16, advanced=True).field()
     every: int = Setting(1, "Only every n-th frame can be chosen.", low=1, high=4096, advanced=True).field()
     fill: bool = Setting(
         True,
         "Meet the number of frames: halve no further than every part has one, and give what is left to the highest "
         "scores. Off: as released, which leaves none of 16 at depth 5.",
+        advanced=True,
     ).field()
 
     def choose(self, frames: FrameSource, layout: LayoutOf | None) -> FrameSource:
