@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .aot.stages.methods.dart import DART
     from .aot.stages.methods.dtd import DTD
     from .aot.stages.methods.dycoke import DyCoke
+    from .aot.stages.methods.dytok import DyToK
     from .aot.stages.methods.evs import EVS
     from .aot.stages.methods.fastvid import FastVID
     from .aot.stages.methods.flashvid import FlashVID
@@ -75,6 +76,7 @@ __all__ = [
     "Connection",
     "CosineMerge",
     "DyCoke",
+    "DyToK",
     "FastVID",
     "FewerFrames",
     "FlashVID",
@@ -137,6 +139,7 @@ _PUBLIC = {
     "DART": f"{_METHODS}.dart",
     "DTD": f"{_METHODS}.dtd",
     "DyCoke": f"{_METHODS}.dycoke",
+    "DyToK": f"{_METHODS}.dytok",
     "EVS": f"{_METHODS}.evs",
     "FastVID": f"{_METHODS}.fastvid",
     "FewerFrames": f"{_METHODS}.frames.fewer",

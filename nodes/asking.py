@@ -24,7 +24,7 @@ from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from .answering import AOTAnswer
 from .comfy import GraphBuilder, advanced, io, raw_link, schema, stoppable
-from .models import CATEGORY, MODEL_WORDS, AOTEncodeVideo, AOTLoadVLLM, Loaded, choices
+from .models import CATEGORY, MODEL_WORDS, AOTEncodeVideo, AOTLoadVLLM, Loaded, choices, ready
 from .permissions import require_download
 from .sockets import AOTVLLM, AOTAnswerType, AOTFrames, AOTTokens
 from .video import AOTFramesFromImages, AOTFramesFromVideo, AOTLoadVideo, clip_input
@@ -328,22 +328,48 @@ class AOTAskAbout(io.ComfyNode):
                     multiline=True,
                     tooltip="The question alone, without instructions around it.",
                 ),
+                AOTVLLM.Input(
+                    "assistant",
+                    optional=True,
+                    tooltip="For DyToK Budgets: a model that reads all tokens and the question first, to say which "
+                    "frames matter. Link the same model, or a smaller one with its own tokens.",
+                ),
+                AOTTokens.Input(
+                    "assistant_tokens",
+                    optional=True,
+                    tooltip="The same frames, encoded by the assistant. Nothing linked: it reads the tokens above.",
+                ),
             ],
             outputs=[AOTTokens.Output(display_name="tokens", tooltip="The same tokens, with the question.")],
         )
 
     @classmethod
-    def execute(cls, vllm: Loaded, tokens: VideoTokens | Stream, question: str) -> io.NodeOutput:
+    def execute(
+        cls,
+        vllm: Loaded,
+        tokens: VideoTokens | Stream,
+        question: str,
+        assistant: Loaded | None = None,
+        assistant_tokens: VideoTokens | Stream | None = None,
+    ) -> io.NodeOutput:
         """Put the question on the tokens, and say whether its words tell it from an unrelated one."""
         require_question(question)
         if isinstance(tokens, Stream):
+            if assistant is not None:
+                raise InputError(
+                    "An assistant reads all tokens of a video, and these are streamed; switch streaming off on Encode "
+                    "Video, or unlink the assistant."
+                )
             return io.NodeOutput(tokens.about(question), ui={"text": ("asked when tokens are needed",)})
         model = vllm.ready()
         with stoppable(model.device):
-            asked = model.about(tokens, question)
+            helper = None if assistant is None else assistant.ready()
+            read = None if assistant_tokens is None else ready(assistant_tokens)
+            asked = model.about(tokens, question, assistant=helper, assistant_tokens=read)
             agreement = agreement_with_unrelated(model, asked)
-        words = 0 if asked.question is None else len(asked.question.words)
-        return io.NodeOutput(asked, ui={"text": (f"{words} words; {in_words(agreement)}",)})
+        words, seconds = (len(asked.question.words), asked.question.seconds) if asked.question is not None else (0, 0.0)
+        line = f"{words} words; {in_words(agreement)}"
+        return io.NodeOutput(asked, ui={"text": (f"{line}\nassistant: {seconds:.2f} s" if seconds else line,)})
 
 
 NODES = (AOTAskVideo, AOTAskAbout)

@@ -6,6 +6,8 @@ video, and its rotary positions where they are more than a count. The model insi
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,11 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from ..errors import InputError
+from ..tokens.question import ASSISTANT, Question
+from ..tokens.video_tokens import VideoTokens
 from ..video.frames import MakersChoice
+from .attended import attended_frames
 from .chat import ChatPrompt
 from .encoder import FILE_PIXELS, FrameEncoder, TowerOutput
 from .folder import (
@@ -29,7 +35,7 @@ from .folder import (
 )
 from .frame_choice import NO_SETTINGS
 from .loading import stock_model
-from .prompt import Inputs
+from .prompt import Inputs, require_question
 from .versions import cache_argument
 
 __all__ = ["FILE_PIXELS", "TowerOutput", "VideoLLM", "added"]
@@ -120,6 +126,44 @@ class VideoLLM(FrameEncoder, ChatPrompt):
             "chat template": template_file(folder),
             "tokenizer": tokenizer_file(folder),
         }
+
+    @torch.no_grad()
+    def about(
+        self,
+        tokens: VideoTokens,
+        text: str,
+        *,
+        assistant: VideoLLM | None = None,
+        assistant_tokens: VideoTokens | None = None,
+    ) -> VideoTokens:
+        """These tokens with a question that stages which ask choose by; nothing else changes.
+
+        Args:
+            tokens: of this model.
+            text: the question alone, without instructions around it.
+            assistant: a model that reads the video and the question first, and says how much each frame matters; it may
+                be this one.
+            assistant_tokens: the same frames, encoded by the assistant; None where it reads the tokens themselves.
+
+        Raises:
+            InputError: an empty question, tokens of another model's width, or an assistant's of other frames.
+        """
+        require_question(text)
+        self._require_own(tokens)
+        text = text.strip()
+        words = self.embed(torch.tensor(self._ids(text))).to(tokens.features.device)
+        if assistant is None:
+            return dataclasses.replace(tokens, question=Question(text, words))
+        start = time.perf_counter()
+        read = tokens if assistant_tokens is None else assistant_tokens
+        if read.layout.frames != tokens.layout.frames:
+            raise InputError(
+                f"The assistant's tokens are of {read.layout.frames} frames and these of {tokens.layout.frames}; "
+                "encode the same frames with both models."
+            )
+        frames = {ASSISTANT: attended_frames(assistant, read, text)}
+        seconds = time.perf_counter() - start
+        return dataclasses.replace(tokens, question=Question(text, words, frames=frames, seconds=seconds))
 
     def forward(self, inputs: Inputs, cache: Cache, *, mask: Tensor | None = None, keep: Any = -1) -> Tensor:
         """Run the LLM over ``inputs``, which follow the tokens in ``cache``.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..text import shown
-from ..tokens.question import Question
 from ..tokens.video_tokens import VideoTokens
 from .adapter import Adapter
 from .chat_template import render
@@ -27,7 +25,6 @@ from .prompt import (
     chat_messages,
     insert_video,
     require_one_place,
-    require_question,
 )
 
 
@@ -179,22 +176,6 @@ class ChatPrompt(Adapter):
             (n, D) in the model's dtype.
         """
         return self.hf_model.get_input_embeddings()(ids.to(self.device))
-
-    @torch.no_grad()
-    def about(self, tokens: VideoTokens, text: str) -> VideoTokens:
-        """These tokens with a question that stages which ask choose by; nothing else changes.
-
-        Args:
-            tokens: of this model.
-            text: the question alone, without instructions around it.
-
-        Raises:
-            InputError: an empty question, or tokens of another model's width.
-        """
-        require_question(text)
-        self._require_own(tokens)
-        words = self.embed(torch.tensor(self._ids(text.strip())))
-        return dataclasses.replace(tokens, question=Question(text.strip(), words.to(tokens.features.device)))
 
     def prompt_inputs(
         self, tokens: VideoTokens | None, question: str, *, system: str = "", turns: Sequence[Turn] = ()

@@ -40,10 +40,12 @@ class Part:
     Args:
         first: index in the video of the first of these frames.
         frames: number of frames of the whole video.
+        budgets: tokens to keep of each of these frames; None where the stage shares its budget out by itself.
     """
 
     first: int
     frames: int
+    budgets: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,11 @@ class Method:
     def needs_question(self) -> bool:
         """Whether, set as it is, it cannot do without the question."""
         return self.asks
+
+    @property
+    def needs_assistant(self) -> bool:
+        """Whether, set as it is, it needs to know which frames matter to a model that has read the video."""
+        return False
 
     def settings(self) -> dict[str, Any]:
         """The value of every setting by name, in the order of the fields."""
@@ -381,7 +388,7 @@ class Budgeted(WithBudget, Stage):
     def shares(self, layout: Layout, part: Part, least: int = 1) -> tuple[int, ...]:
         """Tokens to keep of every frame of ``part``, so that the whole video's budget is met.
 
-        Frames of a video get the same number, or one more.
+        Frames of a video get the same number, or one more, unless the part says what each gets.
 
         Args:
             layout: of the frames of ``part``.
@@ -391,6 +398,8 @@ class Budgeted(WithBudget, Stage):
         Raises:
             InputError: no budget is set, it is under ``least`` tokens a frame, or above what there is.
         """
+        if part.budgets is not None:
+            return part.budgets
         video = dataclasses.replace(layout, frames=part.frames)
         total = self.budget_of(video, least * part.frames, part.frames * layout.language_cells)
         return split_evenly(total, part.frames)[part.first : part.first + layout.frames]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..errors import InputError
 from ..tokens.layout import Layout
 
@@ -69,6 +71,29 @@ def split_by(weights: Sequence[int], total: int) -> tuple[int, ...]:
         shares.append(reached - before)
         before = reached
     return tuple(shares)
+
+
+def split_by_share(shares: Sequence[float], total: int, most: int) -> tuple[int, ...]:
+    """``total`` in whole numbers in proportion to shares, none above ``most``; all of it fits.
+
+    The largest fractions get the rest. What is above ``most`` goes round the others one by one, the largest first.
+
+    Args:
+        shares: of every part, 0 or more; all 0 count the same.
+        total: to share out.
+        most: for each part.
+    """
+    weights = np.asarray(shares, np.float32)
+    weights = weights / weights.sum() if weights.sum() > 0 else np.full_like(weights, 1 / len(weights))
+    exact = weights * np.float32(total)
+    counts = np.floor(exact).astype(np.int64)
+    rest = total - int(counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[: max(rest, 0)]] += 1
+    counts = np.minimum(counts, most)
+    order = np.argsort(-weights, kind="stable")
+    while (left := total - int(counts.sum())) > 0:
+        counts[order[counts[order] < most][:left]] += 1
+    return tuple(counts.tolist())
 
 
 def fill_levels(capacities: Sequence[int], total: int) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from ..tokens.video_tokens import Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from . import Method, Place, Stage, every_stage
 from .base import BeforeTokens, FrameChooser, LayoutOf, WithBudget
-from .options import settings_of
+from .options import NO_RELEVANCE, settings_of
 from .replayed import ReplayedStages
 
 FULL = "full"
@@ -141,6 +141,19 @@ class Chain:
     def needs_question(self) -> bool:
         """Whether a stage of it cannot do without the question."""
         return any(stage.needs_question for stage in self.stages)
+
+    def without_relevance(self) -> Chain:
+        """This chain with every stage that asks set to leave the question out: its control."""
+        stages = [
+            dataclasses.replace(each, relevance=NO_RELEVANCE) if "relevance" in settings_of(each) else each
+            for each in self.stages
+        ]
+        return Chain(stages, graph=self.graph)
+
+    @property
+    def needs_assistant(self) -> bool:
+        """Whether a stage of it needs to know which frames matter to a model that has read the video."""
+        return any(stage.needs_assistant for stage in self.stages)
 
     @cached_property
     def _replayed(self) -> ReplayedStages:

@@ -25,12 +25,14 @@ class Question:
         words: (L, D) floating, the LLM's input embeddings of its tokens.
         places: (T, N) floating each, how relevant every cell of the encoder's grid is, by the name of what says so.
         frames: (T,) floating each, how relevant every frame is, by the name of what says so.
+        seconds: that went into saying so, beside a look at embeddings.
     """
 
     text: str
     words: Tensor
     places: Mapping[str, Tensor] = field(default_factory=dict)
     frames: Mapping[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
 
     def __repr__(self) -> str:
         return f"Question({self.text!r}, {len(self.words)} tokens)"
@@ -43,23 +45,24 @@ class Question:
         return {"words": self.words, **places, **frames}
 
     @classmethod
-    def from_tensors(cls, text: str, tensors: Mapping[str, Tensor]) -> Question:
+    def from_tensors(cls, text: str, tensors: Mapping[str, Tensor], seconds: float = 0.0) -> Question:
         """The way back from :attr:`tensors`.
 
         Args:
             text: of the question.
             tensors: what that returned.
+            seconds: that went into them.
         """
         groups = {
             group: {name.partition(".")[2]: each for name, each in tensors.items() if name.startswith(f"{group}.")}
             for group in ("places", "frames")
         }
-        return cls(text, tensors["words"], **groups)
+        return cls(text, tensors["words"], **groups, seconds=seconds)
 
     def to(self, device: torch.device | str) -> Question:
         """This question with its tensors on a device."""
         moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        return Question.from_tensors(self.text, moved)
+        return Question.from_tensors(self.text, moved, self.seconds)
 
     def cut(self, first: int, last: int) -> Question:
         """The question about frames ``first`` up to ``last``."""

@@ -75,7 +75,7 @@ def save(tokens: VideoTokens, path: Path) -> None:
         "layout": json.dumps(tokens.layout.to_dict()),
         "pooled": json.dumps(tokens.pooled),
         "history": json.dumps([record.to_dict() for record in tokens.history]),
-        **({} if tokens.question is None else {"question": tokens.question.text}),
+        **_question_metadata(tokens.question),
     }
     if given := tokens.given:
         tensors |= {"given.of": given.of.clone(), "given.timestamps": given.timestamps.clone()}
@@ -171,6 +171,10 @@ def _given(stored: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Given:
     return Given(_layout(stored["layout"]), tensors["given.timestamps"], frames, tensors["given.of"], exact)
 
 
+def _question_metadata(question: Question | None) -> dict[str, str]:
+    return {} if question is None else {"question": question.text, "question_seconds": str(question.seconds)}
+
+
 def _question(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Question | None:
     """The question that travels with the tokens; None where there is none."""
     if "question" not in metadata:
@@ -178,7 +182,7 @@ def _question(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Que
     own = {name[9:]: tensor for name, tensor in tensors.items() if name.startswith("question.")}
     if not len(own["words"]):
         raise ValueError("its question has no word")
-    return Question.from_tensors(shown(metadata["question"]), own)
+    return Question.from_tensors(shown(metadata["question"]), own, float(metadata.get("question_seconds", 0)))
 
 
 def _record(values: Any) -> StageRecord:

@@ -55,7 +55,8 @@ def small(request, tmp_path_factory, embedded_folder):
 
 @pytest.fixture(scope="module")
 def tokens(small, clip):
-    return small.about(small.encode(clip), QUESTION)
+    tokens = small.encode(clip)
+    return small.about(tokens, QUESTION, assistant=small)
 
 
 def test_every_family_is_tried():

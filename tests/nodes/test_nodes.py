@@ -185,7 +185,7 @@ def test_two_loaders_with_equal_settings_share_one_model(embedded_folder):
 def test_every_stage_and_picture_leaves_its_inputs_alone(clip, frames, embedded_folder):
     (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="cpu", attention="sdpa").args
     (tokens,) = AOTEncodeVideo.execute(vllm=loaded, frames=frames).args
-    (tokens,) = AOTAskAbout.execute(vllm=loaded, tokens=tokens, question="What moves?").args
+    (tokens,) = AOTAskAbout.execute(vllm=loaded, tokens=tokens, question="What moves?", assistant=loaded).args
     features, pixels = tokens.features.clone(), frames.pixels.clone()
     for stage in STAGES:
         (reduced,) = stage.execute(tokens=tokens).args

@@ -9,6 +9,7 @@ import torch
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages import stages
+from comfyui_aot.aot.stages.budget import split_by_share
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.stages.methods.cdpruner import greedy_determinant, of_clip, of_words
 from comfyui_aot.aot.stages.methods.semvid import plan, shared_out, shared_within
@@ -41,7 +42,8 @@ def test_without_relevance_the_question_changes_nothing(name):
 @pytest.mark.parametrize("name", ASKING)
 def test_another_question_keeps_other_tokens(name):
     tokens = video(dtype=torch.float64, extras=True)
-    other = Question("Why?", torch.randn(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3)))
+    words = torch.randn(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    other = Question("Why?", words, frames={"assistant": torch.arange(8.0)})
     first, second = (
         parse(f"{name}:retention=0.3")(each) for each in (tokens, dataclasses.replace(tokens, question=other))
     )
@@ -155,3 +157,48 @@ def test_words_take_turns_from_the_most_present_one():
     rows = [list(itertools.compress(word, active)) for word, active in zip(steps.word, steps.active, strict=True)]
     assert rows == [[1, 1, 1, 1], [0, 1]]
     assert steps.begins[:, 0].all()
+
+
+def test_dytok_gives_frames_what_the_assistant_attends_to():
+    tokens = clip(torch.randn(3, 10, 8, dtype=torch.float64), torch.randn(2, 8, dtype=torch.float64))
+    weights = torch.tensor([0.0, 1.0, 3.0])
+    question = dataclasses.replace(tokens.question, frames={"assistant": weights})
+    asked = dataclasses.replace(tokens, question=question)
+    for method in ("cdpruner", "top", "cosine", "random"):
+        # One of every frame, then 9 in proportion 0 : 1 : 3, of which the last has room for all.
+        reduced = parse(f"dytok:method={method},keep_tokens=12")(asked)
+        assert reduced.frame_counts == (1, 3, 8)
+        even = parse(f"dytok:method={method},keep_tokens=12,relevance=none")(asked)
+        assert even.frame_counts == (4, 4, 4)
+    with pytest.warns(SubstituteWarning):
+        assert parse("dytok:keep_tokens=12")(asked).frame_counts == (0, 3, 9)
+
+
+def test_dytok_without_an_assistant_says_what_to_link():
+    tokens = clip(torch.randn(2, 9, 4), torch.randn(3, 4))
+    with pytest.raises(InputError, match="link a model to the assistant of Ask About"):
+        parse("dytok")(tokens)
+
+
+def test_the_assistants_time_is_part_of_the_stages():
+    tokens = video(extras=True)
+    slow = dataclasses.replace(tokens, question=dataclasses.replace(tokens.question, seconds=2.5))
+    assert (
+        parse("dytok:retention=0.2")(slow).history[-1].milliseconds
+        > 2500
+        > parse("dytok:retention=0.2")(tokens).history[-1].milliseconds
+    )
+
+
+@pytest.mark.parametrize(
+    ("shares", "total", "most", "expected"),
+    [
+        ((1, 1, 2), 8, 10, (2, 2, 4)),
+        ((1, 1, 1), 5, 10, (2, 2, 1)),
+        ((8, 1, 1), 10, 5, (5, 3, 2)),
+        ((0, 0, 0), 6, 10, (2, 2, 2)),
+        ((1, 0, 0), 6, 2, (2, 2, 2)),
+    ],
+)
+def test_a_total_is_split_by_share_and_what_does_not_fit_goes_round(shares, total, most, expected):
+    assert split_by_share(shares, total, most) == expected

@@ -45,6 +45,6 @@ def test_a_chain_is_held_to_its_count(chain, frames):
 @pytest.mark.parametrize("stage", stages())
 def test_twice_the_frames_ask_for_nothing_more(stage):
     few, many = (count_operations(parse(f"{stage}:retention=0.5"), frames, 16) for frames in (32, 64))
-    if stage != "semvid":  # its fullest frame differs from video to video
+    if stage not in ("semvid", "dytok"):  # a step for each token of the fullest frame; some frames are left empty
         assert few.operations == many.operations
     assert few.waits == many.waits

@@ -79,18 +79,26 @@ class VisionZip(Budgeted):
         counts = self.counts(tokens.layout, part) or (self.tokens_per_frame,) * tokens.layout.frames
         if max(counts) > cells:
             raise InputError(f"{self.title}: {max(counts)} tokens of a frame of {cells}; give 1 to {cells}.")
+        attention, keys = grid.attention(Extra.LAST), grid.vectors(Extra.KEYS)
+        cell, counts = grid.cell, tuple(counts)
+        if 0 in counts:  # frames that another stage leaves nothing of
+            present = to_device([t for t, count in enumerate(counts) if count], attention.device)
+            attention, keys, cell = attention[present], keys[present], cell[present]
+            counts = tuple(filter(None, counts))
         dominant = tuple(min(int(count * self.dominant_ratio), count - 1) for count in counts)
         contextual = tuple(count - kept for count, kept in zip(counts, dominant, strict=True))
-        attention, keys = grid.attention(Extra.LAST), grid.vectors(Extra.KEYS)
         heads, read, owner = dominant_and_contextual(attention, keys, dominant, contextual)
         place, row = grid.rows(heads, owner, sum(counts))
-        cell = torch.arange(len(row), device=row.device)
+        cell = cell.flatten()
+        place = cell[place]
         joined = tally(row, len(place)) - 1
         merged = joined > 0
         share = 1 / joined.clamp(min=1).to(attention)[row]
         weight = torch.where(merged[row], torch.where(place[row] == cell, 1, share) / 2, 1)
         scale = 1 + merged.to(weight) if self.merge == "released" else None
-        return grid.reduction(Merge(place, row, cell, weight, scale, read_at=grid.rows(read, owner, sum(counts))[0]))
+        return grid.reduction(
+            Merge(place, row, cell, weight, scale, read_at=cell[grid.rows(read, owner, sum(counts))[0]])
+        )
 
 
 def dominant_and_contextual(

@@ -97,12 +97,14 @@ class FrameTokens:
         """Tokens to keep of every frame so that the whole video's budget is met.
 
         Frames get the same number, or one more. Where some hold too few for that the others give more, as evenly as
-        they can; of a streamed video the others are not seen.
+        they can; of a streamed video the others are not seen. A part that says what each frame gets is followed.
 
         Raises:
             InputError: the budget cannot be met.
         """
         layout, have = self.tokens.layout, self.counts
+        if part.budgets is not None:
+            return part.budgets
         if part.frames > layout.frames:
             even = stage.shares(layout, part)
             short = next((t for t, (share, most) in enumerate(zip(even, have, strict=True)) if share > most), None)
