@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .aot.models.base import VideoLLM
     from .aot.stages.base import Budgeted, FrameStage, Reduction, Stage
     from .aot.stages.chain import Chain, parse
+    from .aot.stages.inner import InnerStage
     from .aot.stages.methods.anchor_ot.both_phases import AnchorOT
     from .aot.stages.methods.anchor_ot.inter import InterFrame
     from .aot.stages.methods.anchor_ot.intra import IntraFrame
@@ -38,16 +39,21 @@ if TYPE_CHECKING:
     from .aot.stages.methods.dart import DART
     from .aot.stages.methods.dtd import DTD
     from .aot.stages.methods.dycoke import DyCoke
+    from .aot.stages.methods.dycoke_inner import DyCokeInner
     from .aot.stages.methods.dytok import DyToK
     from .aot.stages.methods.evs import EVS
+    from .aot.stages.methods.fastv import FastV
     from .aot.stages.methods.fastvid import FastVID
     from .aot.stages.methods.flashvid import FlashVID
+    from .aot.stages.methods.flashvid_inner import FlashVIDInner
     from .aot.stages.methods.frames.aks import FramesForQuestion
     from .aot.stages.methods.frames.differ import FramesThatDiffer
     from .aot.stages.methods.frames.fewer import FewerFrames
     from .aot.stages.methods.frames.smaller import SmallerFrames
     from .aot.stages.methods.holitom import HoliTom
+    from .aot.stages.methods.holitom_inner import HoliTomInner
     from .aot.stages.methods.prunevid import PruneVid
+    from .aot.stages.methods.pyramiddrop import PyramidDrop
     from .aot.stages.methods.semvid import SemVID
     from .aot.stages.methods.tome import TokenMerging
     from .aot.stages.methods.vidcom2 import VidCom2
@@ -76,21 +82,27 @@ __all__ = [
     "Connection",
     "CosineMerge",
     "DyCoke",
+    "DyCokeInner",
     "DyToK",
+    "FastV",
     "FastVID",
     "FewerFrames",
     "FlashVID",
+    "FlashVIDInner",
     "FrameStage",
     "Frames",
     "FramesForQuestion",
     "FramesThatDiffer",
     "Generation",
     "HoliTom",
+    "HoliTomInner",
+    "InnerStage",
     "InputError",
     "InterFrame",
     "IntraFrame",
     "LocalAnswerer",
     "PruneVid",
+    "PyramidDrop",
     "Question",
     "RandomTokens",
     "Reduction",
@@ -139,22 +151,28 @@ _PUBLIC = {
     "DART": f"{_METHODS}.dart",
     "DTD": f"{_METHODS}.dtd",
     "DyCoke": f"{_METHODS}.dycoke",
+    "DyCokeInner": f"{_METHODS}.dycoke_inner",
+    "FastV": f"{_METHODS}.fastv",
     "DyToK": f"{_METHODS}.dytok",
     "EVS": f"{_METHODS}.evs",
     "FastVID": f"{_METHODS}.fastvid",
     "FewerFrames": f"{_METHODS}.frames.fewer",
     "FlashVID": f"{_METHODS}.flashvid",
+    "FlashVIDInner": f"{_METHODS}.flashvid_inner",
     "FrameStage": "aot.stages.base",
     "Frames": "aot.video.frames",
     "FramesForQuestion": f"{_METHODS}.frames.aks",
     "FramesThatDiffer": f"{_METHODS}.frames.differ",
     "Generation": "aot.answering.generation",
     "HoliTom": f"{_METHODS}.holitom",
+    "HoliTomInner": f"{_METHODS}.holitom_inner",
+    "InnerStage": "aot.stages.inner",
     "InputError": "aot.errors",
     "InterFrame": f"{_METHODS}.anchor_ot.inter",
     "IntraFrame": f"{_METHODS}.anchor_ot.intra",
     "LocalAnswerer": "aot.answering.answerer",
     "PruneVid": f"{_METHODS}.prunevid",
+    "PyramidDrop": f"{_METHODS}.pyramiddrop",
     "Question": "aot.tokens.question",
     "RandomTokens": f"{_METHODS}.controls.random_choice",
     "Reduction": "aot.stages.base",

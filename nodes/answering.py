@@ -24,7 +24,7 @@ def figures(answer: Answer) -> str:
     stages = " + ".join(answer.stages) or "none"
     return "\n".join(
         (
-            f"tokens: {answer.tokens_kept} of {answer.tokens_full} ({answer.retention:.1%}), reduction: {stages}",
+            f"tokens: {answer.size.replace(' tokens', '', 1)}, reduction: {stages}",
             answer.road,
             f"rest {answer.decode_s:.2f} s ({answer.new_tokens} tokens)",
             f"prefill about {answer.prefill_flops / 1e12:.3g} TFLOPs, KV cache {answer.kv_cache_bytes / 2**20:.1f} "

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
-from ..aot.stages import Setting, Stage, stages
+from ..aot.stages import InnerStage, Setting, Stage, inner_stages, stages
 from ..aot.stages.options import settings_of
 from ..aot.stages.toolkit.language_grid import SubstituteWarning
 from ..aot.streaming import Stream
@@ -20,6 +20,7 @@ from .sockets import AOTTokens
 
 CATEGORY = "AOT/reduction"
 ABOUT = "One of the stages that reduce the tokens of a video: they prune, merge or compress them."
+ABOUT_INNER = "It acts inside the LLM when the video is read: the tokens only carry it there, after all other stages."
 ABOUT_AOT = "It merges tokens by optimal transport."
 WORDS = ("token reduction", "reduce", "prune", "merge", "compress", "visual tokens")
 """What people who look for a stage type into the search."""
@@ -56,7 +57,9 @@ def _widget(name: str, setting: Setting) -> Any:
 
 
 def summary(before: VideoTokens, after: VideoTokens, warned: Sequence[warnings.WarningMessage]) -> str:
-    """One line about what a stage did, and one for each warning it gave."""
+    """One line about what a stage did or will do, and one for each warning it gave."""
+    if len(after.inner) > len(before.inner):
+        return f"{after.tokens_kept} tokens, fewer inside the LLM: Answer shows how many"
     milliseconds = sum(record.milliseconds for record in after.history[len(before.history) :])
     line = (
         f"{before.tokens_kept} to {after.tokens_kept} tokens, {after.retention:.1%} of {after.tokens_full}, "
@@ -69,7 +72,12 @@ def stage_node(kind: type[Stage]) -> type[io.ComfyNode]:
     """The node of one stage, which names it."""
     node_id = cast(str, kind.node_id)
     is_aot = kind.source.startswith("AOT")
-    about = [(kind.__doc__ or "").splitlines()[0], ABOUT, *([ABOUT_AOT] if is_aot else ()), f"Source: {kind.source}."]
+    about = [
+        (kind.__doc__ or "").splitlines()[0],
+        ABOUT_INNER if issubclass(kind, InnerStage) else ABOUT,
+        *([ABOUT_AOT] if is_aot else ()),
+        f"Source: {kind.source}.",
+    ]
 
     class StageNode(io.ComfyNode):
         @classmethod
@@ -104,4 +112,4 @@ def stage_node(kind: type[Stage]) -> type[io.ComfyNode]:
     return StageNode
 
 
-NODES = tuple(stage_node(kind) for kind in stages().values() if kind.node_id)
+NODES = tuple(stage_node(kind) for kind in (*stages().values(), *inner_stages().values()) if kind.node_id)

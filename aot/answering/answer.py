@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from ..errors import InputError
 from ..models.base import VideoLLM
 from ..models.file_time import file_seconds
 from ..models.prompt import Turn
 from ..tokens.video_tokens import ENCODE, VideoTokens
+from .inside import Seen, seen_by
 from .thoughts import apart
 
 
@@ -26,7 +29,7 @@ class Answer:
         stages: names of the reduction stages, in order.
         tokens_full: tokens of the language grid, newlines not counted.
         tokens_kept: those that are left of them.
-        retention: ``tokens_kept / tokens_full``.
+        retention: ``tokens_kept / tokens_full``; where stages act inside the LLM, the mean of that over its layers.
         prompt_tokens: LLM tokens read, text and newlines included.
         new_tokens: LLM tokens written.
         encode_s: seconds of the vision encoder.
@@ -47,6 +50,9 @@ class Answer:
         was_read: whether the LLM had read the video before, for an earlier question; ``prefill_s`` is then the
             question's alone.
         thoughts: what the model wrote to itself before the answer; "" without any.
+        layer_tokens: video tokens that each layer of the LLM saw, newlines not counted; empty where all saw the same.
+        readings: how often the LLM read the video for this question and those asked with it.
+        seen: what was cut inside the LLM, for :meth:`tokens_at`. Not part of equality or JSON.
     """
 
     question: str
@@ -71,6 +77,9 @@ class Answer:
     file_s: float | None = None
     was_read: bool = False
     thoughts: str = ""
+    layer_tokens: tuple[int, ...] = ()
+    readings: int = 1
+    seen: tuple[Seen, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def about(
@@ -82,6 +91,7 @@ class Answer:
         *,
         prompt_tokens: int,
         new_tokens: int,
+        seen: tuple[Seen, ...] = (),
         **more: Any,
     ) -> Answer:
         """An answer with the figures that follow from its model and its video tokens.
@@ -93,9 +103,13 @@ class Answer:
             text: that the model wrote; its thoughts are kept apart from the answer.
             prompt_tokens: LLM tokens read.
             new_tokens: LLM tokens written.
+            seen: what was cut inside the LLM, in order of layers.
             more: the remaining fields: times, memory, turns, and ids and first if they are known.
         """
         thoughts, text = apart(text, model.opens_thoughts)
+        language = model.language
+        by_layer = _by_layer(seen, language.layers, tokens.tokens_kept, prompt_tokens)
+        kept, rows = ([layer[i] for layer in by_layer] for i in (0, 1))
         return cls(
             question=question,
             text=text,
@@ -103,16 +117,51 @@ class Answer:
             stages=tuple(record.name for record in tokens.history if record.name != ENCODE),
             tokens_full=tokens.tokens_full,
             tokens_kept=tokens.tokens_kept,
-            retention=tokens.retention,
+            retention=sum(kept) / len(kept) / tokens.tokens_full,
             prompt_tokens=prompt_tokens,
             new_tokens=new_tokens,
             encode_s=encode_seconds(tokens),
             reduce_s=reduce_seconds(tokens),
-            prefill_flops=model.language.prefill_flops(tokens.tokens_kept),
-            kv_cache_bytes=model.language.kv_cache_bytes(prompt_tokens + new_tokens, model.dtype.itemsize),
+            prefill_flops=sum(map(language.prefill_flops, kept)) / len(kept),
+            kv_cache_bytes=language.kv_cache_bytes(sum(rows) + new_tokens * len(rows), model.dtype.itemsize)
+            // len(rows),
             file_s=file_seconds(tokens),
             thoughts=thoughts,
+            layer_tokens=tuple(kept) if seen else (),
+            seen=seen,
             **more,
+        )
+
+    def tokens_at(self, tokens: VideoTokens, layer: int) -> VideoTokens:
+        """What a layer of the LLM saw of the video, as tokens for pictures.
+
+        Args:
+            tokens: that the question was asked about.
+            layer: of the LLM, from 0.
+
+        Raises:
+            InputError: the LLM has no such layer, or the tokens are others.
+        """
+        layers = len(self.layer_tokens)
+        if not layers:
+            return tokens
+        if not 0 <= layer < layers:
+            raise InputError(f"Layer {layer} of an LLM with layers 0 to {layers - 1}; give one of those.")
+        if tokens.tokens_kept != self.tokens_kept:
+            raise InputError(
+                f"The answer is about {self.tokens_kept} tokens and {tokens.tokens_kept} were given; give the tokens "
+                "that were asked about."
+            )
+        return seen_by(tokens, self.seen, layer)
+
+    @property
+    def size(self) -> str:
+        """Tokens and retention in words, and whether they are means over layers."""
+        if not self.layer_tokens:
+            return f"{self.tokens_kept} of {self.tokens_full} tokens ({self.retention:.1%})"
+        return (
+            f"{self.tokens_kept} of {self.tokens_full} tokens, {self.layer_tokens[-1]} in the LLM's last layer "
+            f"({self.retention:.1%} on average over its {len(self.layer_tokens)} layers)"
         )
 
     @property
@@ -144,10 +193,27 @@ class Answer:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON-ready types; the text under ``answer``."""
-        values = dataclasses.asdict(dataclasses.replace(self, first=None))
+        values = dataclasses.asdict(dataclasses.replace(self, first=None, seen=()))
         named = {"question": values.pop("question"), "answer": values.pop("text"), **values}
-        known = {name: value for name, value in named.items() if name not in ("ids", "first", "thoughts")}
-        return {**known, "first_token_s": self.first_token_s, "thoughts": self.thoughts}
+        last = {"layer_tokens": list(named.pop("layer_tokens")), "readings": named.pop("readings")}
+        known = {name: value for name, value in named.items() if name not in ("ids", "first", "thoughts", "seen")}
+        return {**known, "first_token_s": self.first_token_s, "thoughts": self.thoughts, **last}
+
+
+def _by_layer(seen: Sequence[Seen], layers: int, tokens: int, rows: int) -> list[tuple[int, int]]:
+    """Of every layer, the video's tokens and all rows of the prompt.
+
+    Args:
+        seen: what was cut, in order of layers.
+        layers: of the LLM.
+        tokens: of the video before the first cut.
+        rows: of the prompt before it.
+    """
+    found = []
+    for layer in range(layers):
+        tokens, rows = next(((each.tokens, each.rows) for each in seen[::-1] if each.layer == layer), (tokens, rows))
+        found.append((tokens, rows))
+    return found
 
 
 def encode_seconds(tokens: VideoTokens) -> float:

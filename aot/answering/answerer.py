@@ -11,6 +11,7 @@ from ..tokens.video_tokens import VideoTokens
 from .answer import Answer
 from .decoding import Decoder
 from .generation import CountCallback, Generation, TextCallback, ignore_count, ignore_text
+from .inside import require_fit
 from .prefilling import Prefiller
 from .session import Session
 
@@ -21,6 +22,17 @@ class Answerer(Protocol):
     @property
     def model(self) -> VideoLLM:
         """The model that encoded the video."""
+        ...
+
+    def require(self, tokens: VideoTokens) -> None:
+        """Refuse tokens with a stage that cannot act inside this LLM.
+
+        Args:
+            tokens: of any stage.
+
+        Raises:
+            InputError: there is one.
+        """
         ...
 
     def answer(
@@ -111,6 +123,10 @@ class LocalAnswerer:
         if self._keep_bytes is None or size <= self._keep_bytes:
             self._last = session
         return session
+
+    def require(self, tokens: VideoTokens) -> None:
+        """Refuse tokens with a stage that cannot act inside this LLM; see :meth:`Answerer.require`."""
+        require_fit(self._model, tokens)
 
     def forget(self) -> None:
         """Free the keys and values of the last video, and what decoder and prefiller keep."""

@@ -168,17 +168,16 @@ def forced(session: Session, question: str, ids: Sequence[int], turns: Sequence[
         (m, vocabulary) float32 on the model's device, at most :data:`AT_ONCE` tokens at a time.
     """
     model = session.model
-    with session.opened(question, turns=turns) as (prefix, question_ids, cache):
-        count = len(question_ids)
-        begin, first = prefix.answer_position(count), prefix.next_position
-        answer = model.text_inputs(torch.tensor(ids[:-1], dtype=torch.long), torch.arange(begin, begin + len(ids) - 1))
-        inputs = model.text_inputs(question_ids, torch.arange(first, first + count)).then(answer)
-        if count > 1:
-            model.forward(inputs.part(0, count - 1), cache)
+    with session.opened(question, turns=turns) as opened:
+        begin = opened.prefix.answer_position(len(opened.question))
+        answer = torch.tensor(ids[:-1], dtype=torch.long)
+        inputs = model.text_inputs(answer, torch.arange(begin, begin + len(answer)))
         # The last token of the question predicts the first one of the answer.
-        for start in range(count - 1, len(inputs), AT_ONCE):
-            part = inputs.part(start, min(start + AT_ONCE, len(inputs)))
-            yield model.forward(part, cache, keep=slice(None)).float().log_softmax(-1)
+        yield opened.read_question().float().log_softmax(-1)
+        at_once = session.tokens_at_once or AT_ONCE
+        for start in range(0, len(inputs), at_once):
+            part = inputs.part(start, min(start + at_once, len(inputs)))
+            yield model.forward(part, opened.cache, keep=slice(None)).float().log_softmax(-1)
 
 
 def _log_probability(log_probabilities: Tensor, ids: Sequence[int]) -> float:

@@ -13,7 +13,7 @@ from ..models.base import VideoLLM, added
 from ..models.prompt import Prefix
 from .decoding import Decoder, DecodingStep
 from .generation import CountCallback, Generation, TextCallback, end_ids, finished_text, ignore_text, penalised, sampler
-from .prefilling import Prefiller
+from .prefilling import Reader
 
 PACK = 1024
 """Question tokens that go through the LLM in one pass: enough to fill it, few enough for a small mask."""
@@ -69,7 +69,7 @@ class PackedQuestions:
         on_text: TextCallback,
         on_token: CountCallback,
         decoder: Decoder,
-        prefiller: Prefiller,
+        prefiller: Reader,
     ) -> None:
         self._model, self._cache, self._prefix, self._questions = model, cache, prefix, questions
         self._generation, self._number, self._on_text, self._on_token = generation, number, on_text, on_token

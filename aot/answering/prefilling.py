@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +31,22 @@ LONGEST = 1024
 
 KEPT = 4
 """Lengths whose passes are kept, those used last."""
+
+
+class Reader(Protocol):
+    """Reads tokens of a prompt into a cache."""
+
+    def read(self, inputs: Inputs, cache: DynamicCache) -> Tensor:
+        """Read tokens that follow those in the cache.
+
+        Args:
+            inputs: n tokens.
+            cache: of keys and values; those of ``inputs`` are added.
+
+        Returns:
+            (1, vocabulary) in the model's dtype, the logits after the last token.
+        """
+        ...
 
 
 class Prefiller:

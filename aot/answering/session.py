@@ -7,6 +7,9 @@ the only one. Decoding goes on like that, with the newest token of every unfinis
 replaying a graph of one step on a copy of the cache (:mod:`.decoding`); short prompts are read by graphs there, too
 (:mod:`.prefilling`). Afterwards the cache is cut back to the video, so that the next question finds it as the first one
 did.
+
+A stage that acts inside the LLM chooses by the last token of a prompt, so every question has a choice of its own: such
+a video is read anew with each question, and questions are answered one after another (:mod:`.inside`).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -29,6 +33,7 @@ from ..tokens.video_tokens import VideoTokens
 from .answer import Answer
 from .decoding import Decoder
 from .generation import CountCallback, Generation, TextCallback, finished_text, ignore_count, ignore_text
+from .inside import InsideLLM, Seen, acting, require_fit
 from .memory_advice import CHUNK, explaining
 from .packing import PACK, PackedQuestions, packs
 from .prefilling import Prefiller
@@ -47,6 +52,8 @@ class Replies:
         prefill_s: seconds until the video was read; 0 if it had been before.
         first_s: seconds from there to the first token of the first answer.
         rest_s: seconds from there to the end of the last answer.
+        seen: for each question, what the LLM's layers saw of the video.
+        readings: how often the video was read.
     """
 
     texts: tuple[str, ...]
@@ -56,11 +63,43 @@ class Replies:
     prefill_s: float
     first_s: float
     rest_s: float
+    seen: tuple[tuple[Seen, ...], ...] = ()
+    readings: int = 1
 
     @property
     def questions_s(self) -> float:
         """Seconds from the end of reading the video to the end of the last answer."""
         return self.first_s + self.rest_s
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A prompt up to the end of its video, and the question after it.
+
+    Args:
+        model: whose LLM reads.
+        prefix: the prompt up to the end of the video.
+        question: (n,) long, the token ids that follow it.
+        cache: of keys and values; it holds the video, unless that is read with the question.
+        inside: the stages that act inside the LLM; None where there are none.
+    """
+
+    model: VideoLLM
+    prefix: Prefix
+    question: Tensor
+    cache: DynamicCache
+    inside: InsideLLM | None = None
+
+    def read_question(self) -> Tensor:
+        """Read the rest of the prompt: (1, vocabulary) in the model's dtype, the logits after its last token."""
+        first = self.prefix.next_position
+        inputs = self.model.text_inputs(self.question, torch.arange(first, first + len(self.question)))
+        cached, video = self.cache.get_seq_length(), len(self.prefix.inputs)
+        if cached < video:
+            inputs = self.prefix.inputs.part(cached, video).then(inputs)
+        if self.inside is not None:
+            return self.inside.read(inputs, self.cache)
+        return self.model.forward(inputs, self.cache, keep=slice(-1, None))
 
 
 class Session:
@@ -79,7 +118,7 @@ class Session:
         prefiller: reads the prompts; None makes one, as for the decoder.
 
     Raises:
-        InputError: NaN features.
+        InputError: NaN features, or an LLM that a stage inside it does not fit.
     """
 
     def __init__(
@@ -94,12 +133,25 @@ class Session:
         if tokens is not None:
             tokens.require_finite()
         self.model, self.tokens, self.system = model, tokens, system
+        self._inner = require_fit(model, tokens) if tokens is not None else ()
         self._decoder, self._prefiller = decoder or Decoder(model), prefiller or Prefiller(model)
         self._before: tuple[Tensor, ...] | None = None
         self._prefix: Prefix | None = None
         self._cache = model.new_cache()
         self._end: Rewinder | None = None
         self._is_busy = False
+
+    @cached_property
+    def reads_anew(self) -> bool:
+        """Whether the video is read again with every question."""
+        layers = self.model.language.layers
+        return any(stage.cuts(1, layers) for stage in self._inner)
+
+    @cached_property
+    def tokens_at_once(self) -> int | None:
+        """Tokens of an answer that can be read in one pass; None for any number."""
+        layers = self.model.language.layers
+        return 1 if any(stage.reads_from(layers) is not None for stage in self._inner) else None
 
     @property
     def cached_tokens(self) -> int:
@@ -151,13 +203,16 @@ class Session:
                 was_read=replies.prefill_s == 0.0,
                 ids=ids,
                 first=first,
+                seen=seen,
+                readings=replies.readings,
             )
-            for question, text, prompt_tokens, ids, first in zip(
+            for question, text, prompt_tokens, ids, first, seen in zip(
                 questions,
                 replies.texts,
                 replies.prompt_tokens,
                 replies.ids,
                 replies.first_logits.log_softmax(-1),
+                replies.seen,
                 strict=True,
             )
         ]
@@ -204,34 +259,38 @@ class Session:
         prompt_tokens = [len(prefix.inputs) + len(prompt.after) for prompt in prompts]
         require_context(self.model, self.tokens, max(prompt_tokens), generation.max_new_tokens)
         on_token(0)
-        passes = list(packs([prompt.after for prompt in prompts], PACK if self.model.takes_masks else 1))
+        share = self.model.takes_masks and not self._inner
+        passes = list(packs([prompt.after for prompt in prompts], PACK if share else 1))
         # The end of the video is not passed where it could not be brought back.
         is_alone = len(passes[0]) == 1 and self.model.rewinds
         try:
             is_new = self.cached_tokens < len(prefix.inputs)
-            if is_new:
+            if is_new and not self.reads_anew:
                 # A single question is read in the same pass as the last chunk of its video.
                 self._read(prefix, on_token, leave_last=is_alone)
             read_at = time.perf_counter()
             first_at = 0.0
             ids: list[list[int]] = []
             logits: list[Tensor] = []
+            seen: list[tuple[Seen, ...]] = []
             for pack in passes:
                 asked = prompts[len(ids) : len(ids) + len(pack)]
-                packed = PackedQuestions(
-                    self.model,
-                    self._cache,
-                    prefix,
-                    pack,
-                    [self.model.repeatable(self.tokens, prompt) for prompt in asked],
-                    generation,
-                    len(ids),
-                    on_text,
-                    on_token,
-                    self._decoder,
-                    self._prefiller,
-                )
-                pack_ids, first = packed.answers()
+                with self._acting(prefix, on_token) as inside:
+                    packed = PackedQuestions(
+                        self.model,
+                        self._cache,
+                        prefix,
+                        pack,
+                        [self.model.repeatable(self.tokens, prompt) for prompt in asked],
+                        generation,
+                        len(ids),
+                        on_text,
+                        on_token,
+                        Decoder(self.model, "eager") if inside else self._decoder,
+                        inside or self._prefiller,
+                    )
+                    pack_ids, first = packed.answers()
+                    seen += [tuple(inside.seen) if inside else ()] * len(pack)
                 first_at = first_at or packed.first_at
                 ids += pack_ids
                 logits.append(first)
@@ -252,30 +311,40 @@ class Session:
             prefill_s=read_at - start if is_new else 0.0,
             first_s=first_at - (read_at if is_new else start),
             rest_s=done - first_at,
+            seen=tuple(seen),
+            readings=len(passes) if self.reads_anew else int(is_new),
         )
 
     @contextmanager
-    def opened(self, question: str, *, turns: Sequence[Turn] = ()) -> Iterator[tuple[Prefix, Tensor, DynamicCache]]:
+    def opened(self, question: str, *, turns: Sequence[Turn] = ()) -> Iterator[Opened]:
         """The video in the cache, for a caller who runs the LLM after it.
 
-        The cache holds the video when the block begins, and is cut back to it when the block ends.
+        The cache holds the video when the block begins, unless it is read with the question, and is cut back to it when
+        the block ends.
 
         Args:
             question: about the video.
             turns: earlier questions and their answers.
-
-        Yields:
-            The prompt up to the end of the video; the (n,) long token ids that follow it; the cache.
         """
         with self._taking_turns():
             prompt = self.model.prompt(question, self.tokens, system=self.system, turns=turns)
             prefix = self._begin([prompt])
             try:
-                if self.cached_tokens < len(prefix.inputs):
+                if self.cached_tokens < len(prefix.inputs) and not self.reads_anew:
                     self._read(prefix)
-                yield prefix, prompt.after, self._cache
+                with self._acting(prefix) as inside:
+                    yield Opened(self.model, prefix, prompt.after, self._cache, inside)
             finally:
                 self._cut_back(prefix)
+
+    @contextmanager
+    def _acting(self, prefix: Prefix, on_token: CountCallback = ignore_count) -> Iterator[InsideLLM | None]:
+        """A block in which the stages act that act inside the LLM; None where there are none."""
+        if self.tokens is None or not self._inner:
+            yield None
+            return
+        with acting(self.model, self._inner, self.tokens, prefix.inputs.visual, on_token) as inside:
+            yield inside
 
     @contextmanager
     def _taking_turns(self) -> Iterator[None]:
@@ -305,7 +374,13 @@ class Session:
             self._end = Rewinder(self._cache)
 
     def _cut_back(self, prefix: Prefix) -> None:
-        """Drop what the cache holds beyond the video; all of it where a pass ended between layers."""
+        """Drop what the cache holds beyond the video; all of it where a pass ended between layers.
+
+        Where the video is read with the question, nothing is kept: the next question chooses anew.
+        """
+        if self.reads_anew:
+            self._cache = self.model.new_cache()
+            return
         if not self.model.rewinds:
             if self._end is None:
                 self._cache = self.model.new_cache()

@@ -292,6 +292,21 @@ class VllmServer:
         """The model that encodes the video."""
         return self._model
 
+    def require(self, tokens: VideoTokens) -> None:
+        """Refuse tokens with a stage that acts inside the LLM: a server's cannot be acted in.
+
+        Args:
+            tokens: of any stage.
+
+        Raises:
+            InputError: there is one.
+        """
+        if tokens.inner:
+            raise InputError(
+                f"{tokens.inner[0].name} acts inside the LLM, which a server does not let it; leave the server out and "
+                "answer with the model itself, or leave the stage out."
+            )
+
     def answer(
         self,
         tokens: VideoTokens,
@@ -310,6 +325,7 @@ class VllmServer:
         """
         model, generation = self._model, generation or Generation()
         tokens.require_finite()
+        self.require(tokens)
         if beyond := model.beyond_embeddings:
             raise InputError(
                 f"{model.name} gives tokens {beyond}, which prompt embeddings cannot carry; leave the server out and "

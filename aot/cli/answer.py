@@ -104,8 +104,7 @@ def run(options: argparse.Namespace) -> Result:
     if len(prompts) > 1:
         result["answers"] = [each.to_dict() for each in answers]
     print(
-        f"{answer.tokens_kept} of {answer.tokens_full} tokens ({answer.retention:.1%}); {answer.road}, rest "
-        f"{answer.decode_s:.2f} s",
+        f"{answer.size}; {answer.road}, rest {answer.decode_s:.2f} s",
         file=sys.stderr,
     )
     return result, 0

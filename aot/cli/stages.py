@@ -18,13 +18,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Print every stage with its settings, or the one that is named."""
-    from ..stages import stages
+    from ..stages import inner_stages, stages
     from ..stages.chain import OPEN_PRESETS, published
     from ..stages.options import settings_of
 
-    if options.name not in (None, *stages()):
-        raise InputError(f"No stage is called {options.name!r}; there are {', '.join(stages())}.")
-    chosen = {options.name: stages()[options.name]} if options.name else stages()
+    known = {**stages(), **inner_stages()}
+    if options.name not in (None, *known):
+        raise InputError(f"No stage is called {options.name!r}; there are {', '.join(known)}.")
+    chosen = {options.name: known[options.name]} if options.name else known
     presets = chosen[options.name].presets if options.name else {**OPEN_PRESETS, **published()}
     listed = []
     for name, kind in chosen.items():
@@ -40,6 +41,7 @@ def run(options: argparse.Namespace) -> Result:
                 "source": kind.source,
                 "settings": settings,
                 "asks": kind.asks,
+                "acts": kind.acts.name.lower(),
             }
         )
         summary = (kind.__doc__ or "").splitlines()[0]

@@ -80,6 +80,8 @@ def digest_of(tokens: VideoTokens) -> str:
     A question that travels with them counts too.
     """
     hashed = hashlib.sha256(json.dumps(tokens.layout.to_dict(), sort_keys=True).encode())
+    if tokens.inner:
+        hashed.update(json.dumps([each.to_dict() for each in tokens.inner], sort_keys=True).encode())
     extras = [tokens.extras[name] for name in sorted(tokens.extras)]
     for tensor in (tokens.features, tokens.shallow, tokens.deep, tokens.timestamps, *tokens.levels, *extras):
         hashed.update(str(tuple(tensor.shape)).encode())
@@ -128,6 +130,7 @@ class FolderCache:
             ids = tuple(values.pop("ids"))
             tensors = load_file(path.with_suffix(".safetensors")) if variant == against else {}
             values |= {"stages": tuple(values["stages"]), "turns": ()}
+            values |= {"layer_tokens": tuple(values.get("layer_tokens", ()))}
             answer = Answer(**values, ids=ids, first=tensors.get("first"))
             reference = Reference(ids, tensors["log_probabilities"]) if tensors else None
             _require_sound(answer, fidelity, reference)
@@ -150,8 +153,9 @@ class FolderCache:
         path = self.path(variant, against)
         if not (self.folder / ABOUT).exists():
             write_json(self.folder / ABOUT, self._about)
-        answer = dataclasses.asdict(dataclasses.replace(measured.answer, first=None))
-        answer.pop("first")
+        answer = dataclasses.asdict(dataclasses.replace(measured.answer, first=None, seen=()))
+        for tensors_of in ("first", "seen"):
+            answer.pop(tensors_of)
         if measured.reference is not None and measured.answer.first is not None:
             tensors = {"log_probabilities": measured.reference.log_probabilities, "first": measured.answer.first}
             with whole_file(path.with_suffix(".safetensors")) as temporary:

@@ -67,8 +67,8 @@ class Row:
 
     @property
     def is_reduced(self) -> bool:
-        """Whether tokens were left out."""
-        return self.answer.tokens_kept < self.answer.tokens_full
+        """Whether tokens were left out, before the LLM or inside it."""
+        return self.answer.tokens_kept < self.answer.tokens_full or bool(self.answer.layer_tokens)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, ``stages`` being the variant's name."""
@@ -165,7 +165,7 @@ def compare(
     missing = [start for start in starts if isinstance(start, Start) and known[start.variant.name] is None]
     if missing:
         ready = [start for start in reversed(missing) if start.frames is None]
-        smallest = next(filter(None, (_reduced(encodings, each, ignore_refusal) for each in ready)), tokens)
+        smallest = next(filter(None, (_reduced(answerer, encodings, each, ignore_refusal) for each in ready)), tokens)
         measure(answerer, smallest, question, Generation(max_new_tokens=1), None, on_token=on_token)
     full: Measured | None = None
     first: dict[str, Answer] = {}
@@ -179,7 +179,7 @@ def compare(
         variant = start.variant
         measured, reduced = known[variant.name], None
         if measured is None:
-            reduced = _reduced(encodings, start, on_refused)
+            reduced = _reduced(answerer, encodings, start, on_refused)
             if reduced is not None:
                 measured = measure(answerer, reduced, question, generation, full, on_token=on_token)
                 if cache:
@@ -212,13 +212,18 @@ def ignore_refusal(reason: str) -> None:
     """The refusal callback that does nothing."""
 
 
-def _reduced(starts: Starts, start: Start, on_refused: Callable[[str], None] | None) -> VideoTokens | None:
+def _reduced(
+    answerer: Answerer, starts: Starts, start: Start, on_refused: Callable[[str], None] | None
+) -> VideoTokens | None:
     """The tokens that a variant leaves; None if its chain refuses and ``on_refused`` has the reason."""
     if start.variant.chain is None:
         return starts.reduced(start)
     tokens = starts.tokens(start)
     try:
-        return start.variant.chain.after_encoding(tokens)
+        reduced = start.variant.chain.after_encoding(tokens)
+        if reduced.inner:
+            answerer.require(reduced)
+        return reduced
     except InputError as error:
         if on_refused is None:
             raise
@@ -273,7 +278,7 @@ def side_by_side(answers: Sequence[Answer], *, reinvest: bool = False) -> list[R
     for answer in answers:
         groups.setdefault(_group(answer), []).append(answer)
     references = {
-        key: next((each for each in group if each.tokens_kept == each.tokens_full), group[0])
+        key: next((each for each in group if each.tokens_kept == each.tokens_full and not each.layer_tokens), group[0])
         for key, group in groups.items()
     }
     rows = []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..answering.answer import Answer
 from ..pictures.canvas import GREEN, SKY_BLUE
 from ..pictures.table import table
 from ..tables import aligned, markdown
@@ -38,7 +39,7 @@ class Column:
 
 COLUMNS = (
     Column("stages", lambda row: row.name),
-    Column("tokens", lambda row: f"{row.answer.tokens_kept}/{row.answer.tokens_full}"),
+    Column("tokens", lambda row: _tokens(row.answer)),
     Column("retention", lambda row: f"{row.answer.retention:.1%}", is_drawn=False),
     Column("file", lambda row: _seconds(row.answer.file_s), "opening it and decoding the frames"),
     Column("encode", lambda row: f"{row.answer.encode_s:.2f} s"),
@@ -65,6 +66,13 @@ COLUMNS = (
         "how far the first token's distribution is from that of full tokens, in nats",
     ),
 )
+INNER = Column(
+    "mean",
+    lambda row: f"{row.answer.retention:.1%}",
+    "retention on average over the LLM's layers, as TFLOPs and KV are; tokens: before the LLM, and in its last layer",
+)
+"""Left out if no stage acts inside the LLM."""
+
 MODEL_COLUMNS = (
     Column("KL", lambda row: _nats(row.fidelity.kl), "mean of the same over all tokens of the full answer"),
     Column("log-prob", lambda row: _sum_of_nats(row.fidelity.log_probability), "of the full answer, in nats"),
@@ -83,6 +91,9 @@ ANSWER = Column("answer", lambda row: row.answer.text or "(empty)")
 def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     """The columns that apply to these rows."""
     chosen = list(COLUMNS)
+    if any(row.answer.layer_tokens for row in rows):
+        chosen.insert(2, INNER)
+        chosen = [each for each in chosen if each.head != "retention"]
     if any(row.fidelity.kl is not None for row in rows):
         chosen += MODEL_COLUMNS
     if all(row.truth is not None for row in rows):
@@ -110,7 +121,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 def as_csv(rows: Sequence[Row]) -> str:
     """A line a row: figures as measured, shares from 0 to 1; empty if something is not known."""
-    left_out = ("turns", "stages", "answer")
+    left_out = ("turns", "stages", "answer", "layer_tokens")
     lines = []
     for row in rows:
         values = {name: value for name, value in row.to_dict().items() if name not in left_out}
@@ -203,6 +214,11 @@ def _how_close(row: Row) -> str:
     if row.fidelity.kl is not None:
         return f" (KL {_nats(row.fidelity.kl)})"
     return "" if row.fidelity.kl_first is None else f" (KL of the first token {_nats(row.fidelity.kl_first)})"
+
+
+def _tokens(answer: Answer) -> str:
+    last = f", {answer.layer_tokens[-1]}" if answer.layer_tokens else ""
+    return f"{answer.tokens_kept}/{answer.tokens_full}{last}"
 
 
 def _seconds(value: float | None) -> str:

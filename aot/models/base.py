@@ -191,6 +191,14 @@ class VideoLLM(FrameEncoder, ChatPrompt):
         """Logits of the LLM's last hidden states."""
         return self.hf_model.lm_head(hidden_states)
 
+    def rotary(self, layer: int) -> Any:
+        """The module that makes a layer's rotary embeddings of positions.
+
+        Args:
+            layer: its number.
+        """
+        return self.language_model.rotary_emb
+
     def _mask(self, inputs: Inputs, before: int) -> Any:
         """The stock LLM's mask for tokens that follow ``before`` others; None is causal."""
         return None

@@ -145,6 +145,17 @@ class ChatPrompt(Adapter):
         frame = tokens.frame.cpu()
         return [(frame == t).nonzero().flatten() for t in range(tokens.layout.frames)]
 
+    def reading_order(self, tokens: VideoTokens) -> Tensor:
+        """Tokens in the order in which the prompt holds them; a newline of the family's own comes after the last.
+
+        Args:
+            tokens: of the video.
+
+        Returns:
+            (K,) long.
+        """
+        return torch.cat(self._groups(tokens.to_language_grid()))
+
     def _image_features(self, tokens: VideoTokens, group: Tensor) -> Tensor:
         """(n, D): the embeddings in one place of the prompt."""
         return tokens.features[group.to(tokens.features.device)]

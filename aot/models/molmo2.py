@@ -190,6 +190,16 @@ class Molmo2(VideoLLM):
         mark = torch.tensor([self.hf_model.config.image_patch_id], device=self.device)
         return features + self.hf_model.get_input_embeddings()(mark).to(features)
 
+    def rotary(self, layer: int) -> Any:
+        """The module that makes a layer's rotary embeddings of positions.
+
+        Args:
+            layer: its number.
+        """
+        language_model: Any = self.language_model
+        scaled = language_model.rope_types[layer] == "scaled"
+        return language_model.rotary_emb if scaled else language_model.rotary_emb_unscaled
+
     def _mask(self, inputs: Inputs, before: int) -> Tensor | None:
         if before or inputs.ids is None:
             return None

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..stages import stages
+from ..stages import every_stage
 from ..stages.replay import replay
 from ..tables import markdown
 from ..tokens.quality import figures
@@ -141,7 +141,7 @@ def changed_settings(record: StageRecord) -> str:
     Args:
         record: of the stage.
     """
-    kind = stages().get(record.name)
+    kind = every_stage().get(record.name)
     default = {item.name: item.default for item in dataclasses.fields(kind)} if kind else {}
     known = {name: value for name, value in record.settings.items() if not isinstance(value, (list, tuple))}
     text = _assignments({name: value for name, value in known.items() if default.get(name, ...) != value})

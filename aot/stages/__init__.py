@@ -9,18 +9,21 @@ from types import MappingProxyType
 
 from . import methods
 from .base import BeforeTokens, Budgeted, FrameStage, Method, Place, Reduction, Stage
+from .inner import InnerStage
 from .options import Setting
 
 __all__ = [
     "BeforeTokens",
     "Budgeted",
     "FrameStage",
+    "InnerStage",
     "Method",
     "Place",
     "Reduction",
     "Setting",
     "Stage",
     "every_stage",
+    "inner_stages",
     "stages",
 ]
 
@@ -42,3 +45,9 @@ def stages() -> MappingProxyType[str, type[Stage]]:
     return MappingProxyType(
         {name: kind for name, kind in every_stage().items() if issubclass(kind, Stage) and kind.acts is Place.TOKENS}
     )
+
+
+@cache
+def inner_stages() -> MappingProxyType[str, type[InnerStage]]:
+    """Every stage that acts inside the LLM by name, sorted."""
+    return MappingProxyType({name: kind for name, kind in every_stage().items() if issubclass(kind, InnerStage)})

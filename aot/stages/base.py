@@ -328,6 +328,9 @@ class Stage(Method):
                 f"{self.title} chooses tokens by the question, and these come without one; put Ask About before it "
                 "(--question on the command line), or take a stage that does not ask."
             )
+        if tokens.inner:
+            last = tokens.history[-1].name
+            raise InputError(f"{self.title} acts before {last} does, inside the LLM; put it in front of {last}.")
         src = tokens.to_language_grid() if self.language_grid else tokens
         made = self.build(src, part or Part(0, tokens.layout.frames))
         return src.reduced(made.factor, made.place, made.role, scale=made.scale, kept=made.kept, counts=made.counts)

@@ -245,6 +245,8 @@ def is_fixed(spec: str) -> bool:
     if any(key in ("retention", "keep_tokens") for _, settings in deciding for key in _keys(settings)):
         return True
     name, settings = deciding[-1]
+    if name in known and "retention" not in settings_of(known[name]):
+        return known[name].acts is Place.LLM
     return name in known and not set(known[name].fixes_budget).isdisjoint(_keys(settings))
 
 

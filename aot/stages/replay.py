@@ -11,7 +11,7 @@ import torch
 from ..errors import InputError
 from ..tokens.quality import require_full
 from ..tokens.video_tokens import ENCODE, StageRecord, VideoTokens
-from . import Stage, stages
+from . import Stage, every_stage
 
 
 class Step(NamedTuple):
@@ -60,9 +60,9 @@ def replay(full: VideoTokens, tokens: VideoTokens) -> Iterator[Step]:
 
 
 def _stage(record: StageRecord) -> Stage:
-    kind = stages().get(record.name)
+    kind = every_stage().get(record.name)
     known = {item.name for item in dataclasses.fields(kind)} if kind else set()
-    if kind is None or not known.issuperset(record.settings):
+    if kind is None or not issubclass(kind, Stage) or not known.issuperset(record.settings):
         raise InputError(
             f"The history's stage {record.name!r} cannot be run again with the settings recorded; leave the full "
             "tokens away."

@@ -62,7 +62,7 @@ class ReplayedStages:
         Raises:
             InputError: NaN features.
         """
-        if tokens.map.factors:
+        if tokens.map.factors or tokens.inner:
             return None
         shape = self._shapes.setdefault(_key(tokens), _Shape())
         self._shapes.move_to_end(_key(tokens))

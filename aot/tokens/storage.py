@@ -22,7 +22,7 @@ from .factors import Blocks, Factor, Picked, Scale, Sparse, Stacked
 from .given import Given
 from .question import Question
 from .token_map import TokenMap
-from .video_tokens import Layout, Role, StageRecord, VideoTokens
+from .video_tokens import Inside, Layout, Role, StageRecord, VideoTokens
 
 FORMAT = "aot-tokens"
 VERSION = "2"
@@ -81,6 +81,8 @@ def save(tokens: VideoTokens, path: Path) -> None:
         tensors |= {"given.of": given.of.clone(), "given.timestamps": given.timestamps.clone()}
         about = {"layout": given.layout.to_dict(), "frames": given.frames, "exact": given.exact}
         metadata["given"] = json.dumps(about)
+    if tokens.inner:
+        metadata["inner"] = json.dumps([each.to_dict() for each in tokens.inner])
     with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata)
 
@@ -116,6 +118,7 @@ def load(path: Path) -> VideoTokens:
             counts=None,
             question=_question(metadata, tensors),
             given=_given(parse_json(metadata["given"], kind=dict), tensors) if "given" in metadata else None,
+            inner=tuple(map(_inside, all_shown(parse_json(metadata.get("inner", "[]"), kind=list)))),
             **{name: tensors[name] for name in TENSORS},
         )
         _check_values(tokens)
@@ -194,6 +197,14 @@ def _record(values: Any) -> StageRecord:
     if not isinstance(record.name, str) or not all(isinstance(each, (int, float)) for each in numbers):
         raise ValueError("its history has a line that no stage wrote")
     return record
+
+
+def _inside(values: Any) -> Inside:
+    """A stage that acts inside the LLM."""
+    known = isinstance(values, dict) and isinstance(values.get("name"), str)
+    if not known or not isinstance(values.get("settings"), dict):
+        raise ValueError("it names a stage inside the LLM that no stage wrote")
+    return Inside(values["name"], values["settings"])
 
 
 def _factors(tensors: dict[str, Tensor]) -> list[Factor]:

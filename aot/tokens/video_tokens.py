@@ -31,6 +31,7 @@ __all__ = [
     "Blocks",
     "Extra",
     "Given",
+    "Inside",
     "Layout",
     "Question",
     "Role",
@@ -126,6 +127,26 @@ class StageRecord:
         return cls(**{"elapsed" if name == "milliseconds" else name: value for name, value in values.items()})
 
 
+@dataclass(frozen=True)
+class Inside:
+    """A stage that acts inside the LLM when it reads the tokens, as they carry it there.
+
+    Args:
+        name: the stage's.
+        settings: by name.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON-ready types."""
+        return {"name": self.name, "settings": dict(self.settings)}
+
+
 @dataclass(frozen=True, repr=False)
 class VideoTokens:
     """A video's visual tokens on their way to the LLM. Immutable: every stage returns a new one.
@@ -150,6 +171,7 @@ class VideoTokens:
             has counted them, or the order is another.
         question: what the tokens are reduced for, where a stage asks; None where nobody has said.
         given: the frames that the encoded ones were chosen of; None where all frames were encoded as they were.
+        inner: the stages that act inside the LLM when it reads these tokens, in order; no other stage follows them.
 
     Places and roles are on the device of the features.
     """
@@ -171,6 +193,7 @@ class VideoTokens:
     counts: tuple[int, ...] | None = None
     question: Question | None = None
     given: Given | None = None
+    inner: tuple[Inside, ...] = ()
 
     def __post_init__(self) -> None:
         layout, kept = self.layout, self.map.kept
