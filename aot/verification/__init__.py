@@ -84,7 +84,7 @@ def verify(folder: Path, dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCES)) ->
 
 def methods() -> list[str]:
     """Names of the methods whose cases can be run, AOT's own under ``anchor_transport``."""
-    return [module.name for module in pkgutil.iter_modules(__path__) if module.name != "findings"]
+    return [module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("findings", "recorded_llm")]
 
 
 def _method(folder: Path, params: dict[str, Any]) -> str:
