@@ -60,9 +60,10 @@ def test_packed_answers_are_those_of_eager_decoding(small, reduced):
 
 def test_answers_that_end_sooner_leave_the_others_alone(talkative, encoded, monkeypatch):
     tokens = parse("aot:retention=0.1,clip_length=2")(encoded)
-    ids = session(talkative, tokens, "eager").ask(QUESTIONS, LIVELY).ids
-    monkeypatch.setattr(talkative.hf_model.generation_config, "eos_token_id", [ids[0][2], ids[1][5]])
-    eager, steps = ask_both(talkative, tokens, QUESTIONS, LIVELY)
+    varied = Generation(NEW, repetition_penalty=1.5)
+    ids = session(talkative, tokens, "eager").ask(QUESTIONS, varied).ids
+    monkeypatch.setattr(talkative.hf_model.generation_config, "eos_token_id", [ids[0][1], ids[1][2]])
+    eager, steps = ask_both(talkative, tokens, QUESTIONS, varied)
     assert steps.ids == eager.ids
     assert len(set(steps.ids)) == len(QUESTIONS)
     assert len({len(each) for each in steps.ids}) > 1
