@@ -520,10 +520,17 @@ def test_a_question_that_holds_the_placeholder_is_refused(small, tokens):
             small.prompt(f"What is {mark}?", tokens)
 
 
-@pytest.mark.parametrize("frames_at_once", [5, 8, 32])
-def test_passes_of_more_frames_give_the_same_tokens(small, frames_at_once):
+@pytest.fixture(scope="module")
+def eleven(small):
+    """Eleven frames, and their tokens by passes of four."""
     frames = random_frames(11)
-    fours, more = small.encode(frames), small.encode(frames, frames_at_once=frames_at_once)
+    return frames, small.encode(frames)
+
+
+@pytest.mark.parametrize("frames_at_once", [5, 8, 32])
+def test_passes_of_more_frames_give_the_same_tokens(small, eleven, frames_at_once):
+    frames, fours = eleven
+    more = small.encode(frames, frames_at_once=frames_at_once)
     assert torch.equal(more.place, fours.place)
     assert torch.equal(more.timestamps, fours.timestamps)
     assert torch.equal(more.timestamps, small.timestamps(frames))
