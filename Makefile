@@ -56,16 +56,18 @@ test-floors: .venv/floors/done
 	.venv/floors/bin/python $(PYTEST) $(FAST)
 
 test-transformers4: .venv/test .venv/transformers4
-	PYTHONPATH=.venv/transformers4 $(BIN)/python -m pytest $(MODELS)
+	PYTHONPATH=.venv/transformers4 $(BIN)/python $(PYTEST) $(MODELS)
 
 # The kernels for GPUs: what they give in Triton's interpreter, and whether they compile.
 test-kernels: .venv/test .venv/triton
 	PYTHONPATH=.venv/triton $(BIN)/python -m pytest tests/models/test_importance_kernel.py tests/transport/test_fused.py
 
-# Where there is a ComfyUI: the tests in a browser once more, with the newest frontend.
+# Where there is a ComfyUI: the tests in a browser once more, with the newest frontend. Two files at a time, each process
+# with a ComfyUI and a browser of its own: they wait for each other most of the time.
 test-frontends: .venv/test
 	$(BIN)/python tests/comfyui/install.py --frontend $(FRONTEND) .venv/comfyui
-	COMFYUI_FRONTEND=.venv/comfyui/frontends/$(FRONTEND)/static $(BIN)/python -m pytest tests/comfyui/test_*browser.py
+	COMFYUI_FRONTEND=.venv/comfyui/frontends/$(FRONTEND)/static $(BIN)/python $(PYTEST) --dist loadfile \
+		tests/comfyui/test_*browser.py
 
 comfyui: .venv/test
 	$(BIN)/python tests/comfyui/install.py --browser $(if $(COMFYUI),--comfyui $(COMFYUI)) $(if $(SUITE),--suite $(SUITE)) \

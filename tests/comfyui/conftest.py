@@ -26,6 +26,7 @@ from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.workflow.graph import Link, load_workflow, to_graph
 from comfyui_aot.nodes.workflow.runner import registry
 from comfyui_aot.tests.support import text_encoders
+from comfyui_aot.tests.support.browser import wait_for_the_editor
 from comfyui_aot.tests.support.comfyui_client import Client
 from comfyui_aot.tests.support.small_models import save
 
@@ -259,12 +260,27 @@ def renderer(request: pytest.FixtureRequest, server: Server) -> Iterator[str]:
     server.client.post("/settings", {"Comfy.VueNodes.Enabled": False})
 
 
-@pytest.fixture
-def page(browser: Any, server: Server) -> Iterator[Any]:
-    """ComfyUI's page, loaded."""
-    context = browser.new_context(viewport={"width": 1920, "height": 1080})
-    opened = context.new_page()
-    opened.goto(f"http://{server.address}")
-    opened.wait_for_function("window.LiteGraph?.registered_node_types?.AOTAnswer && window.app?.graph", timeout=60_000)
+@pytest.fixture(scope="session")
+def context(browser: Any) -> Iterator[Any]:
+    """What the pages share: most of all the frontend's files, fetched and compiled once."""
+    opened = browser.new_context(viewport={"width": 1920, "height": 1080})
     yield opened
-    context.close()
+    opened.close()
+
+
+def open_page(context: Any, server: Server) -> Any:
+    """ComfyUI's page, loaded; it knows nothing of those before it."""
+    opened = context.new_page()
+    opened.goto(f"http://{server.address}/system_stats")
+    opened.evaluate("localStorage.clear()")
+    opened.goto(f"http://{server.address}")
+    wait_for_the_editor(opened)
+    return opened
+
+
+@pytest.fixture
+def page(context: Any, server: Server) -> Iterator[Any]:
+    """ComfyUI's page, loaded."""
+    opened = open_page(context, server)
+    yield opened
+    opened.close()

@@ -2,7 +2,7 @@
 
 import json
 
-from comfyui_aot.tests.support.browser import SCREENSHOTS, TEMPLATE, look_at, of, open_template, point, run
+from comfyui_aot.tests.support.browser import SCREENSHOTS, TEMPLATE, look_at, of, open_template, point, run, settle
 
 
 def test_the_template_opens_runs_and_shows_its_answer_and_its_picture(page, server):
@@ -98,7 +98,7 @@ def test_advanced_settings_take_room_only_when_they_are_shown(page):
     state = "[node.size[1], node.widgets.find((each) => each.type === 'aot_report').y]"
     shut = of(page, "AOTInterFrame", state)
     of(page, "AOTInterFrame", "node.toggleAdvanced()")
-    page.wait_for_timeout(500)
+    settle(page)
     hidden = of(page, "AOTInterFrame", "node.widgets.filter((each) => each.advanced).length")
     opened = of(page, "AOTInterFrame", state)
     assert hidden == 21
@@ -131,7 +131,7 @@ def test_a_report_is_still_there_when_its_tab_is_left_and_returned_to(page):
     page.wait_for_function("!app.graph._nodes.some((node) => node.type === 'AOTAnswer')")
     page.locator(".workflow-tabs").get_by_text(TEMPLATE).first.click()
     page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTAnswer')")
-    page.wait_for_timeout(1000)
+    settle(page)
     look_at(page, "AOTAnswer")
     assert page.locator(".aot-report.aot-answer").inner_text() == before
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfyui_aot.tests.support.browser import SCREENSHOTS, clear, look_at, of, run
+from comfyui_aot.tests.support.browser import SCREENSHOTS, clear, look_at, of, run, settle
 
 RENDERERS = ("canvas", "nodes 2.0")
 
@@ -14,7 +14,7 @@ CHOOSE = (
 
 def choose(page, clip, frames):
     of(page, "AOTLoadVideo", CHOOSE.format(f"[{clip!r}, {frames}]"))
-    page.wait_for_timeout(1500)
+    settle(page, quiet=500)
 
 
 def failed(page):
@@ -40,7 +40,7 @@ def loader(page, request):
             nodes[1].connect(0, nodes[2], 0);
         }"""
     )
-    page.wait_for_timeout(1500)
+    settle(page, quiet=500)
     # What an earlier test has run is not run again, and then nothing is shown.
     page.frames_taken = 5 + RENDERERS.index(request.param)
     if request.param == "nodes 2.0" and not page.locator("[data-node-id]", has_text="Load Video (AOT)").count():

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_aot.tests.support.browser import SCREENSHOTS, browse_template, has_nodes_2, open_file, run
+from comfyui_aot.tests.comfyui.conftest import open_page
+from comfyui_aot.tests.support.browser import (
+    SCREENSHOTS,
+    browse_template,
+    draw_with,
+    has_nodes_2,
+    open_file,
+    run,
+    settle,
+)
 from comfyui_aot.tests.support.layout import TITLE, group_box, overlap, within
 
 CHECKOUT = Path(__file__).parents[2]
@@ -64,28 +73,26 @@ def groups_hold_their_nodes(saved, boxes):
             assert any(within(box, (left, top + TITLE - 4, right, bottom)) for left, top, right, bottom in groups), node
 
 
-def draw_with(page, nodes_2):
-    """Has the page draw the nodes, or the editor's canvas."""
-    page.evaluate("(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", nodes_2)
-    page.wait_for_timeout(1000)
-
-
-@pytest.fixture(params=["canvas", "vue"])
-def renderer(request, page):
-    """Who draws the nodes: the editor's canvas, or the page."""
+@pytest.fixture(scope="module", params=["canvas", "vue"])
+def drawn(request, context, server):
+    """A page, and who draws the nodes on it: the editor's canvas, or the page itself."""
+    page = open_page(context, server)
     if request.param == "vue" and not has_nodes_2(page):
         pytest.skip("this frontend has no Nodes 2.0 yet")
     draw_with(page, nodes_2=request.param == "vue")
-    yield request.param
+    yield page, request.param
     draw_with(page, nodes_2=False)
+    page.close()
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_is_legible_and_whole_as_it_opens(page, object_info, path, renderer):
+def test_a_workflow_is_legible_and_whole_as_it_opens(drawn, object_info, path):
+    page, renderer = drawn
     saved = json.loads(path.read_text())
     needs_another_pack(saved, object_info)
     page.evaluate(OPEN, path.stem)
-    page.wait_for_timeout(2000)
+    page.wait_for_function("(count) => app.graph._nodes.length === count", arg=len(saved["nodes"]))
+    settle(page, quiet=500)
     SCREENSHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{path.stem} {renderer}.png")
     scale, (x, y), *size = page.evaluate(
@@ -108,7 +115,7 @@ def test_a_workflow_runs_and_shows_its_answers(page, server, object_info, path, 
     needs_another_pack(saved, object_info)
     open_file(page, path)
     page.wait_for_function("(count) => app.graph._nodes.length === count", arg=len(saved["nodes"]))
-    page.wait_for_timeout(500)
+    settle(page)
     sizes = {str(node["id"]): node["size"] for node in saved["nodes"]}
     shown = page.evaluate("Object.fromEntries(app.graph._nodes.map((node) => [node.id, [...node.size]]))")
     # VideoHelperSuite's loader is as high as its video.

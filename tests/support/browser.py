@@ -8,22 +8,54 @@ SCREENSHOTS = Path(__file__).parents[1] / "comfyui" / "screenshots"
 PACK = "comfyui-aot"
 TEMPLATE = "aot_full_pipeline"
 """The workflow that most tests open: one video, both phases, one answer, the map."""
+STILL = """([quiet, longest]) => {
+    const { ds } = app.canvas, now = performance.now();
+    const nodes = app.graph._nodes.map(({ type, pos, size, widgets, imgs }) =>
+        [type, ...pos, ...size, widgets?.length, imgs?.length]);
+    const elements = [...document.querySelectorAll(".dom-widget, [data-node-id], [role=dialog]")].map((each) => {
+        const { x, y, width, height } = each.getBoundingClientRect();
+        return [x, y, width, height];
+    });
+    const all = [document.querySelectorAll("*").length, document.body.textContent.length];
+    const pictures = [...document.images].filter((each) => !each.complete).length;
+    const seen = JSON.stringify([ds.scale, ...ds.offset, nodes, elements, all, pictures]);
+    const still = window.still ??= { began: now, seen, since: now };
+    if (seen !== still.seen) Object.assign(still, { seen, since: now });
+    return now - still.since >= quiet && !pictures || now - still.began >= longest;
+}"""
+"""Whether nothing that is shown has changed for so many milliseconds, or as many have gone by as shall at most."""
 RUN = '[data-testid="queue-button"]:is(button), [data-testid="queue-button"] button'
+
+
+READY = """window.LiteGraph?.registered_node_types?.AOTAnswer && window.app?.graph
+    && app.extensionManager?.workflow?.activeWorkflow"""
+"""Whether the page has the pack's nodes and has opened a workflow of its own."""
+
+
+def wait_for_the_editor(page):
+    """Waits until the page is loaded."""
+    page.wait_for_function(READY, timeout=60_000)
+    settle(page)
+
+
+def settle(page, quiet=300, longest=3000):
+    """Waits until the page has been still for `quiet` milliseconds, for `longest` at most."""
+    page.evaluate("window.still = undefined")
+    page.wait_for_function(STILL, arg=[quiet, longest], polling=50)
 
 
 def open_template(page):
     """Opens the workflow that most tests use, as somebody does who drops it on the page."""
     open_file(page, FROZEN / f"{TEMPLATE}.json")
     page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTAnswer')")
-    page.wait_for_timeout(1000)
+    settle(page)
 
 
 def clear(page):
     """Leaves nothing on the canvas."""
-    page.wait_for_timeout(3000)  # the page opens a workflow of its own
     page.evaluate("void app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
-    page.wait_for_timeout(1500)
     page.wait_for_function("app.graph._nodes.length === 0")
+    settle(page)
 
 
 def browse_template(page, name):
@@ -38,7 +70,7 @@ def browse_template(page, name):
         page.wait_for_timeout(1000)
     card.click()
     page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTAnswer')")
-    page.wait_for_timeout(1000)
+    settle(page)
 
 
 NODES_2 = 49
@@ -48,6 +80,15 @@ NODES_2 = 49
 def has_nodes_2(page):
     """Whether the frontend is new enough to draw every node as a page element."""
     return page.evaluate("Number(window.__COMFYUI_FRONTEND_VERSION__.split('.')[1])") >= NODES_2
+
+
+def draw_with(page, nodes_2):
+    """Has the page draw the nodes as its own elements, or on the editor's canvas."""
+    page.evaluate("(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", nodes_2)
+    page.wait_for_function(
+        "(on) => !app.graph._nodes.length || !!document.querySelector('[data-node-id]') === on", arg=nodes_2
+    )
+    settle(page)
 
 
 def open_file(page, path):
@@ -67,7 +108,7 @@ def ended(page, end="execution_success", timeout=200_000):
     """Waits for the end of a run, which must be this one."""
     page.wait_for_function("window.ended", timeout=timeout)
     assert page.evaluate("window.ended") == end
-    page.wait_for_timeout(1500)
+    settle(page, quiet=800)
 
 
 def run(page, timeout=200_000):
@@ -93,7 +134,7 @@ def look_at(page, kind):
         " ds.offset = [canvas.clientWidth / 2 - node.pos[0] - node.size[0] / 2, 120 - node.pos[1]];"
         " app.canvas.setDirty(true, true) })()",
     )
-    page.wait_for_timeout(500)
+    settle(page)
 
 
 def point(page, kind, widget):
