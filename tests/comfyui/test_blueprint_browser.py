@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from comfyui_aot.nodes import NODES
-from comfyui_aot.tests.support.browser import SCREENSHOTS, clear, run
+from comfyui_aot.tests.support.browser import SCREENSHOTS, clear, run, settle
 from comfyui_aot.tests.support.comfyui_client import Refused
 
 BLUEPRINT = Path(__file__).parents[2] / "subgraphs" / "Ask Video.json"
@@ -78,11 +78,11 @@ def test_the_server_lists_the_blueprint_as_it_ships(server, blueprints):
 
 def test_the_blueprint_is_found_added_run_and_opens_into_the_five_nodes(canvas, server, blueprints):
     search(canvas, "Ask Video").filter(has_text="Blueprint").first.click()
-    canvas.wait_for_timeout(500)
+    settle(canvas)
     canvas.mouse.click(900, 300)
     canvas.wait_for_function("app.graph._nodes.length === 1 && app.graph._nodes[0].isSubgraphNode()")
     canvas.evaluate("app.canvas.ds.scale = 1")
-    canvas.wait_for_timeout(1000)
+    settle(canvas)
     shown = canvas.evaluate("app.graph._nodes[0].widgets.map((each) => each.name)")
     assert shown == ["video", "question", "retention", "model"]
     assert set(canvas.evaluate("app.graph._nodes[0].subgraph.nodes.map((each) => each.type)")) == FIVE
@@ -106,7 +106,7 @@ def test_the_blueprint_is_found_added_run_and_opens_into_the_five_nodes(canvas, 
     assert answer and figures.startswith("tokens: 157 of 784 (20.0%)")
 
     canvas.evaluate("app.canvas.openSubgraph(app.graph._nodes[0].subgraph, app.graph._nodes[0])")
-    canvas.wait_for_timeout(1500)
+    settle(canvas)
     canvas.screenshot(path=SCREENSHOTS / "blueprint_open.png")
     canvas.evaluate("app.canvas.setGraph(app.rootGraph ?? app.graph.rootGraph)")
     canvas.evaluate("app.graph.unpackSubgraph(app.graph._nodes[0])")

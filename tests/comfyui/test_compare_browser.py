@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_aot.tests.support.browser import SCREENSHOTS, of, run
+from comfyui_aot.tests.support.browser import SCREENSHOTS, of, run, settle
 
 
 def graph(clip):
@@ -118,7 +118,7 @@ def test_the_curves_take_the_nodes_width_below_its_fields(renderer, page, bunny)
     arrange(page, Path(bunny))
     run(page)
     page.wait_for_function("document.querySelector('.aot-sweep img')?.naturalWidth > 300")
-    page.wait_for_timeout(500)
+    settle(page)
     picture, view = page.evaluate(
         """() => [...document.querySelectorAll('.aot-sweep img, .aot-sweep')].reverse().map((each) => {
             const { left, top, right, bottom } = each.getBoundingClientRect();

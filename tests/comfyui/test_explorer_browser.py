@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from comfyui_aot.aot.tokens.storage import load
-from comfyui_aot.tests.support.browser import RUN
+from comfyui_aot.tests.support.browser import RUN, settle
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 VIEW = """() => {
@@ -41,7 +41,7 @@ def opened(page, frames=6):
     """Opens the graph as a workflow, the explorer in the middle of the page."""
     page.evaluate("(prompt) => void app.loadApiJson(prompt, 'explored')", graph(frames))
     page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTTransportExplorer')")
-    page.wait_for_timeout(700)
+    settle(page)
     page.evaluate(PLACED)
 
 
@@ -51,7 +51,7 @@ def run(page):
     page.click(RUN)
     page.wait_for_function(f"({VIEW})().sent && ({VIEW})().sent !== window.before", timeout=120_000)
     page.wait_for_function(f"({VIEW})().picture(0)")
-    page.wait_for_timeout(300)
+    settle(page)
 
 
 def words(page):
@@ -168,11 +168,11 @@ def test_it_outlives_another_run_another_tab_and_another_size(renderer, page):
 
     page.evaluate("void app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     page.wait_for_function("!app.graph._nodes.some((node) => node.type === 'AOTTransportExplorer')")
-    page.wait_for_timeout(300)
+    settle(page)
     assert page.locator(".aot-explorer").count() == 0
     page.locator(".workflow-tabs").get_by_text("explored").first.click()
     page.wait_for_function(f"app.graph._nodes.some((node) => node.type === 'AOTTransportExplorer') && ({VIEW})().sent")
-    page.wait_for_timeout(500)
+    settle(page)
     view = page.locator(".aot-explorer")
     assert view.count() == 1 and view.is_visible()
     assert page.locator(".aot-explorer .aot-bar").inner_text() == note
@@ -183,7 +183,7 @@ def test_it_outlives_another_run_another_tab_and_another_size(renderer, page):
         "node.setSize([node.size[0] + 200, node.size[1] + 100]); app.canvas.setDirty(true, true);"
         "const loose = document.querySelector('.aot-explorer.aot-loose'); if (loose) loose.style.width = '720px'"
     )
-    page.wait_for_timeout(500)
+    settle(page)
     assert view.bounding_box()["width"] == pytest.approx(before + 200, abs=2)
     canvas = page.locator(".aot-frame")
     assert canvas.evaluate("(each) => each.width >= each.clientWidth")
@@ -203,7 +203,7 @@ def test_a_map_of_an_earlier_version_still_opens(page):
         view.load(earlier, view.addresses);
         view.selectToken(0);
     }}""")
-    page.wait_for_timeout(300)
+    settle(page)
     assert not errors
     assert shown(page, "view.transport.shade") is None
     assert words(page).startswith("Frame 0, row ")

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from comfyui_aot.tests.comfyui.conftest import WORKFLOW
-from comfyui_aot.tests.support.browser import RUN, ended, has_nodes_2, listen, look_at, of, open_file, run
+from comfyui_aot.tests.support.browser import RUN, ended, has_nodes_2, listen, look_at, of, open_file, run, settle
 
 QUICK = {"frames": 2, "max_new_tokens": 2, "budget": 36}
 QUESTION = "What colour is the square?"
@@ -81,7 +81,7 @@ def opened(page, server):
         pytest.skip("journeys are tried on newer frontends: make test-frontends")
     open_file(page, WORKFLOW)
     page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTAnswer')")
-    page.wait_for_timeout(500)
+    settle(page)
     for name, value in QUICK.items():
         put(page, name, value)
     put(page, "question", QUESTION)
@@ -134,7 +134,7 @@ def test_a_video_dropped_on_the_loader_is_the_one_that_is_read(opened, server, c
 
 def test_a_file_that_is_no_video_ends_in_one_line_that_says_so(opened, server):
     drop(opened, "AOTLoadVideo", "notes.txt", b"no video")
-    opened.wait_for_timeout(1000)
+    settle(opened)
     assert of(opened, "AOTLoadVideo", "node.widgets[0].value") == "bigbuckbunny.mp4"
     drop(opened, "AOTLoadVideo", "broken.mp4", b"no video")
     opened.wait_for_function(
@@ -169,7 +169,7 @@ def test_a_workflow_is_saved_and_comes_back_with_the_page(opened, server):
     )
     opened.reload()
     opened.wait_for_function("window.app?.graph?._nodes?.some((node) => node.type === 'AOTAnswer')", timeout=60_000)
-    opened.wait_for_timeout(1500)
+    settle(opened)
     assert of(opened, "AOTIntraFrame", "node.widgets.find((each) => each.name === 'retention').value") == 0.37
     assert opened.evaluate("app.graph._nodes.map((node) => [node.type, ...node.size]).sort()") == before
     saved.unlink()
@@ -203,7 +203,7 @@ def test_three_quick_prompts_give_three_answers_and_the_last_one_is_shown(opened
         opened.click(RUN)
         opened.wait_for_timeout(100)
     opened.wait_for_function("window.finished === 3", timeout=200_000)
-    opened.wait_for_timeout(1500)
+    settle(opened)
     entries = list(server.client.get("/history?max_items=3").values())
     answer = of(opened, "AOTAnswer", "String(node.id)")
     asked = sorted(entry["prompt"][2][answer]["inputs"]["question"] for entry in entries)

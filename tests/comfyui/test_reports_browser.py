@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from comfyui_aot.tests.support.browser import RUN, SCREENSHOTS, of, run
+from comfyui_aot.tests.support.browser import RUN, SCREENSHOTS, of, run, settle, wait_for_the_editor
 
 ROOT = "(app.rootGraph ?? app.graph)"
 REPORTS = f"""() => Object.fromEntries(
@@ -41,11 +41,6 @@ def unheard():
     return f"What is it? {time.monotonic_ns()}"
 
 
-def wait_for_the_editor(page):
-    page.wait_for_function("window.LiteGraph?.registered_node_types?.AOTAnswer && window.app?.graph", timeout=60_000)
-    page.wait_for_timeout(1500)
-
-
 def first_nodes_2(page):
     """Whether the frontend is the floor's own, whose Nodes 2.0 was an experiment."""
     return page.evaluate("window.__COMFYUI_FRONTEND_VERSION__").startswith("1.27.")
@@ -65,7 +60,7 @@ def opened(page, question):
         }""",
         prompt(question),
     )
-    page.wait_for_timeout(1000)
+    settle(page)
 
 
 def reports(page):
@@ -143,7 +138,7 @@ def test_nodes_inside_a_subgraph_report_as_well(renderer, page, server):
             widgets.find(({ name }) => name === 'question').value += '?';
         }"""
     )
-    page.wait_for_timeout(500)
+    settle(page)
     run(page)
     before = given(server)
     inside = {key.rpartition(":")[2]: texts for key, texts in before.items()}
@@ -156,7 +151,7 @@ def test_nodes_inside_a_subgraph_report_as_well(renderer, page, server):
         "() => { const node = app.graph.nodes.find((each) => each.isSubgraphNode?.());"
         " app.canvas.openSubgraph(node.subgraph, node) }"
     )
-    page.wait_for_timeout(1500)
+    settle(page)
     if renderer == "vue" and first_nodes_2(page):
         return  # It is not on the page there.
     assert page.locator(".aot-report.aot-answer").count() == 1
@@ -179,7 +174,7 @@ def test_advanced_settings_are_hidden_until_they_are_asked_for(renderer, page):
         height = "node.widgets.find((each) => each.name === 'system').element.getBoundingClientRect().height"
         assert of(page, "AOTAnswer", height) == 0
         of(page, "AOTAnswer", "node.toggleAdvanced()")
-        page.wait_for_timeout(1000)
+        settle(page)
         assert of(page, "AOTAnswer", height) > 30
     assert page.locator(".aot-report.aot-answer").is_visible()
 
@@ -203,7 +198,7 @@ def test_the_console_has_nothing_to_say_about_us(page, server):
             swap.submenu.options.find(({ content }) => content.includes('VScan')).callback();
         }"""
     )
-    page.wait_for_timeout(500)
+    settle(page)
     assert of(page, "AOTVScan", "node.isInputConnected(0) && node.isOutputConnected(0)")
     run(page)
     ours = "extensions/comfyui-aot"
@@ -221,7 +216,7 @@ def test_a_stage_in_a_subgraph_is_swapped_with_its_links_to_the_outside(page):
             app.graph.convertToSubgraph(new Set([stage]));
         }"""
     )
-    page.wait_for_timeout(500)
+    settle(page)
     page.evaluate(
         """() => {
             const holder = app.graph.nodes.find((each) => each.isSubgraphNode?.());
@@ -233,7 +228,7 @@ def test_a_stage_in_a_subgraph_is_swapped_with_its_links_to_the_outside(page):
             swap.submenu.options.find(({ content }) => content.includes('VScan')).callback();
         }"""
     )
-    page.wait_for_timeout(500)
+    settle(page)
     assert page.evaluate(
         "(() => { const [node] = app.graph.nodes.find((each) => each.isSubgraphNode?.()).subgraph.nodes;"
         " return [node.type, node.isInputConnected(0), node.isOutputConnected(0)] })()"

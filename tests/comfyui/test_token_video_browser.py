@@ -6,7 +6,7 @@ import json
 import av
 import pytest
 
-from comfyui_aot.tests.support.browser import SCREENSHOTS, has_nodes_2, look_at, of, run
+from comfyui_aot.tests.support.browser import SCREENSHOTS, draw_with, has_nodes_2, look_at, of, run, settle
 
 
 def graph():
@@ -48,14 +48,9 @@ def renderer(request, page):
     """Who draws the nodes; the canvas again afterwards."""
     if request.param == "vue" and not has_nodes_2(page):
         pytest.skip("this frontend has no Nodes 2.0 yet")
-    set_renderer(page, request.param)
+    draw_with(page, nodes_2=request.param == "vue")
     yield request.param
-    set_renderer(page, "canvas")
-
-
-def set_renderer(page, name):
-    page.evaluate("(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", name == "vue")
-    page.wait_for_timeout(1000)
+    draw_with(page, nodes_2=False)
 
 
 def test_the_video_plays_on_the_node_feeds_core_nodes_and_brings_the_workflow_back(page, server, renderer):
@@ -66,7 +61,7 @@ def test_the_video_plays_on_the_node_feeds_core_nodes_and_brings_the_workflow_ba
     run(page)
     look_at(page, "AOTTokenMapVideo")
     page.wait_for_function("[...document.querySelectorAll('video')].some((each) => each.videoWidth === 1280)")
-    page.wait_for_timeout(1000)
+    settle(page)
     SCREENSHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"token_video_{renderer}.png")
 
