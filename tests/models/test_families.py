@@ -613,3 +613,26 @@ def test_tokens_on_another_device_are_put_into_the_prompt_where_they_belong(smal
     for name in ("inputs_embeds", "position_ids", "visual"):
         assert torch.equal(getattr(prefix.inputs, name), getattr(expected.inputs, name))
     assert all(map(torch.equal, prefix.inputs.levels, expected.inputs.levels))
+
+
+FRAME_CHAINS = ("fewer:retention=0.5", "differ:frames=2+uniform:retention=0.5", "smaller:retention=0.5")
+
+
+@pytest.mark.parametrize("chain", FRAME_CHAINS)
+def test_chosen_frames_are_read_and_streamed_on_every_grid(small, chain, clip):
+    made, full = parse(chain), small.encode(clip)
+    chosen = made.on_frames(clip, small.layout)
+    tokens = made.after_encoding(small.encode(chosen))
+    assert tokens.tokens_full == full.tokens_full
+    assert tokens.tokens_kept <= full.tokens_kept // 2
+    assert tokens.history[0].tokens_in == full.tokens_kept
+    assert tokens.history[len(made.before_tokens) - 1].tokens_out == tokens.tokens_encoded
+    everything = tokens.over_given()
+    assert everything.layout == full.layout
+    assert torch.allclose(everything.map.means.row_mass(), torch.ones((), dtype=torch.float64), atol=1e-6)
+    if tokens.given.exact:
+        torch.testing.assert_close(everything.map.apply(full.features), tokens.to_language_grid().features)
+    assert tokens.given.exact is (small.tile is None or ("smaller" not in chain and tokens.given.of.shape[1] == 1))
+    streamed = stream(small, chosen, made.on_tokens)
+    assert torch.equal(streamed.features, tokens.features)
+    assert Session(small, tokens).ask([QUESTION], Generation(max_new_tokens=2)).texts
