@@ -43,9 +43,8 @@ def replay(full: VideoTokens, tokens: VideoTokens) -> Iterator[Step]:
     """
     require_full(full, tokens)
     now = full if full.question is not None else dataclasses.replace(full, question=tokens.question)
-    for record in tokens.history:
-        if record.name == ENCODE:
-            continue
+    names = [record.name for record in tokens.history]
+    for record in tokens.history[names.index(ENCODE) + 1 if ENCODE in names else 0 :]:
         stage = _stage(record)
         src, now = now, stage(now)
         yield Step(stage, record, src, now)

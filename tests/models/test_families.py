@@ -632,7 +632,8 @@ def test_chosen_frames_are_read_and_streamed_on_every_grid(small, chain, clip):
     assert torch.allclose(everything.map.means.row_mass(), torch.ones((), dtype=torch.float64), atol=1e-6)
     if tokens.given.exact:
         torch.testing.assert_close(everything.map.apply(full.features), tokens.to_language_grid().features)
-    assert tokens.given.exact is (small.tile is None or ("smaller" not in chain and tokens.given.of.shape[1] == 1))
+    if tokens.given.of.shape[1] == 1:  # chosen frames may be a pair that they were before
+        assert tokens.given.exact is (small.tile is None or "smaller" not in chain)
     streamed = stream(small, chosen, made.on_tokens)
     assert torch.equal(streamed.features, tokens.features)
     assert Session(small, tokens).ask([QUESTION], Generation(max_new_tokens=2)).texts

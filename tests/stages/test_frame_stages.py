@@ -10,6 +10,9 @@ import torch
 from hypothesis import given, settings
 
 from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.pictures import token_map
+from comfyui_aot.aot.pictures.inspector import inspect
+from comfyui_aot.aot.pictures.timeline import timeline
 from comfyui_aot.aot.stages import FrameStage, every_stage
 from comfyui_aot.aot.stages.chain import Chain, is_fixed, parse
 from comfyui_aot.aot.stages.methods.frames.aks import FramesForQuestion
@@ -194,3 +197,22 @@ def test_a_smaller_grid_is_the_largest_that_fits(tiny):
         assert layout.language_grid == grid
     with pytest.raises(InputError, match="give 4 to 36 tokens"):
         parse("smaller:keep_tokens=3").on_frames(frames, tiny.layout)
+
+
+def test_the_inspector_runs_only_what_came_after_the_encoder(tiny):
+    made = parse("fewer:frames=4+aot:retention=0.5")
+    encoded = tiny.encode(made.on_frames(moving(8), tiny.layout))
+    shown = inspect(made.after_encoding(encoded), encoded)
+    assert [line.record.name for line in shown.lines] == ["fewer", "encode", "intra", "inter"]
+    assert shown.tokens_full == 8 * 9
+    assert shown.rows[0][-1] == "frames=4"
+
+
+@pytest.mark.parametrize("count", [4, 8])
+def test_a_token_map_is_drawn_on_the_frames_chosen_or_on_all(count, tiny):
+    made, frames = parse("fewer:frames=4+aot:retention=0.5"), moving(8)
+    chosen = made.on_frames(frames, tiny.layout)
+    tokens = made.after_encoding(tiny.encode(chosen))
+    drawn = frames if count == 8 else chosen
+    assert tokens.on(count).layout.frames == count
+    assert token_map(tokens, drawn).shape[0] == timeline(tokens, drawn).shape[0] == 1
