@@ -29,6 +29,7 @@ def figures(answer: Answer) -> str:
             f"rest {answer.decode_s:.2f} s ({answer.new_tokens} tokens)",
             f"prefill about {answer.prefill_flops / 1e12:.3g} TFLOPs, KV cache {answer.kv_cache_bytes / 2**20:.1f} "
             f"MiB, peak memory {answer.peak_memory_bytes / 2**20:.0f} MiB",
+            *((f"reduced for another question: {answer.reduced_for}",) if answer.of_another_question else ()),
             *((f"thoughts: {answer.thoughts}",) if answer.thoughts else ()),
         )
     )

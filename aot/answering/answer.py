@@ -15,7 +15,11 @@ from ..models.file_time import file_seconds
 from ..models.prompt import Turn
 from ..tokens.video_tokens import ENCODE, VideoTokens
 from .inside import Seen, seen_by
+from .reduced_for import reduced_for
 from .thoughts import apart
+
+_LATER = ("thoughts", "layer_tokens", "readings", "reduced_for")
+"""Fields that came later than the rest, and are printed after it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Answer:
         layer_tokens: video tokens that each layer of the LLM saw, newlines not counted; empty where all saw the same.
         readings: how often the LLM read the video for this question and those asked with it.
         seen: what was cut inside the LLM, for :meth:`tokens_at`. Not part of equality or JSON.
+        reduced_for: the question that stages chose the tokens for; None where none asked.
     """
 
     question: str
@@ -80,6 +85,7 @@ class Answer:
     layer_tokens: tuple[int, ...] = ()
     readings: int = 1
     seen: tuple[Seen, ...] = field(default=(), compare=False, repr=False)
+    reduced_for: str | None = None
 
     @classmethod
     def about(
@@ -129,6 +135,7 @@ class Answer:
             thoughts=thoughts,
             layer_tokens=tuple(kept) if seen else (),
             seen=seen,
+            reduced_for=reduced_for(tokens),
             **more,
         )
 
@@ -170,6 +177,11 @@ class Answer:
         return (*self.turns, Turn(self.question, self.text))
 
     @property
+    def of_another_question(self) -> bool:
+        """Whether the tokens were chosen for a question that is no part of the one answered."""
+        return any(line.strip() not in self.question for line in (self.reduced_for or "").splitlines())
+
+    @property
     def shown(self) -> str:
         """The answer, or in brackets why there is none."""
         if self.text:
@@ -195,9 +207,9 @@ class Answer:
         """As plain JSON-ready types; the text under ``answer``."""
         values = dataclasses.asdict(dataclasses.replace(self, first=None, seen=()))
         named = {"question": values.pop("question"), "answer": values.pop("text"), **values}
-        last = {"layer_tokens": list(named.pop("layer_tokens")), "readings": named.pop("readings")}
-        known = {name: value for name, value in named.items() if name not in ("ids", "first", "thoughts", "seen")}
-        return {**known, "first_token_s": self.first_token_s, "thoughts": self.thoughts, **last}
+        last = {name: values[name] for name in _LATER} | {"layer_tokens": list(self.layer_tokens)}
+        known = {name: value for name, value in named.items() if name not in ("ids", "first", "seen", *_LATER)}
+        return {**known, "first_token_s": self.first_token_s, **last}
 
 
 def _by_layer(seen: Sequence[Seen], layers: int, tokens: int, rows: int) -> list[tuple[int, int]]:

@@ -82,18 +82,32 @@ def run(options: argparse.Namespace) -> Result:
         require_tokens(options.tokens)
         pipeline = pipeline.at_tokens(options.tokens)
     require_reinvest(options.reinvest)
-    model, source, tokens = reduced(options, pipeline, options.reinvest)
     questions = split(options.question, options.a_line_each)
-    prompts = [apply_preset(options.preset, each, tokens.timestamps.tolist()) for each in questions]
+    asks = pipeline.needs_question
+    # What a stage keeps for one question is for that one: each has tokens of its own.
+    asked_first = questions if asks else questions[:1]
+    of_own = [each.strip() or apply_preset(options.preset, each, ()) for each in asked_first]
+    if options.stream and pipeline.needs_assistant:
+        raise InputError("An assistant reads all tokens of a video, and --stream never holds them; leave one out.")
+    model, source, every = reduced(options, pipeline, options.reinvest, of_own)
+    prompts = [apply_preset(options.preset, each, every[0].timestamps.tolist()) for each in questions]
     answerer = _answerer(model, connection)
     if len(prompts) == 1:
         shown, opened = _GrowingText(sys.stdout), model.opens_thoughts
         (answer,) = answers = answerer.answer(
-            tokens, prompts, settings, system=options.system, on_text=lambda _, text: shown(growing(text, opened)[1])
+            every[0],
+            prompts,
+            settings,
+            system=options.system,
+            on_text=lambda _, text: shown(growing(text, opened)[1]),
         )
         print(shown.rest(answer.text or answer.shown))
     else:
-        answer, *_ = answers = answerer.answer(tokens, prompts, settings, system=options.system)
+        groups = zip(every, ([each] for each in prompts) if asks else [prompts], strict=True)
+        answers = [
+            each for tokens, group in groups for each in answerer.answer(tokens, group, settings, system=options.system)
+        ]
+        answer = answers[0]
         for question, each in zip(questions, answers, strict=True):
             print(f"{question} {each.shown}")
     if options.thoughts:
@@ -103,6 +117,13 @@ def run(options: argparse.Namespace) -> Result:
     result = {"clip": source, "pipeline": pipeline.name, **answer.to_dict()}
     if len(prompts) > 1:
         result["answers"] = [each.to_dict() for each in answers]
+    alone = answers if asks else answers[:1]
+    result["readings"] = sum(each.readings for each in alone) + len(of_own) * pipeline.needs_assistant
+    if asks and result["readings"] > 1:
+        with_assistant = ", every second time by the assistant" if pipeline.needs_assistant else ""
+        print(
+            f"Video read {result['readings']} times: it is reduced for each question{with_assistant}.", file=sys.stderr
+        )
     print(
         f"{answer.size}; {answer.road}, rest {answer.decode_s:.2f} s",
         file=sys.stderr,

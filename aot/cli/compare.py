@@ -108,6 +108,9 @@ def run(options: argparse.Namespace) -> Result:
     fixed = [spec for spec in chains if is_fixed(spec)]
     if fixed:
         print(f"{', '.join(fixed)}: what it keeps follows from its own settings, not from --retention.")
+    asking = [variant.name for variant in variants if variant.chain and variant.chain.needs_question]
+    if asking:
+        print(f"{', '.join(asking)}: chosen for this question; another is reduced and read anew.")
     if options.pictures:
         print(f"Token maps in {options.pictures}: {', '.join(each['picture'] for each in printed)}")
     result: dict[str, Any] = {
@@ -148,7 +151,7 @@ def _to_draw(row: Row, variant: Variant, starts: Starts, frames: Frames) -> tupl
         raise start
     tokens = row.tokens
     if tokens is None:
-        tokens = starts.reduced(start)
+        tokens = starts.reduced(start, row.answer.question)
     if start.frames is not None and tokens.on(frames.count).frames_shown != frames.count:
         (frames,) = start.frames.parts(start.frames.count)
     return tokens, frames

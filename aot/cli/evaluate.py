@@ -39,6 +39,7 @@ _TOLD = (
     "against",
     "controls",
     "reinvest",
+    "about",
 )
 """The options that decide a result, as a report's command line tells them."""
 
@@ -55,6 +56,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     model_options(parser)
     variant_options(parser)
     control_options(parser)
+    parser.add_argument(
+        "--about",
+        nargs="+",
+        choices=("own", "wrong", "none"),
+        default=["own"],
+        help="controls beside every chain that asks: wrong gives it the next clip's questions, none no relevance",
+    )
     parser.epilog = "Full tokens are always included; the stage 'blind' leaves the video out."
 
 
@@ -121,13 +129,14 @@ def _run(
 
 def chosen_variants(options: argparse.Namespace) -> list[Variant]:
     """The variants that the options name, full tokens first."""
-    from ..comparison.variants import expand
+    from ..comparison.variants import expand, with_controls
     from ..stages.budget import require_retention
 
     for retention in options.retention:
         require_retention(retention)
     beside = {"controls": options.controls, "reinvest": options.reinvest}
-    return expand(options.stages, options.retention, blind=True, **beside)
+    variants = expand(options.stages, options.retention, blind=True, **beside)
+    return with_controls(variants, wrong="wrong" in options.about, none="none" in options.about)
 
 
 def questions_of(options: argparse.Namespace) -> QuestionSet:
@@ -198,7 +207,7 @@ def _command(options: argparse.Namespace) -> str:
     words = ["aot", "eval", options.set]
     for name in _TOLD:
         value = getattr(options, name)
-        if value is None or (name in ("dtype", "model") and value in ("auto", "embedded")):
+        if value in (None, ["own"]) or (name in ("dtype", "model") and value in ("auto", "embedded")):
             continue
         if value is False or (name == "reinvest" and value == 1):
             continue

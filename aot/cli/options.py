@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,14 +134,18 @@ def source(options: argparse.Namespace) -> VideoSource:
     return open_video(options.video, _sampling(options), options.size or None)
 
 
-def reduced(options: argparse.Namespace, chain: Chain, reinvest: int = 1) -> tuple[VideoLLM, str, VideoTokens]:
-    """The model, the video's name and its reduced tokens; only the frames that a chain chooses are decoded.
+def reduced(
+    options: argparse.Namespace, chain: Chain, reinvest: int = 1, questions: Sequence[str] = ("",)
+) -> tuple[VideoLLM, str, list[VideoTokens]]:
+    """The model, the video's name and its tokens reduced for each question; only chosen frames are decoded.
 
     Args:
         options: of :func:`video_options`; with ``stream`` a video is never encoded in one piece.
         chain: all its stages run.
         reinvest: times as many frames that are cut down to the tokens that the chain would leave of the others.
+        questions: one for each of the tokens wanted; read where the chain asks, and with ``stream`` encoded for.
     """
+    from ..answering.reduced_for import asked
     from ..comparison.starts import more_frames
     from ..streaming import stream as streamed
 
@@ -151,15 +156,20 @@ def reduced(options: argparse.Namespace, chain: Chain, reinvest: int = 1) -> tup
         chain = chain.reinvested(layout(frames))
         frames = more_frames(frames, reinvest)
     frames = chain.on_frames(frames, layout)
-    settings = {"file_pixels": options.file_pixels}
+    settings: dict[str, Any] = {"file_pixels": options.file_pixels}
     if options.stream:
-        with Bar("stream") as bar:
-            return model, frames.source, streamed(model, frames, chain.on_tokens, bar, **settings)
+        every = []
+        for question in questions:
+            with Bar("stream") as bar:
+                asked_by = {**settings, "question": question if chain.needs_question else ""}
+                every.append(streamed(model, frames, chain.on_tokens, bar, **asked_by))
+        return model, frames.source, every
     for stage in chain.on_tokens:
         stage.steps(layout(frames), model.timestamps(frames))
     with Bar("encode") as bar:
         tokens = model.encode(frames, on_progress=bar, **settings)
-    return model, frames.source, chain.after_encoding(tokens)
+    rest = chain.after_encoding
+    return model, frames.source, [rest(asked(model, tokens, rest, each)) for each in questions]
 
 
 def _sampling(options: argparse.Namespace) -> Sampling:

@@ -30,6 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the video or the set, and the stages."""
     parser.add_argument("set", metavar="VIDEO|SET", help="any video file, or a question set as of aot eval")
     set_options(parser)
+    parser.add_argument("--question", default="", help="what the tokens are chosen for, where a stage asks")
     parser.add_argument("--cache", type=Path, help="folder that keeps a set's encodings, as aot eval's; none otherwise")
     model_options(parser)
     variant_options(parser)
@@ -42,6 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Print what each stage keeps, in the mean over the videos."""
+    from ..answering.relevance import agreement_with_unrelated, in_words
     from ..comparison.variants import expand
     from ..evaluation.report import not_read
     from ..stages.chain import FULL
@@ -49,18 +51,23 @@ def run(options: argparse.Namespace) -> Result:
     from ..tokens.quality import figures
 
     variants = expand([spec for spec in options.stages if spec != FULL], options.retention)
+    asking = next((each.name for each in variants if each.chain and each.chain.needs_question), None)
+    if asking and not options.question.strip():
+        raise InputError(f"{asking} chooses tokens by the question; give --question, or leave it out.")
     model = load(options)
     measured: dict[str, list[Figures]] = {variant.name: [] for variant in variants}
     refused: dict[str, str] = {}
     unreadable: dict[str, str] = {}
-    clips = 0
+    clips, agreements = 0, []
     for starts in _videos(model, options, variants, unreadable.__setitem__):
         clips += 1
+        if asking:
+            agreements.append(agreement_with_unrelated(model, model.about(starts.shared, options.question)))
         for variant, start in zip(variants, starts.plan(variants), strict=True):
             try:
                 if isinstance(start, InputError):
                     raise start
-                reduced = starts.reduced(start)
+                reduced = starts.reduced(start, options.question)
                 starts.done(start)
                 given = reduced.given
                 measured[variant.name].append(figures(reduced, starts.shared if given is None or given.exact else None))
@@ -74,7 +81,11 @@ def run(options: argparse.Namespace) -> Result:
         print(f"Left out: {name}: {reason}")
     if unreadable:
         print(not_read(clips, unreadable))
-    return {"of": str(options.set), "clips": clips, "rows": rows, "refused": refused, "unreadable": unreadable}, 0
+    result = {"of": str(options.set), "clips": clips, "rows": rows, "refused": refused, "unreadable": unreadable}
+    if asking:
+        result["unrelated"] = statistics.fmean(agreements)
+        print(f"Of this question, {in_words(result['unrelated'])}.")
+    return result, 0
 
 
 def _videos(

@@ -24,7 +24,7 @@ from ..video.frame_source import FrameSource
 from .starts import Start, Starts
 from .variants import Variant
 
-ROAD = ("file_s", "was_read", "first_token_s")
+ROAD = ("file_s", "was_read", "first_token_s", "reduced_for")
 """Keys of an answer that came later than a row's own, and are printed after them."""
 
 
@@ -77,7 +77,8 @@ class Row:
         road = {name: values.pop(name) for name in ROAD}
         figures = {"stages": self.name, "prefill_speedup": self.speedup}
         known = {} if self.truth is None else {"truth": self.truth, "right": self.right}
-        last = {**road, "first_token_speedup": self.first_token_speedup}
+        chosen_for = road.pop("reduced_for")
+        last = {**road, "first_token_speedup": self.first_token_speedup, "reduced_for": chosen_for}
         return {**values, **figures, **self.fidelity.to_dict(), **known, **last}
 
 
@@ -165,7 +166,9 @@ def compare(
     missing = [start for start in starts if isinstance(start, Start) and known[start.variant.name] is None]
     if missing:
         ready = [start for start in reversed(missing) if start.frames is None]
-        smallest = next(filter(None, (_reduced(answerer, encodings, each, ignore_refusal) for each in ready)), tokens)
+        smallest = next(
+            filter(None, (_reduced(answerer, encodings, each, question, ignore_refusal) for each in ready)), tokens
+        )
         measure(answerer, smallest, question, Generation(max_new_tokens=1), None, on_token=on_token)
     full: Measured | None = None
     first: dict[str, Answer] = {}
@@ -179,7 +182,7 @@ def compare(
         variant = start.variant
         measured, reduced = known[variant.name], None
         if measured is None:
-            reduced = _reduced(answerer, encodings, start, on_refused)
+            reduced = _reduced(answerer, encodings, start, question, on_refused)
             if reduced is not None:
                 measured = measure(answerer, reduced, question, generation, full, on_token=on_token)
                 if cache:
@@ -213,14 +216,14 @@ def ignore_refusal(reason: str) -> None:
 
 
 def _reduced(
-    answerer: Answerer, starts: Starts, start: Start, on_refused: Callable[[str], None] | None
+    answerer: Answerer, starts: Starts, start: Start, question: str, on_refused: Callable[[str], None] | None
 ) -> VideoTokens | None:
     """The tokens that a variant leaves; None if its chain refuses and ``on_refused`` has the reason."""
     if start.variant.chain is None:
         return starts.reduced(start)
-    tokens = starts.tokens(start)
+    starts.tokens(start)
     try:
-        reduced = start.variant.chain.after_encoding(tokens)
+        reduced = starts.reduced(start, question)
         if reduced.inner:
             answerer.require(reduced)
         return reduced

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ..answering.reduced_for import asked
 from ..errors import InputError
 from ..models.base import VideoLLM
 from ..models.fingerprint import digest
@@ -115,11 +116,12 @@ class Starts:
             self._encoded[key] = self._model.encode(start.frames, on_progress=self._on_progress, **self._options)
         return self._model.as_chosen(self._encoded[key], start.frames, **self._options)
 
-    def reduced(self, start: Start) -> VideoTokens:
-        """The tokens that a variant leaves.
+    def reduced(self, start: Start, question: str = "") -> VideoTokens:
+        """The tokens that a variant leaves, chosen for the question where its chain asks.
 
         Args:
             start: of :meth:`plan`.
+            question: about the video; read only where the chain asks.
 
         Raises:
             InputError: the variant leaves the video out, or its chain refuses these tokens.
@@ -127,7 +129,8 @@ class Starts:
         variant = start.variant
         if variant.chain is None:
             raise InputError(f"{variant.name} leaves the video out, so there is nothing to compare; leave it out here.")
-        return variant.chain.after_encoding(self.tokens(start))
+        chain = variant.chain.after_encoding
+        return chain(asked(self._model, self.tokens(start), chain, question))
 
     def done(self, start: Start) -> None:
         """Forget an encoding that no later variant needs.

@@ -28,6 +28,7 @@ class Variant:
         label: the same at every retention, and a line's name in a curve; the chain's name if empty.
         reinvest: how many times as many frames it sees, with as many tokens as the retention leaves of the others'.
         frames: stands for the frames that were chosen for it; "" for those that all variants share.
+        elsewhere: whether stages that ask are given a question about something else, as a control.
     """
 
     chain: Chain | None
@@ -35,6 +36,7 @@ class Variant:
     label: str = ""
     reinvest: int = 1
     frames: str = ""
+    elsewhere: bool = False
 
     def __post_init__(self) -> None:
         if not self.label:
@@ -122,6 +124,30 @@ def _has_more(variant: Variant) -> bool:
 
 def _reinvested(variant: Variant, times: int) -> Variant:
     return dataclasses.replace(variant, label=f"{variant.label} x{times}", reinvest=times)
+
+
+def with_controls(variants: Sequence[Variant], *, wrong: bool, none: bool) -> list[Variant]:
+    """The variants, each one that asks followed by its controls.
+
+    Args:
+        variants: as :func:`expand` gives them.
+        wrong: whether to add the same chain, asked about something else.
+        none: whether to add the chain without relevance.
+    """
+    every: dict[str, Variant] = {}
+    for variant in variants:
+        controls = [variant]
+        if variant.chain is not None and variant.chain.needs_question:
+            if wrong:
+                controls.append(
+                    dataclasses.replace(variant, label=f"{variant.label} (another question)", elsewhere=True)
+                )
+            if none:
+                chain = variant.chain.without_relevance()
+                controls.append(dataclasses.replace(variant, chain=chain, label=f"{variant.label} (no relevance)"))
+        for each in controls:
+            every.setdefault(each.name, each)
+    return list(every.values())
 
 
 def _at_each(spec: str, label: str, retentions: Sequence[float]) -> list[Variant]:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ..answering.answerer import ask
 from ..answering.generation import Generation
+from ..answering.reduced_for import asked
 from ..errors import InputError, UnreadableVideo
 from ..models import EMBEDDED, load
 from ..stages.chain import FULL, Chain, is_fixed, parse
@@ -75,7 +76,7 @@ class AOT(lmms):
         self._frames = frames
         self._device = torch.device(device or (Accelerator().device if torch.cuda.is_available() else "cpu"))
         self._model = load(pretrained, dtype=dtype, device=self._device)
-        self._reduced: tuple[str, VideoTokens] | None = None
+        self._last: tuple[str, VideoTokens] | None = None
         self._unreadable: dict[str, str] = {}
 
     @property
@@ -103,13 +104,18 @@ class AOT(lmms):
         lost: list[str] = []
         for request in tqdm(requests, desc="aot", disable=self.rank != 0):
             question, settings, visuals_of, doc, task, split = cast("tuple[Any, ...]", request.args)
-            path = _path(visuals_of(self.task_dict[task][split][doc]), task)
+            row = self.task_dict[task][split][doc]
+            path = _path(visuals_of(row), task)
             generation = _generation(settings, task)
             tokens = self._tokens(path)
             if tokens is None:
                 lost.append(path)
                 texts.append("")
             else:
+                chain = self._pipeline.after_encoding
+                if chain.needs_question:
+                    bare = row.get("question") if isinstance(row, Mapping) else None
+                    tokens = chain(asked(self._model, tokens, chain, str(bare or question)))
                 text = ask(self._model, tokens, question, generation).text
                 texts.append(_until(text, settings.get("until")))
         if lost:
@@ -133,11 +139,15 @@ class AOT(lmms):
         )
 
     def _tokens(self, path: str) -> VideoTokens | None:
-        """A video's reduced tokens; None where it cannot be read, which is told once and not tried again."""
+        """A video's tokens; None where it cannot be read, which is told once and not tried again.
+
+        They are reduced, unless the stages ask, so that each question has tokens of its own.
+        """
         if path in self._unreadable:
             return None
-        if self._reduced is None or self._reduced[0] != path:
-            self._reduced = None
+        if self._last is None or self._last[0] != path:
+            self._last = None
+            chain = self._pipeline.after_encoding
             try:
                 frames = self._pipeline.on_frames(clip_frames(Path(path), self._frames), self._model.layout)
                 encoded = self._model.encode(frames)
@@ -145,8 +155,8 @@ class AOT(lmms):
                 self._unreadable[path] = str(error)
                 tqdm.write(f"aot: {shown(path)} is left out: {error}", file=sys.stderr)
                 return None
-            self._reduced = (path, self._pipeline.after_encoding(encoded))
-        return self._reduced[1]
+            self._last = (path, encoded if chain.needs_question else chain(encoded))
+        return self._last[1]
 
 
 def _path(visuals: Sequence[Any], task: str) -> str:

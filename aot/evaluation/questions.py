@@ -20,6 +20,7 @@ class Question:
         family: the group whose accuracy is reported together.
         text: the question to the model, with answer instructions and options.
         answer: the truth in the set's own form; "" if the set publishes none.
+        bare: the question alone, for stages that ask; "" if it is all of the text.
     """
 
     id: str
@@ -27,6 +28,12 @@ class Question:
     family: str
     text: str
     answer: str
+    bare: str = ""
+
+    @property
+    def asked(self) -> str:
+        """The question alone, without instructions and options."""
+        return self.bare or self.text
 
 
 class QuestionSet(Protocol):

@@ -24,7 +24,7 @@ SETTINGS = "settings.json"
 RECORDS = "records.jsonl"
 UNREADABLE = "unreadable.jsonl"
 
-_NUMBERS = ("tokens_full", "tokens_kept", "encode_s", "reduce_s", "prefill_s", "questions_s")
+_NUMBERS = ("tokens_full", "tokens_kept", "encode_s", "reduce_s", "prefill_s", "questions_s", "readings")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Record:
         questions_s: seconds of all questions and answers together.
         said: the answer to each question, by the question's id.
         scores: of each answer, 0 to 1, by the question's id; None if the set publishes no truth.
+        readings: how often an LLM read the video: once, or once a question where a stage asks, twice with an assistant.
     """
 
     clip: str
@@ -56,6 +57,7 @@ class Record:
     questions_s: float
     said: Mapping[str, str]
     scores: Mapping[str, float | None]
+    readings: int = 1
 
 
 class Records:

@@ -27,7 +27,8 @@ draws of whole clips (seed {SEED}), families after Wilson. p: McNemar's exact te
 counts the same. agreement: share of the answers that full tokens give, word for word. Seconds are means over clips: \
 encode and reduce as they say, prefill up to the end of the video, which all questions share, questions for reading \
 and answering all of a clip's questions together. speed-up: of encode, reduce and prefill together, against full \
-tokens; of prefill: of that alone. majority: always the family's most frequent answer.
+tokens; of prefill: of that alone. readings: how often the video is read, once a question where a stage asks, twice \
+with an assistant; seconds of reduce and prefill are sums over them. majority: always the family's most frequent answer.
 """
 
 
@@ -128,7 +129,7 @@ def overview(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Head and lines of the table of all variants."""
     head = ["variant", "tokens", "retention", "accuracy", "families' mean"]
     head += [f"against {name}" for name in summary.references]
-    head += ["agreement", "encode", "reduce", "prefill", "questions", "speed-up", "of prefill"]
+    head += ["agreement", "encode", "reduce", "prefill", "questions", "speed-up", "of prefill", "readings"]
     lines = [
         [
             row.name,
@@ -141,6 +142,7 @@ def overview(summary: Summary) -> tuple[list[str], list[list[str]]]:
             *(f"{seconds:.2f} s" for seconds in (row.encode_s, row.reduce_s, row.prefill_s, row.questions_s)),
             f"{row.speedup:.1f} x",
             f"{row.prefill_speedup:.1f} x",
+            f"{row.readings:.1f}",
         ]
         for row in summary.rows
     ]
@@ -188,5 +190,5 @@ def _flat(row: Row, summary: Summary) -> dict[str, Any]:
         if estimate is not None:
             plain |= {name: estimate.value, f"{name} low": estimate.low, f"{name} high": estimate.high}
     plain |= {f"against {each.against} p": each.p for each in row.differences}
-    costs = ("agreement", "encode_s", "reduce_s", "prefill_s", "questions_s", "prefill_speedup", "speedup")
+    costs = ("agreement", "encode_s", "reduce_s", "prefill_s", "questions_s", "prefill_speedup", "speedup", "readings")
     return plain | {name: getattr(row, name) for name in costs}

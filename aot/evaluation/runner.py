@@ -7,13 +7,15 @@ a later run does not ask for them again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..answering.answer import encode_seconds, reduce_seconds
 from ..answering.decoding import Decoder
 from ..answering.generation import Generation
 from ..answering.prefilling import Prefiller
+from ..answering.reduced_for import asked
 from ..answering.session import Session
 from ..comparison.variants import Variant
 from ..errors import InputError, UnreadableVideo
@@ -93,6 +95,7 @@ def evaluate(
     encodings.require_room(tuple(missing))
     decoder, prefiller = Decoder(model), Prefiller(model)
     Session(model, None).ask([questions.questions[0].text], Generation(1))
+    after = dict(zip(clips, [*list(clips)[1:], next(iter(clips))], strict=True))
     for clip, left in missing.items():
         try:
             starts = encodings.starts(clip, left)
@@ -100,8 +103,9 @@ def evaluate(
                 if isinstance(start, InputError):
                     raise start
                 tokens = starts.tokens(start)
-                asked = model, questions, clips[clip], start.variant, tokens, decoder, prefiller
-                records.add(answer_clip(*asked, tokens_full=starts.shared.tokens_full))
+                elsewhere = clips[after[clip]] if start.variant.elsewhere else ()
+                asking = model, questions, clips[clip], start.variant, tokens, decoder, prefiller
+                records.add(answer_clip(*asking, tokens_full=starts.shared.tokens_full, elsewhere=elsewhere))
                 starts.done(start)
                 on_record(start.variant.name)
         except UnreadableVideo as error:
@@ -121,6 +125,7 @@ def answer_clip(
     prefiller: Prefiller | None = None,
     *,
     tokens_full: int | None = None,
+    elsewhere: Sequence[Question] = (),
 ) -> Record:
     """A variant's answers to the questions about one clip.
 
@@ -133,22 +138,35 @@ def answer_clip(
         decoder: of the model, whose graph serves all clips; None makes one.
         prefiller: of the model, as the decoder.
         tokens_full: that the kept ones are a share of; None takes those of the tokens.
+        elsewhere: questions about another clip, by which stages that ask choose in place of this one's; empty takes
+            this one's.
     """
-    reduced = None if variant.chain is None else variant.chain.after_encoding(tokens)
-    generation = Generation(questions.max_new_tokens)
-    session = Session(model, reduced, decoder=decoder, prefiller=prefiller)
-    replies = session.ask([question.text for question in of_clip], generation)
-    answers: Mapping[str, str] = {question.id: text for question, text in zip(of_clip, replies.texts, strict=True)}
+    chain = None if variant.chain is None else variant.chain.after_encoding
+    asks = chain is not None and chain.needs_question
+    groups = [[question] for question in of_clip] if asks else [list(of_clip)]
+    answers: dict[str, str] = {}
+    kept: list[VideoTokens] = []
+    prefill_s = questions_s = 0.0
+    for number, group in enumerate(groups):
+        about = (elsewhere or of_clip)[number % len(elsewhere or of_clip)].asked
+        reduced = None if chain is None else chain(asked(model, tokens, chain, about))
+        session = Session(model, reduced, decoder=decoder, prefiller=prefiller)
+        replies = session.ask([question.text for question in group], Generation(questions.max_new_tokens))
+        answers |= {question.id: text for question, text in zip(group, replies.texts, strict=True)}
+        kept += [] if reduced is None else [reduced]
+        prefill_s += replies.prefill_s
+        questions_s += replies.questions_s
     return Record(
         clip=of_clip[0].clip,
         variant=variant.name,
         chain=variant.label,
         tokens_full=tokens_full or tokens.tokens_full,
-        tokens_kept=0 if reduced is None else reduced.tokens_kept,
-        encode_s=0.0 if reduced is None else encode_seconds(reduced),
-        reduce_s=0.0 if reduced is None else reduce_seconds(reduced),
-        prefill_s=replies.prefill_s,
-        questions_s=replies.questions_s,
+        tokens_kept=round(statistics.fmean(each.tokens_kept for each in kept)) if kept else 0,
+        encode_s=encode_seconds(kept[0]) if kept else 0.0,
+        reduce_s=sum(map(reduce_seconds, kept)),
+        prefill_s=prefill_s,
+        questions_s=questions_s,
         said=answers,
         scores={question.id: questions.score(question, answers[question.id]) for question in of_clip},
+        readings=len(kept) * (2 if chain is not None and chain.needs_assistant else 1),
     )

@@ -60,6 +60,7 @@ class Row:
         questions_s: seconds of all questions and answers, mean over clips.
         prefill_speedup: full tokens' prefill seconds over this variant's.
         speedup: full tokens' seconds of encode, reduce and prefill together over this variant's.
+        readings: how often an LLM read a clip, mean over clips.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Row:
     questions_s: float
     prefill_speedup: float
     speedup: float
+    readings: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,7 @@ def _costs(records: Iterable[Record]) -> dict[str, Any]:
         "tokens": _mean(record.tokens_kept for record in records),
         "retention": _mean(record.tokens_kept / record.tokens_full for record in records),
         **{name: _mean(getattr(record, name) for record in records) for name in seconds},
+        "readings": _mean(record.readings for record in records),
     }
 
 

@@ -161,6 +161,11 @@ LayoutOf = Callable[[FrameFacts], Layout]
 class BeforeTokens(Method):
     """Base of all stages that act before there are tokens: they take frames, and what they do travels with those."""
 
+    @property
+    def needs_question(self) -> bool:
+        """False: the question travels with tokens, and there are none yet."""
+        return False
+
     def __call__(self, frames: FrameSource, layout: LayoutOf | None = None) -> FrameSource:
         """Choose among frames, or say what the encoder is to do with them.
 

@@ -96,6 +96,6 @@ def _row_of_json(i: int, entry: Mapping[str, Any]) -> dict[str, Any]:
 def _item(i: int, row: Mapping[str, Any], *, answered: bool) -> Item:
     uid = row["video_idx"]
     answer = letters(5)[int(row["answer"])] if answered else ""
-    question = Question(uid, uid, "all", prompt(row), answer)
+    question = Question(uid, uid, "all", prompt(row), answer, row["question"])
     places = tuple(literal(f"videos/{uid}{suffix}") for suffix in (".mp4", ".MP4"))
     return Item(question, Clip(places), tuple(row["option"]))

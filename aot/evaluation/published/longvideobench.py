@@ -38,5 +38,7 @@ def _item(i: int, row: Mapping[str, Any]) -> Item:
     group = row["duration_group"]
     family = DURATIONS.get(group, f"up to {group} s")
     text = prompt(row["question"], options)
-    question = Question(row["id"], row["video_path"], family, text, letters(len(options))[row["correct_choice"]])
+    question = Question(
+        row["id"], row["video_path"], family, text, letters(len(options))[row["correct_choice"]], row["question"]
+    )
     return Item(question, Clip((literal(f"videos/{row['video_path']}"),)), options)

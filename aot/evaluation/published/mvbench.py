@@ -82,7 +82,7 @@ def _items(release: Release, task: str, *, whole: bool) -> Iterator[Item]:
         name, clip = _clip(TASKS[task], row, whole=whole)
         candidates = row["candidates"]
         answer = letters(len(candidates))[candidates.index(row["answer"])]
-        return Item(Question(f"{task}-{i}", name, task, prompt(row), answer), clip, tuple(candidates))
+        return Item(Question(f"{task}-{i}", name, task, prompt(row), answer, row["question"]), clip, tuple(candidates))
 
     annotations = f"json/{task}.json"
     return read_rows(release, annotations, release.json(annotations), item)

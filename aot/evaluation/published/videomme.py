@@ -40,6 +40,6 @@ def prompt(row: Mapping[str, Any]) -> str:
 
 def _item(i: int, row: Mapping[str, Any]) -> Item:
     video = row["videoID"]
-    question = Question(row["question_id"], video, row["duration"], prompt(row), row["answer"])
+    question = Question(row["question_id"], video, row["duration"], prompt(row), row["answer"], row["question"])
     places = tuple(literal(f"data/{video}{suffix}") for suffix in (".mp4", ".MP4", ".mkv"))
     return Item(question, Clip(places), tuple(row["options"]))
