@@ -36,7 +36,8 @@ class Record:
         variant: its name; no two records of a folder have clip and variant in common.
         chain: the variant's label, the same at every retention.
         tokens_full: tokens of the language grid, newlines not counted.
-        tokens_kept: those that are left of them.
+        tokens_kept: those that are left of them; where stages act inside the LLM, the mean over its layers and all
+            questions.
         encode_s: seconds of the vision encoder.
         reduce_s: seconds of the stages.
         prefill_s: seconds of the prompt up to the end of the video.
@@ -50,7 +51,7 @@ class Record:
     variant: str
     chain: str
     tokens_full: int
-    tokens_kept: int
+    tokens_kept: float
     encode_s: float
     reduce_s: float
     prefill_s: float

@@ -27,8 +27,9 @@ draws of whole clips (seed {SEED}), families after Wilson. p: McNemar's exact te
 counts the same. agreement: share of the answers that full tokens give, word for word. Seconds are means over clips: \
 encode and reduce as they say, prefill up to the end of the video, which all questions share, questions for reading \
 and answering all of a clip's questions together. speed-up: of encode, reduce and prefill together, against full \
-tokens; of prefill: of that alone. readings: how often the video is read, once a question where a stage asks, twice \
-with an assistant; seconds of reduce and prefill are sums over them. majority: always the family's most frequent answer.
+tokens; of prefill: of that alone. readings: how often the video is read, anew for each question where a stage asks or \
+acts inside the LLM, once more with an assistant; seconds of reduce and prefill are sums over them. Where stages act \
+inside the LLM, tokens and retention are means over its layers. majority: always the family's most frequent answer.
 """
 
 
@@ -129,7 +130,9 @@ def overview(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Head and lines of the table of all variants."""
     head = ["variant", "tokens", "retention", "accuracy", "families' mean"]
     head += [f"against {name}" for name in summary.references]
-    head += ["agreement", "encode", "reduce", "prefill", "questions", "speed-up", "of prefill", "readings"]
+    head += ["agreement", "encode", "reduce", "prefill", "questions", "speed-up", "of prefill"]
+    anew = any(row.readings > 1 for row in summary.rows)
+    head += ["readings"] if anew else []
     lines = [
         [
             row.name,
@@ -142,7 +145,7 @@ def overview(summary: Summary) -> tuple[list[str], list[list[str]]]:
             *(f"{seconds:.2f} s" for seconds in (row.encode_s, row.reduce_s, row.prefill_s, row.questions_s)),
             f"{row.speedup:.1f} x",
             f"{row.prefill_speedup:.1f} x",
-            f"{row.readings:.1f}",
+            *([f"{row.readings:.1f}"] if anew else []),
         ]
         for row in summary.rows
     ]

@@ -11,12 +11,12 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..answering.answer import encode_seconds, reduce_seconds
+from ..answering.answer import by_layer, encode_seconds, reduce_seconds
 from ..answering.decoding import Decoder
 from ..answering.generation import Generation
 from ..answering.prefilling import Prefiller
 from ..answering.reduced_for import asked
-from ..answering.session import Session
+from ..answering.session import Replies, Session
 from ..comparison.variants import Variant
 from ..errors import InputError, UnreadableVideo
 from ..models.base import VideoLLM
@@ -146,6 +146,8 @@ def answer_clip(
     groups = [[question] for question in of_clip] if asks else [list(of_clip)]
     answers: dict[str, str] = {}
     kept: list[VideoTokens] = []
+    counts: list[float] = []
+    readings = 0
     prefill_s = questions_s = 0.0
     for number, group in enumerate(groups):
         about = (elsewhere or of_clip)[number % len(elsewhere or of_clip)].asked
@@ -153,7 +155,10 @@ def answer_clip(
         session = Session(model, reduced, decoder=decoder, prefiller=prefiller)
         replies = session.ask([question.text for question in group], Generation(questions.max_new_tokens))
         answers |= {question.id: text for question, text in zip(group, replies.texts, strict=True)}
-        kept += [] if reduced is None else [reduced]
+        if reduced is not None:
+            kept.append(reduced)
+            counts.append(_mean_tokens(model, reduced, replies))
+            readings += replies.readings + (chain is not None and chain.needs_assistant)
         prefill_s += replies.prefill_s
         questions_s += replies.questions_s
     return Record(
@@ -161,12 +166,21 @@ def answer_clip(
         variant=variant.name,
         chain=variant.label,
         tokens_full=tokens_full or tokens.tokens_full,
-        tokens_kept=round(statistics.fmean(each.tokens_kept for each in kept)) if kept else 0,
+        tokens_kept=statistics.fmean(counts) if counts else 0,
         encode_s=encode_seconds(kept[0]) if kept else 0.0,
         reduce_s=sum(map(reduce_seconds, kept)),
         prefill_s=prefill_s,
         questions_s=questions_s,
         said=answers,
         scores={question.id: questions.score(question, answers[question.id]) for question in of_clip},
-        readings=len(kept) * (2 if chain is not None and chain.needs_assistant else 1),
+        readings=readings,
     )
+
+
+def _mean_tokens(model: VideoLLM, tokens: VideoTokens, replies: Replies) -> float:
+    """Tokens that the LLM saw: those it was given, or the mean over layers and questions where it saw fewer."""
+    if not any(replies.seen):
+        return tokens.tokens_kept
+    layers = model.language.layers
+    counts = [kept for seen in replies.seen for kept, _ in by_layer(seen, layers, tokens.tokens_kept, 0)]
+    return sum(counts) / len(counts)

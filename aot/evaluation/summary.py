@@ -249,8 +249,7 @@ def _costs(records: Iterable[Record]) -> dict[str, Any]:
     return {
         "tokens": _mean(record.tokens_kept for record in records),
         "retention": _mean(record.tokens_kept / record.tokens_full for record in records),
-        **{name: _mean(getattr(record, name) for record in records) for name in seconds},
-        "readings": _mean(record.readings for record in records),
+        **{name: _mean(getattr(record, name) for record in records) for name in (*seconds, "readings")},
     }
 
 
