@@ -10,6 +10,7 @@ from . import (
     drawn,
     explorer,
     frame_stages,
+    inside,
     models,
     pictures,
     serving,
@@ -35,6 +36,7 @@ NODES = (
     + token_video.NODES
     + explorer.NODES
     + frame_stages.NODES
+    + inside.NODES
 )
 
 

@@ -166,7 +166,7 @@ def answer_clip(
         variant=variant.name,
         chain=variant.label,
         tokens_full=tokens_full or tokens.tokens_full,
-        tokens_kept=statistics.fmean(counts) if counts else 0,
+        tokens_kept=0 if not counts else counts[0] if len(set(counts)) == 1 else statistics.fmean(counts),
         encode_s=encode_seconds(kept[0]) if kept else 0.0,
         reduce_s=sum(map(reduce_seconds, kept)),
         prefill_s=prefill_s,
