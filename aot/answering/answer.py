@@ -114,8 +114,8 @@ class Answer:
         """
         thoughts, text = apart(text, model.opens_thoughts)
         language = model.language
-        by_layer = _by_layer(seen, language.layers, tokens.tokens_kept, prompt_tokens)
-        kept, rows = ([layer[i] for layer in by_layer] for i in (0, 1))
+        layers = by_layer(seen, language.layers, tokens.tokens_kept, prompt_tokens)
+        kept, rows = ([layer[i] for layer in layers] for i in (0, 1))
         return cls(
             question=question,
             text=text,
@@ -212,7 +212,7 @@ class Answer:
         return {**known, "first_token_s": self.first_token_s, **last}
 
 
-def _by_layer(seen: Sequence[Seen], layers: int, tokens: int, rows: int) -> list[tuple[int, int]]:
+def by_layer(seen: Sequence[Seen], layers: int, tokens: int, rows: int) -> list[tuple[int, int]]:
     """Of every layer, the video's tokens and all rows of the prompt.
 
     Args:

@@ -125,7 +125,8 @@ class Seen:
 
     Args:
         layer: the first of them; 0 is the LLM's first.
-        choice: which of the tokens before the cut stay, and as what; at the first cut, of the tokens it was given.
+        choice: which of the tokens before the cut stay, and as what, on the CPU; at the first cut, of the tokens that
+            it was given.
         tokens: how many those are, newlines not counted.
         rows: of the prompt from there on, text included.
     """
@@ -339,8 +340,10 @@ class InsideLLM:
         if self._order is not None:
             choice = _of_tokens(choice, self._order)
             self._order = None
+        row, col, weight = (each.cpu() for each in choice.factor.coordinates())
+        factor = Sparse(row, col, weight, choice.factor.kept, choice.factor.source)
         count = int((self._role != int(Role.NEWLINE)).sum())
-        self.seen.append(Seen(cut.layer, choice, count, rows))
+        self.seen.append(Seen(cut.layer, Choice(choice.kept.cpu(), factor), count, rows))
 
     def _read_answer(self, number: int, layer: Any, x: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """Tokens after the prompt: they come after what each layer has of it."""

@@ -11,6 +11,9 @@ from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.answering.inside import last_row, without_last
 from comfyui_aot.aot.answering.session import Session
 from comfyui_aot.aot.answering.vllm_server import Connection, VllmServer
+from comfyui_aot.aot.comparison.compare import compare
+from comfyui_aot.aot.comparison.table import as_csv, as_markdown
+from comfyui_aot.aot.comparison.variants import expand
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.models.prompt import Turn
@@ -229,3 +232,16 @@ def test_a_newlines_share_goes_to_the_others():
     left = without_last(Choice(torch.tensor([0, 2]), factor))
     assert left.kept.tolist() == [0] and left.factor.source == 2
     assert [each.tolist() for each in left.factor.coordinates()] == [[0], [0], [1.0]]
+
+
+def test_a_comparison_says_that_figures_are_means(onevision):
+    encoded, refused = onevision.encode(random_frames()), []
+    variants = expand(["fastv:layer=2", "fastv:layer=40"], [0.5])
+    answerer = LocalAnswerer(onevision)
+    rows = list(compare(answerer, encoded, QUESTIONS[0], variants, GENERATION, on_refused=refused.append))
+    assert [row.name for row in rows] == ["full", "fastv:layer=2"] and len(refused) == 1
+    assert "layers 0 to 3; set it to 3 or less" in refused[0]
+    assert rows[1].is_reduced and rows[1].answer.retention == 0.75 and rows[1].fidelity.kl is not None
+    assert rows[1].to_dict()["layer_tokens"] == [150, 150, 75, 75] and rows[0].to_dict()["layer_tokens"] == []
+    assert "| 150/150, 75" in as_markdown(rows) and "on average over the LLM's layers" in as_markdown(rows)
+    assert "layer_tokens" not in as_csv(rows)

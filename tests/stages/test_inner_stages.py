@@ -19,6 +19,7 @@ from comfyui_aot.aot.stages.methods.pyramiddrop import PyramidDrop
 from comfyui_aot.aot.tokens.storage import load, save
 from comfyui_aot.aot.tokens.video_tokens import VideoTokens
 from comfyui_aot.aot.verification.findings import fresh
+from comfyui_aot.tests.support.simulated_device import DEVICE, simulated
 
 LAYERS = 28
 CUTTING = [name for name, kind in inner_stages().items() if kind().cuts(100, LAYERS)]
@@ -108,6 +109,15 @@ def test_all_that_stay_stay_as_they_are(name, rows):
     hidden_states, scores = rows
     choice = inner_stages()[name]().choose(hidden_states, scores, len(scores))
     assert choice.factor.apply(hidden_states).equal(hidden_states)
+
+
+@every_cutting
+def test_a_choice_does_not_wait_for_the_device(name):
+    stage = inner_stages()[name]()
+    with simulated() as waits:
+        choice = stage.choose(torch.rand(50, 16, device=DEVICE), torch.rand(50, device=DEVICE), 20)
+        choice.factor.apply(torch.rand(50, 16, device=DEVICE))
+        assert waits.total() == 0, waits
 
 
 def test_holitoms_newcomers_halve_what_was_there(rows):
