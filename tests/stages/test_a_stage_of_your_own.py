@@ -32,8 +32,8 @@ def sources():
 
 
 def look_again():
-    package.every_stage.cache_clear()
-    package.stages.cache_clear()
+    for known in (package.every_stage, package.stages, package.inner_stages):
+        known.cache_clear()
     published.cache_clear()
 
 
