@@ -122,7 +122,7 @@ def test_the_way_to_the_first_token_begins_with_the_file_where_that_is_known():
     rows = side_by_side([full, reduced])
     assert [row.first_token_speedup for row in rows] == [1.0, 1.75]
     assert rows[1].to_dict()["first_token_s"] == 2.0
-    assert list(rows[1].to_dict())[-4:] == ["file_s", "was_read", "first_token_s", "first_token_speedup"]
+    assert list(rows[1].to_dict())[-5:] == ["file_s", "was_read", "first_token_s", "first_token_speedup", "reduced_for"]
     cells = dict(zip(*(line.strip("| ").split(" | ") for line in as_markdown(rows).splitlines()[2:5:2]), strict=False))
     assert (cells["file"], cells["first token"], cells["speed-up"]) == ("0.50 s", "3.50 s", "1.0 x")
     assert full.road == "file to first token 3.50 s (file 0.50, encode 1.00, reduce 0.000, prefill 2.00)"
