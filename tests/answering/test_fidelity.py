@@ -87,7 +87,7 @@ def test_a_long_answer_is_scored_a_few_tokens_at_a_time(talkative, reduced, whol
     session, other = asked(talkative, reduced)
     monkeypatch.setattr(fidelity, "AT_ONCE", 3)
     with torch.no_grad():
-        assert [len(part) for part in fidelity.forced(session, QUESTION, said.ids)] == [3, 3, 1]
+        assert [len(part) for part in fidelity.forced(session, QUESTION, said.ids)] == [1, 3, 3]
     again = fidelity.fidelity(session, said, known, other)
     assert dataclasses.asdict(again) == pytest.approx(dataclasses.asdict(measured), abs=1e-4)
 
