@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import textwrap
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import InputError
 from .command import Result
+
+_WHERE = MappingProxyType({"FRAMES": "on frames", "TOWER": "inside the vision tower", "LLM": "inside the LLM"})
+"""Places, in words."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -18,11 +22,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Print every stage with its settings, or the one that is named."""
-    from ..stages import inner_stages, stages
+    from ..stages import Place, every_stage
     from ..stages.chain import OPEN_PRESETS, published
     from ..stages.options import settings_of
 
-    known = {**stages(), **inner_stages()}
+    known = every_stage()
     if options.name not in (None, *known):
         raise InputError(f"No stage is called {options.name!r}; there are {', '.join(known)}.")
     chosen = {options.name: known[options.name]} if options.name else known
@@ -46,6 +50,8 @@ def run(options: argparse.Namespace) -> Result:
         )
         summary = (kind.__doc__ or "").splitlines()[0]
         print(f"{name}: {kind.title} ({kind.source})\n    {summary}")
+        if kind.acts is not Place.TOKENS:
+            print(f"    It acts {_WHERE[kind.acts.name]}.")
         if kind.asks:
             print("    It asks: what it keeps depends on the question.")
         for setting in settings:

@@ -17,7 +17,7 @@ from comfyui_aot.aot.cli import stages as stages_command
 from comfyui_aot.aot.cli.compare import to_show
 from comfyui_aot.aot.cli.main import main
 from comfyui_aot.aot.comparison.compare import Row
-from comfyui_aot.aot.stages import stages
+from comfyui_aot.aot.stages import every_stage
 
 WORKFLOW = Path(__file__).parents[1] / "frozen" / "aot_full_pipeline.json"
 """Of one video and one answer."""
@@ -166,7 +166,8 @@ def test_run_runs_the_bundled_workflow_with_inputs_changed(capsys, bunny, tmp_pa
 def test_stages_lists_every_stage_with_its_settings(capsys):
     _, out, _ = run(capsys, "stages", "--json")
     listed = last_json(out)
-    assert {stage["name"] for stage in listed["stages"]} == set(stages())
+    assert {stage["name"] for stage in listed["stages"]} == set(every_stage())
+    assert {stage["name"]: stage["acts"] for stage in listed["stages"]}["fewer"] == "frames"
     assert "paper-onevision-10" in listed["presets"]
 
 

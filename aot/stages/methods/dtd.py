@@ -55,10 +55,15 @@ class DTD(Budgeted):
         step=0.05,
     ).field()
     rule: str = Setting(
-        "feature", "What is compared: the tokens' features, or the pixels that they are of, from 0 to 1.", choices=RULES
+        "feature",
+        "What is compared: the tokens' features, or the pixels that they are of, from 0 to 1.",
+        choices=RULES,
+        advanced=True,
     ).field()
     shares: bool = Setting(
-        False, "Drop the same share of every later moment, the most alike, rather than all above the threshold."
+        False,
+        "Drop the same share of every later moment, the most alike, rather than all above the threshold.",
+        advanced=True,
     ).field()
     retention: float = OPTIONAL_RETENTION.field()
     keep_tokens: int = KEEP_TOKENS.field()
