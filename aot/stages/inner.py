@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..tokens.factors import Factor, Sparse
-from ..tokens.video_tokens import Inside, Layout, VideoTokens
+from ..tokens.video_tokens import Inside, Layout, StageRecord, VideoTokens
 from .base import Part, Place, Stage
 from .options import Setting
 from .toolkit.ranking import top_k
@@ -67,6 +67,16 @@ class InnerStage(Stage):
     """Whether positions are counted anew after a cut; otherwise each token keeps its own."""
     counts_newline: ClassVar[bool] = False
     """Whether the newline that ends a video is one of its tokens; otherwise it always stays, as text does."""
+
+    def __call__(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:
+        """Attach this stage to a video's tokens, which costs nothing yet, and note it in their history.
+
+        Args:
+            tokens: fresh from the encoder or from another stage.
+            part: which frames of a streamed video these are.
+        """
+        record = StageRecord(self.name, self.settings(), tokens.tokens_kept, tokens.tokens_kept, 0.0)
+        return dataclasses.replace(self.reduce(tokens, part), history=(*tokens.history, record))
 
     def reduce(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:
         """The same tokens with this stage attached; the LLM will run it.

@@ -14,11 +14,11 @@ from comfyui_aot.aot.stages import stages
 from comfyui_aot.aot.stages.base import Part
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.tokens.video_tokens import VideoTokens
-from comfyui_aot.aot.verification import OWN, methods, verify
+from comfyui_aot.aot.verification import methods, verify
 from comfyui_aot.tests.support.searches import examples
 from comfyui_aot.tests.support.stages import asked, attempted, video
 
-RIVALS = [name for name in methods() if name != OWN]
+RIVALS = [name for name in methods() if name in stages()]
 SHIPPED = Path(__file__).parents[1] / "recorded" / "variants"
 LAYOUTS = [("bilinear", "one_token"), ("bilinear", "grid"), ("average", "grid"), ("average", "none"), ("none", "none")]
 
