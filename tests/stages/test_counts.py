@@ -26,13 +26,21 @@ def limits(chain):
     return operations, waits + is_fixed(chain)
 
 
+PRESETS = [
+    name
+    for name in published()
+    # Clips of 8 take 8 steps, and what acts on frames has no tokens yet.
+    if not (name.startswith("paper-video") or parse(name).before_tokens)
+]
+
+
 @pytest.mark.parametrize("frames", FRAMES)
 @pytest.mark.parametrize(
     "chain",
     [
         *(f"{name}:retention={RETENTIONS.get(name, 0.1)}" for name in stages()),
         "top:span=video,retention=0.1",
-        *(name for name in published() if not name.startswith("paper-video")),  # clips of 8 take 8 steps
+        *PRESETS,
     ],
 )
 def test_a_chain_is_held_to_its_count(chain, frames):

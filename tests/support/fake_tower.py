@@ -31,3 +31,6 @@ class FakeTower:
             last = min(self.count, first + self.at_once)
             self.given = last
             yield self.whole.cut(first, last)
+
+    def finished(self, tokens, frames, seconds, *, file_pixels=False):
+        return tokens
