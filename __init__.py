@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .aot.errors import InputError
     from .aot.models import load as load_model
     from .aot.models.base import VideoLLM
-    from .aot.stages.base import Budgeted, FrameStage, Reduction, Stage
+    from .aot.stages.base import Budgeted, FrameStage, Reduction, Stage, TowerStage
     from .aot.stages.chain import Chain, parse
     from .aot.stages.inner import InnerStage
     from .aot.stages.methods.anchor_ot.both_phases import AnchorOT
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .aot.stages.methods.dycoke import DyCoke
     from .aot.stages.methods.dycoke_inner import DyCokeInner
     from .aot.stages.methods.dytok import DyToK
+    from .aot.stages.methods.earlytom import EarlyTom, EarlyTomCells
     from .aot.stages.methods.evs import EVS
     from .aot.stages.methods.fastv import FastV
     from .aot.stages.methods.fastvid import FastVID
@@ -84,6 +85,8 @@ __all__ = [
     "DyCoke",
     "DyCokeInner",
     "DyToK",
+    "EarlyTom",
+    "EarlyTomCells",
     "FastV",
     "FastVID",
     "FewerFrames",
@@ -115,6 +118,7 @@ __all__ = [
     "TokenMap",
     "TokenMerging",
     "TopImportance",
+    "TowerStage",
     "UniformGrid",
     "VScan",
     "Variant",
@@ -155,6 +159,8 @@ _PUBLIC = {
     "FastV": f"{_METHODS}.fastv",
     "DyToK": f"{_METHODS}.dytok",
     "EVS": f"{_METHODS}.evs",
+    "EarlyTom": f"{_METHODS}.earlytom",
+    "EarlyTomCells": f"{_METHODS}.earlytom",
     "FastVID": f"{_METHODS}.fastvid",
     "FewerFrames": f"{_METHODS}.frames.fewer",
     "FlashVID": f"{_METHODS}.flashvid",
@@ -185,6 +191,7 @@ _PUBLIC = {
     "TokenMap": "aot.tokens.token_map",
     "TokenMerging": f"{_METHODS}.tome",
     "TopImportance": f"{_METHODS}.controls.top_importance",
+    "TowerStage": "aot.stages.base",
     "UniformGrid": f"{_METHODS}.controls.uniform",
     "VScan": f"{_METHODS}.vscan",
     "VidCom2": f"{_METHODS}.vidcom2",

@@ -108,6 +108,12 @@ def stream(
         The same tokens as ``model.encode`` and the stages in turn; their history has the sums over all runs.
     """
     start = time.perf_counter()
+    if frames.steps:  # they see the whole video, and so do stages after them
+        tokens = model.encode(frames, on_progress=on_progress, file_pixels=file_pixels)
+        tokens = model.about(tokens, question) if question else tokens
+        for stage in stages:
+            tokens = stage(tokens)
+        return tokens
     layout, timestamps = model.layout(frames, file_pixels=file_pixels), model.timestamps(frames)
     steps = [step for stage in stages for step in stage.steps(layout, timestamps)]
     runs = _common_runs([step.runs(layout, timestamps) for step in steps], layout.frames)

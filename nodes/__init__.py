@@ -17,6 +17,7 @@ from . import (
     stages,
     storage,
     token_video,
+    tower_stages,
     video,
 )
 from .comfy import ComfyExtension, io
@@ -36,6 +37,7 @@ NODES = (
     + token_video.NODES
     + explorer.NODES
     + frame_stages.NODES
+    + tower_stages.NODES
     + inside.NODES
 )
 

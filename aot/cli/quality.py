@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> Result:
     from ..evaluation.report import not_read
     from ..stages.chain import FULL
     from ..tables import markdown
-    from ..tokens.quality import figures
+    from ..tokens.quality import figures, steps_inside
 
     variants = expand([spec for spec in options.stages if spec != FULL], options.retention)
     asking = next((each.name for each in variants if each.chain and each.chain.needs_question), None)
@@ -69,8 +69,8 @@ def run(options: argparse.Namespace) -> Result:
                     raise start
                 reduced = starts.reduced(start, options.question)
                 starts.done(start)
-                given = reduced.given
-                measured[variant.name].append(figures(reduced, starts.shared if given is None or given.exact else None))
+                comparable = reduced.is_exact and not steps_inside(reduced)
+                measured[variant.name].append(figures(reduced, starts.shared if comparable else None))
             except InputError as error:
                 refused.setdefault(variant.name, str(error))
     rows = {name: _mean(each) for name, each in measured.items() if each and name not in refused}

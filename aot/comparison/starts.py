@@ -11,9 +11,9 @@ from typing import Any
 from ..answering.reduced_for import asked
 from ..errors import InputError
 from ..models.base import VideoLLM
+from ..models.encoder import steps_settings
 from ..models.fingerprint import digest
 from ..models.progress import Progress, ignore_progress
-from ..stages.base import Place
 from ..tokens.video_tokens import VideoTokens
 from ..video.frame_source import FrameSource
 from .variants import Variant
@@ -98,7 +98,7 @@ class Starts:
         seen = {
             "index": chosen.choice.index.tolist() if chosen.choice else [],
             "shrink": dataclasses.asdict(chosen.choice.shrink) if chosen.choice and chosen.choice.shrink else None,
-            "inside": [[each.name, each.settings()] for each in chain.before_tokens if each.acts is Place.TOWER],
+            "inside": steps_settings(chosen),
             "times": frames.timestamps.tolist(),
         }
         return Start(dataclasses.replace(variant, chain=chain, frames=digest(seen)), chosen)

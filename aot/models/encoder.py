@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any, cast
 
+import psutil
 import torch
 from torch import Tensor
 
 from ..devices import synchronise
 from ..errors import InputError
-from ..tokens.video_tokens import ENCODE, Given, Layout, StageRecord, VideoTokens
+from ..memory import free_bytes
+from ..tokens.frame_merge import FrameMerge, TowerStep
+from ..tokens.video_tokens import ENCODE, STEPS, Extra, Given, Layout, StageRecord, VideoTokens
 from ..video.choice import Shrink
 from ..video.frame_source import FrameFacts, FrameSource
 from ..video.frames import Frames
 from .adapter import Adapter
 from .file_time import clock_settings, with_file_seconds
-from .passes import FRAMES_AT_ONCE, LONGEST_PASS, Pixels, frames_a_pass, passes, whole_parts
-from .pixels import normalise, resize, upload
+from .inside import Blocks, inside
+from .passes import CAUTION, FRAMES_AT_ONCE, LONGEST_PASS, Pixels, frame_bytes, frames_a_pass, passes, whole_parts
+from .pixels import normalise, pixel_change, resize, upload
 from .progress import Progress, ignore_progress
 
 
@@ -37,6 +41,8 @@ class TowerOutput:
         deep: (T, N) float32, attention received at the deep layer.
         levels: (T, N, D) each, image features of further depths.
         extras: further outputs, by the names in :class:`~..tokens.video_tokens.Extra`.
+        merge: of whole frames inside the tower; the features are of the frames that are left, all others of all T.
+        records: of the steps that merged them.
     """
 
     image_features: Tensor
@@ -44,10 +50,26 @@ class TowerOutput:
     deep: Tensor
     levels: tuple[Tensor, ...] = ()
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    merge: FrameMerge | None = None
+    records: tuple[StageRecord, ...] = ()
 
 
 FILE_PIXELS = "file_pixels"
 """The name of that choice among the settings of the encoder's record; absent where there is none."""
+
+
+def steps_settings(frames: FrameSource) -> list[list[Any]]:
+    """What is to happen to frames inside the tower, JSON-ready, for the encoder's record and for keys of encodings.
+
+    Args:
+        frames: to be encoded.
+    """
+    return [[step.name, step.settings()] for step in frames.steps]
+
+
+def _tower_steps(frames: FrameSource) -> Sequence[TowerStep]:
+    """The steps that frames carry; frames only know what keys of them are made of."""
+    return cast(Sequence[TowerStep], frames.steps)
 
 
 class FrameEncoder(Adapter):
@@ -102,7 +124,7 @@ class FrameEncoder(Adapter):
             file_pixels: see :meth:`frame_size`.
         """
         size, smaller = self.size_of(frames, file_pixels=file_pixels)
-        return dataclasses.replace(self.layout_of(frames.count, size), smaller=smaller)
+        return replace(self.layout_of(frames.count, size), smaller=smaller)
 
     def size_of(
         self, frames: FrameFacts, *, file_pixels: bool = False
@@ -143,10 +165,29 @@ class FrameEncoder(Adapter):
     def run_tower(self, pixel_values: Tensor, layout: Layout) -> TowerOutput:
         """Run tower and projector, and collect the importance of their tokens.
 
+        Inside :func:`.inside.inside`, what it returns is of the frames that were left where each was computed.
+
         Args:
             pixel_values: (T, 3, h, w) float32, from :meth:`preprocess`.
             layout: of their tokens.
         """
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """The tower's blocks, where frames go through them as a batch and can be merged there; None elsewhere."""
+        return None
+
+    def attention_of_cells(self, received: Tensor, layout: Layout) -> Tensor:
+        """Attention received by the tower's own tokens, summed over those of each cell. Of towers with :attr:`blocks`.
+
+        Args:
+            received: (T, S) float32.
+            layout: of the grid; its number of frames does not matter.
+
+        Returns:
+            (T, N) float32.
+        """
+        raise NotImplementedError
 
     @torch.no_grad()
     def encode_parts(
@@ -170,20 +211,26 @@ class FrameEncoder(Adapter):
             file_pixels: see :meth:`frame_size`.
         """
         size, smaller = self.size_of(frames, file_pixels=file_pixels)
-        if frames_at_once is None:
+        if frames.steps:
+            self._require_steps_can_run(frames, size)
+            frames_at_once = frames.count + -frames.count % FRAMES_AT_ONCE
+        elif frames_at_once is None:
             frames_at_once = frames_a_pass(self.tower.config, size, self.language.hidden, self.dtype, self.device)
         at_once = whole_parts(frames_at_once)
         settings = {"model": self.name, "frames": frames.count, "source": frames.source, **clock_settings(frames)}
         if self.any_size:
             settings[FILE_PIXELS] = file_pixels
+        if frames.steps:
+            settings[STEPS] = steps_settings(frames)
         timestamps, done = self.timestamps(frames), 0
         prepare = partial(self.preprocess, size=size, file_pixels=file_pixels)
         with closing(passes(frames, prepare, self.device, at_once, on_progress)) as batches:
-            for own, output, seconds in self._outputs(batches, size, at_once, on_progress, frames.count):
-                layout = dataclasses.replace(own, smaller=smaller)
+            for layout, output, seconds in self._outputs(batches, size, smaller, at_once, on_progress, frames):
                 tokens = layout.frames * layout.language_cells
-                record = StageRecord(ENCODE, settings, tokens, tokens, seconds * 1e3)
-                yield self.video_tokens(output, layout, timestamps[done : done + layout.frames], (record,))
+                spent = sum(record.milliseconds for record in output.records)
+                record = StageRecord(ENCODE, settings, tokens, tokens, seconds * 1e3 - spent)
+                times = timestamps[done : done + layout.frames]
+                yield self.video_tokens(output, layout, times, (record, *output.records))
                 done += layout.frames
         on_progress(frames.count, frames.count)
 
@@ -196,7 +243,7 @@ class FrameEncoder(Adapter):
             output: of :meth:`run_tower`.
             layout: of these tokens.
             timestamps: (T,) float64, in seconds.
-            history: the encoder's record.
+            history: the encoder's record, and those of what ran inside the tower.
         """
         return VideoTokens.encoded(
             output.image_features,
@@ -209,28 +256,40 @@ class FrameEncoder(Adapter):
             history=history,
             levels=output.levels,
             extras=output.extras,
+            merge=output.merge,
         )
 
     def _outputs(
-        self, batches: Iterator[Pixels], size: tuple[int, int], at_once: int, on_progress: Progress, total: int
+        self,
+        batches: Iterator[Pixels],
+        size: tuple[int, int],
+        smaller: tuple[int, int] | None,
+        at_once: int,
+        on_progress: Progress,
+        frames: FrameSource,
     ) -> Iterator[tuple[Layout, TowerOutput, float]]:
         """The tower's outputs with their layouts and seconds, for ``at_once`` frames until those are too many."""
-        done = 0
+        done, total = 0, frames.count
+        before: Tensor | None = None
         for batch in batches:
             first = 0
             while first < len(batch.values):
                 if first:
                     on_progress(done + first, total)
                 pixel_values = batch.values[first : first + at_once]
-                layout = self.layout_of(len(pixel_values), size)
+                layout = replace(self.layout_of(len(pixel_values), size), smaller=smaller)
                 start = time.perf_counter()
-                output = self._run_if_it_fits(pixel_values, layout)
+                if frames.steps:
+                    output = self._run_with_steps(pixel_values, layout, frames, on_progress)
+                else:
+                    output = self._run_if_it_fits(pixel_values, layout)
                 if output is None:
                     at_once = whole_parts(len(pixel_values) // 2)
                     continue
                 seconds = time.perf_counter() - start
                 if seconds > LONGEST_PASS:
                     at_once = whole_parts(len(pixel_values) // 2)
+                output, before = self._with_pixel_change(output, pixel_values, layout, before)
                 yield layout, output, seconds + batch.seconds * len(pixel_values) / len(batch.values)
                 first += len(pixel_values)
             done += first
@@ -245,6 +304,58 @@ class FrameEncoder(Adapter):
             return None
         synchronise(output.image_features)
         return output
+
+    def _with_pixel_change(
+        self, output: TowerOutput, pixel_values: Tensor, layout: Layout, before: Tensor | None
+    ) -> tuple[TowerOutput, Tensor]:
+        """The output with the change of its cells' pixels, and the picture that the next pass compares with."""
+        pixels = pixel_values * pixel_values.new_tensor(self._std)[:, None, None]  # the mean is in both of a pair
+        extras = {**output.extras, Extra.PIXELS: pixel_change(pixels, layout, before).to(self.device)}
+        return replace(output, extras=extras), pixels[-(len(pixels) // layout.frames)].clone()
+
+    def _run_with_steps(
+        self, pixel_values: Tensor, layout: Layout, frames: FrameSource, on_progress: Progress
+    ) -> TowerOutput:
+        """The output of a tower in which steps merge frames, with what is known of frames spread over all of them."""
+        steps, blocks = _tower_steps(frames), self.blocks
+        assert blocks is not None
+        count = len(pixel_values)
+
+        def on_block(block: int) -> None:
+            on_progress(min(count - 1, count * (block + 1) // len(blocks.modules)), count)
+
+        with inside(steps, blocks, count, on_block) as done:
+            output = self.run_tower(pixel_values, layout)
+        synchronise(output.image_features)
+        extras = {**output.extras, **done.notes}
+        if done.attention is not None:
+            extras[Extra.TOWER] = self.attention_of_cells(done.attention, layout)
+        return replace(
+            output,
+            shallow=done.spread(output.shallow),
+            deep=done.spread(output.deep),
+            extras={name: done.spread(extra) for name, extra in extras.items()},
+            merge=done.merge,
+            records=done.records(steps, layout.language_cells),
+        )
+
+    def _require_steps_can_run(self, frames: FrameSource, size: tuple[int, int]) -> None:
+        """Refuse steps inside a tower that has no place for them, or that all frames do not fit into at once."""
+        title = _tower_steps(frames)[0].title
+        if self.blocks is None:
+            raise InputError(
+                f"{title} merges frames inside the vision tower, and that of {self.name} ({self.family}) does not take "
+                "them as a batch; leave the stage out, or use LLaVA-OneVision, LLaVA-Video, InternVL, SmolVLM or "
+                "embedded."
+            )
+        need = frames.count * frame_bytes(self.tower.config, size, self.language.hidden, self.dtype) // CAUTION
+        free = free_bytes(self.device) if self.device.type == "cuda" else psutil.virtual_memory().available
+        if need > free:
+            raise InputError(
+                f"{title} sees all {frames.count} frames in one pass of the tower, which takes about "
+                f"{need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free on {self.device}; take at most "
+                f"{max(1, int(frames.count * free / need))} frames, or leave the stage out."
+            )
 
     def encode(
         self,
@@ -307,7 +418,7 @@ class FrameEncoder(Adapter):
             records.append(StageRecord(line.name, line.settings, before, after, line.milliseconds))
             before = after
         encoded = next(i for i, record in enumerate(tokens.history) if record.name == ENCODE)
-        return dataclasses.replace(tokens, given=given, history=(*records, *tokens.history[encoded:]))
+        return replace(tokens, given=given, history=(*records, *tokens.history[encoded:]))
 
 
 def smaller_grid(layout: Layout, shrink: Shrink) -> tuple[int, int]:

@@ -56,6 +56,7 @@ class Received:
         key_parts: (B, S, d) floating for each call, the keys' mean over heads.
         layers_called: the number of layers whose attention has been called.
         module: of the last call.
+        outer: what an outer :func:`capture` collects of the same pass.
     """
 
     layers: tuple[int, ...]
@@ -64,6 +65,24 @@ class Received:
     key_parts: list[Tensor] = field(default_factory=list)
     layers_called: int = 0
     module: nn.Module | None = None
+    outer: Received | None = None
+
+    def called(self, module: nn.Module, query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> None:
+        """Count a call of a layer's attention, and take what is wanted of it.
+
+        Args:
+            module: that calls.
+            query: see :meth:`add`.
+            key: see :meth:`add`.
+            scaling: see :meth:`add`.
+            mask: see :meth:`add`.
+        """
+        if module is not self.module:
+            self.module = module
+            self.layers_called += 1
+        self.add(self.layers_called - 1, query, key, scaling, mask)
+        if self.outer is not None:
+            self.outer.called(module, query, key, scaling, mask)
 
     def add(self, layer: int, query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None) -> None:
         """Add what a call of a layer's attention tells, if it is one of the layers to capture.
@@ -99,13 +118,13 @@ def capture(*layers: int, keys_of: int | None = None) -> Iterator[Received]:
     """Collect the attention received at some layers, and one layer's keys, during one forward pass of an encoder.
 
     The encoder's attention implementation must be :data:`ATTENTION`. Layers are counted by the modules that call it,
-    so the pass must run each block once, in order.
+    so the pass must run each block once, in order. Inside another block of this kind, both collect.
 
     Args:
         *layers: indices of the layers.
         keys_of: index of the layer whose keys are kept too; None keeps none.
     """
-    received = Received(layers, keys_of)
+    received = Received(layers, keys_of, outer=_ACTIVE.get())
     token = _ACTIVE.set(received)
     try:
         yield received
@@ -233,11 +252,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     received = _ACTIVE.get()
     if received is not None:
-        if module is not received.module:
-            received.module = module
-            received.layers_called += 1
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        received.add(received.layers_called - 1, query, key, scale, attention_mask)
+        received.called(module, query, key, query.shape[-1] ** -0.5 if scaling is None else scaling, attention_mask)
     return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 

@@ -17,6 +17,7 @@ from ..video.frame_source import FrameFacts
 from .base import TowerOutput, VideoLLM
 from .frame_choice import NO_SETTINGS
 from .importance import capture, depths
+from .inside import Blocks, block_list
 
 SEGMENTS = 8
 """Frames that the model card takes of a video."""
@@ -65,6 +66,22 @@ class InternVL(VideoLLM):
         (height, width), (tall, wide) = vision.image_size, vision.patch_size
         return height // tall, width // wide
 
+    @property
+    def _used_blocks(self) -> int:
+        config = self.hf_model.config
+        layer = config.vision_feature_layer
+        return layer if layer >= 0 else config.vision_config.num_hidden_layers + 1 + layer
+
+    @property
+    def blocks(self) -> Blocks:
+        """The tower's blocks; a frame's class token is before its patches."""
+        return Blocks(block_list(self.tower), self._used_blocks, 1)
+
+    def attention_of_cells(self, received: Tensor, layout: Layout) -> Tensor:
+        """Sums over each token's patches."""
+        patches = (1 / self.hf_model.config.downsample_ratio) ** 2
+        return patches * self._pooled(received[:, :, None])[:, :, 0]
+
     def run_tower(self, pixel_values: Tensor, layout: Layout) -> TowerOutput:
         """Tower, pixel shuffle, projector and importance.
 
@@ -73,17 +90,15 @@ class InternVL(VideoLLM):
             layout: of their tokens.
         """
         config = self.hf_model.config
-        hidden_layer, blocks = config.vision_feature_layer, config.vision_config.num_hidden_layers
-        layers = depths(hidden_layer if hidden_layer >= 0 else blocks + 1 + hidden_layer)
+        layers = depths(self._used_blocks)
         with capture(*layers, keys_of=layers[-1]) as received:
             output = self.hf_model.model.get_image_features(
                 pixel_values.to(self.device, self.dtype),
-                vision_feature_layer=hidden_layer,
+                vision_feature_layer=config.vision_feature_layer,
                 vision_feature_select_strategy=config.vision_feature_select_strategy,
             )
         image_features = output if isinstance(output, Tensor) else output.pooler_output
-        patches = (1 / self.hf_model.config.downsample_ratio) ** 2
-        shallow, deep, last = (patches * self._pooled(received.sums[layer][:, :, None])[:, :, 0] for layer in layers)
+        shallow, deep, last = (self.attention_of_cells(received.sums[layer], layout) for layer in layers)
         extras = {Extra.LAST: last, Extra.KEYS: self._pooled(received.keys)}
         return TowerOutput(image_features, shallow, deep, extras=extras)
 

@@ -17,6 +17,7 @@ from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameFacts
 from .base import TowerOutput, VideoLLM
 from .importance import capture, depths
+from .inside import Blocks, block_list
 from .prompt import first_question
 
 
@@ -43,6 +44,26 @@ class LlavaOnevision(VideoLLM):
         side = self.side // self.hf_model.config.vision_config.patch_size
         return Layout(frames, (side, side), self.pooling, self.newline)
 
+    @property
+    def _used_blocks(self) -> int:
+        config = self.hf_model.config
+        layer = config.vision_feature_layer
+        return layer if layer >= 0 else config.vision_config.num_hidden_layers + 1 + layer
+
+    @property
+    def _special(self) -> int:
+        """Tokens before a frame's patches."""
+        return 1 if self.hf_model.config.vision_feature_select_strategy == "default" else 0
+
+    @property
+    def blocks(self) -> Blocks:
+        """The tower's blocks."""
+        return Blocks(block_list(self.tower), self._used_blocks, self._special)
+
+    def attention_of_cells(self, received: Tensor, layout: Layout) -> Tensor:
+        """Every patch is a cell."""
+        return received[:, self._special :]
+
     def run_tower(self, pixel_values: Tensor, layout: Layout) -> TowerOutput:
         """Tower, projector and importance.
 
@@ -50,15 +71,12 @@ class LlavaOnevision(VideoLLM):
             pixel_values: (T, 3, h, w) float32.
             layout: of their tokens.
         """
-        config = self.hf_model.config
-        hidden_layer = config.vision_feature_layer
-        blocks = config.vision_config.num_hidden_layers
-        shallow, deep, last = depths(hidden_layer if hidden_layer >= 0 else blocks + 1 + hidden_layer)
-        special = 1 if config.vision_feature_select_strategy == "default" else 0
+        hidden_layer, special = self.hf_model.config.vision_feature_layer, self._special
+        shallow, deep, last = depths(self._used_blocks)
         with capture(shallow, deep, last, keys_of=last) as received:
             output = self.tower(pixel_values.to(self.device, self.dtype), output_hidden_states=True)
         hidden_states = output.hidden_states[hidden_layer]
-        attention = [received.sums[layer][:, special:] for layer in (shallow, deep, last)]
+        attention = [self.attention_of_cells(received.sums[layer], layout) for layer in (shallow, deep, last)]
         extras = {Extra.LAST: attention[2], Extra.KEYS: received.keys[:, special:], **self._head(hidden_states)}
         image_features = self.hf_model.model.multi_modal_projector(hidden_states[:, special:])
         return TowerOutput(image_features, attention[0], attention[1], extras=extras)

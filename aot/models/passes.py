@@ -27,6 +27,9 @@ MOST_AT_ONCE = 64
 PATCHES_AT_ONCE = 50_000
 """In a pass on CUDA at most: more are no faster a frame, and a pass cannot be interrupted."""
 
+CAUTION = 2
+"""How much more memory than counted an estimate allows for."""
+
 LONGEST_PASS = 1.0
 """Seconds; a pass that takes longer is followed by smaller ones."""
 
@@ -92,7 +95,7 @@ def frame_bytes(config: Any, size: tuple[int, int], width: int, dtype: torch.dty
     mlp = getattr(config, "intermediate_size", 4 * hidden)
     values = _patches(config, size) * ((blocks + 10) * hidden + 3 * mlp + 4 * width)
     pixels = 3 * math.prod(size) * torch.float32.itemsize
-    return 2 * (values * dtype.itemsize + pixels)
+    return CAUTION * (values * dtype.itemsize + pixels)
 
 
 def _patches(config: Any, size: tuple[int, int]) -> int:

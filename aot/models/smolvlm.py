@@ -7,6 +7,7 @@ tokens by pixel shuffle, and the prompt gives the number of frames, the video's 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from .base import TowerOutput, VideoLLM
 from .file_time import told_times
 from .frame_choice import NO_SETTINGS, positive
 from .importance import capture, depths, sums_by_token
+from .inside import Blocks, block_list
 from .pixels import upload
 from .stock import stock_class
 
@@ -118,6 +120,19 @@ class SmolVLM(VideoLLM):
         patch, scale = self.hf_model.config.vision_config.patch_size, self.hf_model.config.scale_factor
         return Layout.unpooled(frames, size, patch * scale)
 
+    @property
+    def blocks(self) -> Blocks:
+        """The tower's blocks."""
+        return Blocks(block_list(self.tower), self.tower.config.num_hidden_layers)
+
+    def attention_of_cells(self, received: Tensor, layout: Layout) -> Tensor:
+        """Sums over each token's patches."""
+        return self._summed(received, layout)[:, :, 0]
+
+    def _summed(self, values: Tensor, layout: Layout) -> Tensor:
+        """(T, patches) or (T, patches, d) to (T, N, d)."""
+        return sums_by_token(values, replace(layout, frames=len(values)), self.hf_model.config.scale_factor)
+
     def run_tower(self, pixel_values: Tensor, layout: Layout) -> TowerOutput:
         """Tower, pixel shuffle, projector and importance.
 
@@ -129,9 +144,8 @@ class SmolVLM(VideoLLM):
         with capture(*layers, keys_of=layers[-1]) as received:
             hidden_states = self.tower(pixel_values.to(self.device, self.dtype)).last_hidden_state
         image_features = self.hf_model.model.connector(hidden_states)
-        scale = self.hf_model.config.scale_factor
-        shallow, deep, last = (sums_by_token(received.sums[layer], layout, scale)[:, :, 0] for layer in layers)
-        keys = sums_by_token(received.keys, layout, scale) / scale**2
+        shallow, deep, last = (self.attention_of_cells(received.sums[layer], layout) for layer in layers)
+        keys = self._summed(received.keys, layout) / self.hf_model.config.scale_factor**2
         return TowerOutput(image_features, shallow, deep, extras={Extra.LAST: last, Extra.KEYS: keys})
 
     def video_text(self, tokens: VideoTokens | None) -> str:

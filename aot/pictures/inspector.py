@@ -25,6 +25,10 @@ NOTES = (
     "Frames a token: how many frames a kept token is a mean of, on average. Settings: those that are not the default.",
 )
 
+ATTRIBUTION = (
+    "Frames were mixed, or made smaller, before their tokens: W says what a token stands for, and is not exact for its "
+    "features."
+)
 WITHOUT = "The full tokens are not given: only what is left can be measured, and no error."
 
 
@@ -74,6 +78,7 @@ class Inspection:
         tokens_full: of the language grid.
         lines: one for each stage, the encoder's first.
         complete: whether every stage was measured.
+        exact: whether the features are what W makes of the encoder's.
     """
 
     model: str
@@ -81,6 +86,7 @@ class Inspection:
     tokens_full: int
     lines: tuple[Line, ...]
     complete: bool
+    exact: bool = True
 
     @property
     def title(self) -> str:
@@ -91,7 +97,8 @@ class Inspection:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the columns mean, and what was not measured."""
-        return NOTES if self.complete else (*NOTES, WITHOUT)
+        notes = NOTES if self.complete else (*NOTES, WITHOUT)
+        return notes if self.exact else (*notes, ATTRIBUTION)
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
@@ -132,7 +139,7 @@ def inspect(tokens: VideoTokens, full: VideoTokens | None = None) -> Inspection:
     else:
         encoder = [_measured(record, full, full) for record in full.history]
         lines = (*encoder, *(_measured(step.record, step.reduced, full) for step in replay(full, tokens)))
-    return Inspection(tokens.model, tokens.tokens_kept, tokens.tokens_full, lines, full is not None)
+    return Inspection(tokens.model, tokens.tokens_kept, tokens.tokens_full, lines, full is not None, tokens.is_exact)
 
 
 def changed_settings(record: StageRecord) -> str:

@@ -253,13 +253,14 @@ def budget_of(tokens: VideoTokens) -> str:
 
 
 def stages_of(tokens: VideoTokens) -> str:
-    """The model, and its stages with the tokens that each left.
+    """The model, and its stages with the tokens that each left; whether W is exact, where it is not.
 
     Args:
         tokens: of any stage.
     """
     stages = " > ".join(f"{record.name} {record.tokens_out}" for record in tokens.history)
-    return ": ".join(part for part in (tokens.model, stages) if part)
+    exact = "" if tokens.is_exact else " (W is attribution)"
+    return ": ".join(part for part in (tokens.model, stages) if part) + exact
 
 
 def legend_samples(

@@ -8,7 +8,7 @@ from functools import cache
 from types import MappingProxyType
 
 from . import methods
-from .base import BeforeTokens, Budgeted, FrameStage, Method, Place, Reduction, Stage
+from .base import BeforeTokens, Budgeted, FrameStage, Method, Place, Reduction, Stage, TowerStage
 from .inner import InnerStage
 from .options import Setting
 
@@ -22,6 +22,7 @@ __all__ = [
     "Reduction",
     "Setting",
     "Stage",
+    "TowerStage",
     "every_stage",
     "inner_stages",
     "stages",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from torch import Tensor
 from ..devices import Elapsed, mark
 from ..errors import InputError
 from ..tokens.factors import Factor
+from ..tokens.frame_merge import FrameMerge
 from ..tokens.video_tokens import Layout, StageRecord, VideoTokens
 from ..video.choice import Choice, Chosen, Given
 from ..video.frame_source import FrameFacts, FrameSource
@@ -291,6 +292,50 @@ def _tokens(frames: FrameSource, number: int, layout: LayoutOf) -> int:
 
 
 @dataclass(frozen=True)
+class TowerStage(BeforeTokens):
+    """Base of the stages that merge whole frames inside the vision tower.
+
+    Called with frames, it travels with them, and acts when they are encoded: so its node has frames on both sides. A
+    method is a subclass in a file of its own that defines :meth:`blocks` and :meth:`merge`.
+    """
+
+    acts = Place.TOWER
+
+    def __call__(self, frames: FrameSource, layout: LayoutOf | None = None) -> FrameSource:
+        """The frames, with this stage after those that travel with them already.
+
+        Args:
+            frames: decoded, or a file still to be decoded.
+            layout: not needed; stages that choose frames count a model's tokens by it.
+        """
+        return frames.with_step(self)
+
+    def blocks(self, used: int) -> Sequence[int]:
+        """Indices of the tower's blocks after which frames are merged, rising.
+
+        Args:
+            used: blocks whose output reaches the LLM.
+        """
+        raise NotImplementedError
+
+    def merge(self, states: Tensor) -> FrameMerge:
+        """How to merge the frames that have come so far.
+
+        Args:
+            states: (T, P, D) floating, what a block gives of their patches.
+        """
+        raise NotImplementedError
+
+    def notes(self, states: Tensor) -> Mapping[str, Tensor]:
+        """What stages after the tower are to know of the frames left, (T', ...) by the names of the tokens' extras.
+
+        Args:
+            states: (T', P, D) floating, what the last of the blocks gives, merged.
+        """
+        return {}
+
+
+@dataclass(frozen=True)
 class Stage(Method):
     """Base of all stages that reduce tokens: times and records itself when called.
 
@@ -313,10 +358,30 @@ class Stage(Method):
         """
         start = mark(tokens.features)
         tokens.require_finite()
+        if tokens.frames_left is not None:
+            return self._on_frames_left(tokens, start)
         reduced = self.reduce(tokens, part)
         elapsed = Elapsed(start, mark(reduced.features))
         record = StageRecord(self.name, self.settings(), tokens.tokens_kept, reduced.tokens_kept, elapsed)
         return dataclasses.replace(reduced, history=(*reduced.history, record))
+
+    def _on_frames_left(self, tokens: VideoTokens, start: Any) -> VideoTokens:
+        """The frames that a stage inside the tower left, reduced as a video of their own."""
+        video = tokens.as_video()
+        stage = self.for_frames_left(tokens.layout, video.layout.frames)
+        reduced = tokens.reduced_as(stage(dataclasses.replace(video, history=())))
+        elapsed = Elapsed(start, mark(reduced.features))
+        record = StageRecord(self.name, self.settings(), tokens.tokens_kept, reduced.tokens_kept, elapsed)
+        return dataclasses.replace(reduced, history=(*reduced.history, record))
+
+    def for_frames_left(self, layout: Layout, left: int) -> Stage:
+        """This stage as it is to run on fewer frames than the video had, where some were merged inside the tower.
+
+        Args:
+            layout: of the video, with all its frames.
+            left: frames left.
+        """
+        return self
 
     def reduce(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:
         """As a call, without the check for NaN and without a record in the history.
@@ -378,6 +443,19 @@ class Budgeted(WithBudget, Stage):
         retention: share of the language grid to keep, from 0 to 1; 0 goes by the stage's other settings.
         keep_tokens: language-grid tokens of the whole video to keep; 0 goes by the retention.
     """
+
+    def for_frames_left(self, layout: Layout, left: int) -> Stage:
+        """Set to the same number of tokens, which is a larger share of the frames left, or to all that there are.
+
+        Args:
+            layout: of the video, with all its frames.
+            left: frames left.
+        """
+        if not self.has_budget:
+            return self
+        full = layout.frames * layout.language_cells
+        most = left * layout.language_cells
+        return self.at_tokens(min(self.budget_of(layout, 1, full), most))
 
     def budget_of(self, video: Layout, least: int, most: int, remedy: str = "") -> int:
         """Tokens to keep of a whole video: :func:`~comfyui_aot.aot.stages.budget.token_budget` of both settings.

@@ -246,7 +246,7 @@ def is_fixed(spec: str) -> bool:
         return True
     name, settings = deciding[-1]
     if name in known and "retention" not in settings_of(known[name]):
-        return known[name].acts is Place.LLM
+        return known[name].acts in (Place.TOWER, Place.LLM)
     return name in known and not set(known[name].fixes_budget).isdisjoint(_keys(settings))
 
 

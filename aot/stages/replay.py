@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from ..errors import InputError
-from ..tokens.quality import require_full
+from ..tokens.quality import require_full, steps_inside
 from ..tokens.video_tokens import ENCODE, StageRecord, VideoTokens
 from . import Stage, every_stage
 
@@ -34,7 +34,8 @@ def replay(full: VideoTokens, tokens: VideoTokens) -> Iterator[Step]:
     """Every stage in the history of some tokens, run again on the encoder's.
 
     Args:
-        full: the encoder's tokens, before any stage; a question is taken from the others where they have none.
+        full: the encoder's tokens, before any stage after it; stages inside the tower ran on both. A question is taken
+            from the others where they have none.
         tokens: what the stages made of them.
 
     Raises:
@@ -42,9 +43,12 @@ def replay(full: VideoTokens, tokens: VideoTokens) -> Iterator[Step]:
             stages make other tokens of it now.
     """
     require_full(full, tokens)
+    inside = {name for name, _ in steps_inside(full)}
     now = full if full.question is not None else dataclasses.replace(full, question=tokens.question)
     names = [record.name for record in tokens.history]
     for record in tokens.history[names.index(ENCODE) + 1 if ENCODE in names else 0 :]:
+        if record.name in inside:
+            continue
         stage = _stage(record)
         src, now = now, stage(now)
         yield Step(stage, record, src, now)

@@ -6,9 +6,11 @@ where a stage worked on the encoder's grid, each encoder cell counts to the lang
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse
@@ -18,10 +20,10 @@ from torch.nn import functional
 
 from ..devices import widened, widest
 from ..errors import InputError
-from .factors import Blocks, Factor, Stacked
+from .factors import Blocks, Factor, Sparse, Stacked
 from .layout import Layout, pool_and_newlines
 from .token_map import TokenMap
-from .video_tokens import Role, VideoTokens, weight_dtype
+from .video_tokens import ENCODE, STEPS, Role, VideoTokens, weight_dtype
 
 LEAST_MASS = 1e-6
 """A cell of which all tokens together hold less than this, in tokens' worth, counts as dropped."""
@@ -212,8 +214,9 @@ def reconstruction_error(full: VideoTokens, tokens: VideoTokens) -> float:
     dtype = weight_dtype(full.features)
     cells = full.features[full.role != int(Role.NEWLINE)].to(dtype)
     kept = tokens.features.to(cells)
-    mass = mass_kept(tokens).flatten().to(cells)
-    rebuilt = _carried_back(tokens, kept) / mass.clamp(min=LEAST_MASS)[:, None]
+    at = full.layout.index(full.place[full.role != int(Role.NEWLINE)])  # those of frames that the tower left
+    mass = mass_kept(tokens).flatten().to(cells)[at]
+    rebuilt = _carried_back(tokens, kept)[at] / mass.clamp(min=LEAST_MASS)[:, None]
     dropped = mass < LEAST_MASS
     if bool(dropped.any()):
         candidates = kept[(tokens.role != int(Role.NEWLINE)).to(kept.device)]
@@ -242,10 +245,16 @@ def _on_the_grid_of(full: VideoTokens | None, tokens: VideoTokens) -> VideoToken
 
 def require_full(full: VideoTokens, tokens: VideoTokens) -> None:
     """Raise an InputError where ``full`` is not what ``tokens`` were made of, as it left the encoder."""
-    if full.tokens_kept < full.tokens_encoded or full.map.kept < full.tokens_encoded:
+    reduced = full.tokens_kept < full.tokens_encoded or full.map.kept < full.tokens_encoded
+    if reduced and full.frames_left is None:
         raise InputError(
             f"The full tokens are {full.tokens_kept} of {full.tokens_encoded}; give those of Encode Video, before any "
             "stage."
+        )
+    if steps_inside(full) != steps_inside(tokens):
+        raise InputError(
+            "The full tokens were not encoded with the same stages inside the tower as the reduced ones; give the "
+            "tokens that the stages after it were given."
         )
     same = full.layout == tokens.layout and full.features.shape[1] == tokens.features.shape[1]
     if not same or not torch.equal(full.timestamps, tokens.timestamps) or not _same_attention(full, tokens):
@@ -262,12 +271,57 @@ def _same_attention(full: VideoTokens, tokens: VideoTokens) -> bool:
     return bool(((here == there) | (there == 0).all(1, keepdim=True)).all())
 
 
+def steps_inside(tokens: VideoTokens) -> Sequence[Sequence[Any]]:
+    """The name and the settings of everything that ran inside the tower, as the encoder's record has them."""
+    return next((record.settings.get(STEPS, ()) for record in tokens.history if record.name == ENCODE), ())
+
+
 def _after_pooling(tokens: VideoTokens) -> TokenMap | None:
     """The map from the language grid and its newlines to the tokens; None where the first stage did not pool."""
-    factors = tokens.map.means.factors
-    if not factors or not _pools(factors[0], tokens.layout):
+    factors, layout = tokens.map.means.factors, tokens.layout
+    before: list[Sparse] = []
+    for place, factor in enumerate(factors):
+        frames = factor.source // layout.sources
+        if _pools(factor, dataclasses.replace(layout, frames=frames)):
+            # Means of whole frames that are pooled after it are the same means of pooled frames.
+            rows = factor.kept // frames
+            merged = tuple(_over_rows(each, rows) for each in before)
+            return TokenMap(layout.frames * rows, (*merged, *factors[place + 1 :]))
+        whole = _over_frames(factor, layout.sources)
+        if whole is None:
+            return None
+        before.append(whole)
+    return None
+
+
+def _over_frames(factor: Factor, sources: int) -> Sparse | None:
+    """A factor as one over frames, where its rows are means of whole frames; None where they are not.
+
+    Args:
+        factor: over source tokens.
+        sources: of a frame.
+    """
+    if not isinstance(factor, Sparse) or factor.kept % sources or factor.source % sources:
         return None
-    return TokenMap(factors[0].kept, factors[1:])
+    row, col, weight = factor.coordinates()
+    first = row % sources == 0
+    if bool((row % sources != col % sources).any()) or int(first.sum()) * sources != len(row):
+        return None
+    sizes = factor.kept // sources, factor.source // sources
+    return Sparse(row[first] // sources, col[first] // sources, weight[first], *sizes)
+
+
+def _over_rows(factor: Sparse, rows: int) -> Sparse:
+    """A factor over frames as one over their tokens.
+
+    Args:
+        factor: over frames.
+        rows: tokens of a frame.
+    """
+    cell = torch.arange(rows, device=factor.device)
+    row, col = ((each[:, None] * rows + cell).flatten() for each in (factor.row, factor.col))
+    weight = factor.weight.repeat_interleave(rows)
+    return Sparse(row, col, weight, factor.kept * rows, factor.source * rows)
 
 
 def _pools(factor: Factor, layout: Layout) -> bool:

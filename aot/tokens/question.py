@@ -73,6 +73,19 @@ class Question:
             frames={name: each[part] for name, each in self.frames.items()},
         )
 
+    def pick(self, frames: Sequence[int]) -> Question:
+        """The question about some of the frames.
+
+        Args:
+            frames: their indices.
+        """
+        chosen = list(frames)
+        return dataclasses.replace(
+            self,
+            places={name: each[chosen] for name, each in self.places.items()},
+            frames={name: each[chosen] for name, each in self.frames.items()},
+        )
+
     @classmethod
     def concatenate(cls, parts: Sequence[Question]) -> Question:
         """One question about runs of frames that follow each other, as one about all of them."""

@@ -75,6 +75,7 @@ def save(tokens: VideoTokens, path: Path) -> None:
         "layout": json.dumps(tokens.layout.to_dict()),
         "pooled": json.dumps(tokens.pooled),
         "history": json.dumps([record.to_dict() for record in tokens.history]),
+        **({} if tokens.map.exact else {"exact": json.dumps(False)}),
         **_question_metadata(tokens.question),
     }
     if given := tokens.given:
@@ -107,7 +108,11 @@ def load(path: Path) -> VideoTokens:
         layout = _layout(parse_json(metadata["layout"], kind=dict))
         history = parse_json(metadata["history"], kind=list)
         tokens = VideoTokens(
-            map=TokenMap(layout.frames * layout.sources, tuple(_factors(tensors))),
+            map=TokenMap(
+                layout.frames * layout.sources,
+                tuple(_factors(tensors)),
+                parse_json(metadata.get("exact", "true")) is True,
+            ),
             layout=layout,
             pooled=parse_json(metadata["pooled"]) is True,
             model=shown(metadata["model"]),
@@ -248,8 +253,8 @@ def _check_values(tokens: VideoTokens) -> None:
         raise ValueError("a token stands outside the grid")
     if int(tokens.role.max()) > max(Role):
         raise ValueError("a token has an unknown role")
-    if not tokens.pooled and len(tokens.features) != layout.frames * layout.sources:
-        raise ValueError("pooling is pending, and tokens are missing")
+    if not tokens.pooled:
+        _check_pending(tokens)
     if bool((tokens.timestamps.diff() <= 0).any()):
         raise ValueError("its times do not increase")
     if given := tokens.given:
@@ -260,3 +265,13 @@ def _check_values(tokens: VideoTokens) -> None:
             raise ValueError("the times of the frames that it was chosen of do not increase")
     if bool((tokens.map.means.row_mass() - 1).abs().gt(1e-3).any()):
         raise ValueError("rows of the token map do not sum to 1")
+
+
+def _check_pending(tokens: VideoTokens) -> None:
+    """Refuse tokens that are still to be pooled unless they are whole frames, each once."""
+    layout = tokens.layout
+    whole = torch.bincount(tokens.frame, minlength=layout.frames)
+    merged = len(tokens.map.factors) == 1
+    complete = bool(((whole == layout.sources) | (whole == 0 if merged else whole < 0)).all())
+    if not complete or bool((tokens.frame.diff() < 0).any()) or (tokens.map.factors and not merged):
+        raise ValueError("pooling is pending, and tokens are missing")

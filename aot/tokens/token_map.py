@@ -7,7 +7,7 @@ mean of source tokens. Entries are >= 0, rows sum to 1, and stages compose by mu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import scipy.sparse
 import torch
@@ -24,10 +24,17 @@ class TokenMap:
 
     Nothing is multiplied out until :meth:`sparse` asks for it: applying the factors in turn is cheaper than
     applying their product, and exact.
+
+    Args:
+        source: number of columns of W.
+        factors: of W, in the order that they are applied.
+        exact: whether the features are what W makes of the source's. Not so where frames are mixed inside the tower:
+            its later blocks then see the mixture, and W only says which frames went into it.
     """
 
     source: int
     factors: tuple[Factor, ...] = ()
+    exact: bool = True
 
     def __post_init__(self) -> None:
         rows = self.source
@@ -77,7 +84,7 @@ class TokenMap:
     @property
     def means(self) -> TokenMap:
         """This map without the scales that some methods state beside it: every row a mean."""
-        return TokenMap(self.source, tuple(factor for factor in self.factors if not _scales(factor)))
+        return replace(self, factors=tuple(factor for factor in self.factors if not _scales(factor)))
 
     def then(self, factor: Factor | TokenMap) -> TokenMap:
         """The map that applies this one and then ``factor``: the product ``factor @ self``."""
@@ -87,7 +94,8 @@ class TokenMap:
                 f"A token map over {factor.source} tokens cannot follow one that gives {self.kept}; "
                 "compose maps in the order their stages ran."
             )
-        return TokenMap(self.source, self.factors + more)
+        exact = self.exact and (factor.exact if isinstance(factor, TokenMap) else True)
+        return TokenMap(self.source, self.factors + more, exact)
 
     def csr(self) -> scipy.sparse.csr_array:
         """W multiplied out as SciPy's compressed rows, (kept, source) float64, a row's columns in no order."""
@@ -110,7 +118,8 @@ class TokenMap:
     def concatenate(parts: Sequence[TokenMap]) -> TokenMap:
         """The map of several runs of frames side by side, each reduced by the same stages."""
         layers = zip(*(part.factors for part in parts), strict=True)
-        return TokenMap(sum(part.source for part in parts), tuple(_stacked(layer) for layer in layers))
+        factors = tuple(_stacked(layer) for layer in layers)
+        return TokenMap(sum(part.source for part in parts), factors, all(part.exact for part in parts))
 
     @property
     def _device(self) -> torch.device:

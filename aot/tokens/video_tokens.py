@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..devices import Elapsed
+from ..devices import Elapsed, counts_on
 from ..errors import InputError
 from .factors import Blocks, Factor, Scale
+from .frame_merge import FrameMerge
 from .given import Given
 from .layout import Layout, language_places_on, newlines_on, pooling_on
 from .matmul import lengths, working_dtype
@@ -46,6 +47,10 @@ ENCODE = "encode"
 """The encoder's name in a video's history; all the others are stages."""
 
 
+STEPS = "steps"
+"""The name of what happened to frames inside the tower, among its record's settings; absent where nothing did."""
+
+
 class Role(IntEnum):
     """What a token is, for counting and for pictures."""
 
@@ -63,6 +68,8 @@ class Extra:
     KEYS: (T, N, d) that block's keys, mean over heads.
     HEAD: (T, N) float32 what the tower's own pooling head attends to; GLOBAL: (T, G) what it then says of a frame.
     PIXELS: (T, N) float32 mean difference of a cell's pixels, 0 to 1, from those of the frame before; 0 in the first.
+    TOWER: (T, N) float32 attention received at the last block after which frames were merged inside the tower.
+    RUNS: (T,) float32 the number, from 1, of the run of alike frames that each is in there; 0 for a frame that is lost.
     """
 
     LAST: ClassVar[str] = "last"
@@ -70,6 +77,8 @@ class Extra:
     HEAD: ClassVar[str] = "head"
     GLOBAL: ClassVar[str] = "global"
     PIXELS: ClassVar[str] = "pixels"
+    TOWER: ClassVar[str] = "tower"
+    RUNS: ClassVar[str] = "runs"
 
 
 @dataclass(frozen=True)
@@ -242,8 +251,9 @@ class VideoTokens:
         history: tuple[StageRecord, ...] = (),
         levels: tuple[Tensor, ...] = (),
         extras: Mapping[str, Tensor] = MappingProxyType({}),
+        merge: FrameMerge | None = None,
     ) -> VideoTokens:
-        """Tokens fresh from an encoder, nothing reduced, pooling pending.
+        """Tokens fresh from an encoder, nothing reduced after it, pooling pending.
 
         Args:
             features: (T, N, D) floating, projected to the LLM's width.
@@ -256,8 +266,10 @@ class VideoTokens:
             history: the encoder's record.
             levels: (T, N, D) each; only where there is neither pooling nor a newline a grid row.
             extras: (T, ...) each, what else the encoder saw, by the names in :class:`Extra`.
+            merge: of whole frames inside the encoder; features and levels then are of the T' frames that are left.
         """
-        frames, height, width = layout.frames, *layout.grid
+        merge = None if merge is None or merge.left == merge.frames else merge
+        frames, height, width = layout.frames if merge is None else merge.left, *layout.grid
         cells = torch.cartesian_prod(torch.arange(height), torch.arange(width)).reshape(-1, 2)
         role = torch.full((layout.sources,), int(Role.KEPT), dtype=torch.uint8)
         if layout.newlines:
@@ -268,10 +280,17 @@ class VideoTokens:
             rows = torch.arange(layout.newlines)
             cells = torch.cat((cells, torch.stack((rows, torch.full_like(rows, width)), 1)))
             role[layout.cells :] = int(Role.NEWLINE)
-        frame = torch.arange(frames).repeat_interleave(layout.sources)
+        at = torch.arange(frames) if merge is None else torch.from_numpy(merge.place)
+        frame = at.repeat_interleave(layout.sources)
+        token_map = TokenMap(layout.frames * layout.sources)
+        counts = (layout.sources,) * frames
+        if merge is not None:
+            factor = merge.factor(layout.sources, weight_dtype(features), features.device)
+            token_map = TokenMap(token_map.source, (factor,), not merge.mixes)
+            counts = tuple(torch.bincount(frame, minlength=layout.frames).tolist())
         return cls(
             features=features.reshape(frames * layout.sources, -1),
-            map=TokenMap(frames * layout.sources),
+            map=token_map,
             place=torch.cat((frame[:, None], cells.repeat(frames, 1)), 1).to(features.device),
             role=role.repeat(frames).to(features.device),
             layout=layout,
@@ -283,7 +302,7 @@ class VideoTokens:
             history=history,
             levels=tuple(level.reshape(frames * layout.sources, -1) for level in levels),
             extras=extras,
-            counts=(layout.sources,) * frames,
+            counts=counts,
         )
 
     @property
@@ -318,7 +337,7 @@ class VideoTokens:
     def tokens_kept(self) -> int:
         """Tokens the LLM will read, newlines not counted."""
         if not self.pooled:
-            return self.tokens_encoded
+            return len(self.role) // self.layout.sources * self.layout.language_cells
         if not self.layout.newlines:
             return len(self.role)
         return self.kept if self.kept is not None else int((self.role != int(Role.NEWLINE)).sum())
@@ -338,24 +357,92 @@ class VideoTokens:
         if self.pooled:
             return self
         layout, device = self.layout, self.features.device
-        frames = layout.frames
+        frames = len(self.features) // layout.sources
         weights = pooling_on(layout, device, weight_dtype(self.features))
         factor = Blocks(weights[None], (len(weights),) * frames, (layout.sources,) * frames)
         features, *levels = (self._pool(values) for values in (self.features, *self.levels))
+        here = dataclasses.replace(layout, frames=frames)
+        place, counts = language_places_on(here, device), (len(weights),) * frames
+        if self.frames_left is not None:
+            place = self._placed(place)
+            counts = tuple(len(weights) if count else 0 for count in self.frame_counts)
         return self.reduced(
             factor,
-            language_places_on(layout, device),
-            language_roles_on(layout, device),
+            place,
+            language_roles_on(here, device),
             known=(features, tuple(levels)),
-            kept=self.tokens_encoded,
-            counts=(len(weights),) * frames,
+            kept=self.tokens_kept,
+            counts=counts,
         )
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether W times the tokens of all frames that were given are these; if not, it says what they stand for."""
+        return self.map.exact and (self.given is None or self.given.exact)
+
+    @property
+    def frames_left(self) -> tuple[int, ...] | None:
+        """The frames at which tokens are, where frames were merged inside the encoder and no stage ran after it."""
+        if self.pooled or not self.map.factors:
+            return None
+        return tuple(frame for frame, count in enumerate(self.frame_counts) if count)
+
+    def as_video(self) -> VideoTokens:
+        """The frames that are left as a video of their own, fresh from an encoder, for a stage to reduce."""
+        left = self.frames_left or ()
+        layout = dataclasses.replace(self.layout, frames=len(left))
+        index = counts_on(left, self.features.device)
+        number = torch.arange(len(left), device=index.device).repeat_interleave(layout.sources)
+        shallow, deep = (each.index_select(0, index.to(each.device)) for each in (self.shallow, self.deep))
+        return dataclasses.replace(
+            self,
+            map=TokenMap(len(self.features)),
+            place=torch.cat((number[:, None], self.place[:, 1:]), 1),
+            layout=layout,
+            shallow=shallow,
+            deep=deep,
+            timestamps=self.timestamps[list(left)],
+            extras={name: extra.index_select(0, index.to(extra.device)) for name, extra in self.extras.items()},
+            counts=(layout.sources,) * len(left),
+            question=None if self.question is None else self.question.pick(left),
+            given=None,
+        )
+
+    def reduced_as(self, video: VideoTokens) -> VideoTokens:
+        """What a stage made of :meth:`as_video`, as tokens of this video.
+
+        Args:
+            video: those tokens.
+        """
+        counts = video.counts
+        if counts is not None:
+            of_left = dict(zip(self.frames_left or (), counts, strict=True))
+            counts = tuple(of_left.get(frame, 0) for frame in range(self.layout.frames))
+        return dataclasses.replace(
+            video,
+            map=self.map.then(video.map),
+            place=self._placed(video.place),
+            layout=self.layout,
+            shallow=self.shallow,
+            deep=self.deep,
+            timestamps=self.timestamps,
+            extras={},
+            history=self.history,
+            counts=counts,
+            question=self.question,
+            given=self.given,
+        )
+
+    def _placed(self, place: Tensor) -> Tensor:
+        """(K, 3) places among the frames left as places in the video."""
+        frame = counts_on(self.frames_left or (), place.device)[place[:, 0]]
+        return torch.cat((frame[:, None], place[:, 1:]), 1)
 
     def over_given(self) -> VideoTokens:
         """These tokens on the grid of all frames that the encoded ones were chosen of, pooled; else as they are.
 
-        W then leads back to all frames, and those that were not chosen have no weight. It says what tokens stand for
-        where :attr:`Given.exact` is False.
+        W then leads back to all frames, and those that were not chosen have no weight. It only says what tokens stand
+        for where :attr:`is_exact` is False.
         """
         given, layout = self.given, self.layout
         if given is None:
@@ -377,7 +464,7 @@ class VideoTokens:
 
         return dataclasses.replace(
             tokens,
-            map=TokenMap(weights.source, (weights, *tokens.map.factors)),
+            map=TokenMap(weights.source, (weights, *tokens.map.factors), self.is_exact),
             place=given.places(tokens.place, layout),
             layout=given.layout,
             shallow=spread(tokens.shallow),
@@ -401,10 +488,10 @@ class VideoTokens:
     def _pool(self, values: Tensor) -> Tensor:
         """(K, D) of fresh tokens, or of their levels, pooled; each grid row ended by its newline."""
         layout = self.layout
-        by_frame = values.reshape(layout.frames, layout.sources, -1)
+        by_frame = values.reshape(-1, layout.sources, values.shape[1])
         pooled = layout.pool(by_frame[:, : layout.cells])
         if layout.newlines:
-            rows_of = pooled.reshape(layout.frames, layout.newlines, -1, pooled.shape[-1])
+            rows_of = pooled.reshape(-1, *layout.language_grid, pooled.shape[-1])
             pooled = torch.cat((rows_of, by_frame[:, layout.cells :, None]), 2)
         return pooled.reshape(-1, pooled.shape[-1])
 

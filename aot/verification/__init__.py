@@ -24,6 +24,9 @@ __all__ = ["CaseResult", "Findings", "methods", "verify"]
 
 OWN = "anchor_transport"
 
+COMPANIONS = ("tower",)
+"""Files beside cases that hold what these share, such as the weights of a small tower."""
+
 
 @dataclass(frozen=True)
 class CaseResult:
@@ -62,13 +65,15 @@ def verify(folder: Path, dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCES)) ->
         raise InputError(f"No recorded case (*.safetensors) in {folder}; give the folder that holds them.")
     for file in files:
         tensors, params = _read(file)
+        if file.stem in COMPANIONS:
+            continue
         check = _check_of(_method(file.parent, params))
         for dtype in dtypes:
             findings = Findings(tolerance=TOLERANCES[dtype])
             cast = {key: t.to(dtype) if t.is_floating_point() else t for key, t in tensors.items()}
             check(
                 cast | {f"recorded_{key}": tensor for key, tensor in tensors.items()},
-                params | {"case": file.stem},
+                params | {"case": file.stem, "companions": _companions(file.parent)},
                 dtype,
                 findings,
             )
@@ -99,6 +104,12 @@ def _check_of(method: str) -> Check:
     if method not in methods():
         raise InputError(f"Cases of {method!r} are not known here; there are {', '.join(methods())}.")
     return importlib.import_module(f".{method}", __name__).check
+
+
+def _companions(folder: Path) -> dict[str, Case]:
+    """The tensors that all cases of a folder share, by the names of their files."""
+    files = (folder / f"{name}.safetensors" for name in COMPANIONS)
+    return {file.stem: _read(file)[0] for file in files if file.exists()}
 
 
 def _read(file: Path) -> tuple[Case, dict[str, Any]]:

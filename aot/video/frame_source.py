@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor
 
 if TYPE_CHECKING:
     from .choice import Choice
     from .frames import Clock, Frames
+
+
+class Step(Protocol):
+    """What is to happen to frames inside the vision tower: a stage of the tower, which travels with them."""
+
+    name: ClassVar[str]
+    """The stage's."""
+
+    def settings(self) -> dict[str, Any]:
+        """The value of every setting by name."""
+        ...
 
 
 class FrameFacts(Protocol):
@@ -65,6 +76,11 @@ class FrameSource(FrameFacts, Protocol):
     def more(self) -> Callable[[int], FrameSource] | None:
         """Takes a number, and returns so many frames of the same part of the video; None where there are no others."""
 
+    @property
+    @abstractmethod
+    def steps(self) -> tuple[Step, ...]:
+        """What is to happen to the frames inside the tower, in order."""
+
     @abstractmethod
     def parts(self, size: int) -> Iterator[Frames]:
         """The frames in order, ``size`` at a time."""
@@ -76,6 +92,10 @@ class FrameSource(FrameFacts, Protocol):
     @abstractmethod
     def with_choice(self, choice: Choice) -> FrameSource:
         """The same frames, of which this was chosen."""
+
+    @abstractmethod
+    def with_step(self, step: Step) -> FrameSource:
+        """The same frames, to which this is to happen inside the tower, after all that was to happen already."""
 
     @abstractmethod
     def thumbnails(self, side: int) -> Tensor:

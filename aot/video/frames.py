@@ -22,7 +22,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from ..errors import InputError
 from .choice import Choice
 from .decoding import decode
-from .frame_source import FrameSource
+from .frame_source import FrameSource, Step
 from .index import Index, read_index
 
 BACKENDS = ("auto", "decord", "pyav")
@@ -98,6 +98,7 @@ class Frames:
         choice: what stages before the encoder chose; None where none has.
         more: takes a number of frames, and returns that many of the same part of the video, evenly spread; None where
             there are no others.
+        steps: what is to happen to the frames inside the vision tower, in order.
 
     Raises:
         InputError: the tensors are not as stated.
@@ -110,6 +111,7 @@ class Frames:
     clock: Clock | None = None
     choice: Choice | None = None
     more: Callable[[int], FrameSource] | None = None
+    steps: tuple[Step, ...] = ()
 
     def __post_init__(self) -> None:
         shape, times = tuple(self.pixels.shape), self.timestamps
@@ -160,7 +162,7 @@ class Frames:
         """
         _check_part(size)
         rows = zip(self.pixels.split(size), self.timestamps.split(size), strict=True)
-        return (Frames(pixels, times, self.source) for pixels, times in rows)
+        return (Frames(pixels, times, self.source, steps=self.steps) for pixels, times in rows)
 
     def pick(self, chosen: Tensor) -> Frames:
         """Some of these frames, which know what they were chosen of.
@@ -175,6 +177,14 @@ class Frames:
             clock=self.clock.pick(chosen, 0, self.count) if self.clock else None,
             choice=Choice.of(self).pick(chosen),
         )
+
+    def with_step(self, step: Step) -> Frames:
+        """These frames, to which something more is to happen inside the tower; others of the video are to have it too.
+
+        Args:
+            step: a stage of the tower.
+        """
+        return replace(self, more=_more_with(self.more, step), steps=(*self.steps, step))
 
     def with_choice(self, choice: Choice) -> Frames:
         """These frames, with what was chosen.
@@ -382,6 +392,7 @@ class VideoSource:
         window: frames that they were chosen among; None for all of the file's.
         choice: what stages before the encoder chose; None where none has.
         more: see :class:`Frames`.
+        steps: what is to happen to the frames inside the vision tower, in order.
     """
 
     index: Index
@@ -394,6 +405,7 @@ class VideoSource:
     window: int | None = None
     choice: Choice | None = None
     more: Callable[[int], FrameSource] | None = None
+    steps: tuple[Step, ...] = ()
 
     @property
     def count(self) -> int:
@@ -422,6 +434,14 @@ class VideoSource:
             chosen: (K,) int64, their indices, increasing.
         """
         return replace(self, chosen=self.chosen[chosen], choice=Choice.of(self).pick(chosen))
+
+    def with_step(self, step: Step) -> VideoSource:
+        """These frames, to which something more is to happen inside the tower; others of the video are to have it too.
+
+        Args:
+            step: a stage of the tower.
+        """
+        return replace(self, more=_more_with(self.more, step), steps=(*self.steps, step))
 
     def with_choice(self, choice: Choice) -> VideoSource:
         """These frames, with what was chosen.
@@ -467,7 +487,7 @@ class VideoSource:
         pixels = decode(self.index, self.chosen.tolist(), self.height, self.width, self.backend, size)
         with closing(pixels):
             for times in self.timestamps.split(size):
-                yield Frames(next(pixels), times, self.source)
+                yield Frames(next(pixels), times, self.source, steps=self.steps)
 
     def _check_memory(self, frames: int) -> None:
         free = _free(self.free_bytes)
@@ -631,6 +651,11 @@ def require_components_fit(dimensions: tuple[int, int], duration: float, free_by
             f"{need / 1e6:.0f} MB and {free / 1e6:.0f} MB are free: trim it, make it smaller, or use "
             "Load Video (AOT), which decodes only the frames chosen"
         )
+
+
+def _more_with(more: Callable[[int], FrameSource] | None, step: Step) -> Callable[[int], FrameSource] | None:
+    """The same, of frames to which a step more is to happen; None where there are no others."""
+    return None if more is None else lambda count: more(count).with_step(step)
 
 
 def _check_backend(backend: str) -> None:

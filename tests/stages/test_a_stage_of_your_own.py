@@ -19,6 +19,7 @@ from comfyui_aot.aot.tokens.video_tokens import VideoTokens
 from comfyui_aot.aot.video.frames import Frames
 from comfyui_aot.nodes.frame_stages import frame_node
 from comfyui_aot.nodes.stages import stage_node
+from comfyui_aot.nodes.tower_stages import tower_node
 from comfyui_aot.tests.support.stages import LAYOUTS, budgets, check_map, check_places, video
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -59,7 +60,7 @@ def own(every_own):
 
 
 def test_there_is_one_of_each_place():
-    assert set(sources()) == {"stand_out", "most_contrast", "long_states"}
+    assert set(sources()) == {"stand_out", "most_contrast", "moving", "long_states"}
 
 
 @pytest.mark.parametrize("name", sources())
@@ -140,6 +141,18 @@ def test_the_one_on_frames_picks_them_in_a_chain_and_is_a_node(every_own):
     assert every_own["contrast"](frames=3)(frames).timestamps.tolist()[:2] == [1, 3]
     schema = frame_node(every_own["contrast"]).GET_SCHEMA()
     assert (schema.node_id, schema.display_name) == ("AOTMostContrast", "Most Contrast")
+
+
+def test_the_one_inside_the_tower_leaves_out_still_frames_and_is_a_node(every_own, model, frames):
+    still = torch.tensor([0, 0, 1, 1, 1])
+    pixels = torch.stack((torch.zeros_like(frames.pixels[0]), torch.full_like(frames.pixels[0], 255)))[still]
+    moving = Frames(pixels, torch.arange(5, dtype=torch.float64), "made")
+    chain = parse("moving+aot:retention=0.1")
+    tokens = model.encode(chain.on_frames(moving))
+    assert (tokens.frames_left, tokens.map.exact) == ((0, 2), True)
+    assert chain.after_encoding(tokens).tokens_kept == round(0.1 * tokens.tokens_full)
+    schema = tower_node(every_own["moving"]).GET_SCHEMA()
+    assert (schema.node_id, schema.display_name) == ("AOTMovingFrames", "Moving Frames")
 
 
 def test_the_one_inside_the_llm_takes_part_in_an_answer(every_own, model, frames):

@@ -9,6 +9,7 @@ class FakeTower:
     """Random tokens a few frames at a time, as a model gives them, and a count of those still to come."""
 
     file_s = None
+    steps = ()
 
     def __init__(self, frames, at_once=4, grid=(18, 18)):
         generator = torch.Generator().manual_seed(3)

@@ -25,6 +25,8 @@ def video(
         Extra.HEAD: head,
         Extra.KEYS: torch.randn(frames, layout.cells, 4, generator=generator),
         Extra.GLOBAL: torch.randn(frames, 5, generator=generator),
+        Extra.TOWER: torch.rand(frames, layout.cells, generator=generator),
+        Extra.RUNS: torch.arange(1, frames + 1).float().div(3).ceil(),
     }
     tokens = VideoTokens.encoded(
         (base + 0.5 * noise).to(dtype),

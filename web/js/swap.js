@@ -1,9 +1,9 @@
 // "Swap Stage" in a stage's menu: another stage in its place, with its links and the settings that both have. Those
-// that take frames are swapped for others that do, those that take tokens likewise.
+// on frames are swapped for others on frames, those inside the tower and those on tokens likewise.
 
 import { app } from "../../../scripts/app.js";
 
-const CATEGORIES = ["AOT/reduction", "AOT/frames"];
+const CATEGORIES = ["AOT/reduction", "AOT/frames", "AOT/tower"];
 const LABEL = "Swap Stage";
 const stages = new Map();
 

@@ -32,6 +32,7 @@ EXTRAS = MappingProxyType(
         Extra.KEYS: "the last block's keys",
         Extra.HEAD: "the attention of the tower's own pooling head",
         Extra.GLOBAL: "the frame vectors of the tower's own pooling head",
+        Extra.TOWER: "the attention at the block after which EarlyTom merges frames",
     }
 )
 """What the tokens' extras are, in words."""

@@ -81,6 +81,8 @@ class AnchorOT(ClipStage, Budgeted):
 
     def __call__(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:
         """Run both phases; each leaves its own record in the history."""
+        if tokens.frames_left is not None:
+            return super().__call__(tokens, part)
         lengths = self.cut(tokens.timestamps) or self.cut_by_content(frame_means(tokens.to_language_grid()))
         for stage in self._phases(tokens.layout, tokens.timestamps, lengths):
             tokens = stage(tokens)
