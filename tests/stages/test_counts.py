@@ -4,7 +4,7 @@ import pytest
 
 from comfyui_aot.aot.benchmarks.operations import count_operations
 from comfyui_aot.aot.stages import stages
-from comfyui_aot.aot.stages.chain import is_fixed, parse, published
+from comfyui_aot.aot.stages.chain import Chain, is_fixed, parse, published
 
 FRAMES = (8, 32, 128)
 LIMITS = {"aot": (300, 6), "intra": (150, 4), "holitom": (400, 6), "prunevid": (400, 6)}
@@ -44,7 +44,7 @@ PRESETS = [
     ],
 )
 def test_a_chain_is_held_to_its_count(chain, frames):
-    counter = count_operations(parse(chain), frames, 16)
+    counter = count_operations(Chain(parse(chain).on_tokens), frames, 16)
     operations, waits = limits(chain)
     assert counter.operations.total() <= operations
     assert counter.waits.total() <= waits
