@@ -52,6 +52,14 @@ def test_a_video_is_measured_as_it_is_and_what_cannot_be_done_is_left_out(qualit
     assert "Left out: dycoke 0.25: DyCoke: retention 0.25" in out
 
 
+def test_frames_merged_inside_the_tower_have_figures_and_no_error(quality, carphone):
+    code, out, _ = quality(carphone, "--retention", 0.25, "--stages", "earlytom+aot", "aot", "--json")
+    rows = json.loads(out.splitlines()[-1])["rows"]
+    assert code == 0
+    assert rows["earlytom+aot 0.25"]["error"] is None and rows["aot 0.25"]["error"] > 0
+    assert rows["earlytom+aot 0.25"]["tokens"] == rows["aot 0.25"]["tokens"]
+
+
 def test_a_video_of_fewer_frames_is_measured_where_that_is_allowed(quality, make_clip):
     options = make_clip("short.mp4", frames=3), "--retention", 0.5, "--stages", "intra"
     code, _, err = quality(*options)

@@ -73,6 +73,18 @@ def test_variants_that_see_the_same_frames_share_an_encoding(tiny, tokens, monke
     assert [rows[name].answer.stages[0] for name in rows if name != "full"] == ["fewer"] * 3
 
 
+def test_what_happens_inside_the_tower_is_an_encoding_of_its_own(tiny, tokens, monkeypatch):
+    encoded = counted(monkeypatch, tiny)
+    loose, strict = (f"earlytom:layers=0,similarity={each}" for each in (0.1, 1))
+    chains = [f"{loose}+aot", f"{loose}+uniform", f"{strict}+uniform", f"fewer:frames=4+{loose}+uniform", "uniform"]
+    rows = rows_of(tiny, tokens, expand(chains, (0.25,)), frames=clip(8))
+    assert encoded == [8, 8, 4]
+    full = rows["full"].answer.tokens_full
+    kept = [round(share * full) for share in (0.25, 0.25, 0.25, 0.125, 0.25)]
+    assert [row.answer.tokens_kept for name, row in rows.items() if name != "full"] == kept
+    assert {row.answer.tokens_full for row in rows.values()} == {full}
+
+
 def test_an_encoding_is_kept_only_for_as_long_as_a_variant_needs_it(tiny, tokens):
     starts = Starts(tiny, tokens, clip(8))
     first, second, third = starts.plan(expand(["fewer:frames=4+aot", "fewer:frames=4+uniform"], (0.5,)))

@@ -15,10 +15,12 @@ from comfyui_aot.aot.pictures.token_map import stages_of, token_map
 from comfyui_aot.aot.stages import TowerStage, stages
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.stages.methods.earlytom import EarlyTom, EarlyTomCells
+from comfyui_aot.aot.stages.methods.frames.fewer import FewerFrames
+from comfyui_aot.aot.stages.methods.frames.smaller import SmallerFrames
 from comfyui_aot.aot.streaming import stream
 from comfyui_aot.aot.tokens import storage
 from comfyui_aot.aot.tokens.frame_merge import FrameMerge
-from comfyui_aot.aot.tokens.quality import figures
+from comfyui_aot.aot.tokens.quality import figures, language_weights, mass_kept
 from comfyui_aot.aot.tokens.video_tokens import ENCODE, STEPS, Extra
 from comfyui_aot.tests.support.small_models import is_there, save
 from comfyui_aot.tests.support.stages import attempted
@@ -163,6 +165,77 @@ def test_saved_tokens_come_back(chosen, mixed, tmp_path):
             assert again.frames_left == each.frames_left
             assert torch.equal(again.map.row_mass(), each.map.row_mass())
         assert torch.equal(later(storage.load(file)).features, later(tokens).features)
+
+
+@dataclass(frozen=True)
+class Ends(TowerStage):
+    """The first and the last frame, or the mean of all; after the first block."""
+
+    name = "ends"
+    title = "Ends"
+    source = "this test"
+    mixes: bool = False
+
+    def __post_init__(self) -> None:
+        pass
+
+    def settings(self):
+        return {"mixes": self.mixes}
+
+    def blocks(self, used):
+        return (0,)
+
+    def merge(self, states):
+        frames = len(states)
+        if self.mixes:
+            return FrameMerge.of([dict.fromkeys(range(frames), 1 / frames)], frames)
+        return FrameMerge.of([{0: 1.0}, {frames - 1: 1.0}], frames)
+
+
+def test_frames_chosen_before_are_merged_inside_and_lead_back_to_all(small, full, clip, tmp_path):
+    tokens = small.encode(Ends()(FewerFrames(frames=3)(clip)))
+    picked = clip.pick(torch.tensor([0, 2, 4])).timestamps.tolist()
+    assert tokens.timestamps.tolist() == picked and tokens.frames_left == (0, 2)
+    assert [record.name for record in tokens.history] == ["fewer", ENCODE, "ends"]
+    assert tokens.tokens_full == full.tokens_full and tokens.tokens_encoded == 3 * full.layout.language_cells
+    for each in (tokens, parse("aot:retention=0.5")(tokens)):
+        over = each.over_given()
+        torch.testing.assert_close(over.map.apply(full.features), over.features, atol=1e-5, rtol=1e-5)
+        assert over.map.exact and set(over.frame.tolist()) == {0, 4}
+        storage.save(each, tmp_path / "tokens.safetensors")
+        again = storage.load(tmp_path / "tokens.safetensors")
+        assert again.frames_left == each.frames_left and again.tokens_full == full.tokens_full
+        assert abs(language_weights(again.over_given()) - language_weights(over)).max() == 0
+
+
+def test_what_is_mixed_inside_is_attributed_over_all_frames_too(small, clip):
+    tokens = small.encode(Ends(mixes=True)(FewerFrames(frames=3)(clip)))
+    assert tokens.given.exact and not tokens.is_exact
+    over = tokens.over_given()
+    assert not over.map.exact and "attribution" in stages_of(over)
+    frames = mass_kept(over).flatten(1).sum(1)
+    assert (frames > 0.1).tolist() == [True, False, True, False, True]
+
+
+def test_smaller_frames_are_merged_inside_by_their_own_tokens(small, clip):
+    tokens = small.encode(Merging()(SmallerFrames(retention=0.5)(clip)))
+    cells = tokens.layout.language_cells
+    assert tokens.history[-1].tokens_out == tokens.tokens_kept == 3 * cells
+    assert parse("uniform:retention=0.4")(tokens).tokens_kept == round(0.4 * FRAMES * cells)
+
+
+def test_a_question_stays_with_the_frames_and_a_stream_asks_it(small, clip, chosen):
+    about = small.about(chosen, QUESTION, assistant=small)
+    reduced = parse("dytok:retention=0.3")(about)
+    assert reduced.question is about.question
+    streamed = stream(small, Merging()(clip), parse("dart:retention=0.3").on_tokens, question=QUESTION)
+    assert torch.equal(streamed.features, parse("dart:retention=0.3")(small.about(chosen, QUESTION)).features)
+
+
+def test_a_stage_inside_the_llm_comes_after_it(small, chosen):
+    tokens = parse("fastv:layer=1")(chosen)
+    assert [each.name for each in tokens.inner] == ["fastv"]
+    assert tokens.tokens_kept == chosen.tokens_kept
 
 
 def test_pictures_and_figures_work_and_say_what_is_attribution(full, chosen, mixed, clip):

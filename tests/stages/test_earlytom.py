@@ -12,7 +12,7 @@ from comfyui_aot.aot.stages.chain import is_fixed, parse
 from comfyui_aot.aot.stages.methods.earlytom import EarlyTom, EarlyTomCells, Likeness
 from comfyui_aot.aot.tokens.frame_merge import FrameMerge
 from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, VideoTokens
-from comfyui_aot.aot.video.frames import Frames
+from comfyui_aot.aot.video.frames import Frames, Sampling, resample
 from comfyui_aot.tests.support.stages import video
 
 
@@ -99,6 +99,18 @@ def test_it_travels_with_frames_and_their_parts():
     assert frames.steps == ()
     assert given.steps == (stage, stage)
     assert [part.steps for part in given.parts(2)] == [(stage, stage)] * 3
+
+
+def test_others_of_the_video_and_chosen_ones_have_it_too():
+    def others(count):
+        return Frames(torch.zeros(count, 2, 2, 3, dtype=torch.uint8), torch.arange(count).double(), "x", more=others)
+
+    stage = EarlyTom()
+    given = stage(others(5))
+    assert given.more(8).steps == given.more(8).more(9).steps == (stage,)
+    assert parse("fewer:frames=2+earlytom").on_frames(others(5)).steps == (stage,)
+    assert given.pick(torch.tensor([1, 3])).steps == resample(given, Sampling(frames=2)).steps == (stage,)
+    assert is_fixed("earlytom") and not is_fixed("earlytom+aot")
 
 
 def test_its_presets_are_chains_that_settle_what_they_keep():
