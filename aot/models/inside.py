@@ -115,7 +115,21 @@ def inside(
             at = [(i, step) for i, step in enumerate(steps) if block in chosen[i]]
             run = partial(_after_block, done, blocks.special, block, at, last == block, received, on_block)
             stack.callback(module.register_forward_hook(run).remove)
+            stack.callback(module.register_forward_pre_hook(_with_masks_of_frames_left, with_kwargs=True).remove)
         yield done
+
+
+def _with_masks_of_frames_left(
+    module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The forward pre-hook of a block: some towers make a mask of all frames at the beginning, the same for each."""
+    states: Tensor = inputs[0] if inputs else named["hidden_states"]
+
+    def cut(value: Any) -> Any:
+        is_mask = isinstance(value, Tensor) and value.ndim == 4 and len(value) > len(states)
+        return value[: len(states)] if is_mask else value
+
+    return tuple(map(cut, inputs)), {name: cut(value) for name, value in named.items()}
 
 
 def _after_block(
