@@ -311,7 +311,8 @@ class FrameEncoder(Adapter):
         """The output with the change of its cells' pixels, and the picture that the next pass compares with."""
         pixels = pixel_values * pixel_values.new_tensor(self._std)[:, None, None]  # the mean is in both of a pair
         extras = {**output.extras, Extra.PIXELS: pixel_change(pixels, layout, before).to(self.device)}
-        return replace(output, extras=extras), pixels[-(len(pixels) // layout.frames)].clone()
+        together = -(-len(pixels) // layout.frames)
+        return replace(output, extras=extras), pixels[(layout.frames - 1) * together].clone()
 
     def _run_with_steps(
         self, pixel_values: Tensor, layout: Layout, frames: FrameSource, on_progress: Progress
@@ -413,7 +414,8 @@ class FrameEncoder(Adapter):
         given = Given(layout, self.timestamps(choice.given), choice.given.count, of // together, exact)
         before, records = given.tokens, []
         for line in choice.history:
-            cells = own.language_cells if line.shrink else layout.language_cells
+            is_last = line is choice.history[-1]  # what is encoded is known; fewer frames may be larger ones
+            cells = own.language_cells if line.shrink or is_last else layout.language_cells
             after = -(-line.frames // together) * cells
             records.append(StageRecord(line.name, line.settings, before, after, line.milliseconds))
             before = after

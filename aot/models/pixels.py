@@ -117,14 +117,16 @@ def pixel_change(pixels: Tensor, layout: Layout, before: Tensor | None = None) -
     before: so DTD's authors compare the pairs of Qwen2.5-VL.
 
     Args:
-        pixels: (P, 3, h, w) floating, 0 to 1, P / T pictures for each of T frames.
+        pixels: (P, 3, h, w) floating, 0 to 1, the pictures of T frames, as many of each; the last frame may lack some.
         layout: of the T frames.
         before: (3, h, w), the first picture of the frame before these; None where there is none.
 
     Returns:
         (T, N), mean absolute difference; 0 for a frame with none before it.
     """
-    pictures = pixels.unflatten(0, (layout.frames, -1))
+    together = -(-len(pixels) // layout.frames)
+    lacking = pixels[-1:].expand(layout.frames * together - len(pixels), -1, -1, -1)
+    pictures = torch.cat((pixels, lacking)).unflatten(0, (layout.frames, together))
     first, last = pictures[:, 0], pictures[:, -1]
     earlier = torch.cat((last[:1] if before is None else before[None], first[:-1]))
     return functional.adaptive_avg_pool2d((last - earlier).abs().mean(1), layout.grid).flatten(1)
