@@ -167,6 +167,7 @@ class Replay:
             shallow=tokens.shallow,
             deep=tokens.deep,
             question=tokens.question,
+            given=tokens.given,
         )
 
 

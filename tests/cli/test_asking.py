@@ -30,7 +30,7 @@ def answer(command, clip, *options):
 
 def test_every_question_is_read_for_itself_and_that_is_said(command, carphone):
     code, result, err = answer(command, carphone, "--stages", "dart")
-    assert (code, result["readings"], list(result)[-1]) == (0, 2, "readings")
+    assert (code, result["readings"]) == (0, 2)
     assert [each["reduced_for"] for each in result["answers"]] == TWO.splitlines()
     assert "Video read 2 times" in err
     streamed = answer(command, carphone, "--stages", "dart", "--stream")[1]
@@ -66,5 +66,5 @@ def test_the_list_of_stages_says_which_ask(capsys):
     assert main(["stages", "--json"]) == 0
     out = capsys.readouterr().out
     listed = json.loads(out.splitlines()[-1])["stages"]
-    assert [each["name"] for each in listed if each["asks"]] == ["cdpruner", "dart", "dytok", "semvid"]
-    assert out.count("It asks: what it keeps depends on the question.") == 4
+    assert [each["name"] for each in listed if each["asks"]] == ["aks", "cdpruner", "dart", "dytok", "semvid"]
+    assert out.count("It asks: what it keeps depends on the question.") == 5

@@ -289,7 +289,7 @@ def test_one_stage_is_listed_by_its_name_and_a_slip_of_the_pen_is_guessed(capsys
     assert [stage["name"] for stage in last_json(out)["stages"]] == ["vidcom2"]
     assert "vidcom2-10" in last_json(out)["presets"]
     code, _, err = run(capsys, "stages", "vidcom")
-    assert code == 2 and "No stage is called 'vidcom'; there are aot, " in err
+    assert code == 2 and "No stage is called 'vidcom'; there are aks, aot, " in err
     code, _, err = run(capsys, "compare", bunny, "What?", "--stages", "vidcom")
     assert code == 2 and "(did you mean vidcom2?); there are" in err
 

@@ -111,7 +111,7 @@ def test_the_slider_is_no_part_of_the_saved_workflow(page, bunny):
     arrange(page, Path(bunny))
     run(page)
     page.locator(".aot-slider").wait_for(state="visible", timeout=10_000)
-    assert of(page, "AOTCompare", "node.serialize().widgets_values") == ["tables/compare"]
+    assert of(page, "AOTCompare", "node.serialize().widgets_values") == ["tables/compare", False]
 
 
 def test_the_curves_take_the_nodes_width_below_its_fields(renderer, page, bunny):

@@ -60,7 +60,7 @@ def test_shapes_are_those_of_a_pass_with_numbers(folder):
             output = model.run_tower(torch.zeros(2, 3, *model.frame_size(frames)), layout)
             shapes = model.video_tokens(output, layout, model.timestamps(frames))
             shape_logits = model.forward(model.prompt_inputs(shapes, "What?"), model.new_cache())
-            assert shapes.to_language_grid().features.shape == real.features.shape
+            assert shapes.features.shape == real.features.shape
     assert shape_logits.shape == logits.shape
     assert shape_logits.dtype == logits.dtype
     with pytest.raises(NotImplementedError, match="of a shape alone"):
