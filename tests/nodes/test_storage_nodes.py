@@ -32,7 +32,7 @@ def test_tokens_come_back_as_they_were_saved(base, encoded):
 def test_what_the_encoder_saw_beside_is_saved_with_its_tokens(base, encoded):
     _, name = AOTSaveTokens.execute(encoded, "whole").args
     (tokens,) = AOTLoadTokens.execute(name).args
-    assert set(tokens.extras) == set(encoded.extras) == {"last", "keys"}
+    assert set(tokens.extras) == set(encoded.extras) == {"last", "keys", "pixels"}
     assert all(torch.equal(extra, encoded.extras[key]) for key, extra in tokens.extras.items())
 
 
