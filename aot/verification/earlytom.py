@@ -153,6 +153,9 @@ def stock_tower(case: Case, params: dict[str, Any], dtype: torch.dtype) -> Sigli
     model.set_attn_implementation(ATTENTION)
     state = {name: weights_of(name, weights, case) for name in model.state_dict()}
     model.load_state_dict({name: value.to(dtype) for name, value in state.items()})
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "post_layernorm"):  # transformers 4 gives the last hidden states behind it
+            cast(Any, model.get_submodule(name)).post_layernorm = torch.nn.Identity()
     return model
 
 
