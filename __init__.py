@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from .aot.errors import InputError
     from .aot.models import load as load_model
     from .aot.models.base import VideoLLM
-    from .aot.stages.base import Budgeted, FrameStage, Reduction, Stage, TowerStage
+    from .aot.stages.base import Budgeted, Reduction, Stage
+    from .aot.stages.before_tokens import FrameStage, TowerStage
     from .aot.stages.chain import Chain, parse
     from .aot.stages.inner import InnerStage
     from .aot.stages.methods.anchor_ot.both_phases import AnchorOT
@@ -165,7 +166,7 @@ _PUBLIC = {
     "FewerFrames": f"{_METHODS}.frames.fewer",
     "FlashVID": f"{_METHODS}.flashvid",
     "FlashVIDInner": f"{_METHODS}.flashvid_inner",
-    "FrameStage": "aot.stages.base",
+    "FrameStage": "aot.stages.before_tokens",
     "Frames": "aot.video.frames",
     "FramesForQuestion": f"{_METHODS}.frames.aks",
     "FramesThatDiffer": f"{_METHODS}.frames.differ",
@@ -191,7 +192,7 @@ _PUBLIC = {
     "TokenMap": "aot.tokens.token_map",
     "TokenMerging": f"{_METHODS}.tome",
     "TopImportance": f"{_METHODS}.controls.top_importance",
-    "TowerStage": "aot.stages.base",
+    "TowerStage": "aot.stages.before_tokens",
     "UniformGrid": f"{_METHODS}.controls.uniform",
     "VScan": f"{_METHODS}.vscan",
     "VidCom2": f"{_METHODS}.vidcom2",

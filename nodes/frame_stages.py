@@ -12,7 +12,7 @@ from ..aot.video.frame_source import FrameSource
 from .comfy import io, resolve_file, schema
 from .models import Loaded
 from .sockets import AOTVLLM, AOTFrames
-from .stages import widget
+from .stages import describe, widget
 from .workflow.requirements import Kind
 
 CATEGORY = "AOT/frames"
@@ -44,7 +44,6 @@ def _amount(retention: float, tokens: int) -> str:
 def frame_node(kind: type[FrameStage]) -> type[io.ComfyNode]:
     """The node of one stage, which names it."""
     node_id = cast(str, kind.node_id)
-    about = [(kind.__doc__ or "").splitlines()[0], ABOUT, f"Source: {kind.source}."]
 
     class FrameNode(io.ComfyNode):
         NEEDS = MappingProxyType(dict.fromkeys(kind.files, SCORES))
@@ -55,7 +54,7 @@ def frame_node(kind: type[FrameStage]) -> type[io.ComfyNode]:
                 node_id=node_id,
                 display_name=kind.title,
                 category=CATEGORY,
-                description=" ".join(about),
+                description=describe(kind, ABOUT),
                 search_aliases=[*WORDS],
                 inputs=[
                     AOTFrames.Input("video", tooltip="Frames of Load Video or of another stage on frames."),

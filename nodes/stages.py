@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
-from ..aot.stages import InnerStage, Setting, Stage, inner_stages, stages
+from ..aot.stages import InnerStage, Method, Setting, Stage, inner_stages, stages
 from ..aot.stages.options import settings_of
 from ..aot.stages.toolkit.language_grid import SubstituteWarning
 from ..aot.streaming import Stream
@@ -26,6 +26,16 @@ WORDS = ("token reduction", "reduce", "prune", "merge", "compress", "visual toke
 """What people who look for a stage type into the search."""
 AOT_WORDS = ("optimal transport", "Sinkhorn", "AOT")
 """And for one of AOT."""
+
+
+def describe(kind: type[Method], *sentences: str) -> str:
+    """What a stage's node says of itself.
+
+    Args:
+        kind: the stage.
+        *sentences: about where it acts.
+    """
+    return " ".join(((kind.__doc__ or "").splitlines()[0], *sentences, f"Source: {kind.source}."))
 
 
 def widget(name: str, setting: Setting) -> Any:
@@ -72,12 +82,7 @@ def stage_node(kind: type[Stage]) -> type[io.ComfyNode]:
     """The node of one stage, which names it."""
     node_id = cast(str, kind.node_id)
     is_aot = kind.source.startswith("AOT")
-    about = [
-        (kind.__doc__ or "").splitlines()[0],
-        ABOUT_INNER if issubclass(kind, InnerStage) else ABOUT,
-        *([ABOUT_AOT] if is_aot else ()),
-        f"Source: {kind.source}.",
-    ]
+    about = ABOUT_INNER if issubclass(kind, InnerStage) else ABOUT
 
     class StageNode(io.ComfyNode):
         @classmethod
@@ -86,7 +91,7 @@ def stage_node(kind: type[Stage]) -> type[io.ComfyNode]:
                 node_id=node_id,
                 display_name=kind.title,
                 category=CATEGORY,
-                description=" ".join(about),
+                description=describe(kind, about, *([ABOUT_AOT] if is_aot else ())),
                 search_aliases=[*WORDS, *(AOT_WORDS if is_aot else ())],
                 inputs=[
                     AOTTokens.Input("tokens", tooltip="Tokens of Encode Video or of another stage."),

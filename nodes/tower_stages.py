@@ -12,7 +12,7 @@ from ..aot.stages.options import settings_of
 from ..aot.video.frame_source import FrameSource
 from .comfy import io, schema
 from .sockets import AOTFrames
-from .stages import widget
+from .stages import describe, widget
 
 CATEGORY = "AOT/tower"
 ABOUT = "It acts inside the vision encoder when the frames are encoded, so that the encoder's later blocks see less."
@@ -23,7 +23,6 @@ WORDS = ("vision tower", "encoder", "inside the encoder", "merge frames", "reduc
 def tower_node(kind: type[TowerStage]) -> type[io.ComfyNode]:
     """The node of one stage, which names it."""
     node_id = cast(str, kind.node_id)
-    about = [(kind.__doc__ or "").splitlines()[0], ABOUT, f"Source: {kind.source}."]
 
     class TowerNode(io.ComfyNode):
         @classmethod
@@ -32,7 +31,7 @@ def tower_node(kind: type[TowerStage]) -> type[io.ComfyNode]:
                 node_id=node_id,
                 display_name=kind.title,
                 category=CATEGORY,
-                description=" ".join(about),
+                description=describe(kind, ABOUT),
                 search_aliases=[*WORDS],
                 inputs=[
                     AOTFrames.Input("video", tooltip="Frames of Load Video or of another stage on frames."),

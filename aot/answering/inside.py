@@ -256,13 +256,13 @@ class InsideLLM:
         """The last chunk, which the others join."""
         if number == self._hold:
             x = self._joined(x, kwargs)
-        kwargs |= {name: value for name, value in self._changes.items() if name in kwargs}
+        kwargs = self._changed(kwargs)
         for cut, stage in self._cuts:
             if cut.layer == number:
                 if stage.looks_ahead:
                     self._look(layer, x, kwargs)
                 x = self._cut(cut, stage, x)
-                kwargs |= {name: value for name, value in self._changes.items() if name in kwargs}
+                kwargs = self._changed(kwargs)
         if number >= self._hold:
             self._by_layer[number] = self._rows
         following = [stage for cut, stage in self._cuts if cut.layer == number + 1 and not stage.looks_ahead]
@@ -291,6 +291,10 @@ class InsideLLM:
             "cache_position": rows,
         }
 
+    def _changed(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """What a layer is given, of what the model gives it."""
+        return kwargs | {name: value for name, value in self._changes.items() if name in kwargs}
+
     def _look(self, layer: Any, x: Tensor, kwargs: Mapping[str, Any]) -> None:
         """Have a layer tell what its last row would attend to, before it runs; it leaves nothing in the cache."""
         self.attending.tells = self.attending.only_tells = True
@@ -313,17 +317,14 @@ class InsideLLM:
         moved = stays.cumsum(0) - 1
         x = x[:, index].index_copy(1, moved[kept], choice.factor.apply(states)[None])
         newline_is_counted = rows.has_newline and stage.counts_newline
-        has_newline = rows.has_newline and (not newline_is_counted or bool((choice.kept == len(span) - 1).any()))
-        video = (
-            moved[kept] if stage.counts_newline or not rows.has_newline else moved[torch.cat((kept, rows.video[-1:]))]
-        )
+        newline_is_apart = rows.has_newline and not stage.counts_newline
+        has_newline = newline_is_apart or (newline_is_counted and bool((choice.kept == len(span) - 1).any()))
+        video = moved[torch.cat((kept, rows.video[-1:])) if newline_is_apart else kept]
         self._record(cut, choice, newline_is_counted, len(index))
         embeddings, lost = self._changes["position_embeddings"], rows.lost
         if stage.renumbers and self._model.axes == 1:
-            embeddings, lost = (
-                tuple(each[..., : len(index), :] for each in self._table),
-                self._table[0].shape[-2] - len(index),
-            )
+            embeddings = tuple(each[..., : len(index), :] for each in self._table)
+            lost = self._table[0].shape[-2] - len(index)
         else:
             embeddings = tuple(each[..., index, :] for each in embeddings)
         mask = self._changes["attention_mask"]

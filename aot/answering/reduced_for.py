@@ -25,6 +25,21 @@ def asked(model: VideoLLM, tokens: VideoTokens, chain: Chain, question: str) -> 
     return model.about(tokens, question, assistant=model if chain.needs_assistant else None)
 
 
+def reduced(model: VideoLLM, tokens: VideoTokens, chain: Chain, question: str) -> VideoTokens:
+    """What a chain leaves of tokens, chosen by the question where it asks.
+
+    Args:
+        model: that encoded them.
+        tokens: fresh from the encoder.
+        chain: of stages on tokens.
+        question: the question alone, without instructions around it.
+
+    Raises:
+        InputError: the chain refuses these tokens.
+    """
+    return chain(asked(model, tokens, chain, question))
+
+
 def reduced_for(tokens: VideoTokens) -> str | None:
     """The question that stages chose these tokens for; None where none asked.
 

@@ -146,10 +146,12 @@ def to_show(rows: Sequence[Row]) -> tuple[Row, ...]:
 
 def _to_draw(row: Row, variant: Variant, starts: Starts, frames: Frames) -> tuple[VideoTokens, Frames]:
     """A row's tokens, made again where they were measured before, and the frames to draw them on."""
+    tokens = row.tokens
+    if tokens is not None and tokens.on(frames.count).frames_shown == frames.count:
+        return tokens, frames
     (start,) = starts.plan([variant])
     if isinstance(start, InputError):
         raise start
-    tokens = row.tokens
     if tokens is None:
         tokens = starts.reduced(start, row.answer.question)
     if start.frames is not None and tokens.on(frames.count).frames_shown != frames.count:

@@ -129,14 +129,25 @@ def _run(
 
 def chosen_variants(options: argparse.Namespace) -> list[Variant]:
     """The variants that the options name, full tokens first."""
-    from ..comparison.variants import expand, with_controls
+    from ..comparison.variants import with_controls
+
+    variants = with_blind(options, controls=options.controls, reinvest=options.reinvest)
+    return with_controls(variants, wrong="wrong" in options.about, none="none" in options.about)
+
+
+def with_blind(options: argparse.Namespace, **beside: Any) -> list[Variant]:
+    """The variants of the chains that the options name, full tokens first; a chain may leave the video out.
+
+    Args:
+        options: of :func:`~.options.variant_options`.
+        **beside: see :func:`~..comparison.variants.expand`.
+    """
+    from ..comparison.variants import expand
     from ..stages.budget import require_retention
 
     for retention in options.retention:
         require_retention(retention)
-    beside = {"controls": options.controls, "reinvest": options.reinvest}
-    variants = expand(options.stages, options.retention, blind=True, **beside)
-    return with_controls(variants, wrong="wrong" in options.about, none="none" in options.about)
+    return expand(options.stages, options.retention, blind=True, **beside)
 
 
 def questions_of(options: argparse.Namespace) -> QuestionSet:

@@ -145,7 +145,7 @@ def reduced(
         reinvest: times as many frames that are cut down to the tokens that the chain would leave of the others.
         questions: one for each of the tokens wanted; read where the chain asks, and with ``stream`` encoded for.
     """
-    from ..answering.reduced_for import asked
+    from ..answering.reduced_for import reduced as reduced_by
     from ..comparison.starts import more_frames
     from ..streaming import stream as streamed
 
@@ -168,8 +168,8 @@ def reduced(
         stage.steps(layout(frames), model.timestamps(frames))
     with Bar("encode") as bar:
         tokens = model.encode(frames, on_progress=bar, **settings)
-    rest = chain.after_encoding
-    return model, frames.source, [rest(asked(model, tokens, rest, each)) for each in questions]
+    every = [reduced_by(model, tokens, chain.after_encoding, each) for each in questions]
+    return model, frames.source, every
 
 
 def _sampling(options: argparse.Namespace) -> Sampling:

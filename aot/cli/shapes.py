@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from ..tables import aligned
 from .command import Result
+from .evaluate import with_blind
 from .options import load, model_options, variant_options
 
 if TYPE_CHECKING:
@@ -57,24 +58,13 @@ def run(options: argparse.Namespace) -> Result:
 
 def _ask(options: argparse.Namespace, clip: ShapesSet) -> list[Record]:
     from ..comparison.starts import Starts
-    from ..comparison.variants import expand
-    from ..evaluation.runner import answer_clip
-    from ..stages.budget import require_retention
+    from ..evaluation.runner import answer_variants
 
-    for retention in options.retention:
-        require_retention(retention)
-    variants = expand(options.stages, options.retention, blind=True)
+    variants = with_blind(options)
     model = load(options)
     frames = clip.frames(str(options.seed), options.frames)
-    starts, records = Starts(model, model.encode(frames), frames), []
-    for start in starts.plan(variants):
-        if isinstance(start, InputError):
-            raise start
-        tokens = starts.tokens(start)
-        full = starts.shared.tokens_full
-        records.append(answer_clip(model, clip, clip.questions, start.variant, tokens, tokens_full=full))
-        starts.done(start)
-    return records
+    starts = Starts(model, model.encode(frames), frames)
+    return list(answer_variants(model, clip, clip.questions, variants, starts))
 
 
 def _cell(reply: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ..answering.answer import Answer
 from ..answering.fidelity import Fidelity, Reference
@@ -84,14 +85,17 @@ def digest_of(tokens: VideoTokens) -> str:
         hashed.update(json.dumps([each.to_dict() for each in tokens.inner], sort_keys=True).encode())
     extras = [tokens.extras[name] for name in sorted(tokens.extras)]
     for tensor in (tokens.features, tokens.shallow, tokens.deep, tokens.timestamps, *tokens.levels, *extras):
-        hashed.update(str(tuple(tensor.shape)).encode())
-        hashed.update(cast(Any, tensor.detach().cpu().contiguous().view(torch.uint8).numpy()))
+        _add(hashed, "", tensor)
     if tokens.question is not None:
         hashed.update(tokens.question.text.encode())
         for name, tensor in tokens.question.tensors.items():
-            hashed.update(f"{name}{tuple(tensor.shape)}".encode())
-            hashed.update(cast(Any, tensor.detach().cpu().contiguous().view(torch.uint8).numpy()))
+            _add(hashed, name, tensor)
     return hashed.hexdigest()[:16]
+
+
+def _add(hashed: Any, name: str, tensor: Tensor) -> None:
+    hashed.update(f"{name}{tuple(tensor.shape)}".encode())
+    hashed.update(cast(Any, tensor.detach().cpu().contiguous().view(torch.uint8).numpy()))
 
 
 class FolderCache:

@@ -221,7 +221,7 @@ def _reduced(
     """The tokens that a variant leaves; None if its chain refuses and ``on_refused`` has the reason."""
     if start.variant.chain is None:
         return starts.reduced(start)
-    starts.tokens(start)
+    starts.tokens(start)  # what the encoder refuses is no refusal of the chain
     try:
         reduced = starts.reduced(start, question)
         if reduced.inner:

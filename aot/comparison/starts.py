@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..answering.reduced_for import asked
+from ..answering.reduced_for import reduced
 from ..errors import InputError
 from ..models.base import VideoLLM
 from ..models.encoder import steps_settings
@@ -129,8 +129,7 @@ class Starts:
         variant = start.variant
         if variant.chain is None:
             raise InputError(f"{variant.name} leaves the video out, so there is nothing to compare; leave it out here.")
-        chain = variant.chain.after_encoding
-        return chain(asked(self._model, self.tokens(start), chain, question))
+        return reduced(self._model, self.tokens(start), variant.chain.after_encoding, question)
 
     def done(self, start: Start) -> None:
         """Forget an encoding that no later variant needs.

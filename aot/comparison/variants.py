@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
-from ..stages.base import FrameChooser, Place
+from ..stages.base import Place
+from ..stages.before_tokens import FrameChooser
 from ..stages.chain import FULL, Chain, is_fixed, parse
 
-CONTROLS = (["fewer"], ["smaller"])
-"""The chains that any method has to be better than, by the names of their stages."""
+CONTROLS = ("fewer", "smaller")
+"""The stages that any method has to be better than, each a chain by itself."""
 
 BLIND = "blind"
 """The label of the variant that leaves the video out: it shows what the words alone answer."""
@@ -50,7 +51,9 @@ class Variant:
     @property
     def is_control(self) -> bool:
         """Whether it is one of the controls that any method has to be better than: fewer or smaller frames."""
-        return self.reinvest == 1 and self.chain is not None and [each.name for each in self.chain.stages] in CONTROLS
+        if self.reinvest > 1 or self.chain is None or len(self.chain.stages) != 1:
+            return False
+        return self.chain.stages[0].name in CONTROLS
 
 
 def labelled(chain: str) -> tuple[str, str]:
@@ -87,7 +90,7 @@ def expand(
     """
     require_reinvest(reinvest)
     variants = {FULL: Variant(parse(FULL))}
-    for written in (*chains, *(name for (name,) in CONTROLS if controls)):
+    for written in (*chains, *(CONTROLS if controls else ())):
         spec, label = labelled(written)
         new = [Variant(None, label=label)] if blind and spec == BLIND else _at_each(spec, label, retentions)
         for variant in (*new, *(_reinvested(each, reinvest) for each in new if reinvest > 1 and _has_more(each))):

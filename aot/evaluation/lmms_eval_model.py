@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..answering.answerer import ask
 from ..answering.generation import Generation
-from ..answering.reduced_for import asked
+from ..answering.reduced_for import reduced
 from ..errors import InputError, UnreadableVideo
 from ..models import EMBEDDED, load
 from ..stages.chain import FULL, Chain, is_fixed, parse
@@ -115,7 +115,7 @@ class AOT(lmms):
                 chain = self._pipeline.after_encoding
                 if chain.needs_question:
                     bare = row.get("question") if isinstance(row, Mapping) else None
-                    tokens = chain(asked(self._model, tokens, chain, str(bare or question)))
+                    tokens = reduced(self._model, tokens, chain, str(bare or question))
                 text = ask(self._model, tokens, question, generation).text
                 texts.append(_until(text, settings.get("until")))
         if lost:

@@ -108,18 +108,15 @@ def no_better(summary: Summary) -> list[str]:
     """
     controls: dict[str, float] = {}
     for row in summary.rows:
-        if row.chain in _CONTROLS and row.name != row.chain:
+        if row.chain in CONTROLS and row.name != row.chain:
             retention = row.name.removeprefix(row.chain)
             controls[retention] = max(_merit(row), controls.get(retention, 0.0))
     worse = [
         row.name
         for row in summary.rows
-        if row.chain not in _CONTROLS and _merit(row) <= controls.get(row.name.removeprefix(row.chain), -1.0)
+        if row.chain not in CONTROLS and _merit(row) <= controls.get(row.name.removeprefix(row.chain), -1.0)
     ]
     return no_better_than_controls(worse)
-
-
-_CONTROLS = tuple(name for (name,) in CONTROLS)
 
 
 def _merit(row: Row) -> float:

@@ -8,15 +8,16 @@ a later run does not ask for them again.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..answering.answer import by_layer, encode_seconds, reduce_seconds
 from ..answering.decoding import Decoder
 from ..answering.generation import Generation
 from ..answering.prefilling import Prefiller
-from ..answering.reduced_for import asked
+from ..answering.reduced_for import reduced
 from ..answering.session import Replies, Session
+from ..comparison.starts import Starts
 from ..comparison.variants import Variant
 from ..errors import InputError, UnreadableVideo
 from ..models.base import VideoLLM
@@ -99,20 +100,59 @@ def evaluate(
     for clip, left in missing.items():
         try:
             starts = encodings.starts(clip, left)
-            for start in starts.plan(left):
-                if isinstance(start, InputError):
-                    raise start
-                tokens = starts.tokens(start)
-                elsewhere = clips[after[clip]] if start.variant.elsewhere else ()
-                asking = model, questions, clips[clip], start.variant, tokens, decoder, prefiller
-                records.add(answer_clip(*asking, tokens_full=starts.shared.tokens_full, elsewhere=elsewhere))
-                starts.done(start)
-                on_record(start.variant.name)
+            asking = model, questions, clips[clip], left, starts, decoder, prefiller
+            for record in answer_variants(*asking, elsewhere=clips[after[clip]]):
+                records.add(record)
+                on_record(record.variant)
         except UnreadableVideo as error:
             records.leave_out(clip, str(error))
             on_unreadable(clip, str(error), len(left))
         except InputError as error:
             raise InputError(f"Clip {clip}: {error}") from error
+
+
+def answer_variants(
+    model: VideoLLM,
+    questions: QuestionSet,
+    of_clip: Sequence[Question],
+    variants: Sequence[Variant],
+    starts: Starts,
+    decoder: Decoder | None = None,
+    prefiller: Prefiller | None = None,
+    *,
+    elsewhere: Sequence[Question] = (),
+) -> Iterator[Record]:
+    """The answers of several variants to the questions about one clip, one after another.
+
+    Args:
+        model: answers.
+        questions: the set, which scores the answers.
+        of_clip: its questions about this clip, at least one.
+        variants: in order.
+        starts: the clip's, for these variants.
+        decoder: of the model, whose graph serves all clips; None makes one.
+        prefiller: of the model, as the decoder.
+        elsewhere: questions about another clip, for variants that are asked about something else.
+
+    Raises:
+        InputError: a variant cannot begin, or its chain refuses the clip.
+    """
+    for start in starts.plan(variants):
+        if isinstance(start, InputError):
+            raise start
+        variant = start.variant
+        yield answer_clip(
+            model,
+            questions,
+            of_clip,
+            variant,
+            starts.tokens(start),
+            decoder,
+            prefiller,
+            tokens_full=starts.shared.tokens_full,
+            elsewhere=elsewhere if variant.elsewhere else (),
+        )
+        starts.done(start)
 
 
 def answer_clip(
@@ -151,13 +191,13 @@ def answer_clip(
     prefill_s = questions_s = 0.0
     for number, group in enumerate(groups):
         about = (elsewhere or of_clip)[number % len(elsewhere or of_clip)].asked
-        reduced = None if chain is None else chain(asked(model, tokens, chain, about))
-        session = Session(model, reduced, decoder=decoder, prefiller=prefiller)
+        shown = None if chain is None else reduced(model, tokens, chain, about)
+        session = Session(model, shown, decoder=decoder, prefiller=prefiller)
         replies = session.ask([question.text for question in group], Generation(questions.max_new_tokens))
         answers |= {question.id: text for question, text in zip(group, replies.texts, strict=True)}
-        if reduced is not None:
-            kept.append(reduced)
-            counts.append(_mean_tokens(model, reduced, replies))
+        if shown is not None:
+            kept.append(shown)
+            counts.append(_mean_tokens(model, shown, replies))
             readings += replies.readings + (chain is not None and chain.needs_assistant)
         prefill_s += replies.prefill_s
         questions_s += replies.questions_s

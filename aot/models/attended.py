@@ -52,23 +52,15 @@ def attended_frames(model: VideoLLM, tokens: VideoTokens, question: str) -> Tens
             f"No later layer of {model.name} attends to all tokens, so that it cannot say which frames matter; take "
             "another model as assistant."
         )
-    attention = torch.stack(rows)[:, :, inputs.visual.to(rows[0].device)].float().mean(1).cpu()
-    order = _order(model, tokens)
-    seen = (order >= 0) & (tokens.role.cpu()[order] != int(Role.NEWLINE))
+    order = model.reading_order(tokens).cpu()
+    # A newline of the family's own comes after the last token.
+    attention = torch.stack(rows)[:, :, inputs.visual.to(rows[0].device)][..., : len(order)].float().mean(1).cpu()
+    seen = tokens.role.cpu()[order] != int(Role.NEWLINE)
     frame, attention = tokens.frame.cpu()[order][seen], attention[:, seen]
     shares = (attention / attention.sum(1, keepdim=True)).mean(0)
     frames = tokens.layout.frames
     sums = torch.zeros(frames).index_add_(0, frame, shares)
     return sums / torch.bincount(frame, minlength=frames).clamp(min=1)
-
-
-def _order(model: VideoLLM, tokens: VideoTokens) -> Tensor:
-    """(v,) long on the CPU: the token that each visual token of a prompt is, -1 for what a model ends a group with."""
-    parts = []
-    for group in model._groups(tokens):
-        ends = len(model._image_features(tokens, group)) - len(group)
-        parts += [group.cpu(), torch.full((ends,), -1)]
-    return torch.cat(parts)
 
 
 @contextmanager

@@ -16,16 +16,7 @@ from ..tokens.video_tokens import VideoTokens
 from .adapter import Adapter
 from .chat_template import render
 from .folder import in_one_line
-from .prompt import (
-    OPENS,
-    Inputs,
-    Prefix,
-    Prompt,
-    Turn,
-    chat_messages,
-    insert_video,
-    require_one_place,
-)
+from .prompt import OPENS, Inputs, Prefix, Prompt, Turn, chat_messages, insert_video, require_one_place
 
 
 class ChatPrompt(Adapter):

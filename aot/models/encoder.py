@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -19,11 +18,11 @@ from ..devices import synchronise
 from ..errors import InputError
 from ..memory import free_bytes
 from ..tokens.frame_merge import FrameMerge, TowerStep
-from ..tokens.video_tokens import ENCODE, STEPS, Extra, Given, Layout, StageRecord, VideoTokens
-from ..video.choice import Shrink
+from ..tokens.video_tokens import ENCODE, STEPS, Extra, Layout, StageRecord, VideoTokens
 from ..video.frame_source import FrameFacts, FrameSource
 from ..video.frames import Frames
 from .adapter import Adapter
+from .chosen import as_chosen, smaller_grid
 from .file_time import clock_settings, with_file_seconds
 from .inside import Blocks, inside
 from .passes import CAUTION, FRAMES_AT_ONCE, LONGEST_PASS, Pixels, frame_bytes, frames_a_pass, passes, whole_parts
@@ -309,10 +308,10 @@ class FrameEncoder(Adapter):
         self, output: TowerOutput, pixel_values: Tensor, layout: Layout, before: Tensor | None
     ) -> tuple[TowerOutput, Tensor]:
         """The output with the change of its cells' pixels, and the picture that the next pass compares with."""
-        pixels = pixel_values * pixel_values.new_tensor(self._std)[:, None, None]  # the mean is in both of a pair
-        extras = {**output.extras, Extra.PIXELS: pixel_change(pixels, layout, before).to(self.device)}
-        together = -(-len(pixels) // layout.frames)
-        return replace(output, extras=extras), pixels[(layout.frames - 1) * together].clone()
+        change = pixel_change(pixel_values, layout, before, std=self._std)  # the mean is in both of a pair
+        extras = {**output.extras, Extra.PIXELS: change.to(self.device)}
+        together = -(-len(pixel_values) // layout.frames)
+        return replace(output, extras=extras), pixel_values[(layout.frames - 1) * together].clone()
 
     def _run_with_steps(
         self, pixel_values: Tensor, layout: Layout, frames: FrameSource, on_progress: Progress
@@ -404,45 +403,5 @@ class FrameEncoder(Adapter):
         """
         if frames.choice is None:
             return tokens
-        choice, own = frames.choice, tokens.layout
-        layout = self.layout(choice.given, file_pixels=file_pixels)
-        together = -(-choice.given.count // layout.frames)
-        index = torch.cat((choice.index, choice.index[-1:].expand(-len(choice.index) % together)))
-        of = index.reshape(-1, together)
-        neighbours = (of[:, :1] // together * together + torch.arange(together)).clamp(max=choice.given.count - 1)
-        exact = own.grid == layout.grid and bool((of == neighbours).all())
-        given = Given(layout, self.timestamps(choice.given), choice.given.count, of // together, exact)
-        before, records = given.tokens, []
-        for line in choice.history:
-            is_last = line is choice.history[-1]  # what is encoded is known; fewer frames may be larger ones
-            cells = own.language_cells if line.shrink or is_last else layout.language_cells
-            after = -(-line.frames // together) * cells
-            records.append(StageRecord(line.name, line.settings, before, after, line.milliseconds))
-            before = after
-        encoded = next(i for i, record in enumerate(tokens.history) if record.name == ENCODE)
-        return replace(tokens, given=given, history=(*records, *tokens.history[encoded:]))
-
-
-def smaller_grid(layout: Layout, shrink: Shrink) -> tuple[int, int]:
-    """The largest language grid, (h, w), of about the same aspect with which all frames meet a budget.
-
-    Args:
-        layout: of the frames that the budget is for, as the model would make it.
-        shrink: the budget.
-
-    Raises:
-        InputError: it leaves less than a token a frame, or is more than there is.
-    """
-    full = layout.frames * layout.language_cells
-    total = shrink.tokens or round(shrink.retention * full)
-    if not layout.frames <= total <= full:
-        raise InputError(
-            f"Smaller Frames: {total} tokens of {layout.frames} frames of {layout.language_cells} cannot be met; give "
-            f"{layout.frames} to {full} tokens, retention {math.ceil(1e4 * layout.frames / full) / 1e4:g} to 1."
-        )
-    height, width = layout.language_grid
-    aspect, most = height / width, total // layout.frames
-    grids = {(h, max(1, round(h / aspect))) for h in range(1, height + 1)}
-    grids |= {(max(1, round(w * aspect)), w) for w in range(1, width + 1)}
-    fit = [(h, w) for h, w in grids if h <= height and w <= width and h * w <= most]
-    return max(fit, key=lambda grid: (grid[0] * grid[1], -abs(math.log(grid[0] / grid[1] / aspect))))
+        layout = self.layout(frames.choice.given, file_pixels=file_pixels)
+        return as_chosen(tokens, frames.choice, layout, self.timestamps(frames.choice.given))

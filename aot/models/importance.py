@@ -132,6 +132,16 @@ def capture(*layers: int, keys_of: int | None = None) -> Iterator[Received]:
         _ACTIVE.reset(token)
 
 
+def used_blocks(hidden_layer: int, blocks: int) -> int:
+    """How many blocks a tower runs for the hidden states that the LLM is given.
+
+    Args:
+        hidden_layer: index of those states among all hidden states, from the end where negative.
+        blocks: of the tower.
+    """
+    return hidden_layer if hidden_layer >= 0 else blocks + 1 + hidden_layer
+
+
 def depths(used_blocks: int) -> tuple[int, int, int]:
     """Indices of the shallow, the deep and the last layer among the ``used_blocks`` that reach the LLM."""
     deep = max(0, used_blocks - 2)

@@ -16,7 +16,7 @@ from ..tokens.video_tokens import Extra, Layout, VideoTokens
 from ..video.frame_source import FrameFacts
 from .base import TowerOutput, VideoLLM
 from .frame_choice import NO_SETTINGS
-from .importance import capture, depths
+from .importance import capture, depths, used_blocks
 from .inside import Blocks, block_list
 
 SEGMENTS = 8
@@ -69,8 +69,7 @@ class InternVL(VideoLLM):
     @property
     def _used_blocks(self) -> int:
         config = self.hf_model.config
-        layer = config.vision_feature_layer
-        return layer if layer >= 0 else config.vision_config.num_hidden_layers + 1 + layer
+        return used_blocks(config.vision_feature_layer, config.vision_config.num_hidden_layers)
 
     @property
     def blocks(self) -> Blocks:

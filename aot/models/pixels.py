@@ -110,23 +110,27 @@ def rows_of_patches(pixel_values: Tensor, patch: int) -> Tensor:
     return split.permute(0, 2, 4, 3, 5, 1).reshape(count, -1, patch * patch * channels)
 
 
-def pixel_change(pixels: Tensor, layout: Layout, before: Tensor | None = None) -> Tensor:
+def pixel_change(
+    pixels: Tensor, layout: Layout, before: Tensor | None = None, *, std: Sequence[float] = (1.0, 1.0, 1.0)
+) -> Tensor:
     """How much the pixels of every cell differ from those of the frame before.
 
     Where the encoder takes several pictures as a frame, a frame's last one is compared with the first one of the frame
     before: so DTD's authors compare the pairs of Qwen2.5-VL.
 
     Args:
-        pixels: (P, 3, h, w) floating, 0 to 1, the pictures of T frames, as many of each; the last frame may lack some.
+        pixels: (P, 3, h, w) floating, the pictures of T frames, as many of each; the last frame may lack some. Levels
+            from 0 to 1, or those normalised.
         layout: of the T frames.
         before: (3, h, w), the first picture of the frame before these; None where there is none.
+        std: of the colours, by which the levels were divided.
 
     Returns:
         (T, N), mean absolute difference; 0 for a frame with none before it.
     """
     together = -(-len(pixels) // layout.frames)
-    lacking = pixels[-1:].expand(layout.frames * together - len(pixels), -1, -1, -1)
-    pictures = torch.cat((pixels, lacking)).unflatten(0, (layout.frames, together))
-    first, last = pictures[:, 0], pictures[:, -1]
-    earlier = torch.cat((last[:1] if before is None else before[None], first[:-1]))
-    return functional.adaptive_avg_pool2d((last - earlier).abs().mean(1), layout.grid).flatten(1)
+    first = pixels[::together]
+    last = first if together == 1 else torch.cat((pixels[together - 1 :: together], pixels[-1:]))[: layout.frames]
+    change = torch.cat((last[:1] - (last[:1] if before is None else before), last[1:] - first[:-1])).abs_()
+    change *= change.new_tensor(std)[:, None, None]
+    return functional.adaptive_avg_pool2d(change.mean(1), layout.grid).flatten(1)

@@ -8,7 +8,8 @@ from functools import cache
 from types import MappingProxyType
 
 from . import methods
-from .base import BeforeTokens, Budgeted, FrameStage, Method, Place, Reduction, Stage, TowerStage
+from .base import Budgeted, Method, Place, Reduction, Stage
+from .before_tokens import BeforeTokens, FrameStage, TowerStage
 from .inner import InnerStage
 from .options import Setting
 

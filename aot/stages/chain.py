@@ -15,7 +15,8 @@ from ..errors import InputError
 from ..tokens.video_tokens import Layout, VideoTokens
 from ..video.frame_source import FrameSource
 from . import Method, Place, Stage, every_stage
-from .base import BeforeTokens, FrameChooser, LayoutOf, WithBudget
+from .base import WithBudget
+from .before_tokens import BeforeTokens, FrameChooser, LayoutOf
 from .options import NO_RELEVANCE, settings_of
 from .replayed import ReplayedStages
 
@@ -192,28 +193,27 @@ class Chain:
         Raises:
             InputError: its last stage before the LLM has no retention, or leaves whole frames out.
         """
-        place = _last_before_llm([stage.acts for stage in self.stages]) if self.stages else None
-        last = None if place is None else self.stages[place]
+        last = self.stages[self._deciding] if self.stages else None
         if not isinstance(last, WithBudget) or isinstance(last, FrameChooser):
             raise InputError(
                 f"{self.name} has no tokens to reinvest; end it in a stage with a retention, aot for instance."
             )
         return self.at_tokens(last.keep_tokens or round(last.retention * layout.frames * layout.language_cells))
 
+    @property
+    def _deciding(self) -> int:
+        """Index of the stage that decides how much is kept: the last before the LLM, or the last of all."""
+        return max((i for i, each in enumerate(self.stages) if each.acts < Place.LLM), default=len(self.stages) - 1)
+
     def _with_last(self, setting: str, change: Callable[[Any], Method]) -> Chain:
         if not self.stages:
             return self
-        place = _last_before_llm([stage.acts for stage in self.stages])
+        place = self._deciding
         last = self.stages[place]
         if not isinstance(last, WithBudget):
             raise InputError(f"{last.title} has no setting {setting}; give its own settings instead.")
         changed = change(last)
         return dataclasses.replace(self, stages=(*self.stages[:place], changed, *self.stages[place + 1 :]))
-
-
-def _last_before_llm(acts: Sequence[Place]) -> int:
-    """Index of the last stage that does not act inside the LLM; of the last one where all do."""
-    return max((i for i, each in enumerate(acts) if each < Place.LLM), default=len(acts) - 1)
 
 
 def parse(spec: str) -> Chain:

@@ -49,9 +49,9 @@ def save(tokens: VideoTokens, path: Path) -> None:
     Raises:
         InputError: the folder does not exist or cannot be written.
     """
-    tensors = {name: getattr(tokens, name).detach().cpu().contiguous().clone() for name in TENSORS}
-    tensors |= {f"levels.{i}": level.detach().cpu().contiguous().clone() for i, level in enumerate(tokens.levels)}
-    tensors |= {f"extras.{name}": extra.detach().cpu().contiguous().clone() for name, extra in tokens.extras.items()}
+    tensors = {name: _stored(getattr(tokens, name)) for name in TENSORS}
+    tensors |= {f"levels.{i}": _stored(level) for i, level in enumerate(tokens.levels)}
+    tensors |= {f"extras.{name}": _stored(extra) for name, extra in tokens.extras.items()}
     for i, factor in enumerate(tokens.map.factors):
         factor = factor.joined() if isinstance(factor, Stacked) else factor
         if isinstance(factor, (Sparse, Scale)):
@@ -60,14 +60,11 @@ def save(tokens: VideoTokens, path: Path) -> None:
         blocks = factor.merged if isinstance(factor, Picked) else factor
         if isinstance(factor, Picked):
             tensors[f"map.{i}.index"] = factor.index.cpu().contiguous().clone()
-        tensors[f"map.{i}.weights"] = blocks.weights.detach().cpu().contiguous().clone()
+        tensors[f"map.{i}.weights"] = _stored(blocks.weights)
         tensors[f"map.{i}.rows"] = torch.tensor(blocks.rows)
         tensors[f"map.{i}.cols"] = torch.tensor(blocks.cols)
     if tokens.question is not None:
-        tensors |= {
-            f"question.{name}": tensor.detach().cpu().contiguous().clone()
-            for name, tensor in tokens.question.tensors.items()
-        }
+        tensors |= {f"question.{name}": _stored(tensor) for name, tensor in tokens.question.tensors.items()}
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -177,6 +174,11 @@ def _given(stored: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Given:
     if type(frames) is not int or type(exact) is not bool:
         raise ValueError("the frames that it was chosen of are no whole number")
     return Given(_layout(stored["layout"]), tensors["given.timestamps"], frames, tensors["given.of"], exact)
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    """A tensor as a file can hold it: on the CPU, and sharing memory with no other."""
+    return tensor.detach().cpu().contiguous().clone()
 
 
 def _question_metadata(question: Question | None) -> dict[str, str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class AllFrames:
     """The frames that there were before any was left out, without their pixels.
 
     Args:
@@ -42,7 +42,7 @@ class Given:
     choice: Choice | None = None
 
     @classmethod
-    def of(cls, frames: FrameFacts) -> Given:
+    def of(cls, frames: FrameFacts) -> AllFrames:
         """What is kept of frames that some are chosen of.
 
         Args:
@@ -101,7 +101,7 @@ class Choice:
         history: a line a stage.
     """
 
-    given: Given
+    given: AllFrames
     index: Tensor
     shrink: Shrink | None = None
     scores: Tensor | None = None
@@ -114,7 +114,7 @@ class Choice:
         Args:
             frames: decoded, or a file still to be decoded.
         """
-        return frames.choice or cls(Given.of(frames), torch.arange(frames.count))
+        return frames.choice or cls(AllFrames.of(frames), torch.arange(frames.count))
 
     def pick(self, chosen: Tensor) -> Choice:
         """With fewer frames.

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import psutil
@@ -24,6 +25,9 @@ from .choice import Choice
 from .decoding import decode
 from .frame_source import FrameSource, Step
 from .index import Index, read_index
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 BACKENDS = ("auto", "decord", "pyav")
 MODES = ("uniform", "fps", "every")
@@ -85,8 +89,34 @@ class Clock:
         return replace(self, numbers=self.numbers[chosen], window=window)
 
 
+class _Carrying:
+    """Frames that carry what stages before the encoder chose, and what is to happen to them inside the tower."""
+
+    choice: Choice | None
+    more: Callable[[int], FrameSource] | None
+    steps: tuple[Step, ...]
+
+    def with_choice(self, choice: Choice) -> Self:
+        """These frames, with what was chosen.
+
+        Args:
+            choice: of these frames.
+        """
+        return replace(cast(Any, self), choice=choice)
+
+    def with_step(self, step: Step) -> Self:
+        """These frames, to which something more is to happen inside the tower; others of the video are to have it too.
+
+        Args:
+            step: a stage of the tower.
+        """
+        more = self.more
+        carried = None if more is None else lambda count: more(count).with_step(step)
+        return replace(cast(Any, self), more=carried, steps=(*self.steps, step))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Frames:
+class Frames(_Carrying):
     """Decoded frames, on the CPU.
 
     Args:
@@ -177,22 +207,6 @@ class Frames:
             clock=self.clock.pick(chosen, 0, self.count) if self.clock else None,
             choice=Choice.of(self).pick(chosen),
         )
-
-    def with_step(self, step: Step) -> Frames:
-        """These frames, to which something more is to happen inside the tower; others of the video are to have it too.
-
-        Args:
-            step: a stage of the tower.
-        """
-        return replace(self, more=_more_with(self.more, step), steps=(*self.steps, step))
-
-    def with_choice(self, choice: Choice) -> Frames:
-        """These frames, with what was chosen.
-
-        Args:
-            choice: of these frames.
-        """
-        return replace(self, choice=choice)
 
     def thumbnails(self, side: int) -> Tensor:
         """Every frame in few pixels, in order.
@@ -378,7 +392,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, eq=False)
-class VideoSource:
+class VideoSource(_Carrying):
     """The chosen frames of a file, not yet decoded. `open_video` makes it, `parts` decodes it.
 
     Args:
@@ -434,22 +448,6 @@ class VideoSource:
             chosen: (K,) int64, their indices, increasing.
         """
         return replace(self, chosen=self.chosen[chosen], choice=Choice.of(self).pick(chosen))
-
-    def with_step(self, step: Step) -> VideoSource:
-        """These frames, to which something more is to happen inside the tower; others of the video are to have it too.
-
-        Args:
-            step: a stage of the tower.
-        """
-        return replace(self, more=_more_with(self.more, step), steps=(*self.steps, step))
-
-    def with_choice(self, choice: Choice) -> VideoSource:
-        """These frames, with what was chosen.
-
-        Args:
-            choice: of these frames.
-        """
-        return replace(self, choice=choice)
 
     def thumbnails(self, side: int) -> Tensor:
         """Every frame in few pixels, in order: a pass through the file that keeps nothing else.
@@ -651,11 +649,6 @@ def require_components_fit(dimensions: tuple[int, int], duration: float, free_by
             f"{need / 1e6:.0f} MB and {free / 1e6:.0f} MB are free: trim it, make it smaller, or use "
             "Load Video (AOT), which decodes only the frames chosen"
         )
-
-
-def _more_with(more: Callable[[int], FrameSource] | None, step: Step) -> Callable[[int], FrameSource] | None:
-    """The same, of frames to which a step more is to happen; None where there are no others."""
-    return None if more is None else lambda count: more(count).with_step(step)
 
 
 def _check_backend(backend: str) -> None:

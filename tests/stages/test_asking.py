@@ -12,7 +12,7 @@ from comfyui_aot.aot.stages import stages
 from comfyui_aot.aot.stages.budget import split_by_share
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.stages.methods.cdpruner import greedy_determinant, of_clip, of_words
-from comfyui_aot.aot.stages.methods.semvid import plan, shared_out, shared_within
+from comfyui_aot.aot.stages.methods.semvid_sharing import plan, shared_out, shared_within
 from comfyui_aot.aot.stages.toolkit.language_grid import SubstituteWarning, unit
 from comfyui_aot.aot.tokens.video_tokens import Layout, Question, VideoTokens
 from comfyui_aot.tests.support.stages import video

@@ -26,7 +26,8 @@ from ...tokens.frame_merge import FrameMerge
 from ...tokens.layout import Layout
 from ...tokens.matmul import working_dtype
 from ...tokens.video_tokens import Extra, VideoTokens
-from ..base import Budgeted, Part, Reduction, Stage, TowerStage
+from ..base import Budgeted, Part, Reduction, Stage
+from ..before_tokens import TowerStage
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.language_grid import LanguageGrid
 from ..toolkit.newlines import NewlineRule

@@ -20,7 +20,7 @@ import torch
 from ....errors import InputError
 from ....video.choice import Choice
 from ....video.frame_source import FrameSource
-from ...base import WHOLE_TOKENS, FrameChooser, LayoutOf
+from ...before_tokens import WHOLE_TOKENS, FrameChooser, LayoutOf
 from ...options import Setting
 
 

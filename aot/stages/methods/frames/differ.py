@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ....video.frame_source import FrameSource
-from ...base import FrameChooser, LayoutOf
+from ...before_tokens import FrameChooser, LayoutOf
 
 SIDE = 16
 """Of a thumbnail, in pixels."""

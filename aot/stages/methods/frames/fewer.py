@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ....video.frame_source import FrameSource
-from ...base import FrameChooser, LayoutOf
+from ...before_tokens import FrameChooser, LayoutOf
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from ....errors import InputError
 from ....video.choice import Choice, Shrink
 from ....video.frame_source import FrameSource
-from ...base import FrameStage, LayoutOf, WithBudget
+from ...base import WithBudget
+from ...before_tokens import FrameStage, LayoutOf
 from ...options import KEEP_TOKENS, RETENTION
 
 
