@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -23,6 +25,15 @@ def _behave(case: str, whole: Path, folder: Path) -> None:
         case "works":
             while True:
                 pass
+        case "has to queue":
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+            others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+            begun, worked = time.monotonic(), time.process_time()
+            while time.monotonic() - begun < 3.5 or time.process_time() - worked < 0.5:
+                pass
+            for other in others:
+                other.kill()
+                other.wait()
         case "dies":
             os.abort()
         case "eats":
@@ -56,6 +67,7 @@ def worker(tmp_path_factory):
         ("raises", BAD, "KeyError: 'raises'"),
         ("waits", BAD, "no end after 2 s"),
         ("works", BAD, "no end after 2 s"),
+        ("has to queue", ACCEPTED, ""),
         ("dies", BAD, "the process died: exit code -6"),
         ("eats", BAD, "MemoryError"),
         ("says too much", BAD, "a message of 2001 characters"),
