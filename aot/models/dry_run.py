@@ -8,6 +8,7 @@ its first video.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ FRAMES = 2
 
 SIDE = 32
 """Of the video's frames, in pixels, where a family knows no smallest size."""
+
+_LINEAR_ATTENTION = ("fla", "causal_conv1d")
+"""The packages whose kernels transformers takes for linear attention where they are there."""
 
 _META, _CPU = torch.device("meta"), torch.device("cpu")
 _ATEN = torch.ops.aten
@@ -196,5 +200,6 @@ def _run(model: VideoLLM) -> None:
 
 def _reads_shapes(model: VideoLLM) -> bool:
     """Whether the LLM is made of PyTorch's own operations: kernels of other packages may take no shapes for numbers."""
+    has_kernels = not model.rewinds and any(find_spec(each) for each in _LINEAR_ATTENTION)
     is_quantized = getattr(model.hf_model, "is_quantized", False)
-    return model.attention in ("sdpa", "eager") and model.rewinds and not is_quantized
+    return model.attention in ("sdpa", "eager") and not has_kernels and not is_quantized
