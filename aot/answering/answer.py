@@ -13,8 +13,10 @@ from ..errors import InputError
 from ..models.base import VideoLLM
 from ..models.file_time import file_seconds
 from ..models.prompt import Turn
+from ..tokens.layer_step import LayerStep
 from ..tokens.video_tokens import ENCODE, VideoTokens
 from .inside import Seen, seen_by
+from .layer_steps import layer_steps
 from .reduced_for import reduced_for
 from .thoughts import apart
 
@@ -154,12 +156,31 @@ class Answer:
             return tokens
         if not 0 <= layer < layers:
             raise InputError(f"Layer {layer} of an LLM with layers 0 to {layers - 1}; give one of those.")
+        self._require_about(tokens)
+        return seen_by(tokens, self.seen, layer)
+
+    def steps(self, tokens: VideoTokens) -> tuple[LayerStep, ...]:
+        """What the layers of the LLM saw of the video, in order: a step for every layer before which it became less.
+
+        Args:
+            tokens: that the question was asked about.
+
+        Returns:
+            None of them where every layer saw all tokens.
+
+        Raises:
+            InputError: the tokens are others.
+        """
+        if self.seen:
+            self._require_about(tokens)
+        return layer_steps(tokens, self.seen)
+
+    def _require_about(self, tokens: VideoTokens) -> None:
         if tokens.tokens_kept != self.tokens_kept:
             raise InputError(
                 f"The answer is about {self.tokens_kept} tokens and {tokens.tokens_kept} were given; give the tokens "
                 "that were asked about."
             )
-        return seen_by(tokens, self.seen, layer)
 
     @property
     def size(self) -> str:

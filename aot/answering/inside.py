@@ -129,12 +129,14 @@ class Seen:
             it was given.
         tokens: how many those are, newlines not counted.
         rows: of the prompt from there on, text included.
+        stage: title of the stage that cut.
     """
 
     layer: int
     choice: Choice
     tokens: int
     rows: int
+    stage: str
 
 
 @dataclass(frozen=True)
@@ -320,7 +322,7 @@ class InsideLLM:
         newline_is_apart = rows.has_newline and not stage.counts_newline
         has_newline = newline_is_apart or (newline_is_counted and bool((choice.kept == len(span) - 1).any()))
         video = moved[torch.cat((kept, rows.video[-1:])) if newline_is_apart else kept]
-        self._record(cut, choice, newline_is_counted, len(index))
+        self._record(cut, stage, choice, newline_is_counted, len(index))
         embeddings, lost = self._changes["position_embeddings"], rows.lost
         if stage.renumbers and self._model.axes == 1:
             embeddings = tuple(each[..., : len(index), :] for each in self._table)
@@ -334,7 +336,7 @@ class InsideLLM:
         self._change(embeddings, mask, torch.arange(len(index), device=x.device))
         return x
 
-    def _record(self, cut: Cut, choice: Choice, newline_is_counted: bool, rows: int) -> None:
+    def _record(self, cut: Cut, stage: InnerStage, choice: Choice, newline_is_counted: bool, rows: int) -> None:
         """Note what a cut left of the tokens; a newline that the family added is none of them."""
         choice = without_last(choice) if newline_is_counted else choice
         self._role = self._role[choice.kept.to(self._role.device)]
@@ -344,7 +346,7 @@ class InsideLLM:
         row, col, weight = (each.cpu() for each in choice.factor.coordinates())
         factor = Sparse(row, col, weight, choice.factor.kept, choice.factor.source)
         count = int((self._role != int(Role.NEWLINE)).sum())
-        self.seen.append(Seen(cut.layer, Choice(choice.kept.cpu(), factor), count, rows))
+        self.seen.append(Seen(cut.layer, Choice(choice.kept.cpu(), factor), count, rows, stage.title))
 
     def _read_answer(self, number: int, layer: Any, x: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """Tokens after the prompt: they come after what each layer has of it."""

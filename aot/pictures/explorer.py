@@ -245,15 +245,22 @@ def packed(tokens: VideoTokens, transport: Transport) -> dict[str, Any]:
         "kept": transport.kept,
         "entries": transport.entries,
         "levels": LEVELS,
-        "mass": _base64(np.rint(transport.mass / transport.mass.max() * LEVELS).astype("<u2")) if bits == 16 else None,
+        "mass": as_base64(np.rint(transport.mass / transport.mass.max() * LEVELS).astype("<u2"))
+        if bits == 16
+        else None,
         "largest_mass": float(transport.mass.max()),
         "source_bits": bits,
         **browser_styles(),
-        **{name: _base64(values) for name, values in arrays.items()},
+        **{name: as_base64(values) for name, values in arrays.items()},
     }
 
 
-def _base64(values: np.ndarray) -> str:
+def as_base64(values: np.ndarray) -> str:
+    """The bytes of an array as text.
+
+    Args:
+        values: of any shape and dtype.
+    """
     return base64.b64encode(values.tobytes()).decode()
 
 

@@ -37,9 +37,23 @@ def graph(frames):
     }
 
 
-def opened(page, frames=6):
+def layered(frames):
+    """A prompt with stages inside the LLM, whose answer goes to the explorer."""
+    prompt = graph(frames)
+    prompt["107"] = {"class_type": "AOTFastV", "inputs": {"tokens": ["104", 0], "layer": 1, "keep": 0.5}}
+    prompt["108"] = {"class_type": "AOTHoliTomInner", "inputs": {"tokens": ["107", 0], "layer": 3, "keep": 0.25}}
+    prompt["109"] = {
+        "class_type": "AOTAnswer",
+        "inputs": {"vllm": ["102", 0], "tokens": ["108", 0], "question": "What moves?", "max_new_tokens": 2},
+    }
+    prompt["105"]["inputs"]["tokens"] = ["108", 0]
+    prompt["106"]["inputs"] = {"tokens": ["108", 0], "frames": ["101", 0], "answer": ["109", 1]}
+    return prompt
+
+
+def opened(page, frames=6, prompt=None):
     """Opens the graph as a workflow, the explorer in the middle of the page."""
-    page.evaluate("(prompt) => void app.loadApiJson(prompt, 'explored')", graph(frames))
+    page.evaluate("(prompt) => void app.loadApiJson(prompt, 'explored')", prompt or graph(frames))
     page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTTransportExplorer')")
     settle(page)
     page.evaluate(PLACED)
@@ -207,3 +221,65 @@ def test_a_map_of_an_earlier_version_still_opens(page):
     assert not errors
     assert shown(page, "view.transport.shade") is None
     assert words(page).startswith("Frame 0, row ")
+
+
+def test_the_layers_of_the_llm_are_gone_through(renderer, page):
+    opened(page, prompt=layered(4))
+    run(page)
+    slider = page.get_by_role("slider", name="Layer of the LLM")
+    line = page.locator(".aot-explorer .aot-layer")
+    tokens = shown(page, "view.layers.tokens")
+    given, last = tokens[0], tokens[-1]
+    assert tokens == sorted(tokens, reverse=True) and last < tokens[1] < given
+    assert line.inner_text().startswith(f"Layer 0 of 0 to {len(tokens) - 1} sees {given} of {given} tokens. Mean")
+    assert f"Mean over layers: {sum(tokens) / len(tokens):.1f}, " in line.inner_text()
+    assert shown(page, "view.transport.kept") == given
+
+    view = page.locator(".aot-explorer")
+    view.focus()
+    page.keyboard.press("t")
+    chosen = shown(page, "view.transport.placeOf(view.selected.token)")
+    page.keyboard.press("l")
+    assert line.inner_text().startswith(f"Layer 1 of 0 to {len(tokens) - 1} sees {tokens[1]} of {given} tokens, since")
+    assert "FastV before layer 1" in line.inner_text()
+    assert shown(page, "view.transport.kept") == tokens[1]
+    page.keyboard.press("Shift+L")
+    assert shown(page, "[view.layer, view.transport.placeOf(view.selected.token)]") == [0, chosen]
+
+    slider.focus()
+    page.keyboard.press("End")
+    assert slider.get_attribute("aria-valuetext") == f"layer {len(tokens) - 1}, {last} tokens"
+    assert slider.get_attribute("aria-valuemax") == str(len(tokens) - 1)
+    assert shown(page, "view.transport.kept") == last
+    # Some that are left took others in, and tokens that are gone say when they went and into which.
+    taker = shown(page, "[...view.step.of.keys()].find((token) => view.step.joinedTo(token).length)")
+    page.evaluate(f"({VIEW})().selectToken({taker})")
+    assert "went into it inside the LLM" in words(page)
+    for shape, said in (("length", "HoliTom Inner): went into"), ("length === 0", "FastV): in none of the tokens")):
+        gone = shown(
+            page,
+            "Array.from({ length: view.layers.transport.kept }, (_, each) => each).find("
+            f"(each) => view.step.tokenOf(each) === undefined && view.step.wentTo(each).{shape})",
+        )
+        place = shown(page, f"view.layers.transport.placeOf({gone})")
+        page.evaluate(f"({VIEW})().showFrame({place['frame']})")
+        page.evaluate(f"({VIEW})().selected = {{ gone: {gone} }}; ({VIEW})().render()")
+        assert said in words(page)
+    SCREENSHOTS.mkdir(exist_ok=True)
+    settle(page)
+    page.screenshot(path=SCREENSHOTS / f"explorer_layers_{renderer}.png")
+
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + 3, box["y"] + 10)
+    assert shown(page, "view.layer") == 0
+    assert page.evaluate("app.graph._nodes.length") == 9
+
+
+def test_without_stages_inside_there_are_no_layers(page):
+    opened(page, frames=4)
+    run(page)
+    assert not page.locator(".aot-explorer .aot-layers").is_visible()
+    assert not page.locator(".aot-explorer .aot-layer").is_visible()
+    page.locator(".aot-explorer").focus()
+    page.keyboard.press("l")
+    assert shown(page, "view.layer") == 0

@@ -84,6 +84,26 @@ declare namespace AOT {
     largest_mass: number;
   }
 
+  /** What the LLM's layers saw of the tokens it was given: a step for every layer before which they became fewer. */
+  interface Layers {
+    /** Of every layer. */
+    tokens: number[];
+    given: number;
+    full: number;
+    steps: LayerStep[];
+  }
+
+  interface LayerStep {
+    layer: number;
+    stages: string[];
+    map: Transport;
+    /** Which of the given tokens each is, and what others went into them. */
+    of: string;
+    row: string;
+    from: string;
+    share: string;
+  }
+
   /** What a node gives to the page. */
   interface Output {
     text?: string[];
@@ -91,6 +111,8 @@ declare namespace AOT {
     aot_maps?: [File, File];
     aot_transport?: [Transport];
     aot_frames?: File[];
+    /** Or why there are none. */
+    aot_layers?: [Layers | { note: string }];
     aot_strip?: [File];
   }
 

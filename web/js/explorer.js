@@ -1,6 +1,7 @@
 // Puts the Transport Explorer's view onto its node.
 
-import { Explorer, STYLE } from "./explorer/view.js";
+import { STYLE } from "./explorer/elements.js";
+import { Explorer } from "./explorer/view.js";
 import { drawOnNodes } from "./on_node.js";
 
 drawOnNodes({

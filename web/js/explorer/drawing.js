@@ -1,4 +1,4 @@
-// What the Transport Explorer draws: the frame that is looked at, and the strip of all frames under it.
+// What the Transport Explorer draws: the frame that is looked at, the strip of all frames under it, and the layers.
 // Names, colours and outlines of the roles, and the colour of weights, come with the tokens from the node.
 
 const BLACK = "#000";
@@ -6,6 +6,7 @@ const DIM = "rgba(0, 0, 0, 0.5)";
 const LEAST_THUMBNAIL = 44;
 const BARS = 24;
 const NUMBERS = 14;
+const GONE = "rgba(255, 255, 255, 0.55)";
 
 // A canvas's context in CSS pixels, cleared, sharp at the size it has on the screen.
 function prepared(canvas) {
@@ -27,8 +28,9 @@ export function fitted(canvas, picture) {
   return { left: (canvas.clientWidth - width) / 2, top: (canvas.clientHeight - height) / 2, width, height };
 }
 
-export function stripFrame(share, frames) {
-  return Math.min(frames - 1, Math.max(0, Math.floor(share * frames)));
+// Which of so many equal parts a point is in, by its share of the way across.
+export function slotAt(share, parts) {
+  return Math.min(parts - 1, Math.max(0, Math.floor(share * parts)));
 }
 
 /** @returns {[number, number, number, number]} left, top, width and height */
@@ -125,6 +127,21 @@ function outline(context, transport, tokens, area) {
   context.fill();
 }
 
+// A place whose tokens the layer does not see: crossed out.
+function crossOut(context, rectangle) {
+  const [left, top, width, height] = inset(rectangle, 1.25);
+  context.fillStyle = DIM;
+  context.fillRect(left, top, width, height);
+  context.strokeStyle = GONE;
+  context.lineWidth = 1;
+  context.beginPath();
+  context.moveTo(left, top);
+  context.lineTo(left + width, top + height);
+  context.moveTo(left + width, top);
+  context.lineTo(left, top + height);
+  context.stroke();
+}
+
 // Dark lines on both sides, so that it shows on any picture.
 function emphasise(context, rectangle, colour, dark) {
   for (const [line, style] of [[5, dark], [3, colour]]) {
@@ -135,7 +152,7 @@ function emphasise(context, rectangle, colour, dark) {
 }
 
 export function drawFrame(view, spread) {
-  const { transport, frame, selected, cursor } = view;
+  const { transport, frame, selected, cursor, layers } = view;
   const { context } = prepared(view.frameCanvas);
   const picture = view.picture(frame);
   const area = fitted(view.frameCanvas, picture);
@@ -144,8 +161,11 @@ export function drawFrame(view, spread) {
   drawWeights(context, area, frame, spread, shadingOf(transport, view.element));
   drawGrid(context, area, transport.grid);
   context.globalAlpha = selected === null ? 1 : 0.65;
+  for (const place of view.placesLeftIn(frame)) crossOut(context, box(area, transport.tokenGrid, place));
   for (const tokens of transport.placesIn(frame)) outline(context, transport, tokens, area);
   context.globalAlpha = 1;
+  const gone = selected?.gone === undefined ? null : layers.transport.placeOf(selected.gone);
+  if (gone?.frame === frame) emphasise(context, box(area, transport.tokenGrid, gone), GONE, dark);
   if (selected?.token !== undefined && transport.placeOf(selected.token).frame === frame) {
     const rectangle = box(area, transport.tokenGrid, transport.placeOf(selected.token));
     emphasise(context, rectangle, colourOf(transport, selected.token), dark);
@@ -201,4 +221,42 @@ export function drawStrip(view, spread) {
   context.strokeStyle = style.color;
   context.lineWidth = 2;
   context.strokeRect(frame * slot + 1, 1, Math.max(2, slot - 2), height - 2);
+}
+
+// A bar for every layer of the LLM, as high as it sees tokens, and a line at their mean.
+export function drawLayers(view) {
+  const { layers, layer, element, layersCanvas } = view;
+  const { context, width, height } = prepared(layersCanvas);
+  const style = getComputedStyle(element);
+  const slot = width / layers.count;
+  const bars = height - NUMBERS - 2;
+  const highOf = (tokens) => (tokens / layers.given) * bars;
+  const numbered = new Set([0, layer, layers.count - 1, ...layers.steps.map((step) => step.layer)]);
+  context.font = "10px sans-serif";
+  context.textAlign = "center";
+  layers.tokens.forEach((tokens, index) => {
+    context.globalAlpha = index === layer ? 1 : 0.55;
+    context.fillStyle = style.color;
+    const high = Math.max(1, highOf(tokens));
+    context.fillRect(index * slot + 0.5, 2 + bars - high, Math.max(1, slot - 1), high);
+  });
+  context.globalAlpha = 1;
+  let free = 0;
+  for (const index of [...numbered].sort((one, other) => one - other)) {
+    const middle = Math.min(width - 8, Math.max(8, (index + 0.5) * slot));
+    const across = context.measureText(`${index}`).width / 2 + 3;
+    if (middle - across < free && index !== layer) continue;
+    context.fillText(`${index}`, middle, height - 2);
+    free = middle + across;
+  }
+  context.strokeStyle = style.color;
+  context.lineWidth = 1;
+  context.setLineDash([4, 3]);
+  context.beginPath();
+  context.moveTo(0, 2 + bars - highOf(layers.mean));
+  context.lineTo(width, 2 + bars - highOf(layers.mean));
+  context.stroke();
+  context.setLineDash([]);
+  context.lineWidth = 2;
+  context.strokeRect(layer * slot + 1, 1, Math.max(2, slot - 2), bars + 2);
 }

@@ -3,7 +3,7 @@
 
 const MOST_NAMED = 3;
 
-function bytes(base64) {
+export function bytes(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer;
 }
 
@@ -13,12 +13,12 @@ export function percent(share) {
   return `${Math.round(100 * share)}%`;
 }
 
-function plural(count, noun) {
+export function plural(count, noun) {
   return count === 1 ? `1 ${noun}` : `${count} ${noun}s`;
 }
 
 // Offsets of groups whose sizes are counted by `keys`, and the keys' own order when sorted into them.
-function grouped(keys, groups) {
+export function grouped(keys, groups) {
   const start = new Uint32Array(groups + 1);
   for (const key of keys) start[key + 1] += 1;
   for (let group = 0; group < groups; group += 1) start[group + 1] += start[group];
@@ -160,7 +160,7 @@ export class Transport {
   }
 
   /** @param {{ frame: number, y?: number, x?: number }} place */
-  #where({ frame, y, x }, noun = "row") {
+  where({ frame, y, x }, noun = "row") {
     return `frame ${this.frameName(frame)}, ${noun} ${y}, column ${x}`;
   }
 
@@ -173,8 +173,16 @@ export class Transport {
     return first === last ? `frame ${first}` : `frames ${first} to ${last}`;
   }
 
-  // A kept token in words; `seen` is the frame that is looked at.
-  describeToken(token, seen) {
+  // Kept tokens and the shares that go into them, in words.
+  #named(went) {
+    const named = went.slice(0, MOST_NAMED).map(({ token, weight }) => {
+      return `${percent(weight)} of the ${this.tokenName(token)} at ${this.where(this.placeOf(token))}`;
+    });
+    return [...named, ...(went.length > named.length ? [`and ${went.length - named.length} more`] : [])].join("; ");
+  }
+
+  // A kept token in words; `seen` is the frame that is looked at, `joined` the tokens that went into it in the LLM.
+  describeToken(token, seen, joined = []) {
     const entries = this.intoToken(token);
     const place = this.placeOf(token);
     const here = this.tokensAt(place.frame, place.y, place.x);
@@ -182,11 +190,15 @@ export class Transport {
     const own = this.own[token];
     const span = this.#span(entries.map(({ source }) => this.cellOf(source).frame));
     const parts = [
-      `${this.#where(place)}: ${this.tokenName(token)}${number} = ${percent(own)} its own place, ` +
+      `${this.where(place)}: ${this.tokenName(token)}${number} = ${percent(own)} its own place, ` +
         `${percent(Math.max(0, 1 - own))} elsewhere`,
       `${plural(entries.length, "cell")} in ${span} make up ${percent(this.shown[token])}`,
       `stands for ${this.speaks[token].toFixed(1)} source cells`,
     ];
+    if (joined.length) {
+      const share = joined.reduce((sum, { share }) => sum + share, 0);
+      parts.push(`${percent(share)} of it are ${plural(joined.length, "token")} that went into it inside the LLM`);
+    }
     if (Math.abs(this.scale[token] - 1) > 1e-3) parts.push(`multiplied by ${this.scale[token].toFixed(2)}`);
     if (seen !== place.frame) {
       const inSeen = entries.filter(({ source }) => this.cellOf(source).frame === seen);
@@ -199,19 +211,22 @@ export class Transport {
   // A source cell in words.
   describeSource(source) {
     const went = this.fromSource(source);
-    const where = this.#where(this.cellOf(source), "cell row");
+    const where = this.where(this.cellOf(source), "cell row");
     const shown = went.reduce((sum, { weight }) => sum + weight, 0);
     const mass = this.mass ? (this.mass[source] / this.levels) * this.largestMass : shown;
     if (!went.length && this.mass && !mass) return `${sentence([where])}: went into no token.`;
     if (!went.length) return `${sentence([where])}: only in weights too small to show.`;
-    const named = went.slice(0, MOST_NAMED).map(({ token, weight }) => {
-      return `${percent(weight)} of the ${this.tokenName(token)} at ${this.#where(this.placeOf(token))}`;
-    });
-    const more = went.length > named.length ? [`and ${went.length - named.length} more`] : [];
     return (
-      `${sentence([where])}: went into ${plural(went.length, "token")}: ${[...named, ...more].join("; ")}. ` +
+      `${sentence([where])}: went into ${plural(went.length, "token")}: ${this.#named(went)}. ` +
       `Its weights come to ${mass < 0.0005 ? "under 0.001" : mass.toFixed(3)} of a token.`
     );
+  }
+
+  // A token that the LLM was given and this layer does not see, in words: when it went, and into which that are left.
+  describeGone(name, { layer, stages }, went) {
+    const where = `${sentence([name])}, not seen from layer ${layer} on (${stages.join(", ")})`;
+    if (!went.length) return `${where}: in none of the tokens that are left.`;
+    return `${where}: went into ${plural(went.length, "token")}: ${this.#named(went)}.`;
   }
 
   describeShown() {
@@ -223,7 +238,7 @@ export class Transport {
   }
 }
 
-function sentence(parts) {
+export function sentence(parts) {
   const joined = parts.join("; ");
   return joined.charAt(0).toUpperCase() + joined.slice(1);
 }

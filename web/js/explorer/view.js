@@ -1,8 +1,10 @@
-// The Transport Explorer on its node: a frame with its tokens, a strip of all frames, and a sentence about what is
-// pointed at. The pointer and the keyboard reach the same things.
+// The Transport Explorer on its node: a frame with its tokens, a strip of all frames, the LLM's layers where stages act
+// between them, and a sentence about what is pointed at. The pointer and the keyboard reach the same things.
 
 import { address } from "../on_node.js";
-import { drawFrame, drawStrip, fitted, stripFrame } from "./drawing.js";
+import { drawFrame, drawLayers, drawStrip, fitted, slotAt } from "./drawing.js";
+import { make, scrubbed } from "./elements.js";
+import { Layers } from "./layers.js";
 import { Transport } from "./transport.js";
 
 const EMPTY = "Run the workflow to explore where its tokens come from.";
@@ -10,34 +12,7 @@ const HINT = "Point at the frame, or press the arrow keys.";
 const KEYS =
   "Arrow keys move, Page Up and Page Down or [ and ] change the frame, T and Shift+T step through kept tokens, " +
   "N shows the other token at a place, C switches between tokens and cells, Enter pins, Escape lets go.";
-
-export const STYLE = `
-.aot-explorer {
-  box-sizing: border-box; display: flex; flex-direction: column; gap: 6px; padding: 8px; border-radius: 6px;
-  background: var(--comfy-input-bg); color: var(--input-text); font: 12px/1.35 sans-serif;
-  width: 100%; height: 100%; overflow: hidden; cursor: default;
-}
-.aot-explorer:focus { outline: 2px solid var(--p-primary-color, currentcolor); outline-offset: -2px; }
-.aot-explorer canvas { display: block; width: 100%; touch-action: none; }
-.aot-explorer .aot-frame { flex: 1 1 0; min-height: 80px; cursor: crosshair; }
-.aot-explorer .aot-strip { flex: none; height: 92px; cursor: ew-resize; }
-.aot-explorer .aot-words { flex: none; height: 66px; overflow-y: auto; user-select: text; }
-.aot-explorer .aot-bar { flex: none; display: flex; gap: 6px; align-items: center; color: var(--descrip-text); }
-.aot-explorer .aot-bar span { flex: 1; }
-.aot-explorer button {
-  font: inherit; color: var(--input-text); background: var(--comfy-menu-bg); border: 1px solid var(--border-color);
-  border-radius: 4px; padding: 2px 8px; cursor: pointer;
-}
-.aot-explorer button:disabled { opacity: 0.45; cursor: default; }
-.aot-explorer.aot-loose { width: 520px; height: 560px; margin: 0 16px; resize: both; }
-`;
-
-function make(tag, className, attributes = {}) {
-  const element = document.createElement(tag);
-  element.className = className;
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  return element;
-}
+const LAYER_KEYS = " L and Shift+L go through the layers of the LLM.";
 
 function bounded(value, low, high) {
   return Math.min(high, Math.max(low, value));
@@ -50,6 +25,10 @@ export class Explorer {
     });
     this.frameCanvas = make("canvas", "aot-frame", { "aria-hidden": "true" });
     this.stripCanvas = make("canvas", "aot-strip", { "aria-hidden": "true" });
+    this.layersCanvas = make("canvas", "aot-layers", {
+      tabindex: "0", role: "slider", "aria-label": "Layer of the LLM", "aria-valuemin": "0", hidden: "",
+    });
+    this.layerWords = make("div", "aot-layer", { role: "status", "aria-live": "polite", hidden: "" });
     this.words = make("div", "aot-words", { role: "status", "aria-live": "polite" });
     this.note = make("span", "", { title: KEYS });
     this.otherButton = this.#button("Other token here", () => this.otherToken());
@@ -57,14 +36,16 @@ export class Explorer {
     this.pinButton = this.#button("Pin", () => this.togglePin());
     const bar = make("div", "aot-bar");
     bar.append(this.note, this.otherButton, this.modeButton, this.pinButton);
-    this.element.append(this.frameCanvas, this.stripCanvas, this.words, bar);
+    this.element.append(
+      this.frameCanvas, this.stripCanvas, this.layersCanvas, this.layerWords, this.words, bar,
+    );
     this.#listen();
     this.#reset();
     this.render();
   }
 
   #reset() {
-    Object.assign(this, { frame: 0, cursor: null, selected: null, pinned: false, byCells: false });
+    Object.assign(this, { frame: 0, layer: 0, cursor: null, selected: null, pinned: false, byCells: false });
   }
 
   #button(text, act) {
@@ -75,36 +56,35 @@ export class Explorer {
   }
 
   #listen() {
-    const { element, frameCanvas, stripCanvas } = this;
+    const { element, frameCanvas, stripCanvas, layersCanvas } = this;
     // Otherwise the node would be dragged along.
     element.addEventListener("pointerdown", (event) => event.stopPropagation());
     element.addEventListener("keydown", (event) => this.#key(event));
     frameCanvas.addEventListener("pointermove", (event) => this.#point(event));
     frameCanvas.addEventListener("click", (event) => this.#click(event));
-    const scrub = (event) => this.#scrub(event);
-    stripCanvas.addEventListener("pointerdown", (event) => {
-      stripCanvas.setPointerCapture(event.pointerId);
-      scrub(event);
-    });
-    stripCanvas.addEventListener("pointermove", (event) => event.buttons && scrub(event));
+    scrubbed(stripCanvas, (share) => this.transport && this.showFrame(slotAt(share, this.transport.frames)));
+    scrubbed(layersCanvas, (share) => this.layers && this.showLayer(slotAt(share, this.layers.count)));
     new ResizeObserver(() => this.render()).observe(element);
   }
 
   leastHeight() {
-    return 420;
+    return this.layers ? 500 : 420;
   }
 
   // What the node gave; what was pointed at is let go of.
   /** @param {AOT.Output} output */
-  show({ aot_transport: [sent] = [null], aot_frames: frames }) {
+  show({ aot_transport: [sent] = [null], aot_frames: frames, aot_layers: [layers] = [null] }) {
     if (!sent || this.shown === frames[0].filename) return;
-    this.load(sent, frames.map(address));
+    this.load(sent, frames.map(address), layers);
     this.shown = frames[0].filename;
   }
 
-  load(sent, addresses) {
+  /** @param {AOT.Layers | { note: string } | null} layers */
+  load(sent, addresses, layers = null) {
     this.sent = sent;
     this.transport = new Transport(sent);
+    this.layers = layers && "steps" in layers ? new Layers(layers, this.transport) : null;
+    this.noLayers = layers && "note" in layers ? layers.note : "";
     this.addresses = addresses;
     this.pictures = new Map();
     this.#reset();
@@ -132,13 +112,67 @@ export class Explorer {
     const [y, x] = this.grid.map((cells, axis) => bounded(Math.floor(share[axis] * cells), 0, cells - 1));
     const cell = this.transport.grid.map((cells, axis) => bounded(Math.floor(share[axis] * cells), 0, cells - 1));
     this.cursor = { y, x };
-    const tokens = this.byCells ? [] : this.transport.tokensAt(this.frame, y, x);
-    if (!tokens.length) {
+    const here = this.byCells ? [] : this.#tokensAt({ frame: this.frame, y, x });
+    if (!here.length) {
       this.selected = { source: this.transport.sourceAt(this.frame, ...cell) };
-    } else if (!tokens.includes(this.selected?.token)) {
-      this.selected = { token: tokens[0] };
+    } else if (!here.some((each) => this.#isSelected(each))) {
+      this.selected = here[0];
     }
     this.render();
+  }
+
+  // What is at a place of the token grid: tokens, then those that the LLM was given and this layer does not see.
+  #tokensAt({ frame, y, x }) {
+    const gone = this.step ? this.layers.transport.tokensAt(frame, y, x).filter((given) => this.#isGone(given)) : [];
+    return [
+      ...this.transport.tokensAt(frame, y, x).map((token) => ({ token })),
+      ...gone.map((given) => ({ gone: given })),
+    ];
+  }
+
+  #isGone(given) {
+    return this.step.tokenOf(given) === undefined;
+  }
+
+  #isSelected({ token, gone }) {
+    return this.selected !== null && this.selected.token === token && this.selected.gone === gone;
+  }
+
+  // Places of a frame all of whose tokens this layer does not see.
+  placesLeftIn(frame) {
+    if (!this.step) return [];
+    const { transport } = this.layers;
+    return transport
+      .placesIn(frame)
+      .filter((tokens) => tokens.every((given) => this.#isGone(given)))
+      .map(([given]) => transport.placeOf(given));
+  }
+
+  // The step of the layers that is looked at; null where all tokens that the LLM was given are seen.
+  get step() {
+    return this.layers?.stepAt(this.layer) ?? null;
+  }
+
+  // What is selected stays so, as far as this layer sees it.
+  showLayer(layer) {
+    const given = this.#givenSelected();
+    this.layer = bounded(layer, 0, this.layers.count - 1);
+    const { step } = this;
+    this.transport = step?.transport ?? this.layers.transport;
+    if (given !== undefined) {
+      const token = step ? step.tokenOf(given) : given;
+      this.selected = token === undefined ? { gone: given } : { token };
+    } else if (this.cursor && !this.pinned && !this.byCells) {
+      this.selected = null;
+      this.#lookAtCursor();
+    }
+    this.render();
+  }
+
+  // Which of the tokens that the LLM was given is selected.
+  #givenSelected() {
+    const { token, gone } = this.selected ?? {};
+    return token === undefined ? gone : (this.step?.of[token] ?? token);
   }
 
   // Looks at the middle of the cursor's place.
@@ -160,16 +194,15 @@ export class Explorer {
   }
 
   #tokensHere() {
-    const token = this.selected?.token;
-    if (token === undefined) return [];
-    const { frame, y, x } = this.transport.placeOf(token);
-    return this.transport.tokensAt(frame, y, x);
+    const { token, gone } = this.selected ?? {};
+    if (token !== undefined) return this.#tokensAt(this.transport.placeOf(token));
+    return gone === undefined ? [] : this.#tokensAt(this.layers.transport.placeOf(gone));
   }
 
   otherToken() {
     const here = this.#tokensHere();
     if (here.length < 2) return;
-    this.selected = { token: here[(here.indexOf(this.selected.token) + 1) % here.length] };
+    this.selected = here[(here.findIndex((each) => this.#isSelected(each)) + 1) % here.length];
     this.render();
   }
 
@@ -228,12 +261,6 @@ export class Explorer {
     return across >= 0 && across < 1 && down >= 0 && down < 1 ? [down, across] : null;
   }
 
-  #scrub(event) {
-    if (!this.transport) return;
-    const box = this.stripCanvas.getBoundingClientRect();
-    this.showFrame(stripFrame((event.clientX - box.left) / box.width, this.transport.frames));
-  }
-
   #move(dy, dx) {
     const [height, width] = this.grid;
     const { y, x } = this.cursor ?? { y: Math.floor(height / 2) - dy, x: Math.floor(width / 2) - dx };
@@ -244,7 +271,24 @@ export class Explorer {
   #key(event) {
     if (!this.transport || event.ctrlKey || event.metaKey || event.altKey) return;
     const onButton = event.target !== this.element;
-    const act = {
+    const onLayers = event.target === this.layersCanvas;
+    const act = (onLayers && this.#layerKey(event.key)) || this.#actOf(event, onButton);
+    if (!act) return;
+    event.preventDefault();
+    // The editor has its own meaning for some of these.
+    event.stopPropagation();
+    act();
+  }
+
+  // Keys of a slider, while the layers have the focus.
+  #layerKey(key) {
+    const step = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -5, PageUp: 5 }[key];
+    const to = { Home: 0, End: this.layers.count - 1 }[key] ?? (step && this.layer + step);
+    return to === undefined ? null : () => this.showLayer(to);
+  }
+
+  #actOf(event, onButton) {
+    return {
       ArrowUp: () => this.#move(-1, 0),
       ArrowDown: () => this.#move(1, 0),
       ArrowLeft: () => this.#move(0, -1),
@@ -260,12 +304,8 @@ export class Explorer {
       t: () => this.stepToken(event.shiftKey ? -1 : 1),
       n: () => this.otherToken(),
       c: () => this.switchMode(),
+      l: this.layers ? () => this.showLayer(this.layer + (event.shiftKey ? -1 : 1)) : null,
     }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!act) return;
-    event.preventDefault();
-    // The editor has its own meaning for some of these.
-    event.stopPropagation();
-    act();
   }
 
   // How the selection's weight is spread: a weight for each source cell or token place it concerns, and each frame.
@@ -280,7 +320,9 @@ export class Explorer {
         if (cell.y !== undefined) marks.push({ ...cell, weight });
       }
     } else if (selected) {
-      for (const { token, weight } of transport.fromSource(selected.source)) {
+      const went =
+        selected.gone === undefined ? transport.fromSource(selected.source) : this.step.wentTo(selected.gone);
+      for (const { token, weight } of went) {
         perFrame[transport.placeOf(token).frame] += weight;
         if (!transport.isNewline(token)) marks.push({ ...transport.placeOf(token), weight });
       }
@@ -294,11 +336,31 @@ export class Explorer {
     if (!transport) return EMPTY;
     const head = `Looking at frame ${transport.frameName(frame)} (${transport.frameTime(frame)}). `;
     if (!selected) return head + HINT;
-    const description =
-      selected.token === undefined
-        ? transport.describeSource(selected.source)
-        : transport.describeToken(selected.token, frame);
-    return (this.pinned ? "Pinned. " : "") + description;
+    return (this.pinned ? "Pinned. " : "") + this.#describeSelected();
+  }
+
+  #describeSelected() {
+    const { transport, layers, step, frame } = this;
+    const { token, gone, source } = this.selected;
+    if (token !== undefined) return transport.describeToken(token, frame, step?.joinedTo(token));
+    if (gone === undefined) return transport.describeSource(source);
+    const name = `${transport.where(layers.transport.placeOf(gone))}: ${layers.transport.tokenName(gone)}`;
+    return transport.describeGone(name, layers.goneWith(gone), step.wentTo(gone));
+  }
+
+  #renderLayers() {
+    const { layers, layer, layersCanvas, layerWords } = this;
+    const words = layers ? layers.describe(layer) : (this.noLayers ?? "");
+    layersCanvas.hidden = !layers;
+    layerWords.hidden = !words;
+    if (layerWords.textContent !== words) layerWords.textContent = words;
+    const keys = layers ? KEYS + LAYER_KEYS : KEYS;
+    this.element.setAttribute("aria-description", keys);
+    this.note.title = keys;
+    if (!layers) return;
+    layersCanvas.setAttribute("aria-valuemax", `${layers.count - 1}`);
+    layersCanvas.setAttribute("aria-valuenow", `${layer}`);
+    layersCanvas.setAttribute("aria-valuetext", `layer ${layer}, ${layers.tokens[layer]} tokens`);
   }
 
   // Draws once before the next picture, however often it is asked for; the words change at once.
@@ -307,6 +369,7 @@ export class Explorer {
     const description = this.describe();
     if (this.words.textContent !== description) this.words.textContent = description;
     this.note.textContent = transport ? transport.describeShown() : "";
+    this.#renderLayers();
     this.otherButton.disabled = this.#tokensHere().length < 2;
     this.modeButton.disabled = !transport;
     this.modeButton.textContent = this.byCells ? "Show tokens" : "Show cells";
@@ -319,6 +382,7 @@ export class Explorer {
       const spread = this.spread();
       drawFrame(this, spread);
       drawStrip(this, spread);
+      if (this.layers) drawLayers(this);
     });
   }
 }
