@@ -19,6 +19,7 @@ from .comfy import advanced, io, schema, stoppable
 from .sockets import AOTTokens
 
 CATEGORY = "AOT/reduction"
+CATEGORY_INNER = "AOT/LLM"
 ABOUT = "One of the stages that reduce the tokens of a video: they prune, merge or compress them."
 ABOUT_INNER = "It acts inside the LLM when the video is read: the tokens only carry it there, after all other stages."
 ABOUT_AOT = "It merges tokens by optimal transport."
@@ -82,7 +83,7 @@ def stage_node(kind: type[Stage]) -> type[io.ComfyNode]:
     """The node of one stage, which names it."""
     node_id = cast(str, kind.node_id)
     is_aot = kind.source.startswith("AOT")
-    about = ABOUT_INNER if issubclass(kind, InnerStage) else ABOUT
+    about, category = (ABOUT_INNER, CATEGORY_INNER) if issubclass(kind, InnerStage) else (ABOUT, CATEGORY)
 
     class StageNode(io.ComfyNode):
         @classmethod
@@ -90,7 +91,7 @@ def stage_node(kind: type[Stage]) -> type[io.ComfyNode]:
             return schema(
                 node_id=node_id,
                 display_name=kind.title,
-                category=CATEGORY,
+                category=category,
                 description=describe(kind, about, *([ABOUT_AOT] if is_aot else ())),
                 search_aliases=[*WORDS, *(AOT_WORDS if is_aot else ())],
                 inputs=[

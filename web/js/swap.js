@@ -1,18 +1,25 @@
 // "Swap Stage" in a stage's menu: another stage in its place, with its links and the settings that both have. Those
-// on frames are swapped for others on frames, those inside the tower and those on tokens likewise.
+// on frames are swapped for others on frames; those inside the tower, on tokens and inside the LLM likewise.
 
 import { app } from "../../../scripts/app.js";
 
-const CATEGORIES = ["AOT/reduction", "AOT/frames", "AOT/tower"];
+const CATEGORIES = ["AOT/frames", "AOT/tower", "AOT/reduction", "AOT/LLM"];
 const LABEL = "Swap Stage";
 const stages = new Map();
+
+// Whether a new widget takes a value: one of its choices, or a number within its bounds. A retention of 0 is none, and
+// not for a stage that has one by itself.
+function takes({ name, options, value: own }, value) {
+  if (Array.isArray(options?.values)) return options.values.includes(value);
+  if (typeof value !== "number") return true;
+  if (name === "retention" && value === 0 && own !== 0) return false;
+  return value >= (options?.min ?? value) && value <= (options?.max ?? value);
+}
 
 function keepSettings(from, to) {
   for (const widget of to.widgets ?? []) {
     const same = from.widgets?.find((each) => each.name === widget.name && each.type === widget.type);
-    const choices = widget.options?.values;
-    if (!same || widget.serialize === false) continue;
-    if (!Array.isArray(choices) || choices.includes(same.value)) widget.value = same.value;
+    if (same && widget.serialize !== false && takes(widget, same.value)) widget.value = same.value;
   }
 }
 
@@ -36,9 +43,21 @@ function keepLinks(from, to) {
   }
 }
 
+// One step to undo: newer menus end before what was chosen in them is done, so nobody else would note it.
 function swap(node, type) {
-  const { graph } = node;
+  const [{ canvas }, { graph }] = [app, node];
+  canvas.emitBeforeChange();
   graph.beforeChange();
+  try {
+    put(node, type);
+  } finally {
+    graph.afterChange();
+    canvas.emitAfterChange();
+  }
+}
+
+function put(node, type) {
+  const { graph } = node;
   const made = LiteGraph.createNode(type);
   for (const name of ["color", "bgcolor", "mode"]) if (node[name] !== undefined) made[name] = node[name];
   made.pos = [node.pos[0], node.pos[1]];
@@ -47,7 +66,6 @@ function swap(node, type) {
   keepSettings(node, made);
   keepLinks(node, made);
   graph.remove(node);
-  graph.afterChange();
   app.canvas.deselectAll();
   // The editor's toolbar goes where a node was when it was last drawn.
   requestAnimationFrame(() => app.canvas.selectNode(made));
@@ -60,7 +78,13 @@ function menu(node) {
     .map(([type, each]) => [type, each.title])
     .sort(([, a], [, b]) => a.localeCompare(b))
     .map(([type, content]) => ({ content, callback: () => swap(node, type) }));
-  return { content: LABEL, has_submenu: true, submenu: { options } };
+  return options.length ? { content: LABEL, has_submenu: true, submenu: { options } } : null;
+}
+
+// The menu's items, with a line under them; none where no other stage acts at the same place.
+function items(node) {
+  const swaps = menu(node);
+  return swaps ? [swaps, null] : [];
 }
 
 app.registerExtension({
@@ -75,12 +99,12 @@ app.registerExtension({
     const { getExtraMenuOptions } = nodeType.prototype;
     nodeType.prototype.getExtraMenuOptions = function (canvas, options) {
       const given = getExtraMenuOptions?.call(this, canvas, options);
-      options.unshift(menu(this), null);
+      options.unshift(...items(this));
       return given;
     };
   },
 
   getNodeMenuItems(node) {
-    return stages.has(node.comfyClass) ? [menu(node), null] : [];
+    return stages.has(node.comfyClass) ? items(node) : [];
   },
 });
