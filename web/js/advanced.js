@@ -5,8 +5,9 @@ import { app } from "../../../scripts/app.js";
 
 /** @param {AOT.Node} node */
 function hideAdvanced(node) {
-  for (const widget of node.widgets ?? []) {
-    if (!widget.options?.advanced) continue;
+  const widgets = /** @type {AOT.Widget[]} */ (node.widgets ?? []);
+  const advanced = widgets.filter(({ options }) => options?.advanced);
+  for (const widget of advanced) {
     widget.advanced = true;
     const { computeLayoutSize } = widget;
     if (computeLayoutSize) {
@@ -16,6 +17,8 @@ function hideAdvanced(node) {
       widget.computeSize = (width) => [width, node.showAdvanced ? LiteGraph.NODE_WIDGET_HEIGHT : -4];
     }
   }
+  // A new node has room for all of them; one that is loaded gets its own size after this.
+  if (advanced.length) node.setSize([node.size[0], node.computeSize()[1]]);
 }
 
 app.registerExtension({

@@ -37,6 +37,9 @@ class DART(Budgeted):
     fixes_budget = ("reduction",)
     source = "DART, EMNLP 2025, its form on embeddings"
 
+    retention: float = OPTIONAL_RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
+    relevance: str = RELEVANCE.field()
     reduction: float = Setting(
         0.778,
         "Share of the video's language grid to drop; every pivot takes the same whole number of tokens. Not used where "
@@ -56,9 +59,6 @@ class DART(Budgeted):
         high=64,
         advanced=True,
     ).field()
-    retention: float = OPTIONAL_RETENTION.field()
-    keep_tokens: int = KEEP_TOKENS.field()
-    relevance: str = RELEVANCE.field()
 
     @property
     def needs_question(self) -> bool:

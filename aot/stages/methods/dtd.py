@@ -54,6 +54,8 @@ class DTD(Budgeted):
         high=1,
         step=0.05,
     ).field()
+    retention: float = OPTIONAL_RETENTION.field()
+    keep_tokens: int = KEEP_TOKENS.field()
     rule: str = Setting(
         "feature",
         "What is compared: the tokens' features, or the pixels that they are of, from 0 to 1.",
@@ -65,8 +67,6 @@ class DTD(Budgeted):
         "Drop the same share of every later moment, the most alike, rather than all above the threshold.",
         advanced=True,
     ).field()
-    retention: float = OPTIONAL_RETENTION.field()
-    keep_tokens: int = KEEP_TOKENS.field()
     rate: float = Setting(
         0.0,
         "Time positions a second: frames that share one are one moment, as on Qwen2.5-VL, which has 2. 0 makes every "
