@@ -164,7 +164,8 @@ class FrameEncoder(Adapter):
     def run_tower(self, pixel_values: Tensor, layout: Layout) -> TowerOutput:
         """Run tower and projector, and collect the importance of their tokens.
 
-        Inside :func:`.inside.inside`, what it returns is of the frames that were left where each was computed.
+        Inside :func:`.inside.inside`, what it returns is of the frames that were left where each was computed; image
+        features may have others after them, which mean nothing.
 
         Args:
             pixel_values: (T, 3, h, w) float32, from :meth:`preprocess`.
@@ -173,7 +174,7 @@ class FrameEncoder(Adapter):
 
     @property
     def blocks(self) -> Blocks | None:
-        """The tower's blocks, where frames go through them as a batch and can be merged there; None elsewhere."""
+        """The tower's blocks, where whole frames can be merged between them; None elsewhere."""
         return None
 
     def attention_of_cells(self, received: Tensor, layout: Layout) -> Tensor:
@@ -324,7 +325,7 @@ class FrameEncoder(Adapter):
         def on_block(block: int) -> None:
             on_progress(min(count - 1, count * (block + 1) // len(blocks.modules)), count)
 
-        with inside(steps, blocks, count, on_block) as done:
+        with inside(steps, blocks, layout.frames, on_block) as done:
             output = self.run_tower(pixel_values, layout)
         synchronise(output.image_features)
         extras = {**output.extras, **done.notes}
@@ -332,8 +333,10 @@ class FrameEncoder(Adapter):
             extras[Extra.TOWER] = self.attention_of_cells(done.attention, layout)
         return replace(
             output,
+            image_features=output.image_features[: done.left],
             shallow=done.spread(output.shallow),
             deep=done.spread(output.deep),
+            levels=tuple(done.of_left(level) for level in output.levels),
             extras={name: done.spread(extra) for name, extra in extras.items()},
             merge=done.merge,
             records=done.records(steps, layout.language_cells),
@@ -344,9 +347,9 @@ class FrameEncoder(Adapter):
         title = _tower_steps(frames)[0].title
         if self.blocks is None:
             raise InputError(
-                f"{title} merges frames inside the vision tower, and that of {self.name} ({self.family}) does not take "
-                "them as a batch; leave the stage out, or use LLaVA-OneVision, LLaVA-Video, InternVL, SmolVLM or "
-                "embedded."
+                f"{title} merges frames inside the vision tower, and that of {self.name} ({self.family}) needs all of "
+                "them after it; leave the stage out, or use a model of another family: all allow it but Gemma 4, "
+                "MiniCPM-V and Molmo2."
             )
         need = frames.count * frame_bytes(self.tower.config, size, self.language.hidden, self.dtype) // CAUTION
         free = free_bytes(self.device) if self.device.type == "cuda" else psutil.virtual_memory().available

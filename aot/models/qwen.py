@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +23,7 @@ from ..video.frames import Frames
 from .base import TowerOutput, VideoLLM
 from .frame_choice import NO_SETTINGS
 from .importance import Received, capture
+from .inside import Blocks
 from .pixels import normalise, resize_in_float, upload
 from .prompt import Inputs, Prompt
 
@@ -157,6 +159,15 @@ class QwenVL(VideoLLM):
         """The mean time of every pair, (pairs,) float64, in seconds."""
         return pair_means(frames.timestamps, self._vision.temporal_patch_size)
 
+    @property
+    def blocks(self) -> Blocks:
+        """The tower's blocks; they take the patches of all pairs as one sequence."""
+        return Blocks(tuple(self.hf_model.model.visual.blocks), self._vision.depth)
+
+    def attention_of_cells(self, received: Tensor, layout: Layout) -> Tensor:
+        """Sums over each token's patches."""
+        return self._merged(received.reshape(-1, 1), layout)[:, :, 0]
+
     def run_tower(self, pixel_values: Tensor, layout: Layout) -> TowerOutput:
         """Tower, merger and importance. Every pair is encoded on its own.
 
@@ -167,8 +178,8 @@ class QwenVL(VideoLLM):
         layers = self.importance_layers()
         output, received = self.encode_patches(self.patches(pixel_values), self.tower_grids(layout), layers)
         image_features, levels = _features_and_levels(output)
-        per_frame = (layout.frames, layout.cells, -1)
-        shallow, deep, last = (self._merged(received.sums[layer][0, :, None], layout)[:, :, 0] for layer in layers)
+        per_frame = (-1, layout.cells, image_features.shape[-1])
+        shallow, deep, last = (self.attention_of_cells(received.sums[layer], layout) for layer in layers)
         patches_a_token = self._vision.spatial_merge_size**2
         keys = self._merged(received.keys[0], layout) / patches_a_token
         return TowerOutput(
@@ -210,8 +221,9 @@ class QwenVL(VideoLLM):
         """Indices of the tower's shallow, deep and last layer, whose attention is summed."""
 
     def _merged(self, patches: Tensor, layout: Layout) -> Tensor:
-        """Sums over each token's patches: (patches, d) in the tower's order to (T, N, d)."""
-        tokens = patches.reshape(layout.frames * layout.cells, -1, patches.shape[-1]).sum(1)
+        """Sums over each token's patches: (patches, d) in the tower's order to (T', N, d), of the pairs they are of."""
+        tokens = patches.reshape(-1, self._vision.spatial_merge_size**2, patches.shape[-1]).sum(1)
+        layout = replace(layout, frames=len(tokens) // layout.cells)
         return self._in_order(tokens, layout).reshape(layout.frames, layout.cells, -1)
 
     def _in_order(self, values: Tensor, layout: Layout) -> Tensor:

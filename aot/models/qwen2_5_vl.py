@@ -6,6 +6,8 @@ of frames are as many positions apart as their seconds say.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
@@ -13,6 +15,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from ..tokens.video_tokens import Layout, VideoTokens
 from .file_time import SAMPLED_FPS, encoder_settings
 from .importance import depths
+from .inside import Blocks
 from .qwen2_vl import Qwen2VL
 
 
@@ -27,6 +30,12 @@ class Qwen2_5VL(Qwen2VL):
         full = self._vision.fullatt_block_indexes
         shallow, deep, last = (min(full, key=lambda each: (abs(each - at), each)) for at in depths(self._vision.depth))
         return shallow, deep, last
+
+    @property
+    def blocks(self) -> Blocks:
+        """The tower's blocks; windows are put in order after the merger."""
+        merger = self.hf_model.model.visual.merger
+        return replace(super().blocks, over_frames=self._vision.fullatt_block_indexes, filled=(merger,))
 
     def _in_order(self, values: Tensor, layout: Layout) -> Tensor:
         return values[window_order(layout, self._vision.window_size // self.factor).argsort().to(values.device)]

@@ -20,6 +20,7 @@ from .base import TowerOutput, VideoLLM
 from .file_time import told_times
 from .frame_choice import NO_SETTINGS, equal_steps, positive
 from .importance import capture, depths
+from .inside import Blocks
 from .qwen import cut, fit, pixel_limits
 from .stock import stock_class
 
@@ -100,6 +101,17 @@ class VideoLlama3(VideoLLM):
         """(1, 3) long: frames, rows and columns of patches."""
         return torch.tensor([[layout.frames, layout.grid[0] * self.merge, layout.grid[1] * self.merge]])
 
+    @property
+    def blocks(self) -> Blocks:
+        """The tower's blocks; they take the patches of all frames as one sequence, cut into frames after the norm."""
+        tower: Any = self.tower
+        layers = tuple(tower.encoder.layers)
+        return Blocks(layers, len(layers), filled=(tower.post_layernorm,))
+
+    def attention_of_cells(self, received: Tensor, layout: Layout) -> Tensor:
+        """Sums over each token's patches."""
+        return received.reshape(-1, layout.cells, self.merge**2).sum(2)
+
     def run_tower(self, pixel_values: Tensor, layout: Layout) -> TowerOutput:
         """Tower, projector and importance. Every frame is encoded on its own.
 
@@ -113,10 +125,9 @@ class VideoLlama3(VideoLLM):
         with capture(*layers, keys_of=layers[-1]) as received:
             output = self.tower(patches, grid_thw=self.grids(layout).to(self.device), merge_sizes=merges)
         image_features = self.hf_model.model.projector(output.last_hidden_state)
-        tokens = (layout.frames, layout.cells, self.merge**2)
-        shallow, deep, last = (received.sums[layer].reshape(tokens).sum(2) for layer in layers)
-        keys = received.keys.reshape(*tokens, -1).mean(2)
-        image_features = image_features.reshape(layout.frames, layout.cells, -1)
+        shallow, deep, last = (self.attention_of_cells(received.sums[layer], layout) for layer in layers)
+        keys = received.keys.reshape(-1, layout.cells, self.merge**2, received.keys.shape[-1]).mean(2)
+        image_features = image_features.reshape(-1, layout.cells, image_features.shape[-1])
         return TowerOutput(image_features, shallow, deep, extras={Extra.LAST: last, Extra.KEYS: keys})
 
     def video_text(self, tokens: VideoTokens | None) -> str:

@@ -1,4 +1,4 @@
-"""Frames merged inside a tower: on every family whose tower takes them as a batch, with what comes after it."""
+"""Frames merged inside a tower that takes them as a batch, with what comes after it."""
 
 from __future__ import annotations
 
@@ -273,13 +273,6 @@ def test_earlytom_runs_on_its_blocks(small, clip):
     assert len(tokens.frames_left) == 4  # one run of five: its three middle frames become two as released
     assert tokens.extras[Extra.RUNS].tolist().count(0) >= 1
     assert EarlyTomCells(target=0.2)(tokens).tokens_kept <= tokens.tokens_kept
-
-
-def test_a_tower_without_a_batch_of_frames_is_refused_in_a_line(tmp_path, embedded_folder, clip):
-    save(tmp_path, "qwen2_5_vl", embedded_folder)
-    with pytest.raises(InputError, match=r"does not take them as a batch; leave the stage out, or use LLaVA") as error:
-        load(tmp_path).encode(EarlyTom()(clip))
-    assert "\n" not in str(error.value)
 
 
 def test_a_clip_that_does_not_fit_at_once_is_refused_with_what_does(small, clip, monkeypatch):
