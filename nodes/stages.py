@@ -55,8 +55,8 @@ def _widget(name: str, setting: Setting) -> Any:
     bounds: dict[str, Any] = {"min": setting.low, "max": setting.high}
     # Optional: a prompt saved before the setting was added still runs, with its default.
     common = {"id": name, "default": default, "tooltip": setting.help, "optional": True}
-    if setting.choices:
-        return io.Combo.Input(options=list(setting.choices), **common)
+    if setting.allowed:
+        return io.Combo.Input(options=list(setting.allowed), **common)
     if isinstance(default, bool):
         return io.Boolean.Input(**common)
     if isinstance(default, str):

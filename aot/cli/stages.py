@@ -33,9 +33,10 @@ def run(options: argparse.Namespace) -> Result:
     presets = chosen[options.name].presets if options.name else {**OPEN_PRESETS, **published()}
     listed = []
     for name, kind in chosen.items():
+        resolved = {key: dataclasses.replace(each, choices=each.allowed) for key, each in settings_of(kind).items()}
         settings = [
             {"name": key, **{k: v for k, v in dataclasses.asdict(setting).items() if v is not None}}
-            for key, setting in settings_of(kind).items()
+            for key, setting in resolved.items()
         ]
         listed.append(
             {

@@ -36,7 +36,8 @@ class Part:
     Args:
         first: index in the video of the first of these frames.
         frames: number of frames of the whole video.
-        budgets: tokens to keep of each of these frames; None where the stage shares its budget out by itself.
+        budgets: tokens to keep of each of these frames, as a stage before says; None where this one shares its budget
+            out by itself. See :meth:`Budgeted.frame_limits`.
     """
 
     first: int
@@ -202,6 +203,20 @@ class Stage(Method):
         Raises:
             InputError: the tokens are not what this stage reduces, or it asks and they come without a question.
         """
+        self.require_usable(tokens)
+        src = tokens.to_language_grid() if self.language_grid else tokens
+        made = self.build(src, part or Part(0, tokens.layout.frames))
+        return src.reduced(made.factor, made.place, made.role, scale=made.scale, kept=made.kept, counts=made.counts)
+
+    def require_usable(self, tokens: VideoTokens) -> None:
+        """Refuse tokens without the question that this stage asks for, and those that will be reduced inside the LLM.
+
+        Args:
+            tokens: to be reduced.
+
+        Raises:
+            InputError: they are such.
+        """
         if self.needs_question and tokens.question is None:
             raise InputError(
                 f"{self.title} chooses tokens by the question, and these come without one; put Ask About before it "
@@ -210,9 +225,6 @@ class Stage(Method):
         if tokens.inner:
             last = tokens.history[-1].name
             raise InputError(f"{self.title} acts before {last} does, inside the LLM; put it in front of {last}.")
-        src = tokens.to_language_grid() if self.language_grid else tokens
-        made = self.build(src, part or Part(0, tokens.layout.frames))
-        return src.reduced(made.factor, made.place, made.role, scale=made.scale, kept=made.kept, counts=made.counts)
 
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """The stage's W for these tokens, (kept x tokens).
@@ -252,6 +264,18 @@ class Budgeted(WithBudget, Stage):
         retention: share of the language grid to keep, from 0 to 1; 0 goes by the stage's other settings.
         keep_tokens: language-grid tokens of the whole video to keep; 0 goes by the retention.
     """
+
+    no_frame_budgets: ClassVar[str] = ""
+    """Why it cannot be told what each frame gets (:attr:`Part.budgets`), in a sentence; "" where it can."""
+
+    def frame_limits(self, layout: Layout, timestamps: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Fewest and most tokens of every frame that :attr:`Part.budgets` may give it.
+
+        Args:
+            layout: of the video.
+            timestamps: (T,) float64 seconds of its frames.
+        """
+        return (1,) * layout.frames, (layout.language_cells,) * layout.frames
 
     def for_frames_left(self, layout: Layout, left: int) -> Stage:
         """Set to the same number of tokens, which is a larger share of the frames left, or to all that there are.

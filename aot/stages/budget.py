@@ -73,7 +73,7 @@ def split_by(weights: Sequence[int], total: int) -> tuple[int, ...]:
     return tuple(shares)
 
 
-def split_by_share(shares: Sequence[float], total: int, most: int) -> tuple[int, ...]:
+def split_by_share(shares: Sequence[float], total: int, most: int | Sequence[int]) -> tuple[int, ...]:
     """``total`` in whole numbers in proportion to shares, none above ``most``; all of it fits.
 
     The largest fractions get the rest. What is above ``most`` goes round the others one by one, the largest first.
@@ -81,7 +81,7 @@ def split_by_share(shares: Sequence[float], total: int, most: int) -> tuple[int,
     Args:
         shares: of every part, 0 or more; all 0 count the same.
         total: to share out.
-        most: for each part.
+        most: for every part, or for each.
     """
     weights = np.asarray(shares, np.float32)
     weights = weights / weights.sum() if weights.sum() > 0 else np.full_like(weights, 1 / len(weights))
@@ -91,8 +91,9 @@ def split_by_share(shares: Sequence[float], total: int, most: int) -> tuple[int,
     counts[np.argsort(counts - exact, kind="stable")[: max(rest, 0)]] += 1
     counts = np.minimum(counts, most)
     order = np.argsort(-weights, kind="stable")
+    room = np.broadcast_to(most, counts.shape)
     while (left := total - int(counts.sum())) > 0:
-        counts[order[counts[order] < most][:left]] += 1
+        counts[order[counts[order] < room[order]][:left]] += 1
     return tuple(counts.tolist())
 
 
@@ -112,6 +113,16 @@ def fill_levels(capacities: Sequence[int], total: int) -> tuple[int, ...]:
             shares[i] += by
         left -= sum(rise)
     return tuple(shares)
+
+
+def first_frame_whole(layout: Layout) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Fewest and most tokens of every frame for a method that says of all but the first what matters in it.
+
+    Args:
+        layout: of the video.
+    """
+    cells, later = layout.language_cells, layout.frames - 1
+    return (cells, *(0,) * later), (cells,) * layout.frames
 
 
 def _up(share: float) -> str:

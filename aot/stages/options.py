@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Setting:
         low: smallest value; None where there is none.
         high: largest value; None where there is none.
         step: of the widget; None for the widget's own.
-        choices: the texts that are allowed; empty where any is.
+        choices: the texts that are allowed, or what gives them once all stages are known; empty where any is.
         advanced: whether few will want to change it.
     """
 
@@ -33,8 +33,13 @@ class Setting:
     low: float | None = None
     high: float | None = None
     step: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] | Callable[[], tuple[str, ...]] = ()
     advanced: bool = False
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """The texts that are allowed; none where any is."""
+        return self.choices() if callable(self.choices) else self.choices
 
     def field(self, **changes: Any) -> Any:
         """The dataclass field of a stage that has this setting.
@@ -56,9 +61,9 @@ class Setting:
         Raises:
             InputError: the value is of another type, none of the choices, or out of bounds.
         """
-        if self.choices:
-            if value not in self.choices:
-                raise InputError(f"{title}: {name} is {value!r}; give one of {', '.join(self.choices)}.")
+        if self.allowed:
+            if value not in self.allowed:
+                raise InputError(f"{title}: {name} is {value!r}; give one of {', '.join(self.allowed)}.")
             return
         if not self._is_of_type(value):
             raise InputError(f"{title}: {name} is {value!r}; give a {type(self.default).__name__}.")

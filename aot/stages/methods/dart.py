@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...devices import to_device
+from ...devices import counts_on, to_device
 from ...tokens.video_tokens import Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..budget import split_evenly
@@ -74,6 +74,8 @@ class DART(Budgeted):
             words = tokens.question.words.to(cells)
         states, length = torch.cat((cells, words)), len(cells)
         image, text = min(self.image_pivots, length), min(self.text_pivots, len(words))
+        if part.budgets is not None:
+            return self._with_budgets(grid, states, part.budgets, image, text)
         total = self.total(tokens.layout)
         if not total:
             total = min(length, image + (image + text) * int(length * (1 - self.reduction) / (image + text)))
@@ -83,6 +85,34 @@ class DART(Budgeted):
         second = pivots_of(states[None], length, len(states), text)
         keep = taken(states, 0, length, first, turns_of(first, second), each)
         return grid.selection(true_places(keep, total), NewlineRule.KEPT_ROWS)
+
+    def _with_budgets(
+        self, grid: LanguageGrid, states: Tensor, budgets: tuple[int, ...], image: int, text: int
+    ) -> Reduction:
+        """Every frame's budget, spent by the video's pivots: each takes its part of it in turn.
+
+        A pivot is kept where its frame has room; of a frame with more pivots than room, the largest.
+        """
+        frames, cells = grid.token.shape
+        device, length = states.device, frames * cells
+        first = pivots_of(states[None], 0, length, image)
+        turns = turns_of(first, pivots_of(states[None], length, len(states), text))
+        falling = torch.arange(image, 0, -1, device=device)
+        rank = torch.zeros(length, dtype=torch.long, device=device).index_copy_(0, first, falling)
+        rank = rank.reshape(frames, cells)
+        budget = counts_on(budgets, device)
+        keep = top_k_mask(rank, (rank > 0).sum(1).minimum(budget))
+        left = budget - keep.sum(1)
+        directions = unit(states)
+        unlike = -(directions[:length] @ directions[turns].T).reshape(frames, cells, -1)
+        for turn in range(len(turns)):
+            each = (turn + 1) * left // len(turns) - turn * left // len(turns)
+            keep = keep | top_k_mask(unlike[:, :, turn].masked_fill(keep, -torch.inf), each)
+        return grid.selection(true_places(keep, sum(budgets)), NewlineRule.KEPT_ROWS)
+
+    def frame_limits(self, layout: Layout, timestamps: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """From nothing at all to every cell."""
+        return (0,) * layout.frames, (layout.language_cells,) * layout.frames
 
     def total(self, layout: Layout) -> int:
         """Tokens to keep of the video; 0 where the share to drop decides.

@@ -22,7 +22,7 @@ from ...errors import InputError
 from ...tokens.layout import Layout
 from ...tokens.video_tokens import Extra, VideoTokens
 from ..base import Budgeted, Part, Reduction
-from ..budget import split_by
+from ..budget import first_frame_whole, split_by
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.language_grid import LanguageGrid
 from ..toolkit.newlines import NewlineRule
@@ -77,12 +77,18 @@ class DTD(Budgeted):
         advanced=True,
     ).field()
 
+    def frame_limits(self, layout: Layout, timestamps: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The first frame whole; of the others from nothing to every cell."""
+        return first_frame_whole(layout)
+
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Kept cells in order of time, then raster."""
         grid = LanguageGrid.of(self.title, tokens)
         moments = Moments.of(tokens.timestamps.numpy(), self.rate if self.rule == "feature" else 0)
         change = self._change(grid, moments)
-        if self.shares:
+        if part.budgets is not None:
+            kept = true_places(top_k_mask(change, part.budgets), sum(part.budgets))
+        elif self.shares:
             kept = self._by_share(change, moments, tokens.layout)
         elif self.has_budget:
             kept = top_k(change.flatten(), self._total(tokens.layout, moments)).sort().values

@@ -64,6 +64,12 @@ class DyCoke(Budgeted):
         lengths = (GROUP,) * groups + ((over,) if over else ())
         return (*lengths[:-2], GROUP + 1) if over == 1 and groups else lengths
 
+    def frame_limits(self, layout: Layout, timestamps: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Frames that others are compared with whole; of the others from nothing to every cell."""
+        cells = layout.language_cells
+        whole = [reference < 0 for reference in references_of(layout.frames)]
+        return tuple(cells * each for each in whole), (cells,) * layout.frames
+
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Whole frames in raster order, pruned ones most changed cell first."""
         grid = LanguageGrid.of(self.title, tokens)
@@ -74,7 +80,7 @@ class DyCoke(Budgeted):
         alike = alike.index_copy_(0, frames, similarity(grid.features, frames, others))
         cells = alike.shape[1]
         order = ranked(-alike) + cells * torch.arange(len(alike), device=alike.device)[:, None]
-        counts = self.kept_of_each(tokens.layout, part.frames)[here]
+        counts = part.budgets or self.kept_of_each(tokens.layout, part.frames)[here]
         return grid.selection(order.flatten()[slots(counts, cells, order.device)], NewlineRule.KEPT_ROWS)
 
     def kept_of_each(self, layout: Layout, frames: int) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 """DyToK: an LLM says which frames matter for the question, and a method spends what each frame gets.
 
 What an assistant's last prompt token attends to among the video's tokens gives every frame its share of the budget. The
-shares stand in front of any method that gives every frame a number of its own; its authors' is VisionZip, six tokens
-kept for every one that is merged.
+shares stand in front of any method that can be told what each frame gets (`Part.budgets`); its authors' is VisionZip,
+six tokens kept for every one that is merged.
 
 Source: DyToK (NeurIPS 2025).
 """
@@ -10,35 +10,33 @@ Source: DyToK (NeurIPS 2025).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
+
+import numpy as np
 
 from ...errors import InputError
 from ...tokens.question import ASSISTANT
 from ...tokens.video_tokens import VideoTokens
-from ..base import Budgeted, Part, Reduction
-from ..budget import split_by_share, split_evenly
+from .. import every_stage
+from ..base import Budgeted, Part
+from ..budget import fill_levels, split_by_share
 from ..options import KEEP_TOKENS, NO_RELEVANCE, RELEVANCE, RETENTION, Setting
-from .cdpruner import CDPruner
-from .controls.cosine import CosineMerge
-from .controls.random_choice import RandomTokens
-from .controls.top_importance import TopImportance
+from ..toolkit.frame_tokens import FrameTokens
 from .visionzip import VisionZip
 
-SIX_TO_ONE = 6 / 7
-"""Share of a frame's tokens that DyToK's VisionZip keeps as they are, whatever its settings say."""
+RELEASED = VisionZip(dominant_ratio=6 / 7)
+"""DyToK's VisionZip keeps six of seven tokens of a frame as they are, whatever its settings say."""
 
-METHODS = MappingProxyType(
-    {
-        "visionzip": (VisionZip(dominant_ratio=SIX_TO_ONE), 0),
-        "cdpruner": (CDPruner(), 1),
-        "top": (TopImportance(), 1),
-        "cosine": (CosineMerge(), 1),
-        "random": (RandomTokens(), 1),
-    }
-)
-"""The methods that spend the budgets, and the fewest tokens of a frame that each can leave."""
+
+@cache
+def methods() -> Mapping[str, Budgeted]:
+    """The methods that can spend frames' budgets by name, the released one first."""
+    kinds = [kind for kind in every_stage().values() if issubclass(kind, Budgeted) and not kind.no_frame_budgets]
+    others = {kind.name: kind() for kind in kinds if kind.name != RELEASED.name}
+    return MappingProxyType({RELEASED.name: RELEASED, **others})
 
 
 @dataclass(frozen=True)
@@ -50,14 +48,16 @@ class DyToK(Budgeted):
     node_id = "AOTDyToK"
     asks = True
     source = "DyToK, NeurIPS 2025"
+    no_frame_budgets = "It makes frames' budgets itself."
 
     retention: float = RETENTION.field()
     keep_tokens: int = KEEP_TOKENS.field(advanced=True)
     method: str = Setting(
-        "visionzip",
-        "What spends each frame's budget: visionzip as released, which may leave frames empty; the others keep a token "
-        "of every frame.",
-        choices=tuple(METHODS),
+        RELEASED.name,
+        "What spends each frame's budget, with its own defaults: visionzip as released, which may leave frames empty. "
+        "Of the others some keep a token of every frame, or some frames whole; fastvid and flashvid meet what a "
+        "segment's frames have together.",
+        choices=lambda: tuple(methods()),
     ).field()
     relevance: str = RELEVANCE.field(
         default=ASSISTANT,
@@ -66,13 +66,26 @@ class DyToK(Budgeted):
         "none gives all frames the same, as a control beside it.",
     )
     upper_limit: int = Setting(
-        0, "Tokens of a frame at most; 0 is all that it has.", low=0, high=1_000_000, advanced=True
+        0,
+        "Tokens of a frame at most, but for those that the method keeps whole; 0 is all that it has.",
+        low=0,
+        high=1_000_000,
+        advanced=True,
     ).field()
+
+    def __post_init__(self) -> None:
+        kind = every_stage().get(self.method)
+        if kind is not None and issubclass(kind, Budgeted) and kind.no_frame_budgets:
+            raise InputError(
+                f"{self.title}: {kind.title} takes no budgets of frames. {kind.no_frame_budgets} Give another method "
+                f"of {', '.join(methods())}."
+            )
+        super().__post_init__()
 
     @property
     def needs_question(self) -> bool:
         """Whether budgets or the method ask."""
-        return self.relevance != NO_RELEVANCE or METHODS[self.method][0].needs_question
+        return self.relevance != NO_RELEVANCE or methods()[self.method].needs_question
 
     @property
     def needs_assistant(self) -> bool:
@@ -88,20 +101,38 @@ class DyToK(Budgeted):
         elapsed = own.milliseconds + 1e3 * tokens.question.seconds
         return dataclasses.replace(reduced, history=(*before, dataclasses.replace(own, elapsed=elapsed)))
 
-    def build(self, tokens: VideoTokens, part: Part) -> Reduction:
-        """What the method makes of every frame's budget."""
-        method, least = METHODS[self.method]
+    def reduce(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:
+        """What the method makes of every frame's budget.
+
+        Args:
+            tokens: fresh from the encoder or from another stage.
+            part: of the whole video.
+
+        Raises:
+            InputError: the budget cannot be met, nobody has said how much frames matter, or the method refuses.
+        """
+        self.require_usable(tokens)
+        method = methods()[self.method]
+        budgets = self._budgets(method, tokens)
+        return method.at_tokens(sum(budgets)).reduce(tokens, Part(0, tokens.layout.frames, budgets))
+
+    def _budgets(self, method: Budgeted, tokens: VideoTokens) -> tuple[int, ...]:
+        """(T,) tokens of every frame: what the method needs at least, and the rest by share."""
         layout = tokens.layout
-        frames, cells = layout.frames, layout.language_cells
-        most = min(self.upper_limit or cells, cells)
-        total = self.budget_of(layout, max(1, least * frames), most * frames)
-        shares = self._shares(tokens)
+        least, most = (np.array(each) for each in method.frame_limits(layout, tokens.timestamps))
+        if self.upper_limit:
+            most = np.maximum(np.minimum(most, self.upper_limit), least)
+        if tokens.tokens_kept < tokens.tokens_encoded:
+            have = np.array(FrameTokens.of(tokens.to_language_grid()).counts)
+            least, most = np.minimum(least, have), np.minimum(most, have)
+        total = self.budget_of(layout, max(1, int(least.sum())), int(most.sum()))
+        shares, rest, room = self._shares(tokens), total - int(least.sum()), (most - least).tolist()
         if shares is None:
-            budgets = split_evenly(total, frames)
+            spread = fill_levels(room, rest)
         else:
-            spread = split_by_share(shares, total - least * frames, most - least)
-            budgets = tuple(least + each for each in spread)
-        return method.at_tokens(total).build(tokens, dataclasses.replace(part, budgets=budgets))
+            # Frames that have all they can are out of it: the others share in proportion.
+            spread = split_by_share([each if more else 0 for each, more in zip(shares, room, strict=True)], rest, room)
+        return tuple((least + spread).tolist())
 
     def _shares(self, tokens: VideoTokens) -> Sequence[float] | None:
         """(T,) of every frame; None where all get the same.

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from ...tokens.video_tokens import Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
+from ..budget import first_frame_whole
 from ..options import KEEP_TOKENS, OPTIONAL_RETENTION, Setting
 from ..toolkit.language_grid import LanguageGrid
 from ..toolkit.newlines import NewlineRule
-from ..toolkit.ranking import top_k
+from ..toolkit.ranking import top_k, top_k_mask, true_places
 
 FIRST = 255.0
 """The change of the first frame's tokens, above that of any other: a cosine differs from 1 by 2 at most."""
@@ -59,11 +60,19 @@ class EVS(Budgeted):
     retention: float = OPTIONAL_RETENTION.field()
     keep_tokens: int = KEEP_TOKENS.field()
 
+    def frame_limits(self, layout: Layout, timestamps: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The first frame whole; of the others from nothing to every cell."""
+        return first_frame_whole(layout)
+
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Kept cells in order of time, then raster."""
         grid = LanguageGrid.of(self.title, tokens)
-        changed = top_k(change(grid.depths).flatten(), self.total(tokens.layout))
-        return grid.selection(changed.sort().values, NewlineRule.KEPT_ROWS)
+        changed = change(grid.depths)
+        if part.budgets is not None:
+            kept = true_places(top_k_mask(changed, part.budgets), sum(part.budgets))
+        else:
+            kept = top_k(changed.flatten(), self.total(tokens.layout)).sort().values
+        return grid.selection(kept, NewlineRule.KEPT_ROWS)
 
     def total(self, layout: Layout) -> int:
         """Tokens kept of the video.

@@ -46,6 +46,7 @@ class HoliTom(Budgeted):
     node_id = "AOTHoliTom"
     fixes_budget = ("target",)
     source = "HoliTom, NeurIPS 2025, before the LLM"
+    no_frame_budgets = "It merges what stays alike over several frames, so that its tokens are of no frame alone."
     presets: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
             "holitom-10": "holitom:target=0.1,similarity=0.65",

@@ -46,6 +46,7 @@ class PruneVid(Budgeted):
     node_id = "AOTPruneVid"
     fixes_budget = ("cluster_ratio",)
     source = "PruneVid, ACL 2025, before the LLM"
+    no_frame_budgets = "It merges what stays alike over several frames, so that its tokens are of no frame alone."
 
     similarity: float = Setting(
         0.8,

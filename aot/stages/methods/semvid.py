@@ -9,8 +9,8 @@ Source: SemVID (ECCV 2026), Open Visual-Pruning Suite.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ...devices import to_device
-from ...tokens.video_tokens import VideoTokens
+from ...tokens.video_tokens import Layout, VideoTokens
 from ..base import Budgeted, Part, Reduction
 from ..options import KEEP_TOKENS, NO_RELEVANCE, RELEVANCE, RETENTION, Setting
 from ..toolkit.language_grid import LanguageGrid
@@ -133,17 +133,23 @@ class SemVID(Budgeted):
         """Whether relevance is asked for."""
         return self.relevance != NO_RELEVANCE
 
+    def frame_limits(self, layout: Layout, timestamps: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """A frame's tokens for context at least."""
+        return (self.base(layout.language_cells),) * layout.frames, (layout.language_cells,) * layout.frames
+
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Kept cells in order of time, then raster."""
         grid = LanguageGrid.of(self.title, tokens)
         layout = tokens.layout
         base = self.base(layout.language_cells)
         total = self.budget_of(layout, base * layout.frames, layout.frames * layout.language_cells)
+        if part.budgets is not None:
+            total = sum(part.budgets)
         words = None
         if self.needs_question and tokens.question is not None:
             words = question_vectors(tokens.question.words.to(grid.features), self.longest)
         scores = torch.linalg.vector_norm(grid.features, dim=2)
-        role, _ = self.chosen(grid.features, scores, words, total, layout.language_grid)
+        role, _ = self.chosen(grid.features, scores, words, total, layout.language_grid, part.budgets)
         return grid.selection(true_places(role > 0, total), NewlineRule.KEPT_ROWS)
 
     def base(self, cells: int) -> int:
@@ -151,7 +157,13 @@ class SemVID(Budgeted):
         return max(min(self.context, cells), 1)
 
     def chosen(
-        self, features: Tensor, scores: Tensor, words: Tensor | None, total: int, grid: tuple[int, int]
+        self,
+        features: Tensor,
+        scores: Tensor,
+        words: Tensor | None,
+        total: int,
+        grid: tuple[int, int],
+        budgets: Sequence[int] | None = None,
     ) -> tuple[Tensor, Sharing]:
         """What every token is kept for, and how the budget was shared out.
 
@@ -161,6 +173,7 @@ class SemVID(Budgeted):
             words: (W, D) floating, of length 1; one row is the mean of a long question; None asks for nothing.
             total: tokens to keep of the video.
             grid: (h, w) of a frame.
+            budgets: (T,) tokens of every frame, as a stage before says; None shares the total out.
 
         Returns:
             (T, L) uint8 role, 0 where a token is dropped, and the sharing.
@@ -173,6 +186,8 @@ class SemVID(Budgeted):
         presence = likeness.amax(1).clamp(min=0)
         best = likeness.amax(2)
         sharing = self.share(_on_host(means @ rows.T, _neighbours(means), presence, _steps(means)), total, cells)
+        if budgets is not None:
+            sharing = replace(sharing, budget=np.array(budgets))
         budget = to_device(sharing.budget, features.device)[:, None]
         base = self.base(cells)
         context = _context(directions, means, scores, base, self._lattice(grid, base, features.device))

@@ -55,9 +55,27 @@ class TokenMerging(Budgeted):
         grid = LanguageGrid.of(self.title, tokens)
         counts = self.shares(tokens.layout, part)
         keys = grid.vectors(Extra.KEYS)
-        heads, owner = match(keys, counts, self.round_share)
+        heads, owner = matched(keys, counts, self.round_share)
         place, row = grid.rows(heads, owner, sum(counts))
         return grid.means(place, row, torch.arange(len(row), device=row.device), NewlineRule.KEPT_ROWS)
+
+
+def matched(keys: Tensor, counts: Sequence[int], round_share: float = 0.5) -> tuple[Tensor, Tensor]:
+    """As :func:`match`, of frames with any counts: those of one count are merged together.
+
+    Args:
+        keys: as there.
+        counts: (T,) tokens to leave of each frame.
+        round_share: as there.
+    """
+    if max(counts) - min(counts) <= 1:
+        return match(keys, counts, round_share)
+    heads = torch.full((len(counts), max(counts)), -1, device=keys.device)
+    owner = torch.empty(keys.shape[:2], dtype=torch.long, device=keys.device)
+    for count in sorted(set(counts)):
+        here = to_device([frame for frame, each in enumerate(counts) if each == count], keys.device)
+        heads[here, :count], owner[here] = match(keys[here], (count,) * len(here), round_share)
+    return heads, owner
 
 
 def match(keys: Tensor, counts: Sequence[int], round_share: float = 0.5) -> tuple[Tensor, Tensor]:

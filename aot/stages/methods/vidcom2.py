@@ -67,9 +67,12 @@ class VidCom2(Budgeted):
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Kept cells in order of time, then raster; a frame's newlines, where there are any, after them."""
         grid = LanguageGrid.of(self.title, tokens)
-        ratio, total = self.ratio_and_total(tokens.layout)
         similarity, frame_similarity = similarities(quiet_directions(grid.depths))
         score = similarity + frame_similarity
+        if part.budgets is not None:
+            given = top_k_mask(-score, part.budgets)
+            return grid.selection(true_places(given, sum(part.budgets)), NewlineRule.AFTER_FRAME)
+        ratio, total = self.ratio_and_total(tokens.layout)
         keep = top_k_mask(-score, counts_of(frame_shares(similarity, ratio), score.shape[1]))
         if total is None:
             return grid.selection(true_places(keep, int(keep.sum())), NewlineRule.AFTER_FRAME)

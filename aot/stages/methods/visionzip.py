@@ -72,6 +72,10 @@ class VisionZip(Budgeted):
         """A frame at a time."""
         return (1,) * layout.frames
 
+    def frame_limits(self, layout: Layout, timestamps: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """From nothing at all to every cell."""
+        return (0,) * layout.frames, (layout.language_cells,) * layout.frames
+
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Rows of a frame: its dominant cells in raster order, then its targets."""
         grid = LanguageGrid.of(self.title, tokens)

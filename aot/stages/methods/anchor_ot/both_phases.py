@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from ....tokens.video_tokens import Layout, VideoTokens
 from ...base import Budgeted, Part, Stage
 from ...options import KEEP_TOKENS, RETENTION
-from .inter import InterFrame, frame_means, share_keyframes
+from .inter import InterFrame, frame_means, keyframes_present, share_keyframes
 from .intra import IntraFrame
 from .settings import (
     AGGREGATION,
@@ -83,32 +84,53 @@ class AnchorOT(ClipStage, Budgeted):
         """Run both phases; each leaves its own record in the history."""
         if tokens.frames_left is not None:
             return super().__call__(tokens, part)
-        lengths = self.cut(tokens.timestamps) or self.cut_by_content(frame_means(tokens.to_language_grid()))
-        for stage in self._phases(tokens.layout, tokens.timestamps, lengths):
+        for stage in self._phases(tokens.layout, tokens.timestamps, self._lengths(tokens)):
             tokens = stage(tokens)
         return tokens
+
+    def reduce(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:
+        """Run both phases without a record; with budgets of frames phase II meets them.
+
+        Args:
+            tokens: fresh from the encoder.
+            part: of the whole video.
+        """
+        self.require_usable(tokens)
+        budgets = None if part is None else part.budgets
+        intra, inter = self._phases(tokens.layout, tokens.timestamps, self._lengths(tokens), budgets)
+        return inter.reduce(intra.reduce(tokens), part)
+
+    def frame_limits(self, layout: Layout, timestamps: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """A token of every clip's keyframe at least."""
+        return keyframes_present(layout, self.cut(timestamps))
+
+    def _lengths(self, tokens: VideoTokens) -> tuple[int, ...]:
+        return self.cut(tokens.timestamps) or self.cut_by_content(frame_means(tokens.to_language_grid()))
 
     def steps(self, layout: Layout, timestamps: Tensor) -> tuple[Stage, ...]:
         """Both phases, where the clips are known before the frames are seen."""
         lengths = self.cut(timestamps)
         return (self,) if lengths is None else self._phases(layout, timestamps, lengths)
 
-    def _phases(self, layout: Layout, timestamps: Tensor, lengths: tuple[int, ...]) -> tuple[Stage, ...]:
+    def _phases(
+        self, layout: Layout, timestamps: Tensor, lengths: tuple[int, ...], budgets: Sequence[int] | None = None
+    ) -> tuple[Stage, ...]:
         settings = self.settings()
         both = {name: settings[name] for name in BOTH}
         temporal = {name: settings[name] for name in TEMPORAL}
         if self.clips == "dynamic":
             starts = [sum(lengths[:i]) for i in range(1, len(lengths))]
             temporal |= {"clips": "times", "cut_times": " ".join(repr(float(timestamps[start])) for start in starts)}
-        anchors = self.tokens_per_frame(layout, lengths)
+        anchors = self.tokens_per_frame(layout, lengths, budgets)
         return IntraFrame(keep_tokens=anchors * layout.frames, **both), InterFrame(**both, **temporal)
 
-    def tokens_per_frame(self, layout: Layout, lengths: tuple[int, ...]) -> int:
+    def tokens_per_frame(self, layout: Layout, lengths: tuple[int, ...], budgets: Sequence[int] | None = None) -> int:
         """What phase I keeps of every frame so that phase II can meet the budget.
 
         Args:
             layout: of the video.
             lengths: frames of each clip.
+            budgets: (T,) tokens of every frame, as a stage before says; None shares the budget out.
 
         Raises:
             InputError: the budget is under a token a clip or above what there is.
@@ -116,6 +138,11 @@ class AnchorOT(ClipStage, Budgeted):
         full = layout.frames * layout.language_cells
         total = self.budget_of(layout, len(lengths), full)
         copies = [2 if self.repeat and length > 1 else 1 for length in lengths]
+        if budgets is not None:
+            of_frame = [
+                of_it for length, of_it in zip(lengths, copies, strict=True) for of_it in (of_it, *[1] * (length - 1))
+            ]
+            return max(-(-budget // of_it) for budget, of_it in zip(budgets, of_frame, strict=True))
         others = layout.frames - len(lengths)
         room = [number * layout.language_cells for number in copies]
         quota = share_keyframes(total, self.keyframe_share, room, others * layout.language_cells)

@@ -30,6 +30,7 @@ from ...budget import fill_levels, split_by
 from ...options import KEEP_TOKENS, RETENTION, Setting
 from ...toolkit.newlines import NewlineRule
 from ...toolkit.ranking import first_mask, ranked, top_k_mask, true_places
+from ...toolkit.uploads import IntArray
 from .clip_transport import Carrying, Choice, Clips, ClipTransport, Rules, below_quantile, quantile_places
 from .settings import (
     AGGREGATION,
@@ -139,9 +140,13 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         """A clip at a time, unless the video is ranked as a whole or cut by what it shows."""
         return None if self.has_budget else self.cut(timestamps)
 
+    def frame_limits(self, layout: Layout, timestamps: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """A token of every clip's keyframe at least."""
+        return keyframes_present(layout, self.cut(timestamps))
+
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Rows picked from the tokens and from one block of updated anchors a clip."""
-        return reduction_of(self._decided(tokens), self.order, rows_end=self.has_budget)
+        return reduction_of(self._decided(tokens, part.budgets), self.order, rows_end=self.has_budget)
 
     def explained(self, tokens: VideoTokens) -> Tensor:
         """(K,) float64 q: how clearly the best anchor explains each token; infinite where no anchor could."""
@@ -152,7 +157,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         out = q.new_full((len(tokens.to_language_grid().place),), torch.inf)
         return out.index_copy_(0, clips.token[clips.valid], q[clips.valid])
 
-    def _decided(self, tokens: VideoTokens) -> Decided:
+    def _decided(self, tokens: VideoTokens, budgets: Sequence[int] | None = None) -> Decided:
         lengths = self.cut(tokens.timestamps) or self.cut_by_content(frame_means(tokens))
         clips = Clips.cut(tokens, lengths)
         rules = Rules(
@@ -164,7 +169,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
             self.aggregation,
             self.time_scale,
         )
-        return self._on_budget(tokens, clips, rules) if self.has_budget else self._as_released(clips, rules)
+        return self._on_budget(tokens, clips, rules, budgets) if self.has_budget else self._as_released(clips, rules)
 
     @property
     def _solver(self) -> Solver:
@@ -189,7 +194,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         rows = tuple((keyframes * renewed).tolist())
         return Decided(clips, transport, originals, torch.stack(distinct, 1), anchors & updated, rows)
 
-    def _on_budget(self, tokens: VideoTokens, clips: Clips, rules: Rules) -> Decided:
+    def _on_budget(self, tokens: VideoTokens, clips: Clips, rules: Rules, budgets: Sequence[int] | None) -> Decided:
         renewed = [length > 1 for length in clips.lengths]
         copies = [1 + (each and self.repeat) for each in renewed]
         keyframes = clips.keyframe_cells
@@ -203,7 +208,11 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         most = min(tokens.tokens_encoded, sum(room) + candidates)
         remedy = ", or change what the stage before keeps, or the clips"
         total = self.budget_of(tokens.layout, len(room), most, remedy)
-        quota = share_keyframes(total, self.keyframe_share, room, candidates)
+        by_step = None if budgets is None else clips.by_step(budgets)
+        if by_step is None:
+            quota = share_keyframes(total, self.keyframe_share, room, candidates)
+        else:
+            quota = tuple(by_step[:, 0].tolist())
         chosen = [math.ceil(tokens / number) for tokens, number in zip(quota, copies, strict=True)]
         as_they_were = [
             0 if each and not self.repeat else tokens - number if each else number
@@ -217,14 +226,17 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         begin = ~anchors & clips.cells[:, 0] & updated if left else torch.zeros_like(anchors)
         sources = torch.cat((begin[:, None], clips.cells[:, 1:]), 1)
         carrying = Carrying(clips, anchors, sources, rules, left)
-        distinct = self._distinct(carrying, total - sum(quota), candidates)
+        distinct = self._distinct(carrying, total - sum(quota), candidates, by_step)
         absorbed = sources & ~distinct
         transport = carrying.carried(lambda q, step: absorbed[:, step])
         rows = tuple(number if each else 0 for each, number in zip(renewed, chosen, strict=True))
         return Decided(clips, transport, originals, distinct, anchors & updated, rows, total)
 
-    def _distinct(self, carrying: Carrying, count: int, candidates: int) -> Tensor:
-        """(C, L, S) bool: the ``count`` tokens explained least when the clips are carried a first time."""
+    def _distinct(self, carrying: Carrying, count: int, candidates: int, budgets: IntArray | None) -> Tensor:
+        """(C, L, S) bool: the ``count`` tokens explained least when the clips are carried a first time.
+
+        With ``budgets`` (C, L), those of every frame after its keyframe.
+        """
         clips = carrying.clips
         if not candidates:
             return torch.zeros_like(clips.following)
@@ -232,12 +244,23 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         below = _under_quantile(clips, clips.cell_counts, following, count / candidates)
         q = carrying.explained(lambda q, step: following[:, step] & ~below(q, step))
         least = torch.where(following, -q, -torch.inf)
-        if self.ranking == "video":
+        if budgets is None and self.ranking == "video":
             return top_k_mask(least.flatten()[None], count).reshape(q.shape)
-        cells = clips.by_step(clips.cell_counts)
+        cells = clips.by_step(clips.cell_counts) if budgets is None else budgets.copy()
         cells[:, 0] = 0
         counts = split_by(cells.flatten().tolist(), count)
         return top_k_mask(least.flatten(0, 1), counts).reshape(q.shape)
+
+
+def keyframes_present(layout: Layout, lengths: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Fewest and most tokens of every frame where a clip's keyframe has to keep one.
+
+    Args:
+        layout: of the video.
+        lengths: frames of each clip; None where they are not known before the frames are seen.
+    """
+    first = range(layout.frames) if lengths is None else set((np.cumsum(lengths) - lengths).tolist())
+    return tuple(int(t in first) for t in range(layout.frames)), (layout.language_cells,) * layout.frames
 
 
 def _updated(clips: Clips) -> Tensor:

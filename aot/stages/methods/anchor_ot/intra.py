@@ -10,18 +10,22 @@ Source: AOT (CVPR 2026), sections 3.2 and 3.3, as released by its authors.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ....devices import widened, widest
+from ....devices import counts_on, to_device, widened, widest
 from ....errors import InputError
 from ....tokens.factors import slots
 from ....tokens.layout import language_places_on, newlines_on, pooling_on
+from ....tokens.token_map import TokenMap
 from ....tokens.video_tokens import Blocks, Layout, VideoTokens, language_roles_on
 from ....transport.costs import LENGTH_FLOOR, Cost, Points, distances, unit_places
 from ....transport.solvers import Solver
@@ -138,6 +142,15 @@ class IntraFrame(TransportStage, Budgeted):
                 f"{tokens.tokens_kept} tokens; put it directly after Encode Video."
             )
         counts = self.counts(layout, part)
+        if counts is None or max(counts) - min(counts) <= 1:
+            return self._of_frames(tokens, part, counts)
+        alike = [[t for t, each in enumerate(counts) if each == count] for count in sorted(set(counts))]
+        parts = [self._of_frames(_picked(tokens, frames), part, tuple(counts[t] for t in frames)) for frames in alike]
+        return _in_order(parts, alike, layout)
+
+    def _of_frames(self, tokens: VideoTokens, part: Part, counts: tuple[int, ...] | None) -> Reduction:
+        """What becomes of frames that keep about the same number of tokens, fresh from the encoder."""
+        layout = tokens.layout
         anchors = self._anchor_count(layout, counts)
         shallow, deep = (attention.to(tokens.features.device) for attention in (tokens.shallow, tokens.deep))
         by = (shallow, deep) if self.choice == "attention" else self._random(layout, part, deep)
@@ -198,6 +211,57 @@ class IntraFrame(TransportStage, Budgeted):
                 )
             return self.budget
         return max(1, min(most, round(max(counts) * layout.cells / layout.language_cells)))
+
+
+def _picked(tokens: VideoTokens, frames: Sequence[int]) -> VideoTokens:
+    """Some of the frames of tokens fresh from the encoder, as a video of their own, without what stages see beside."""
+    layout = dataclasses.replace(tokens.layout, frames=len(frames))
+    index = counts_on(tuple(frames), tokens.features.device)
+    features = tokens.features.unflatten(0, (-1, layout.sources)).index_select(0, index).flatten(0, 1)
+    shallow, deep = (each.index_select(0, index.to(each.device)) for each in (tokens.shallow, tokens.deep))
+    kept = slice(len(features))
+    return dataclasses.replace(
+        tokens,
+        features=features,
+        levels=(),
+        map=TokenMap(len(features)),
+        place=tokens.place[kept],
+        role=tokens.role[kept],
+        layout=layout,
+        shallow=shallow,
+        deep=deep,
+        timestamps=tokens.timestamps[list(frames)],
+        extras={},
+        counts=(layout.sources,) * len(frames),
+        question=None,
+        given=None,
+    )
+
+
+def _in_order(parts: Sequence[Reduction], frames: Sequence[Sequence[int]], layout: Layout) -> Reduction:
+    """Reductions of some of the frames each, as one of all frames in order.
+
+    Args:
+        parts: one block a frame.
+        frames: which frames each is of.
+        layout: of the video.
+    """
+    blocks = Blocks.concatenate([cast(Blocks, each.factor) for each in parts])
+    number = [frame for each in frames for frame in each]
+    device = blocks.weights.device
+    order = np.argsort(number)
+    weights = blocks.weights.index_select(0, to_device(order, device))
+    counts = tuple(blocks.rows[at] for at in order)
+    of_frame = counts_on(tuple(number), device).repeat_interleave(counts_on(blocks.rows, device))
+    of_frame, by_frame = of_frame.sort(stable=True)
+    place = torch.cat([each.place for each in parts])[by_frame]
+    return Reduction(
+        factor=Blocks(weights, counts, (layout.sources,) * layout.frames),
+        place=torch.cat((of_frame[:, None], place[:, 1:]), 1),
+        role=torch.cat([each.role for each in parts])[by_frame],
+        kept=sum(counts) - layout.frames * layout.newlines,
+        counts=counts,
+    )
 
 
 def anchor_number(budget: int, global_ratio: float, window: int, grid: tuple[int, int]) -> int:

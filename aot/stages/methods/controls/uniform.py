@@ -36,11 +36,17 @@ class UniformGrid(Budgeted):
         """A frame at a time."""
         return (1,) * layout.frames
 
+    def frame_limits(self, layout: Layout, timestamps: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """From nothing at all to every cell."""
+        return (0,) * layout.frames, (layout.language_cells,) * layout.frames
+
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """The kept cells frame by frame in raster order."""
         grid, layout = LanguageGrid.of(self.title, tokens), tokens.layout
-        counts = self.frame_counts(dataclasses.replace(layout, frames=part.frames))
-        counts = counts[part.first : part.first + layout.frames]
+        counts = part.budgets
+        if counts is None:
+            counts = self.frame_counts(dataclasses.replace(layout, frames=part.frames))
+            counts = counts[part.first : part.first + layout.frames]
         cells = {count: even_cells(count, layout.language_grid) for count in set(counts)}
         place = np.concatenate([cells[count] + frame * layout.language_cells for frame, count in enumerate(counts)])
         return grid.selection(to_device(place, grid.token.device), NewlineRule.KEPT_ROWS)
