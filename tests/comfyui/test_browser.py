@@ -136,6 +136,21 @@ def test_a_report_is_still_there_when_its_tab_is_left_and_returned_to(page):
     assert page.locator(".aot-report.aot-answer").inner_text() == before
 
 
+def test_a_new_node_is_as_tall_as_what_it_shows(page):
+    few, many = page.evaluate(
+        """() => ["AOTFastV", "AOTSemVID"].map((kind) => {
+            const node = LiteGraph.createNode(kind);
+            app.graph.add(node);
+            const shown = node.widgets.filter(({ advanced, name }) => !advanced && name !== 'aot_report');
+            const figures = [shown.length, node.widgets.length, node.size[1]];
+            app.graph.remove(node);
+            return figures;
+        })"""
+    )
+    assert few[0] == many[0] == 2 and many[1] > few[1] + 10
+    assert few[2] == many[2]
+
+
 def test_a_stage_is_swapped_from_its_menu_and_keeps_its_links_and_settings(page):
     open_template(page)
     of(page, "AOTLoadVideo", "node.widgets.find((each) => each.name === 'frames').value = 2")

@@ -46,7 +46,7 @@ class DART(Budgeted):
         "a retention is given.",
         low=0,
         high=0.999,
-        step=0.01,
+        step=0.001,
         advanced=True,
     ).field()
     image_pivots: int = Setting(
