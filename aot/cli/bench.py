@@ -21,6 +21,9 @@ from .options import CHAIN, variant_options
 if TYPE_CHECKING:
     from ..models import VideoLLM
 
+INSIDE = ("fastv", "pyramiddrop", "holitom-inner", "flashvid-inner", "dycoke-inner")
+"""Stages inside the LLM."""
+
 SPREAD = 8
 """Frames of a drawn video for each one that is taken: a video has more than are looked at."""
 
@@ -41,6 +44,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     reduce.add_argument(
         "--graph", action="store_true", help="replay each chain as a CUDA graph, where it can be captured"
+    )
+    reduce.add_argument(
+        "--in-turn",
+        action="store_true",
+        help="all stages in turn, by processor time over the first's: on a machine that others use",
     )
     reduce.add_argument("--stages", nargs="+", default=["intra", "intra+inter"], help=CHAIN)
 
@@ -71,6 +79,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     prefill.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     prefill.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of weights and tokens")
     prefill.add_argument("--repeats", type=int, default=3, help="runs to take the median of")
+
+    inside = verb(
+        "inside", _inside, "what stages inside the LLM save: processor time of prefill and of a further token"
+    )
+    inside.add_argument("--model", default="embedded", help="'embedded', a model folder, or a single .safetensors file")
+    inside.add_argument("--frames", type=int, default=16, help="of a drawn clip")
+    inside.add_argument("--new-tokens", type=int, default=16, help="tokens of an answer, 2 or more")
+    inside.add_argument("--repeats", type=int, default=3, help="runs to take the median of")
+    inside.add_argument("--stages", nargs="+", default=list(INSIDE), help=CHAIN)
+    _tokenizer(inside)
 
     answer = verb("answer", _answer, "where the time of an answer goes, file to last token, beside the stock model's")
     what = answer.add_mutually_exclusive_group()
@@ -120,6 +138,8 @@ def _reduce(options: argparse.Namespace) -> Result:
     sizes = {"device": options.device, "dtype": dtype, "repeats": options.repeats}
     if options.graph and not options.device.startswith("cuda"):
         raise InputError(f"--graph replays CUDA graphs, and --device is {options.device}; give cuda, or leave it out.")
+    if options.in_turn:
+        return _in_turn(options)
     rows = [
         bench_reduce(dataclasses.replace(parse(spec), graph=options.graph), options.frames, options.dim, **sizes)
         for spec in _watched(options.stages, "bench")
@@ -135,6 +155,33 @@ def _reduce(options: argparse.Namespace) -> Result:
             counter = count_operations(parse(row["stages"]), options.frames)
             row |= {"operations": counter.operations.total(), "waits": counter.waits.total()}
             print(f"    {row['operations']} operations, {row['waits']} waits for the device")
+    return {"rows": rows}, 0
+
+
+def _in_turn(options: argparse.Namespace) -> Result:
+    import torch
+
+    from ..benchmarks.in_turn import bench_reductions
+    from ..stages.chain import parse
+
+    if options.operations or options.graph or options.device != "cpu":
+        raise InputError(
+            "--in-turn counts the processor's time for plain stages on the CPU; leave out --operations, --graph and "
+            "--device."
+        )
+    chains, dtype = [parse(spec) for spec in options.stages], getattr(torch, options.dtype)
+    rows = bench_reductions(chains, options.frames, options.dim, dtype=dtype, repeats=options.repeats)
+    head = ("stages", "processor time", f"over {rows[0]['stages']}", "tokens kept")
+    cells = [
+        (
+            row["stages"],
+            f"{row['processor_s']:.3f} s",
+            f"{row['ratio']:.2f}",
+            f"{row['tokens_kept']} of {row['tokens_full']}",
+        )
+        for row in rows
+    ]
+    print(aligned(head, cells))
     return {"rows": rows}, 0
 
 
@@ -222,6 +269,38 @@ def _prefill(options: argparse.Namespace) -> Result:
             f"{row['extra_bytes'] / 2**20:.0f} MiB on top of the weights"
         )
     return {"rows": rows}, 0
+
+
+def _inside(options: argparse.Namespace) -> Result:
+    from transformers.utils import logging
+
+    from ..benchmarks.in_turn import bench_inside
+    from ..evaluation.drawn_clip import load_drawn_clip
+    from ..models import load
+    from ..stages.chain import parse
+    from ..video.frames import Sampling
+
+    _at_least_one(options.frames, options.new_tokens - 1, options.repeats)
+    chains = [parse(spec) for spec in options.stages]
+    logging.disable_progress_bar()
+    model = load(options.model, device="cpu", tokenizer=options.tokenizer)
+    tokens = model.encode(load_drawn_clip(Sampling(frames=options.frames)))
+    rows = bench_inside(model, tokens, chains, new_tokens=options.new_tokens, repeats=options.repeats)
+    head = ("stages", "tokens", "mean over layers", "prefill", "over full", "further token", "over full")
+    cells = [
+        (
+            row["stages"],
+            str(row["tokens"]),
+            f"{row['retention']:.1%}",
+            f"{row['prefill_s']:.2f} s",
+            f"{row['prefill_ratio']:.2f}",
+            f"{1e3 * row['token_s']:.0f} ms",
+            f"{row['token_ratio']:.2f}",
+        )
+        for row in rows
+    ]
+    print(aligned(head, cells))
+    return {"model": model.name, "rows": rows}, 0
 
 
 def _answer(options: argparse.Namespace) -> Result:
