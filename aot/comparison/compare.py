@@ -22,7 +22,7 @@ from ..stages.chain import FULL
 from ..tokens.video_tokens import VideoTokens
 from ..video.frame_source import FrameSource
 from .starts import Start, Starts
-from .variants import Variant
+from .variants import ANOTHER, Variant
 
 ROAD = ("file_s", "was_read", "first_token_s", "reduced_for")
 """Keys of an answer that came later than a row's own, and are printed after them."""
@@ -347,4 +347,5 @@ def _group(answer: Answer) -> Any:
 def _name(answer: Answer) -> str:
     if not answer.stages:
         return FULL
-    return f"{'+'.join(answer.stages)} {answer.retention:.3g}"
+    chain = "+".join(answer.stages)
+    return f"{chain}{ANOTHER if answer.of_another_question else ''} {answer.retention:.3g}"

@@ -14,6 +14,9 @@ from ..stages.chain import FULL, Chain, is_fixed, parse
 CONTROLS = ("fewer", "smaller")
 """The stages that any method has to be better than, each a chain by itself."""
 
+ANOTHER = " (another question)"
+"""After the name of a chain that chose tokens for another question than the one answered."""
+
 BLIND = "blind"
 """The label of the variant that leaves the video out: it shows what the words alone answer."""
 
@@ -142,9 +145,7 @@ def with_controls(variants: Sequence[Variant], *, wrong: bool, none: bool) -> li
         controls = [variant]
         if variant.chain is not None and variant.chain.needs_question:
             if wrong:
-                controls.append(
-                    dataclasses.replace(variant, label=f"{variant.label} (another question)", elsewhere=True)
-                )
+                controls.append(dataclasses.replace(variant, label=f"{variant.label}{ANOTHER}", elsewhere=True))
             if none:
                 chain = variant.chain.without_relevance()
                 controls.append(dataclasses.replace(variant, chain=chain, label=f"{variant.label} (no relevance)"))

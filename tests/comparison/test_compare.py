@@ -81,6 +81,11 @@ def test_without_it_the_first_answer_is():
     assert [row.fidelity.same for row in given] == [True, False, True]
 
 
+def test_a_row_says_where_its_tokens_were_chosen_for_another_question():
+    given = [made("red"), *(cut("red", 10, reduced_for=question) for question in ("What?", "Is it day?"))]
+    assert [row.name for row in side_by_side(given)] == ["full", "intra 0.1", "intra (another question) 0.1"]
+
+
 def test_answers_to_several_questions_are_held_against_their_own_full_answer():
     pairs = itertools.product(("Is it day?", "What?"), (made, cut))
     given = [make(f"{q} {make.__name__}", question=q, **({} if make is made else {"kept": 10})) for q, make in pairs]
