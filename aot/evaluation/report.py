@@ -27,9 +27,11 @@ draws of whole clips (seed {SEED}), families after Wilson. p: McNemar's exact te
 counts the same. agreement: share of the answers that full tokens give, word for word. Seconds are means over clips: \
 encode and reduce as they say, prefill up to the end of the video, which all questions share, questions for reading \
 and answering all of a clip's questions together. speed-up: of encode, reduce and prefill together, against full \
-tokens; of prefill: of that alone. readings: how often the video is read, anew for each question where a stage asks or \
-acts inside the LLM, once more with an assistant; seconds of reduce and prefill are sums over them. Where stages act \
-inside the LLM, tokens and retention are means over its layers. majority: always the family's most frequent answer.
+tokens; of prefill: of that alone. where it fails, where it is right: accuracies on the questions that full tokens \
+get right and smaller frames at the same retention do not, and on those that both do, as VTC-Bench groups them. \
+readings: how often the video is read, anew for each question where a stage asks or acts inside the LLM, once more \
+with an assistant; seconds of reduce and prefill are sums over them. Where stages act inside the LLM, tokens and \
+retention are means over its layers. majority: always the family's most frequent answer.
 """
 
 
@@ -72,6 +74,8 @@ def markdown(summary: Summary, about: Mapping[str, Any]) -> str:
     tables = [markdown_table(*overview(summary), padded=True) + "\n"]
     if summary.asked:
         tables.append(markdown_table(*families(summary), padded=True) + "\n")
+    if summary.groups:
+        tables.append(markdown_table(*difficulty(summary), padded=True) + "\n")
     if said := no_better(summary):
         tables.insert(1, f"{said[0]}\n")
     return "\n".join((heading, *tables, _NOTES))
@@ -160,6 +164,23 @@ def families(summary: Summary) -> tuple[list[str], list[list[str]]]:
     lines.append(["majority", *(f"{100 * summary.majority[name]:.1f}" for name in names)])
     lines.append(["questions", *(str(summary.asked[name]) for name in names)])
     return ["variant", *names], lines
+
+
+def difficulty(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """Head and lines of the table of accuracies where smaller frames fail, and where they do not."""
+    head = ["variant", "beside", "where it fails", "questions", "where it is right", "questions"]
+    lines = [
+        [
+            each.name,
+            each.control,
+            "none" if each.hard is None else _percent(each.hard),
+            str(each.hard_questions),
+            "none" if each.easy is None else _percent(each.easy),
+            str(each.easy_questions),
+        ]
+        for each in summary.groups
+    ]
+    return head, lines
 
 
 def _percent(estimate: Estimate | None) -> str:

@@ -10,12 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from ..comparison.groups import accuracy, hard_and_easy
+from ..comparison.variants import CONTROLS
 from ..errors import InputError
 from ..stages.chain import FULL
 from .questions import Question
 from .records import Record
 from .runner import by_clip
 from .statistics import Estimate, percentiles, resampled_means, sign_test, wilson
+
+SMALLER = "smaller"
+"""The control that groups questions."""
 
 RELEASED = "paper"
 """Beginning of the names of presets with AOT's released settings."""
@@ -82,6 +87,27 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Groups:
+    """A variant's accuracy where a control fails and where it does not, as VTC-Bench groups questions.
+
+    Args:
+        name: of the variant.
+        control: the name of the control, smaller frames at the same retention.
+        hard: accuracy on questions that full tokens get right and the control does not; None where there are none.
+        hard_questions: how many those are.
+        easy: accuracy on questions that both get right; None where there are none.
+        easy_questions: how many those are.
+    """
+
+    name: str
+    control: str
+    hard: Estimate | None
+    hard_questions: int
+    easy: Estimate | None
+    easy_questions: int
+
+
+@dataclass(frozen=True)
 class Summary:
     """All variants, full tokens first.
 
@@ -94,6 +120,7 @@ class Summary:
         references: names of the variants that the others are compared with.
         rows: the variants.
         unreadable: why a clip could not be read, by its name; its questions are not among those counted.
+        groups: of every variant beside smaller frames at the same retention.
     """
 
     clips: int
@@ -104,6 +131,7 @@ class Summary:
     references: tuple[str, ...]
     rows: tuple[Row, ...]
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    groups: tuple[Groups, ...] = ()
 
 
 def summarise(
@@ -160,7 +188,29 @@ def summarise(
     truth_counts = dict(Counter(question.family for question in truths))
     majority = {family: _most_frequent(truths, family) / count for family, count in truth_counts.items()}
     overall = sum(majority[family] * count for family, count in truth_counts.items()) / len(truths) if truths else None
-    return Summary(len(clips), len(questions), truth_counts, majority, overall, references, rows, lost)
+    groups = _groups(rows, scores)
+    return Summary(len(clips), len(questions), truth_counts, majority, overall, references, rows, lost, groups)
+
+
+def _groups(rows: Sequence[Row], scores: np.ndarray) -> tuple[Groups, ...]:
+    """The groups of every variant that has smaller frames at the same retention beside it.
+
+    Args:
+        rows: of the variants, full tokens first.
+        scores: (variants, questions), NaN where no truth is known.
+    """
+    right = scores[:, _known(scores)] == 1
+    answered = np.ones(right.shape[1], bool)
+    number = {row.name: i for i, row in enumerate(rows)}
+    found = []
+    for i, row in enumerate(rows):
+        control = SMALLER + row.name.removeprefix(row.chain)
+        if row.chain in CONTROLS or row.name == row.chain or control not in number or not len(answered):
+            continue
+        both = hard_and_easy(right[number[FULL]], right[number[control]], answered)
+        shares = [wilson(accuracy(group, right[i], answered), len(group)) if len(group) else None for group in both]
+        found.append(Groups(row.name, control, shares[0], len(both[0]), shares[1], len(both[1])))
+    return tuple(found)
 
 
 def _complete(records: Iterable[Record], clips: Mapping[str, Sequence[Question]]) -> dict[str, dict[str, Record]]:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from comfyui_aot.aot.evaluation.curve import spread
 from comfyui_aot.aot.evaluation.questions import Question
 from comfyui_aot.aot.evaluation.records import Record
 from comfyui_aot.aot.evaluation.report import CSV, CURVE, JSON, TABLE, write_report
+from comfyui_aot.aot.evaluation.report import markdown as report
 from comfyui_aot.aot.evaluation.summary import summarise
 from comfyui_aot.aot.tables import markdown
 
@@ -220,3 +222,21 @@ def test_a_table_is_aligned():
 )
 def test_names_keep_their_distance_and_stay_near(wanted, places):
     assert spread(wanted, 1, 0, 10) == pytest.approx(places)
+
+
+def test_questions_are_grouped_by_what_smaller_frames_get_right(records):
+    smaller = answered("smaller 0.25", early(5), kept=25, seconds=0.2, chain="smaller")
+    summary = summarise(QUESTIONS, [*records, *smaller])
+    (group,) = summary.groups
+    assert (group.name, group.control) == ("aot 0.25", "smaller 0.25")
+    # Full tokens are right about clips 0 to 8, smaller ones about 0 to 4, which have two questions but the last.
+    assert (group.hard_questions, group.easy_questions) == (4, 9)
+    assert (group.hard.value, group.easy.value) == pytest.approx((0, 6 / 9))
+    text = report(summary, ABOUT)
+    assert re.search(r"\| aot 0.25 +\| smaller 0.25 +\| 0.0 \(.*\| 4 +\| 66.7 \(.*\| 9 ", text)
+    assert "where it fails" in text
+
+
+def test_without_smaller_frames_there_are_no_groups(summary):
+    assert summary.groups == ()
+    assert "| where it is right" not in report(summary, ABOUT)
