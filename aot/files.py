@@ -7,6 +7,7 @@ file take turns. What a killed process left under such a name is removed by the 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -382,6 +383,21 @@ def read_json(
     except (OSError, ValueError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         raise InputError(f"{what} {path} cannot be read ({reason}); {remedy}.") from error
+
+
+def read_digest(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give a file that can be.") from error
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..models.base import VideoLLM
 from ..stages import every_stage
 from ..stages.chain import Chain
 from ..stages.options import NO_RELEVANCE
 from ..tokens.video_tokens import StageRecord, VideoTokens
 
+if TYPE_CHECKING:
+    from ..models.relevance_model import RelevanceModel
+    from ..video.frame_source import FrameSource
 
-def asked(model: VideoLLM, tokens: VideoTokens, chain: Chain, question: str) -> VideoTokens:
+
+def asked(
+    model: VideoLLM,
+    tokens: VideoTokens,
+    chain: Chain,
+    question: str,
+    *,
+    relevance_model: RelevanceModel | None = None,
+    frames: FrameSource | None = None,
+) -> VideoTokens:
     """The tokens as a chain needs them: with the question where it asks, as they are where it does not.
 
     Tokens that have a question already keep it. The model is its own assistant where a stage needs one.
@@ -19,13 +33,26 @@ def asked(model: VideoLLM, tokens: VideoTokens, chain: Chain, question: str) -> 
         tokens: fresh from the encoder.
         chain: that will reduce them.
         question: the question alone, without instructions around it.
+        relevance_model: for chains that need one; those that do not leave it alone.
+        frames: that the tokens are of, for it to look at.
     """
     if not chain.needs_question or tokens.question is not None:
         return tokens
-    return model.about(tokens, question, assistant=model if chain.needs_assistant else None)
+    assistant = model if chain.needs_assistant else None
+    if not chain.needs_relevance_model:
+        relevance_model = frames = None
+    return model.about(tokens, question, assistant=assistant, relevance_model=relevance_model, frames=frames)
 
 
-def reduced(model: VideoLLM, tokens: VideoTokens, chain: Chain, question: str) -> VideoTokens:
+def reduced(
+    model: VideoLLM,
+    tokens: VideoTokens,
+    chain: Chain,
+    question: str,
+    *,
+    relevance_model: RelevanceModel | None = None,
+    frames: FrameSource | None = None,
+) -> VideoTokens:
     """What a chain leaves of tokens, chosen by the question where it asks.
 
     Args:
@@ -33,11 +60,13 @@ def reduced(model: VideoLLM, tokens: VideoTokens, chain: Chain, question: str) -
         tokens: fresh from the encoder.
         chain: of stages on tokens.
         question: the question alone, without instructions around it.
+        relevance_model: as for :func:`asked`.
+        frames: as for :func:`asked`.
 
     Raises:
         InputError: the chain refuses these tokens.
     """
-    return chain(asked(model, tokens, chain, question))
+    return chain(asked(model, tokens, chain, question, relevance_model=relevance_model, frames=frames))
 
 
 def reduced_for(tokens: VideoTokens) -> str | None:

@@ -15,6 +15,8 @@ from .options import (
     check_before_work,
     generation,
     reduced,
+    relevance_model,
+    relevance_option,
     tell_of_shapes,
     video_options,
 )
@@ -52,6 +54,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a text file of two lines: the server's address, and its API key, which goes there and nowhere else",
     )
+    relevance_option(parser)
     parser.add_argument(
         "--reinvest",
         type=int,
@@ -89,7 +92,10 @@ def run(options: argparse.Namespace) -> Result:
     of_own = [each.strip() or apply_preset(options.preset, each, ()) for each in asked_first]
     if options.stream and pipeline.needs_assistant:
         raise InputError("An assistant reads all tokens of a video, and --stream never holds them; leave one out.")
-    model, source, every = reduced(options, pipeline, options.reinvest, of_own)
+    if options.stream and pipeline.needs_relevance_model:
+        raise InputError("A relevance model looks at a video that is encoded whole; leave out --stream, or that stage.")
+    relevance = relevance_model(options, [pipeline])
+    model, source, every = reduced(options, pipeline, options.reinvest, of_own, relevance)
     prompts = [apply_preset(options.preset, each, every[0].timestamps.tolist()) for each in questions]
     answerer = _answerer(model, connection)
     if len(prompts) == 1:

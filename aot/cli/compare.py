@@ -21,6 +21,8 @@ from .options import (
     control_options,
     encode,
     generation,
+    relevance_model,
+    relevance_option,
     source,
     tell_of_shapes,
     variant_options,
@@ -54,6 +56,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     video_options(parser)
     variant_options(parser)
     control_options(parser)
+    relevance_option(parser)
 
 
 def run(options: argparse.Namespace) -> Result:
@@ -76,8 +79,9 @@ def run(options: argparse.Namespace) -> Result:
     for folder in (options.pictures, options.out, options.film and options.film.parent):
         if folder:
             make_folder(folder)
+    relevance = relevance_model(options, [variant.chain for variant in variants if variant.chain])
     model, frames, tokens = encode(options, *(variant.chain for variant in variants if variant.chain))
-    cache = open_cache(model, tokens, options.question, settings, options.cache) if options.cache else None
+    cache = open_cache(model, tokens, options.question, settings, options.cache, relevance) if options.cache else None
     rows: list[Row] = []
     refused: list[str] = []
     printed: list[dict[str, Any]] = []
@@ -89,6 +93,7 @@ def run(options: argparse.Namespace) -> Result:
         # The file again: variants that choose frames decode and encode no others, and take as long as that takes.
         file = {"frames": source(options), "file_pixels": options.file_pixels}
         answerer, by_name = LocalAnswerer(model), {variant.name: variant for variant in variants}
+        file["relevance_model"] = relevance
         starts = Starts(model, tokens, **file)
         for row in compare(answerer, tokens, options.question, variants, settings, **watch, **file, cache=cache):
             bar.update()

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from .command import Result
-from .options import control_options, load, model_options, variant_options
+from .options import control_options, load, model_options, relevance_model, relevance_option, variant_options
 
 if TYPE_CHECKING:
     from ..comparison.variants import Variant
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..evaluation.questions import QuestionSet
     from ..evaluation.records import Records
     from ..models.base import VideoLLM
+    from ..models.relevance_model import RelevanceModel
 
 _TOLD = (
     "data",
@@ -40,6 +41,7 @@ _TOLD = (
     "controls",
     "reinvest",
     "about",
+    "relevance_model",
 )
 """The options that decide a result, as a report's command line tells them."""
 
@@ -56,6 +58,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     model_options(parser)
     variant_options(parser)
     control_options(parser)
+    relevance_option(parser)
     parser.add_argument(
         "--about",
         nargs="+",
@@ -84,17 +87,23 @@ def run(options: argparse.Namespace) -> Result:
     variants = chosen_variants(options)
     questions = questions_of(options)
     out = options.out or Path(f"eval-{options.set}")
+    relevance = relevance_model(options, [variant.chain for variant in variants if variant.chain])
     model = load(options)
     with alone(out / RECORDS):
-        return _run(options, variants, questions, model, out)
+        return _run(options, variants, questions, model, out, relevance)
 
 
 def _run(
-    options: argparse.Namespace, variants: Sequence[Variant], questions: QuestionSet, model: VideoLLM, out: Path
+    options: argparse.Namespace,
+    variants: Sequence[Variant],
+    questions: QuestionSet,
+    model: VideoLLM,
+    out: Path,
+    relevance: RelevanceModel | None,
 ) -> Result:
     from ..evaluation.encodings import Encodings
     from ..evaluation.records import Records
-    from ..evaluation.report import CSV, CURVE, JSON, TABLE, left_out, no_better, overview, write_report
+    from ..evaluation.report import CSV, CURVE, JSON, TABLE, difficulty, left_out, no_better, overview, write_report
     from ..evaluation.runner import by_clip, settings
     from ..evaluation.summary import summarise
     from ..models.fingerprint import fingerprint
@@ -108,7 +117,7 @@ def _run(
     if options.against and options.against not in {*names, *(record.variant for record in records)}:
         raise InputError(f"--against {options.against!r} is no variant of this run; there are {', '.join(names)}.")
     cache = None if options.no_cache else options.cache or out / "encodings"
-    encodings = Encodings(model, questions, options.frames, cache, weights=weights)
+    encodings = Encodings(model, questions, options.frames, cache, weights=weights, relevance_model=relevance)
     _evaluate(model, questions, variants, records, encodings)
     summary = summarise(
         questions.questions, records, first=names, against=options.against, unreadable=records.unreadable
@@ -117,6 +126,8 @@ def _run(
     origin = {"set": questions.name, "command": _command(options), "date": datetime.date.today().isoformat()}
     result = write_report(summary, {**about, "identity": about["set"], **origin, "encodings_bytes": size}, out)
     print(markdown(*overview(summary), padded=True))
+    if summary.groups:
+        print(markdown(*difficulty(summary), padded=True))
     for line in no_better(summary):
         print(line)
     if summary.unreadable:
@@ -178,7 +189,8 @@ def _evaluate(
     from ..evaluation.runner import by_clip, evaluate
 
     clips = [clip for clip in by_clip(questions.questions) if clip not in records.unreadable]
-    cells = [(clip, variant.name) for clip in clips for variant in variants]
+    inputs = {variant.name: encodings.inputs_of(variant) for variant in variants}
+    cells = [(clip, name, read) for clip in clips for name, read in inputs.items()]
     done = sum(each in records for each in cells)
     with tqdm(total=len(cells), initial=done, desc="eval", file=sys.stderr, leave=False, disable=None) as bar:
 
@@ -222,6 +234,7 @@ def _command(options: argparse.Namespace) -> str:
             continue
         if value is False or (name == "reinvest" and value == 1):
             continue
+        name = name.replace("_", "-")
         parts = [",".join(f"{each:g}" for each in value)] if name == "retention" else _words(value)
         words += [f"--{name}", *(() if value is True else parts)]
     return shlex.join(words)

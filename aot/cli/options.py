@@ -13,10 +13,12 @@ from tqdm import tqdm
 
 from ..answering.presets import OWN, apply_preset, split
 from ..devices import check_device
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..answering.generation import Generation
     from ..models import VideoLLM
+    from ..models.relevance_model import RelevanceModel
     from ..stages.chain import Chain
     from ..tokens.video_tokens import VideoTokens
     from ..video.frames import Frames, Sampling, VideoSource
@@ -80,6 +82,45 @@ def model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def relevance_option(parser: argparse.ArgumentParser) -> None:
+    """Add the model that says how relevant places are."""
+    parser.add_argument(
+        "--relevance-model",
+        type=Path,
+        metavar="FOLDER",
+        help="a CLIP or SigLIP with both halves, for stages that need one (cdpruner:relevance=clip)",
+    )
+
+
+def relevance_model(options: argparse.Namespace, chains: Sequence[Chain]) -> RelevanceModel | None:
+    """The model that :func:`relevance_option` names; None where there is none.
+
+    Args:
+        options: of the command.
+        chains: that will run.
+
+    Raises:
+        InputError: a chain needs one and none is given, or the other way round.
+    """
+    needs = [chain.name for chain in chains if chain.needs_relevance_model]
+    if needs and options.relevance_model is None:
+        raise InputError(
+            f"{needs[0]} needs a CLIP with both halves; give --relevance-model FOLDER, or relevance=words."
+        )
+    if options.relevance_model is None:
+        return None
+    if not needs:
+        raise InputError(
+            "--relevance-model is given, and no stage asks it; leave it out, or give cdpruner:relevance=clip."
+        )
+    from transformers.utils import logging
+
+    from ..models.relevance_model import RelevanceModel
+
+    logging.disable_progress_bar()
+    return RelevanceModel.load(options.relevance_model, device=_device(options.device))
+
+
 def variant_options(parser: argparse.ArgumentParser) -> None:
     """Add stages, and retentions for each of them."""
     parser.add_argument(
@@ -135,7 +176,11 @@ def source(options: argparse.Namespace) -> VideoSource:
 
 
 def reduced(
-    options: argparse.Namespace, chain: Chain, reinvest: int = 1, questions: Sequence[str] = ("",)
+    options: argparse.Namespace,
+    chain: Chain,
+    reinvest: int = 1,
+    questions: Sequence[str] = ("",),
+    relevance: RelevanceModel | None = None,
 ) -> tuple[VideoLLM, str, list[VideoTokens]]:
     """The model, the video's name and its tokens reduced for each question; only chosen frames are decoded.
 
@@ -144,6 +189,7 @@ def reduced(
         chain: all its stages run.
         reinvest: times as many frames that are cut down to the tokens that the chain would leave of the others.
         questions: one for each of the tokens wanted; read where the chain asks, and with ``stream`` encoded for.
+        relevance: for a chain that needs what a CLIP says of every place.
     """
     from ..answering.reduced_for import reduced as reduced_by
     from ..comparison.starts import more_frames
@@ -168,7 +214,8 @@ def reduced(
         stage.steps(layout(frames), model.timestamps(frames))
     with Bar("encode") as bar:
         tokens = model.encode(frames, on_progress=bar, **settings)
-    every = [reduced_by(model, tokens, chain.after_encoding, each) for each in questions]
+    looks = {"relevance_model": relevance, "frames": frames}
+    every = [reduced_by(model, tokens, chain.after_encoding, each, **looks) for each in questions]
     return model, frames.source, every
 
 

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -34,6 +34,9 @@ from ..tokens.video_tokens import VideoTokens
 from .compare import Measured
 from .variants import Variant
 
+if TYPE_CHECKING:
+    from ..models.relevance_model import RelevanceModel
+
 VERSION = 1
 """Of the files; those of another version are not read."""
 
@@ -45,7 +48,12 @@ ABOUT = "about.json"
 
 
 def open_cache(
-    model: VideoLLM, tokens: VideoTokens, question: str, generation: Generation, folder: Path
+    model: VideoLLM,
+    tokens: VideoTokens,
+    question: str,
+    generation: Generation,
+    folder: Path,
+    relevance_model: RelevanceModel | None = None,
 ) -> FolderCache:
     """The cells of one model, encoding and question.
 
@@ -55,6 +63,7 @@ def open_cache(
         question: about the video.
         generation: how answers are generated.
         folder: of all sweeps; this one has a folder of its own in it.
+        relevance_model: that looks at the video for stages that need one.
     """
     about = {
         "version": VERSION,
@@ -70,6 +79,8 @@ def open_cache(
     settings = encoder_settings(tokens)
     if clock := {key: settings[key] for key in (DURATION, TIMES, SAMPLED_FPS) if key in settings}:
         about["clock"] = clock  # some models are told of it, or place the video by it
+    if relevance_model is not None:
+        about["relevance_model"] = relevance_model.fingerprint
     if model.device.type == "cuda":  # elsewhere there is one way to decode
         about["decoding"] = model.decoding
     return FolderCache(folder / digest(about), about)

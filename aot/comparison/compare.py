@@ -9,7 +9,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..answering.answer import Answer
 from ..answering.answerer import Answerer, LocalAnswerer
@@ -23,6 +23,9 @@ from ..tokens.video_tokens import VideoTokens
 from ..video.frame_source import FrameSource
 from .starts import Start, Starts
 from .variants import ANOTHER, Variant
+
+if TYPE_CHECKING:
+    from ..models.relevance_model import RelevanceModel
 
 ROAD = ("file_s", "was_read", "first_token_s", "reduced_for")
 """Keys of an answer that came later than a row's own, and are printed after them."""
@@ -132,6 +135,7 @@ def compare(
     frames: FrameSource | None = None,
     file_pixels: bool = False,
     on_progress: Progress = ignore_progress,
+    relevance_model: RelevanceModel | None = None,
 ) -> Iterator[Row]:
     """Answer with every variant in turn, each against the first, which is full tokens mostly.
 
@@ -154,8 +158,16 @@ def compare(
         frames: that the tokens are of, for variants that choose among them, or see more of the video.
         file_pixels: see :meth:`~..models.base.VideoLLM.frame_size`.
         on_progress: called with (done, total) frames of such a variant's encoding.
+        relevance_model: for chains that need what a CLIP says of every place; it looks at ``frames``.
     """
-    encodings = Starts(answerer.model, tokens, frames, file_pixels=file_pixels, on_progress=on_progress)
+    encodings = Starts(
+        answerer.model,
+        tokens,
+        frames,
+        file_pixels=file_pixels,
+        on_progress=on_progress,
+        relevance_model=relevance_model,
+    )
     starts = encodings.plan(variants)
     against = variants[0]
     known = {

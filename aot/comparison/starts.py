@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..answering.reduced_for import reduced
 from ..errors import InputError
@@ -17,6 +17,9 @@ from ..models.progress import Progress, ignore_progress
 from ..tokens.video_tokens import VideoTokens
 from ..video.frame_source import FrameSource
 from .variants import Variant
+
+if TYPE_CHECKING:
+    from ..models.relevance_model import RelevanceModel
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Starts:
         file_pixels: see :meth:`~..models.base.VideoLLM.frame_size`.
         more: takes a number, and returns that many frames of the same video; None asks the frames.
         on_progress: called with (done, total) frames of an encoding.
+        relevance_model: for chains that need what a CLIP says of every place.
     """
 
     def __init__(
@@ -53,10 +57,11 @@ class Starts:
         file_pixels: bool = False,
         more: Callable[[int], FrameSource] | None = None,
         on_progress: Progress = ignore_progress,
+        relevance_model: RelevanceModel | None = None,
     ) -> None:
         self._model, self._tokens, self._frames = model, tokens, frames
         self._options: dict[str, Any] = {"file_pixels": file_pixels}
-        self._on_progress, self._more = on_progress, more
+        self._on_progress, self._more, self._relevance_model = on_progress, more, relevance_model
         self._encoded: dict[str, VideoTokens] = {}
         self._left: list[str] = []
 
@@ -129,7 +134,17 @@ class Starts:
         variant = start.variant
         if variant.chain is None:
             raise InputError(f"{variant.name} leaves the video out, so there is nothing to compare; leave it out here.")
-        return reduced(self._model, self.tokens(start), variant.chain.after_encoding, question)
+        chain = variant.chain.after_encoding
+        return reduced(self._model, self.tokens(start), chain, question, **self.looked_at(start))
+
+    def looked_at(self, start: Start) -> dict[str, Any]:
+        """The relevance model and the frames that it looks at for a variant, by the names of arguments.
+
+        Args:
+            start: of :meth:`plan`.
+        """
+        frames = self._frames if start.frames is None else start.frames
+        return {"relevance_model": self._relevance_model, "frames": frames}
 
     def done(self, start: Start) -> None:
         """Forget an encoding that no later variant needs.

@@ -12,19 +12,23 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..comparison.starts import Starts
 from ..comparison.variants import Variant
 from ..errors import InputError
-from ..files import alone, make_folder
+from ..files import alone, make_folder, read_digest
 from ..models.base import VideoLLM
 from ..models.fingerprint import digest
 from ..models.progress import Progress, ignore_progress
 from ..tokens import storage
 from ..tokens.video_tokens import VideoTokens
 from .questions import QuestionSet
+
+if TYPE_CHECKING:
+    from ..models.relevance_model import RelevanceModel
 
 _PATIENCE = 600.0
 """Seconds to wait for another process that encodes the same clip."""
@@ -39,14 +43,23 @@ class Encodings:
         frames: of each clip.
         folder: keeps the tokens, bit for bit; None keeps nothing.
         weights: the model's :func:`fingerprint`.
+        relevance_model: that looks at clips for stages that need one.
 
     Raises:
         InputError: the folder cannot be made.
     """
 
     def __init__(
-        self, model: VideoLLM, questions: QuestionSet, frames: int, folder: Path | None, *, weights: str
+        self,
+        model: VideoLLM,
+        questions: QuestionSet,
+        frames: int,
+        folder: Path | None,
+        *,
+        weights: str,
+        relevance_model: RelevanceModel | None = None,
     ) -> None:
+        self._relevance_model = relevance_model
         self._model, self._questions, self._frames, self.folder = model, questions, frames, folder
         self._identity = {
             "footage": dict(questions.footage),
@@ -86,9 +99,33 @@ class Encodings:
         Raises:
             InputError: as :meth:`of`.
         """
-        chooses = any(each.chain and (each.chain.before_tokens or each.reinvest > 1) for each in variants)
-        frames = self._questions.frames(clip, self._frames) if chooses else None
-        return Starts(self._model, self.of(clip), frames, more=partial(self._questions.frames, clip))
+        looks = any(
+            each.chain and (each.chain.before_tokens or each.reinvest > 1 or each.chain.needs_relevance_model)
+            for each in variants
+        )
+        frames = self._questions.frames(clip, self._frames) if looks else None
+        more = partial(self._questions.frames, clip)
+        return Starts(self._model, self.of(clip), frames, more=more, relevance_model=self._relevance_model)
+
+    def inputs_of(self, variant: Variant) -> str:
+        """A digest of what a variant's chain reads beside the clip: files that it names, and the relevance model.
+
+        Args:
+            variant: of the run.
+
+        Returns:
+            "" where it reads nothing.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        chain = variant.chain
+        if chain is None:
+            return ""
+        read: list[object] = [read_digest(path) for path in chain.files]
+        if chain.needs_relevance_model and self._relevance_model is not None:
+            read.append(self._relevance_model.fingerprint)
+        return digest(read) if read else ""
 
     def _encode(self, clip: str, on_progress: Progress) -> VideoTokens:
         return self._model.encode(self._questions.frames(clip, self._frames), on_progress=on_progress)

@@ -33,7 +33,7 @@ class Record:
 
     Args:
         clip: its name.
-        variant: its name; no two records of a folder have clip and variant in common.
+        variant: its name; of two records of a folder with clip and variant in common the later counts.
         chain: the variant's label, the same at every retention.
         tokens_full: tokens of the language grid, newlines not counted.
         tokens_kept: those that are left of them; where stages act inside the LLM, the mean over its layers and all
@@ -45,6 +45,7 @@ class Record:
         said: the answer to each question, by the question's id.
         scores: of each answer, 0 to 1, by the question's id; None if the set publishes no truth.
         readings: how often an LLM read the video: once, or once a question where a stage asks, twice with an assistant.
+        inputs: a digest of what the variant read beside the clip, a file of scores for instance; "" where nothing.
     """
 
     clip: str
@@ -59,6 +60,7 @@ class Record:
     said: Mapping[str, str]
     scores: Mapping[str, float | None]
     readings: int = 1
+    inputs: str = ""
 
 
 class Records:
@@ -75,9 +77,11 @@ class Records:
         self._unreadable = _read_unreadable(folder / UNREADABLE)
         self._records = {(record.clip, record.variant): record for record in self._resume(settings)}
 
-    def __contains__(self, key: tuple[str, str]) -> bool:
-        """Whether there is a record of a (clip, variant)."""
-        return key in self._records
+    def __contains__(self, key: tuple[str, str, str]) -> bool:
+        """Whether there is a record of a (clip, variant) with these inputs."""
+        clip, variant, inputs = key
+        record = self._records.get((clip, variant))
+        return record is not None and record.inputs == inputs
 
     def __iter__(self) -> Iterator[Record]:
         """In the order in which they came."""
@@ -133,7 +137,7 @@ def _read(line: bytes) -> Record | None:
 
 def _is_sound(record: Record) -> bool:
     """Whether all values of a line are of the kinds that a run writes, so that they can be counted."""
-    texts = (record.clip, record.variant, record.chain)
+    texts = (record.clip, record.variant, record.chain, record.inputs)
     numbers = (getattr(record, name) for name in _NUMBERS)
     if not all(isinstance(each, str) for each in texts) or not all(map(_is_count, numbers)) or not record.tokens_full:
         return False

@@ -8,7 +8,9 @@ a later run does not ask for them again.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from ..answering.answer import by_layer, encode_seconds, reduce_seconds
@@ -86,11 +88,12 @@ def evaluate(
             names the clip. Earlier answers stay.
     """
     clips = by_clip(questions.questions)
-    missing = {
-        clip: [variant for variant in variants if (clip, variant.name) not in records]
-        for clip in clips
-        if clip not in records.unreadable and any((clip, variant.name) not in records for variant in variants)
-    }
+    inputs = {variant.name: encodings.inputs_of(variant) for variant in variants}
+
+    def unanswered(clip: str) -> list[Variant]:
+        return [variant for variant in variants if (clip, variant.name, inputs[variant.name]) not in records]
+
+    missing = {clip: unanswered(clip) for clip in clips if clip not in records.unreadable and unanswered(clip)}
     if not missing:
         return
     encodings.require_room(tuple(missing))
@@ -102,7 +105,7 @@ def evaluate(
             starts = encodings.starts(clip, left)
             asking = model, questions, clips[clip], left, starts, decoder, prefiller
             for record in answer_variants(*asking, elsewhere=clips[after[clip]]):
-                records.add(record)
+                records.add(replace(record, inputs=inputs[record.variant]))
                 on_record(record.variant)
         except UnreadableVideo as error:
             records.leave_out(clip, str(error))
@@ -151,6 +154,7 @@ def answer_variants(
             prefiller,
             tokens_full=starts.shared.tokens_full,
             elsewhere=elsewhere if variant.elsewhere else (),
+            looked_at=starts.looked_at(start),
         )
         starts.done(start)
 
@@ -166,6 +170,7 @@ def answer_clip(
     *,
     tokens_full: int | None = None,
     elsewhere: Sequence[Question] = (),
+    looked_at: Mapping[str, Any] = MappingProxyType({}),
 ) -> Record:
     """A variant's answers to the questions about one clip.
 
@@ -180,6 +185,7 @@ def answer_clip(
         tokens_full: that the kept ones are a share of; None takes those of the tokens.
         elsewhere: questions about another clip, by which stages that ask choose in place of this one's; empty takes
             this one's.
+        looked_at: see :meth:`~..comparison.starts.Starts.looked_at`.
     """
     chain = None if variant.chain is None else variant.chain.after_encoding
     asks = chain is not None and chain.needs_question
@@ -191,7 +197,7 @@ def answer_clip(
     prefill_s = questions_s = 0.0
     for number, group in enumerate(groups):
         about = (elsewhere or of_clip)[number % len(elsewhere or of_clip)].asked
-        shown = None if chain is None else reduced(model, tokens, chain, about)
+        shown = None if chain is None else reduced(model, tokens, chain, about, **looked_at)
         session = Session(model, shown, decoder=decoder, prefiller=prefiller)
         replies = session.ask([question.text for question in group], Generation(questions.max_new_tokens))
         answers |= {question.id: text for question, text in zip(group, replies.texts, strict=True)}

@@ -11,14 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ..errors import InputError
-from ..tokens.question import ASSISTANT, Question
+from ..tokens.question import ASSISTANT, CLIP, Question
 from ..tokens.video_tokens import VideoTokens
 from ..video.frames import MakersChoice
 from .attended import attended_frames
@@ -37,6 +37,10 @@ from .frame_choice import NO_SETTINGS
 from .loading import stock_model
 from .prompt import Inputs, require_question
 from .versions import cache_argument
+
+if TYPE_CHECKING:
+    from ..video.frame_source import FrameSource
+    from .relevance_model import RelevanceModel
 
 __all__ = ["FILE_PIXELS", "TowerOutput", "VideoLLM", "added"]
 
@@ -135,6 +139,8 @@ class VideoLLM(FrameEncoder, ChatPrompt):
         *,
         assistant: VideoLLM | None = None,
         assistant_tokens: VideoTokens | None = None,
+        relevance_model: RelevanceModel | None = None,
+        frames: FrameSource | None = None,
     ) -> VideoTokens:
         """These tokens with a question that stages which ask choose by; nothing else changes.
 
@@ -144,26 +150,33 @@ class VideoLLM(FrameEncoder, ChatPrompt):
             assistant: a model that reads the video and the question first, and says how much each frame matters; it may
                 be this one.
             assistant_tokens: the same frames, encoded by the assistant; None where it reads the tokens themselves.
+            relevance_model: a CLIP with both halves, that says how relevant every place is.
+            frames: that the tokens are of, for it to look at.
 
         Raises:
-            InputError: an empty question, tokens of another model's width, or an assistant's of other frames.
+            InputError: an empty question, tokens of another model's width, other frames than the tokens', or none for
+                a relevance model.
         """
         require_question(text)
         self._require_own(tokens)
         text = text.strip()
         words = self.embed(torch.tensor(self._ids(text))).to(tokens.features.device)
-        if assistant is None:
-            return dataclasses.replace(tokens, question=Question(text, words))
         start = time.perf_counter()
-        read = tokens if assistant_tokens is None else assistant_tokens
-        if read.layout.frames != tokens.layout.frames:
-            raise InputError(
-                f"The assistant's tokens are of {read.layout.frames} frames and these of {tokens.layout.frames}; "
-                "encode the same frames with both models."
-            )
-        frames = {ASSISTANT: attended_frames(assistant, read, text)}
-        seconds = time.perf_counter() - start
-        return dataclasses.replace(tokens, question=Question(text, words, frames=frames, seconds=seconds))
+        of_frames, places = {}, {}
+        if assistant is not None:
+            read = tokens if assistant_tokens is None else assistant_tokens
+            if read.layout.frames != tokens.layout.frames:
+                raise InputError(
+                    f"The assistant's tokens are of {read.layout.frames} frames and these of {tokens.layout.frames}; "
+                    "encode the same frames with both models."
+                )
+            of_frames[ASSISTANT] = attended_frames(assistant, read, text)
+        if relevance_model is not None:
+            if frames is None:
+                raise InputError(f"{relevance_model.name} looks at frames themselves; give those that were encoded.")
+            places[CLIP] = relevance_model.places(frames, text, tokens.layout)
+        seconds = time.perf_counter() - start if of_frames or places else 0.0
+        return dataclasses.replace(tokens, question=Question(text, words, places, of_frames, seconds))
 
     def forward(self, inputs: Inputs, cache: Cache, *, mask: Tensor | None = None, keep: Any = -1) -> Tensor:
         """Run the LLM over ``inputs``, which follow the tokens in ``cache``.

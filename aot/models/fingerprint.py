@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -36,6 +37,11 @@ def fingerprint(model: VideoLLM) -> str:
             "prompt": [*(ids.tolist() for ids in prompt.before), prompt.after.tolist()],
         }
     )
+
+
+def digest_of_weights(weights: Iterable[Tensor], beside: Any) -> str:
+    """A digest of weights, whatever their names and their order, and of what else counts, JSON-ready."""
+    return digest([sorted(map(_sum_of_bits, weights)), beside])
 
 
 def digest(content: Any) -> str:

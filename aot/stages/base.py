@@ -109,6 +109,11 @@ class Method:
         """Whether, set as it is, it needs to know which frames matter to a model that has read the video."""
         return False
 
+    @property
+    def needs_relevance_model(self) -> bool:
+        """Whether, set as it is, it needs to know what a CLIP's two halves say of every place."""
+        return False
+
     def settings(self) -> dict[str, Any]:
         """The value of every setting by name, in the order of the fields."""
         return dataclasses.asdict(self)
@@ -255,6 +260,20 @@ class Stage(Method):
             Frames of each run, in order; None where the stage has to see the whole video.
         """
         return None
+
+
+def with_question_time(reduced: VideoTokens, tokens: VideoTokens) -> VideoTokens:
+    """Reduced tokens whose last record also has what other models took to look at the video for the question.
+
+    Args:
+        reduced: by a stage that needs what they say.
+        tokens: that were reduced.
+    """
+    if tokens.question is None or not tokens.question.seconds:
+        return reduced
+    *before, own = reduced.history
+    elapsed = own.milliseconds + 1e3 * tokens.question.seconds
+    return dataclasses.replace(reduced, history=(*before, dataclasses.replace(own, elapsed=elapsed)))
 
 
 class Budgeted(WithBudget, Stage):

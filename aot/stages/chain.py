@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -155,6 +156,17 @@ class Chain:
     def needs_assistant(self) -> bool:
         """Whether a stage of it needs to know which frames matter to a model that has read the video."""
         return any(stage.needs_assistant for stage in self.stages)
+
+    @property
+    def needs_relevance_model(self) -> bool:
+        """Whether a stage of it needs to know what a CLIP's two halves say of every place."""
+        return any(stage.needs_relevance_model for stage in self.stages)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that its stages' settings name."""
+        named = (stage.settings()[name] for stage in self.stages for name in getattr(stage, "files", ()))
+        return tuple(Path(each) for each in named if each)
 
     @cached_property
     def _replayed(self) -> ReplayedStages:

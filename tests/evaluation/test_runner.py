@@ -194,7 +194,7 @@ def test_a_record_is_on_disk_as_soon_as_it_is_added(tmp_path):
     records = Records(tmp_path, {"frames": 1})
     records.add(record)
     assert list(Records(tmp_path, {"frames": 1})) == [record]
-    assert ("c", "full") in records
+    assert ("c", "full", "") in records
 
 
 def test_what_cannot_be_reduced_names_its_clip(run):
@@ -352,3 +352,24 @@ def test_a_model_is_told_from_another_by_a_single_weight(model, weights, embedde
     other.hf_model.model.multi_modal_projector.linear_1.bias.data[0] += 1e-3
     assert fingerprint(other) != weights
     assert fingerprint(model) == weights
+
+
+def test_a_changed_file_of_scores_is_asked_about_again_and_nothing_else_is(run, tmp_path):
+    scores = tmp_path / "scores.txt"
+    chains = (f"aks:frames=1,scores={scores} # best", "aot:clip_length=2")
+    scores.write_text("1 0")
+    asked = []
+    first = [each for each in run(chains=chains) if each.variant == "best"]
+    assert all(each.inputs for each in first)
+    run(chains=chains, on_record=asked.append)
+    assert asked == []
+    scores.write_text("0 1")
+    again = [each for each in run(chains=chains, on_record=asked.append) if each.variant == "best"]
+    assert asked == ["best"] * 3
+    assert {each.inputs for each in again}.isdisjoint(each.inputs for each in first)
+    assert all(not each.inputs for each in run(chains=chains) if each.variant != "best")
+
+
+def test_a_file_of_scores_that_is_gone_is_one_line(run, tmp_path):
+    with pytest.raises(InputError, match=r"gone\.txt cannot be read"):
+        run(chains=(f"aks:frames=1,scores={tmp_path / 'gone.txt'}",))

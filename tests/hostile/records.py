@@ -82,7 +82,7 @@ def run(case: Case, whole: Path, folder: Path) -> None:
     (folder / RECORDS).write_bytes(damaged(b"".join(lines), case.damages))
     records = Records(folder, SET)
     for values in originals:
-        if (values["clip"], values["variant"]) not in records:
+        if (values["clip"], values["variant"], values.get("inputs", "")) not in records:
             records.add(Record(**values))
     summary = summarise(QUESTIONS, records, first=VARIANTS)
     _require_finite(dataclasses.asdict(summary))

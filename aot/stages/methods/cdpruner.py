@@ -22,7 +22,7 @@ from ...devices import counts_on
 from ...errors import InputError
 from ...tokens.question import CLIP
 from ...tokens.video_tokens import VideoTokens
-from ..base import Budgeted, Part, Reduction
+from ..base import Budgeted, Part, Reduction, with_question_time
 from ..options import KEEP_TOKENS, NO_RELEVANCE, RELEVANCE, RETENTION, Setting
 from ..toolkit.language_grid import LanguageGrid, SubstituteWarning, unit
 from ..toolkit.newlines import NewlineRule
@@ -67,6 +67,16 @@ class CDPruner(Budgeted):
         """Whether relevance is asked for."""
         return self.relevance != NO_RELEVANCE
 
+    @property
+    def needs_relevance_model(self) -> bool:
+        """Whether relevance is CLIP's."""
+        return self.relevance == CLIP
+
+    def __call__(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:
+        """Reduce a video's tokens; the time includes that of a relevance model."""
+        reduced = super().__call__(tokens, part)
+        return with_question_time(reduced, tokens) if self.needs_relevance_model else reduced
+
     def build(self, tokens: VideoTokens, part: Part) -> Reduction:
         """Kept cells in order of time, then raster."""
         grid = LanguageGrid.of(self.title, tokens)
@@ -100,7 +110,8 @@ class CDPruner(Budgeted):
         if CLIP not in question.places:
             raise InputError(
                 f"{self.title} as released needs what CLIP's two halves say of the video, and this question comes "
-                f"without; give relevance={WORDS}, or put it into the question's places under {CLIP!r}."
+                f"without; link a relevance model and the frames to Ask About (--relevance-model on the command line), "
+                f"or give relevance={WORDS}."
             )
         return of_clip(grid.pooled(question.places[CLIP]))
 

@@ -9,7 +9,6 @@ Source: DyToK (NeurIPS 2025).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +20,7 @@ from ...errors import InputError
 from ...tokens.question import ASSISTANT
 from ...tokens.video_tokens import VideoTokens
 from .. import every_stage
-from ..base import Budgeted, Part
+from ..base import Budgeted, Part, with_question_time
 from ..budget import fill_levels, split_by_share
 from ..options import KEEP_TOKENS, NO_RELEVANCE, RELEVANCE, RETENTION, Setting
 from ..toolkit.frame_tokens import FrameTokens
@@ -95,11 +94,7 @@ class DyToK(Budgeted):
     def __call__(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:
         """Reduce a video's tokens; the time includes that of the assistant."""
         reduced = super().__call__(tokens, part)
-        if not self.needs_assistant or tokens.question is None or not tokens.question.seconds:
-            return reduced
-        *before, own = reduced.history
-        elapsed = own.milliseconds + 1e3 * tokens.question.seconds
-        return dataclasses.replace(reduced, history=(*before, dataclasses.replace(own, elapsed=elapsed)))
+        return with_question_time(reduced, tokens) if self.needs_assistant else reduced
 
     def reduce(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:
         """What the method makes of every frame's budget.
