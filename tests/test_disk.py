@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.files import append_line, whole_file, write_json
+from comfyui_aot.aot.benchmarks.clip import write_clip
 from comfyui_aot.aot.benchmarks.reduction import random_tokens
 from comfyui_aot.aot.evaluation.clip_file import write_mp4
 from comfyui_aot.aot.models.embedded.weights import TrainedWeights
@@ -51,6 +52,7 @@ def numbered(path):
 
 WRITERS = {
     "append": lambda path: append_line(path, "x" * 100_000),
+    "clip": lambda path: write_clip(path, 25, 256, 256),
     "frames": lambda path: save_frames(frames, path, "frame"),
     "json": lambda path: write_json(path, ["x" * 100_000]),
     "mp4": lambda path: write_mp4(frames, path),
@@ -82,7 +84,20 @@ def warm_up():
     try_all()
     folder = wanted
 """
-WRITERS = ("append", "frames", "json", "mp4", "numbered", "png", "preview", "text", "tokens", "torch", "weights")
+WRITERS = (
+    "append",
+    "clip",
+    "frames",
+    "json",
+    "mp4",
+    "numbered",
+    "png",
+    "preview",
+    "text",
+    "tokens",
+    "torch",
+    "weights",
+)
 
 
 def found_by(code, folder, *words):
