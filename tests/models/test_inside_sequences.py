@@ -10,6 +10,7 @@ import torch
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import load
+from comfyui_aot.aot.models.importance import depths
 from comfyui_aot.aot.models.inside import Blocks
 from comfyui_aot.aot.stages import TowerStage
 from comfyui_aot.aot.stages.chain import parse
@@ -83,8 +84,11 @@ def full(small, clip):
 
 @pytest.fixture(scope="module")
 def alone(small, clip, together):
-    """The frames that stay, encoded without the others."""
-    return small.encode(clip.pick(torch.tensor([each * together + i for each in LEFT for i in range(together)])))
+    """What the tower gives for the frames that stay, without the others, at the size that they have among those."""
+    size = small.frame_size(clip)
+    pixel_values = small.preprocess(clip, size).unflatten(0, (TIMES, together))[LEFT].flatten(0, 1)
+    with torch.no_grad():
+        return small.run_tower(pixel_values, small.layout_of(len(pixel_values), size))
 
 
 def by_frame(values, tokens):
@@ -95,10 +99,9 @@ def by_frame(values, tokens):
 def test_frames_left_are_to_the_bit_what_they_are_alone(block, small, clip, full, alone):
     tokens = small.encode(Merging(block)(clip))
     assert tokens.frames_left == tuple(LEFT) and tokens.layout == full.layout
-    assert alone.layout.grid == full.layout.grid and len(tokens.levels) == len(full.levels) == len(alone.levels)
-    ours, theirs = (tokens.features, *tokens.levels), (alone.features, *alone.levels)
+    ours, theirs = (tokens.features, *tokens.levels), (alone.image_features, *alone.levels)
     for kept, lone, whole in zip(ours, theirs, (full.features, *full.levels), strict=True):
-        assert torch.equal(kept, lone)
+        assert torch.equal(kept, lone.flatten(0, 1))
         assert torch.equal(kept, by_frame(whole, full)[LEFT].flatten(0, 1))
         assert torch.equal(tokens.map.apply(whole), kept)
     assert tokens.map.exact
@@ -144,11 +147,11 @@ def test_steps_follow_each_other_and_every_level_knows_which_came_before_it(smal
 
 
 def test_attention_is_that_of_the_nearest_block_over_full_frames(small, clip, full):
-    tokens = small.encode(Merging(2)(clip))
+    tokens = small.encode(Merging(depths(small.blocks.used)[0])(clip))
     attention = tokens.extras[Extra.TOWER]
     assert not attention[[1, 3]].any()
     assert attention.shape == full.shallow.shape
-    torch.testing.assert_close(attention[LEFT], full.shallow[LEFT])  # of block 2, or block 1 where 2 has windows
+    torch.testing.assert_close(attention[LEFT], full.shallow[LEFT])  # of the shallow layer, or the nearest
 
 
 def test_of_two_blocks_as_near_the_earlier_is_attended():
