@@ -66,6 +66,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     importance.add_argument("--repeats", type=int, default=9, help="runs to take the median of")
     importance.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of weights and pixels")
 
+    tower = verb("tower", _tower, "encoding time with stages on frames and inside the tower, beside all frames whole")
+    tower.add_argument("--stages", nargs="+", default=["earlytom", "fewer:retention=0.5"], help=CHAIN)
+    tower.add_argument("--video", type=Path, help="a video file; a drawn clip if left out")
+    tower.add_argument("--frames", type=int, default=32, help="frames taken from the video")
+    tower.add_argument("--model", default="embedded", help="'embedded', a model folder, or a single .safetensors file")
+    tower.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    tower.add_argument("--repeats", type=int, default=3, help="runs to take the median of")
+    _tokenizer(tower)
+
     stream = verb("stream", _stream, "time and peak memory of a streamed video by its length")
     stream.add_argument("--frames", type=int, nargs="+", default=[64, 256, 1024], help="lengths of the video")
     stream.add_argument("--stages", default="aot:retention=0.1", help=CHAIN)
@@ -224,6 +233,31 @@ def _importance(options: argparse.Namespace) -> Result:
         "32 frames of 729 tokens at once"
     )
     return row, 0
+
+
+def _tower(options: argparse.Namespace) -> Result:
+    from transformers.utils import logging
+
+    from ..benchmarks.tower import bench_tower
+    from ..evaluation.drawn_clip import load_drawn_clip
+    from ..models import load
+    from ..stages.chain import parse
+    from ..video.frames import Sampling, load_video
+
+    logging.disable_progress_bar()
+    _at_least_one(options.frames, options.repeats)
+    check_device(options.device)
+    chains, sampling = [parse(spec) for spec in options.stages], Sampling(frames=options.frames)
+    frames = load_video(options.video, sampling) if options.video else load_drawn_clip(sampling)
+    model = load(options.model, device=options.device, tokenizer=options.tokenizer)
+    rows = bench_tower(model, frames, chains, repeats=options.repeats)
+    for row in rows:
+        share = "" if row["share"] is None else f", {row['share']:.2f} of the rows through its blocks"
+        print(
+            f"{row['stages']}: {row['frames_left']} of {row['frames']} frames left, {row['seconds']:.2f} s, "
+            f"{row['ratio']:.2f} of the time of all{share}"
+        )
+    return {"source": frames.source, "rows": rows}, 0
 
 
 def _stream(options: argparse.Namespace) -> Result:

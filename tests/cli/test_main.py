@@ -208,6 +208,7 @@ def test_bench_reduce_measures_against_the_limit(capsys):
         (["answer", "BUNNY", "What?", "--device", "abacus", "--frames", "2"], "abacus"),
         (["answer", "BUNNY", "", "--frames", "2"], "question is empty"),
         (["bench", "reduce", "--frames", "0"], "start at 1"),
+        (["bench", "tower", "--stages", "aot", "--frames", "2"], "does nothing before there are tokens"),
         (["models", "--folder", "nowhere"], "No folder nowhere"),
         (["run", "nowhere.json"], "nowhere.json"),
     ],
