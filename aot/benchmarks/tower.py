@@ -56,7 +56,7 @@ def bench_tower(
         rows[name] = count()
 
     like = torch.zeros(1, device=model.device)
-    seconds = medians({name: partial(encode, name) for name in sources}, like, repeats, clock_of(model.device))
+    seconds = medians({name: partial(encode, name) for name in sources}, like, repeats, clock=clock_of(model.device))
     return [
         {
             "stages": name,

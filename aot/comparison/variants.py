@@ -17,6 +17,9 @@ CONTROLS = ("fewer", "smaller")
 ANOTHER = " (another question)"
 """After the name of a chain that chose tokens for another question than the one answered."""
 
+UNASKED = " (no relevance)"
+"""After the name of a chain whose stages leave the question out."""
+
 BLIND = "blind"
 """The label of the variant that leaves the video out: it shows what the words alone answer."""
 
@@ -148,7 +151,7 @@ def with_controls(variants: Sequence[Variant], *, wrong: bool, none: bool) -> li
                 controls.append(dataclasses.replace(variant, label=f"{variant.label}{ANOTHER}", elsewhere=True))
             if none:
                 chain = variant.chain.without_relevance()
-                controls.append(dataclasses.replace(variant, chain=chain, label=f"{variant.label} (no relevance)"))
+                controls.append(dataclasses.replace(variant, chain=chain, label=f"{variant.label}{UNASKED}"))
         for each in controls:
             every.setdefault(each.name, each)
     return list(every.values())

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..comparison.variants import CONTROLS
+from ..comparison.variants import ANOTHER, CONTROLS, UNASKED
 from ..comparison.variants import no_better as no_better_than_controls
 from ..files import whole_file
 from ..tables import as_csv
@@ -77,7 +77,7 @@ def markdown(summary: Summary, about: Mapping[str, Any]) -> str:
     if summary.groups:
         tables.append(markdown_table(*difficulty(summary), padded=True) + "\n")
     if said := no_better(summary):
-        tables.insert(1, f"{said[0]}\n")
+        tables.insert(1, "\n\n".join(said) + "\n")
     return "\n".join((heading, *tables, _NOTES))
 
 
@@ -103,9 +103,11 @@ def not_read(clips: int, unreadable: Mapping[str, str]) -> str:
 
 
 def no_better(summary: Summary) -> list[str]:
-    """A line that says which variants are no better than fewer or smaller frames at the same retention, if any is.
+    """Lines that say which variants are no better than their controls; none where all are.
 
-    By accuracy; by agreement with full tokens where no truth is known.
+    Fewer or smaller frames at the same retention are controls of every variant; the same chain asked about something
+    else, and without relevance, those of one that asks. By accuracy; by agreement with full tokens where no truth is
+    known.
 
     Args:
         summary: of the evaluation.
@@ -120,7 +122,19 @@ def no_better(summary: Summary) -> list[str]:
         for row in summary.rows
         if row.chain not in CONTROLS and _merit(row) <= controls.get(row.name.removeprefix(row.chain), -1.0)
     ]
-    return no_better_than_controls(worse)
+    return [
+        *no_better_than_controls(worse),
+        *_no_better_than_its(summary, ANOTHER, "the same asked about something else"),
+        *_no_better_than_its(summary, UNASKED, "the same without relevance"),
+    ]
+
+
+def _no_better_than_its(summary: Summary, control: str, words: str) -> list[str]:
+    """A line that names the variants that ask and are no better than this control of theirs, if any is."""
+    merits = {row.name: _merit(row) for row in summary.rows}
+    beside = {row.name: f"{row.chain}{control}{row.name.removeprefix(row.chain)}" for row in summary.rows}
+    worse = [name for name, other in beside.items() if other in merits and merits[name] <= merits[other]]
+    return [f"No better than {words}: {', '.join(worse)}."] if worse else []
 
 
 def _merit(row: Row) -> float:

@@ -13,7 +13,7 @@ from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.curve import spread
 from comfyui_aot.aot.evaluation.questions import Question
 from comfyui_aot.aot.evaluation.records import Record
-from comfyui_aot.aot.evaluation.report import CSV, CURVE, JSON, TABLE, write_report
+from comfyui_aot.aot.evaluation.report import CSV, CURVE, JSON, TABLE, no_better, write_report
 from comfyui_aot.aot.evaluation.report import markdown as report
 from comfyui_aot.aot.evaluation.summary import summarise
 from comfyui_aot.aot.tables import markdown
@@ -204,6 +204,22 @@ def test_json_and_csv_hold_the_same_numbers(summary, tmp_path):
             assert float(line["family colour high"]) == kept["families"]["colour"]["high"]
             assert float(line["prefill_speedup"]) == kept["prefill_speedup"]
             assert float(line["speedup"]) == kept["speedup"]
+
+
+def test_what_asks_and_is_no_better_than_its_own_controls_is_named(records, tmp_path):
+    beside = {"": 6, " (another question)": 5, " (no relevance)": 6}
+    for control, last in beside.items():
+        records += answered(f"dart{control} 0.1", early(last), chain=f"dart{control}")
+    said = "No better than the same without relevance: dart 0.1."
+    assert no_better(summarise(QUESTIONS, records)) == [said]
+    records += answered("fewer 0.1", early(6), chain="fewer")
+    others = "dart 0.1, dart (another question) 0.1, dart (no relevance) 0.1"
+    both = [f"No better than fewer or smaller frames at the same retention: {others}.", said]
+    table = summarise(QUESTIONS, records)
+    assert no_better(table) == both
+    write_report(table, ABOUT, tmp_path)
+    lines = (tmp_path / TABLE).read_text().splitlines()
+    assert all(line in lines for line in both)
 
 
 def test_a_table_is_aligned():
