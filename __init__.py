@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .aot.errors import InputError
     from .aot.models import load as load_model
     from .aot.models.base import VideoLLM
+    from .aot.models.relevance_model import RelevanceModel
     from .aot.stages.base import Budgeted, Reduction, Stage
     from .aot.stages.before_tokens import FrameStage, TowerStage
     from .aot.stages.chain import Chain, parse
@@ -110,6 +111,7 @@ __all__ = [
     "Question",
     "RandomTokens",
     "Reduction",
+    "RelevanceModel",
     "Sampling",
     "SemVID",
     "Session",
@@ -183,6 +185,7 @@ _PUBLIC = {
     "Question": "aot.tokens.question",
     "RandomTokens": f"{_METHODS}.controls.random_choice",
     "Reduction": "aot.stages.base",
+    "RelevanceModel": "aot.models.relevance_model",
     "Sampling": "aot.video.frames",
     "SemVID": f"{_METHODS}.semvid",
     "Session": "aot.answering.session",

@@ -13,6 +13,7 @@ from . import (
     inside,
     models,
     pictures,
+    relevance,
     serving,
     stages,
     storage,
@@ -39,6 +40,7 @@ NODES = (
     + frame_stages.NODES
     + tower_stages.NODES
     + inside.NODES
+    + relevance.NODES
 )
 
 

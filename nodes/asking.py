@@ -22,11 +22,13 @@ from ..aot.stages.methods.anchor_ot.both_phases import AnchorOT
 from ..aot.stages.methods.anchor_ot.settings import CLIP_LENGTH
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
+from ..aot.video.frame_source import FrameSource
 from .answering import AOTAnswer
 from .comfy import GraphBuilder, advanced, io, raw_link, schema, stoppable
 from .models import CATEGORY, MODEL_WORDS, AOTEncodeVideo, AOTLoadVLLM, Loaded, choices, ready
 from .permissions import require_download
-from .sockets import AOTVLLM, AOTAnswerType, AOTFrames, AOTTokens
+from .relevance import LoadedRelevance
+from .sockets import AOTVLLM, AOTAnswerType, AOTFrames, AOTRelevance, AOTTokens
 from .video import AOTFramesFromImages, AOTFramesFromVideo, AOTLoadVideo, clip_input
 
 AOT_STAGE = cast(str, AnchorOT.node_id)
@@ -339,6 +341,17 @@ class AOTAskAbout(io.ComfyNode):
                     optional=True,
                     tooltip="The same frames, encoded by the assistant. Nothing linked: it reads the tokens above.",
                 ),
+                AOTRelevance.Input(
+                    "relevance_model",
+                    optional=True,
+                    tooltip="For CDPruner with relevance clip, as released: a CLIP with both halves, which looks at "
+                    "the frames below. Of Load Relevance Model.",
+                ),
+                AOTFrames.Input(
+                    "frames",
+                    optional=True,
+                    tooltip="The frames that went into Encode Video, for the relevance model to look at.",
+                ),
             ],
             outputs=[AOTTokens.Output(display_name="tokens", tooltip="The same tokens, with the question.")],
         )
@@ -351,6 +364,8 @@ class AOTAskAbout(io.ComfyNode):
         question: str,
         assistant: Loaded | None = None,
         assistant_tokens: VideoTokens | Stream | None = None,
+        relevance_model: LoadedRelevance | None = None,
+        frames: FrameSource | None = None,
     ) -> io.NodeOutput:
         """Put the question on the tokens, and say whether its words tell it from an unrelated one."""
         require_question(question)
@@ -360,16 +375,34 @@ class AOTAskAbout(io.ComfyNode):
                     "An assistant reads all tokens of a video, and these are streamed; switch streaming off on Encode "
                     "Video, or unlink the assistant."
                 )
+            if relevance_model is not None:
+                raise InputError(
+                    "A relevance model looks at a video that is encoded whole, and this one is streamed; switch "
+                    "streaming off on Encode Video, or unlink the relevance model."
+                )
             return io.NodeOutput(tokens.about(question), ui={"text": ("asked when tokens are needed",)})
+        if relevance_model is not None and frames is None:
+            raise InputError(
+                f"{relevance_model.model.name} looks at frames themselves; link those that went into Encode Video."
+            )
         model = vllm.ready()
         with stoppable(model.device):
             helper = None if assistant is None else assistant.ready()
             read = None if assistant_tokens is None else ready(assistant_tokens)
-            asked = model.about(tokens, question, assistant=helper, assistant_tokens=read)
+            looks = None if relevance_model is None else relevance_model.ready()
+            others: dict[str, Any] = {
+                "assistant": helper,
+                "assistant_tokens": read,
+                "relevance_model": looks,
+                "frames": frames,
+            }
+            asked = model.about(tokens, question, **others)
             agreement = agreement_with_unrelated(model, asked)
         words, seconds = (len(asked.question.words), asked.question.seconds) if asked.question is not None else (0, 0.0)
         line = f"{words} words; {in_words(agreement)}"
-        return io.NodeOutput(asked, ui={"text": (f"{line}\nassistant: {seconds:.2f} s" if seconds else line,)})
+        named = {"assistant": assistant, "relevance model": relevance_model}
+        who = " and ".join(name for name, linked in named.items() if linked is not None)
+        return io.NodeOutput(asked, ui={"text": (f"{line}\n{who}: {seconds:.2f} s" if seconds else line,)})
 
 
 NODES = (AOTAskVideo, AOTAskAbout)

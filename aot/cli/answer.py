@@ -123,6 +123,8 @@ def run(options: argparse.Namespace) -> Result:
     result = {"clip": source, "pipeline": pipeline.name, **answer.to_dict()}
     if len(prompts) > 1:
         result["answers"] = [each.to_dict() for each in answers]
+    for chosen_for in dict.fromkeys(each.reduced_for for each in answers if each.of_another_question):
+        print(f"Tokens were reduced for another question: {chosen_for}", file=sys.stderr)
     alone = answers if asks else answers[:1]
     result["readings"] = sum(each.readings for each in alone) + len(of_own) * pipeline.needs_assistant
     if asks and result["readings"] > 1:

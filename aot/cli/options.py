@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 FRAMES = 16
 """Taken of a video where neither the user nor the model's makers say how many."""
 
+TOKENS = ".safetensors"
+"""Ends the names of files of saved tokens."""
+
 CHAIN = "stages joined by +, each NAME or NAME:key=value,key=value, or a preset ('aot stages' lists them)"
 
 
 def video_options(parser: argparse.ArgumentParser) -> None:
     """Add a video, a question, the model, and how to answer."""
-    parser.add_argument("video", type=Path, help="any video file")
+    parser.add_argument("video", type=Path, help="any video file; for answer also tokens that Save Tokens wrote")
     parser.add_argument("question", help="what you want to know about it")
     parser.add_argument(
         "--frames",
@@ -195,6 +198,8 @@ def reduced(
     from ..comparison.starts import more_frames
     from ..streaming import stream as streamed
 
+    if options.video.suffix.lower() == TOKENS:
+        return _of_file(options, chain, reinvest, questions)
     frames = source(options)
     model = load(options)
     layout = partial(model.layout, file_pixels=options.file_pixels)
@@ -217,6 +222,28 @@ def reduced(
     looks = {"relevance_model": relevance, "frames": frames}
     every = [reduced_by(model, tokens, chain.after_encoding, each, **looks) for each in questions]
     return model, frames.source, every
+
+
+def _of_file(
+    options: argparse.Namespace, chain: Chain, reinvest: int, questions: Sequence[str]
+) -> tuple[VideoLLM, str, list[VideoTokens]]:
+    """As :func:`reduced`, of tokens that were saved."""
+    from ..answering.reduced_for import reduced as reduced_by
+    from ..models.file_time import encoder_settings
+    from ..tokens import storage
+
+    needless = {
+        "--stream": options.stream,
+        "--reinvest": reinvest > 1,
+        "a stage that acts before there are tokens": bool(chain.before_tokens),
+        "--relevance-model": chain.needs_relevance_model,
+    }
+    refused = next((name for name, is_given in needless.items() if is_given), None)
+    if refused:
+        raise InputError(f"{options.video.name} holds tokens, and no frames; leave out {refused}, or give the video.")
+    tokens, model = storage.load(options.video), load(options)
+    every = [reduced_by(model, tokens, chain, each) for each in questions]
+    return model, str(encoder_settings(tokens).get("source", options.video.name)), every
 
 
 def _sampling(options: argparse.Namespace) -> Sampling:

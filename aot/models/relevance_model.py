@@ -9,7 +9,8 @@ Source: CDPruner (NeurIPS 2025, arXiv 2506.10967), as released by its authors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -20,7 +21,8 @@ from torch.nn import functional
 from transformers import CLIPModel, PreTrainedModel, SiglipModel
 
 from ..errors import InputError
-from ..files import read_json
+from ..files import PART, read_json
+from ..text import shown
 from ..tokens.layout import Layout
 from ..video.frame_source import FrameSource
 from .fingerprint import digest_of_weights
@@ -203,6 +205,31 @@ class RelevanceModel:
         if together == 1:
             return cosines
         return torch.stack([each.mean(0) for each in cosines.split(together)])
+
+
+def relevance_models_in(root: Path, on_skipped: Callable[[str], None] = lambda reason: None) -> dict[str, Path]:
+    """Folders under ``root``, links followed, with a CLIP or a SigLIP of both halves, by relative path.
+
+    Args:
+        root: the folder to look into.
+        on_skipped: called with a line about each folder whose config.json cannot be read.
+    """
+    models: dict[str, Path] = {}
+    visited: set[str] = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        folder, real = Path(place), os.path.realpath(place)
+        folders[:] = [] if real in visited else sorted(name for name in folders if not name.endswith(PART))
+        visited.add(real)
+        if folder == root or "config.json" not in files:
+            continue
+        try:
+            config = read_json(folder / "config.json", "The model's config")
+        except InputError as error:
+            on_skipped(shown(f"{folder} is skipped: {error}"))
+            continue
+        if config.get("model_type") in KINDS:
+            models[folder.relative_to(root).as_posix()] = folder
+    return dict(sorted(models.items()))
 
 
 def kind_of(folder: Path, name: str) -> type[PreTrainedModel]:
