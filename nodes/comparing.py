@@ -21,7 +21,7 @@ from ..aot.models.prompt import require_question
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from ..aot.video.frame_source import FrameSource
-from .comfy import interrupted, io, output_directory, progress, schema, stoppable, ui, unused_output
+from .comfy import interrupted, io, output_directory, progress, resolve_file, schema, stoppable, ui, unused_output
 from .models import CATEGORY, Loaded, ready
 from .progress_text import Rest, Said
 from .sockets import AOTVLLM, AOTAnswerType, AOTFrames, AOTTokens
@@ -49,7 +49,10 @@ def _variants(stages: str, retentions: str, controls: bool, reinvest: str) -> li
         raise InputError(f"reinvest is {reinvest!r}; choose one of {', '.join(REINVEST)}.")
     times = 1 if reinvest == REINVEST[0] else int(reinvest)
     chains, shares = sweeping.chains_in(stages), sweeping.retentions_in(retentions)
-    return expand(chains, shares, controls=controls, reinvest=times)
+    return [
+        dataclasses.replace(each, chain=each.chain and each.chain.with_files(resolve_file))
+        for each in expand(chains, shares, controls=controls, reinvest=times)
+    ]
 
 
 class AOTCompare(io.ComfyNode):

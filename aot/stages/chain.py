@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from ..errors import InputError
 from ..tokens.video_tokens import Layout, VideoTokens
@@ -167,6 +167,21 @@ class Chain:
         """The files that its stages' settings name."""
         named = (stage.settings()[name] for stage in self.stages for name in getattr(stage, "files", ()))
         return tuple(Path(each) for each in named if each)
+
+    def with_files(self, find: Callable[[str], Path]) -> Chain:
+        """This chain, by the same name, with every file that it names looked up.
+
+        Args:
+            find: the file that a setting's text means.
+        """
+        if not self.files:
+            return self
+        found = []
+        for stage in self.stages:
+            named = {name: stage.settings()[name] for name in getattr(stage, "files", ())}
+            paths = {name: str(find(text)) for name, text in named.items() if text}
+            found.append(dataclasses.replace(cast(Any, stage), **paths) if paths else stage)
+        return dataclasses.replace(self, stages=tuple(found))
 
     @cached_property
     def _replayed(self) -> ReplayedStages:

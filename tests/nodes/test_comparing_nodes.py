@@ -185,6 +185,8 @@ def test_a_sweep_leaves_the_video_of_the_last_question_in_the_cache(base, loaded
         ({"retentions": "much"}, "not all numbers"),
         ({"stages": "magic"}, "No stage is called 'magic'"),
         ({"stages": ""}, "a chain a line"),
+        ({"stages": "aks:frames=2,scores=/etc/hostname+aot"}, "'/etc/hostname' is not allowed: only files inside"),
+        ({"stages": "aks:frames=2,scores=none.txt+aot"}, "There is no file 'none.txt' in the input folder"),
         ({"question": " "}, "question is empty"),
     ],
 )

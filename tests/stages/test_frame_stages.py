@@ -15,7 +15,7 @@ from comfyui_aot.aot.pictures.inspector import inspect
 from comfyui_aot.aot.pictures.timeline import timeline
 from comfyui_aot.aot.stages import FrameStage, every_stage
 from comfyui_aot.aot.stages.chain import Chain, is_fixed, parse
-from comfyui_aot.aot.stages.methods.frames.aks import FramesForQuestion
+from comfyui_aot.aot.stages.methods.frames.aks import LARGEST_SCORES, FramesForQuestion
 from comfyui_aot.aot.stages.methods.frames.differ import least_alike
 from comfyui_aot.aot.stages.methods.frames.fewer import FewerFrames
 from comfyui_aot.aot.streaming import stream
@@ -173,6 +173,10 @@ def test_scores_come_from_a_file_or_from_the_frames(tmp_path):
         (tmp_path / "scores.txt").write_text(text)
         with pytest.raises(InputError, match=says):
             FramesForQuestion(frames=2, scores=str(tmp_path / "scores.txt"))(frames)
+    with (tmp_path / "scores.txt").open("wb") as file:
+        file.truncate(LARGEST_SCORES + 1)
+    with pytest.raises(InputError, match="is larger than 64 MiB"):
+        FramesForQuestion(frames=2, scores=str(tmp_path / "scores.txt"))(frames)
 
 
 def test_chains_hold_stages_on_frames_first_and_take_a_retention_at_their_end():

@@ -23,6 +23,9 @@ from ....video.frame_source import FrameSource
 from ...before_tokens import WHOLE_TOKENS, FrameChooser, LayoutOf
 from ...options import Setting
 
+LARGEST_SCORES = 64 * 2**20
+"""Bytes that are read of a file of scores."""
+
 
 class Segment(NamedTuple):
     """A part of the video that is halved no further.
@@ -169,14 +172,19 @@ def read_scores(path: Path) -> np.ndarray:
         path: of the file.
 
     Raises:
-        InputError: there is no such file, or it holds something else than finite numbers.
+        InputError: there is no such file, it holds something else than finite numbers, or it is larger than
+            ``LARGEST_SCORES``.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(LARGEST_SCORES + 1)
+        text = content.decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise InputError(
             f"Scores cannot be read from {path.name or 'no file'}; give a text file of numbers."
         ) from error
+    if len(content) > LARGEST_SCORES:
+        raise InputError(f"{path.name} is larger than {LARGEST_SCORES >> 20} MiB; give a number for every frame.")
     try:
         values = np.array([float(part) for part in re.split(r"[\s,;\[\]]+", text) if part], np.float64)
     except ValueError as error:
