@@ -3,7 +3,7 @@
 import pytest
 
 from comfyui_aot.aot.stages import every_stage
-from comfyui_aot.tests.support.browser import of, settle
+from comfyui_aot.tests.support.browser import has_nodes_2, look_at, of, settle
 
 PROMPT = {
     "201": {"class_type": "AOTLoadVideo", "inputs": {"video": "bigbuckbunny.mp4", "frames": 4}},
@@ -96,3 +96,26 @@ def test_a_budget_that_the_other_stage_refuses_is_left_behind(page):
     of(page, "AOTHoliTom", "node.widgets.find((each) => each.name === 'retention').value = 0")
     swap(page, "AOTHoliTom", "CDPruner")
     assert value(page, "AOTCDPruner", "retention") > 0
+
+
+def test_it_is_chosen_in_the_menu(renderer, page):
+    if renderer == "vue" and not has_nodes_2(page):
+        pytest.skip("Nodes 2.0 of this frontend, an experiment then, has no menu of a node's own")
+    opened(page)
+    look_at(page, "AOTFastV")
+    title = of(
+        page,
+        "AOTFastV",
+        """(() => {
+            const { scale, offset } = app.canvas.ds, box = app.canvas.canvas.getBoundingClientRect();
+            const [x, y] = [node.pos[0] + 60, node.pos[1] - 12];
+            return [box.left + (x + offset[0]) * scale, box.top + (y + offset[1]) * scale];
+        })()""",
+    )
+    page.mouse.click(*title, button="right")
+    page.get_by_text("Swap Stage", exact=True).first.click()
+    page.get_by_text("PyramidDrop", exact=True).first.click()
+    page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTPyramidDrop')")
+    settle(page)
+    page.keyboard.press("Control+z")
+    page.wait_for_function("app.graph._nodes.some((node) => node.type === 'AOTFastV')")
