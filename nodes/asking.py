@@ -390,13 +390,14 @@ class AOTAskAbout(io.ComfyNode):
             helper = None if assistant is None else assistant.ready()
             read = None if assistant_tokens is None else ready(assistant_tokens)
             looks = None if relevance_model is None else relevance_model.ready()
-            others: dict[str, Any] = {
-                "assistant": helper,
-                "assistant_tokens": read,
-                "relevance_model": looks,
-                "frames": frames,
-            }
-            asked = model.about(tokens, question, **others)
+            asked = model.about(
+                tokens,
+                question,
+                assistant=helper,
+                assistant_tokens=read,
+                relevance_model=looks,
+                frames=frames,
+            )
             agreement = agreement_with_unrelated(model, asked)
         words, seconds = (len(asked.question.words), asked.question.seconds) if asked.question is not None else (0, 0.0)
         line = f"{words} words; {in_words(agreement)}"

@@ -82,6 +82,7 @@ def test_object_info_of_our_nodes_matches_the_snapshot(object_info):
         ("AOTLoadVideo", "video"),
         ("AOTAskVideo", "video"),
         ("AOTLoadVLLM", "model"),
+        ("AOTLoadRelevanceModel", "model"),
         ("AOTAskVideo", "model"),
         ("AOTLoadTokens", "file"),
     ):
