@@ -53,4 +53,4 @@ def in_words(agreement: float) -> str:
     Args:
         agreement: as :func:`agreement_with_unrelated` gives it.
     """
-    return f"its words rank the tokens as an unrelated question's do, with a correlation of {agreement:.2f}"
+    return f"ranking by its words and by unrelated ones correlates at {agreement:.2f}"
