@@ -1,9 +1,14 @@
-"""Questions that go through the LLM together: packed into one sequence after the video, each blind to the others."""
+"""Questions that go through the LLM together: packed into one sequence after the video, each blind to the others.
+
+Their answers are decoded together too, with the newest token of every unfinished one in a pass. :mod:`.together` does
+that for questions about several videos.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +17,17 @@ from transformers import DynamicCache
 from ..models.base import VideoLLM, added
 from ..models.prompt import Prefix
 from .decoding import Decoder, DecodingStep
-from .generation import CountCallback, Generation, TextCallback, end_ids, finished_text, ignore_text, penalised, sampler
+from .generation import (
+    Chooser,
+    CountCallback,
+    Generation,
+    TextCallback,
+    end_ids,
+    finished_text,
+    ignore_text,
+    penalised,
+    sampler,
+)
 from .prefilling import Reader
 
 PACK = 1024
@@ -20,6 +35,21 @@ PACK = 1024
 
 _VIDEO = -1
 """The owner of the keys that every question sees. A question's own keys are owned by its number."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Questions that were read, ready for their answers.
+
+    Args:
+        logits: (questions, vocabulary) float32, of every answer's first token.
+        visible: (questions, columns) bool, the tokens in the cache that each answer sees.
+        positions: (questions,) long, rotary positions of the answers' first tokens.
+    """
+
+    logits: Tensor
+    visible: Tensor
+    positions: Tensor
 
 
 def packs(questions: Sequence[Tensor], most: int) -> Iterator[list[Tensor]]:
@@ -88,30 +118,13 @@ class PackedQuestions:
             The token ids of every answer, its end included; the logits of their first tokens, (questions, vocabulary)
             float32 on the CPU.
         """
-        device = self._model.device
-        ends = set(end_ids(self._model))
-        logits, owners = self._read()
-        first_logits = logits.cpu()
-        numbers = list(range(len(self._questions)))
-        unfinished = torch.tensor(numbers, device=device)
-        most = self._generation.max_new_tokens
-        step: DecodingStep | _GrowingStep | None = None
-        for count in range(1, most + 1):
-            chosen = self._choose(logits, unfinished)
-            tokens = chosen.tolist()
-            self._record(numbers, tokens)
-            goes_on = [i for i, token in enumerate(tokens) if token not in ends]
-            if not goes_on or count == most:
-                break
-            if len(goes_on) < len(numbers):
-                numbers = [numbers[i] for i in goes_on]
-                unfinished, chosen = unfinished[goes_on], chosen[goes_on]
-            step = step or self._step(owners, most - 1)
-            logits = step.next(unfinished, chosen)
+        asked = self.read()
+        first_logits = asked.logits.cpu()
+        decode_rows(self._model, self._cache, asked, self._choose, self._generation, self._decoder, self._record)
         return self._ids, first_logits
 
-    def _read(self) -> tuple[Tensor, Tensor]:
-        """The logits of the first tokens, (questions, vocabulary) float32, and the owners of the keys until then."""
+    def read(self) -> Asked:
+        """Read the questions, and what the cache lacks of the prefix."""
         model, prefix, device = self._model, self._prefix, self._model.device
         video = len(prefix.inputs)
         lengths = torch.tensor([len(question) for question in self._questions], device=device)
@@ -124,19 +137,14 @@ class PackedQuestions:
             inputs = prefix.inputs.part(cached, video).then(inputs)
         owners = torch.cat((torch.full((video,), _VIDEO, device=device), rows))
         if len(self._questions) == 1:
-            return self._prefiller.read(inputs, self._cache).float(), owners
-        mask = _block_mask(owners, len(rows), model.dtype)
-        return model.forward(inputs, self._cache, mask=mask, keep=lengths.cumsum(0) - 1).float(), owners
-
-    def _step(self, owners: Tensor, tokens: int) -> DecodingStep | _GrowingStep:
-        """The step by which these answers are decoded, ``tokens`` times at most."""
-        device = self._model.device
-        begins = [self._prefix.answer_position(len(question)) for question in self._questions]
-        positions = torch.tensor(begins, device=device)
+            logits = self._prefiller.read(inputs, self._cache).float()
+        else:
+            mask = _block_mask(owners, len(rows), model.dtype)
+            logits = model.forward(inputs, self._cache, mask=mask, keep=lengths.cumsum(0) - 1).float()
+        begins = [prefix.answer_position(len(question)) for question in self._questions]
         question = torch.arange(len(self._questions), device=device)[:, None]
         visible = (owners == _VIDEO) | (owners == question)
-        step = self._decoder.step(self._cache, visible, positions, tokens)
-        return step or _GrowingStep(self._model, self._cache, owners, positions)
+        return Asked(logits, visible, torch.tensor(begins, device=device))
 
     def _record(self, questions: Sequence[int], tokens: Sequence[int]) -> None:
         self.first_at = self.first_at or time.perf_counter()
@@ -150,11 +158,65 @@ class PackedQuestions:
         self._on_token(len(self._ids[questions[0]]))
 
 
+def decode_rows(
+    model: VideoLLM,
+    cache: DynamicCache,
+    asked: Asked,
+    choose: Chooser,
+    generation: Generation,
+    decoder: Decoder,
+    record: Callable[[Sequence[int], Sequence[int]], None],
+) -> None:
+    """Decode the answers to questions that were read, with the newest token of every unfinished one in a pass.
+
+    Args:
+        model: whose LLM answers.
+        cache: that the questions were read into; it may grow.
+        asked: the questions.
+        choose: picks the next tokens.
+        generation: how long answers may become.
+        decoder: chooses how they are decoded.
+        record: called with the numbers of questions, and the next token of each one's answer.
+    """
+    ends, most = set(end_ids(model)), generation.max_new_tokens
+    logits, numbers = asked.logits, list(range(len(asked.positions)))
+    unfinished = torch.tensor(numbers, device=model.device)
+    step: DecodingStep | _GrowingStep | None = None
+    for count in range(1, most + 1):
+        chosen = choose(logits, unfinished)
+        tokens = chosen.tolist()
+        record(numbers, tokens)
+        goes_on = [i for i, token in enumerate(tokens) if token not in ends]
+        if not goes_on or count == most:
+            break
+        if len(goes_on) < len(numbers):
+            numbers = [numbers[i] for i in goes_on]
+            unfinished, chosen = unfinished[goes_on], chosen[goes_on]
+        step = step or first_step(model, cache, asked, decoder, most - 1)
+        logits = step.next(unfinished, chosen)
+
+
+def first_step(
+    model: VideoLLM, cache: DynamicCache, asked: Asked, decoder: Decoder, tokens: int
+) -> DecodingStep | _GrowingStep:
+    """The step by which answers are decoded, ``tokens`` times at most.
+
+    Args:
+        model: whose LLM answers.
+        cache: that the questions were read into; it may grow.
+        asked: the questions.
+        decoder: chooses how they are decoded.
+        tokens: the most steps.
+    """
+    step = decoder.step(cache, asked.visible, asked.positions, tokens)
+    return step or _GrowingStep(model, cache, asked.visible, asked.positions)
+
+
 class _GrowingStep:
     """A decoding step that appends to the cache, for the unfinished answers only."""
 
-    def __init__(self, model: VideoLLM, cache: DynamicCache, owners: Tensor, positions: Tensor) -> None:
-        self._model, self._cache, self._owners, self._positions = model, cache, owners, positions
+    def __init__(self, model: VideoLLM, cache: DynamicCache, visible: Tensor, positions: Tensor) -> None:
+        self._model, self._cache, self._visible, self._positions = model, cache, visible, positions
         self._is_packed = len(positions) > 1
 
     def next(self, rows: Tensor, ids: Tensor) -> Tensor:
@@ -163,8 +225,9 @@ class _GrowingStep:
         self._positions = self._positions + 1
         mask = None
         if self._is_packed:
-            self._owners = torch.cat((self._owners, rows))
-            mask = _block_mask(self._owners, len(rows), self._model.dtype)
+            answers = torch.arange(len(self._positions), device=rows.device)[:, None]
+            self._visible = torch.cat((self._visible, answers == rows), 1)
+            mask = added(self._visible[rows], self._model.dtype)
         return self._model.forward(inputs, self._cache, mask=mask, keep=slice(None)).float()
 
 

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from comfyui_aot.aot.answering.answerer import LocalAnswerer
 from comfyui_aot.aot.answering.decoding import COLUMNS, LEAST_TOKENS, WARM_UP, Decoder, DecodingStep
 from comfyui_aot.aot.answering.generation import Generation, ignore_count, ignore_text
-from comfyui_aot.aot.answering.packing import PackedQuestions
+from comfyui_aot.aot.answering.packing import PackedQuestions, first_step
 from comfyui_aot.aot.answering.prefilling import Prefiller
 from comfyui_aot.aot.answering.session import Session, prefill
 from comfyui_aot.aot.errors import InputError
@@ -75,7 +75,7 @@ def test_packed_logits_are_those_of_a_growing_cache_token_by_token(small, reduce
     prompts = [small.prompt(question, reduced) for question in QUESTIONS]
     prefix, cache, steps = small.prefix(reduced, prompts[0]), DynamicCache(), {}
     prefill(Prefiller(small), prefix.inputs, cache)
-    owners = None
+    asked = None
     for decoding in ("graph", "eager"):
         questions = [prompt.after for prompt in prompts]
         decoder = Decoder(small, decoding)
@@ -92,8 +92,8 @@ def test_packed_logits_are_those_of_a_growing_cache_token_by_token(small, reduce
             decoder,
             Prefiller(small),
         )
-        owners = packed._read()[1] if owners is None else owners
-        steps[decoding] = packed._step(owners, NEW)
+        asked = packed.read() if asked is None else asked
+        steps[decoding] = first_step(small, cache, asked, decoder, NEW)
     generator = torch.Generator().manual_seed(0)
     for count in range(NEW):
         rows = torch.tensor([0, 1, 2] if count < 3 else [0, 2])
