@@ -20,7 +20,7 @@ FLOORS = (
     ("models",),
     ("streaming", "answering", "pictures"),
     ("comparison",),
-    ("evaluation", "verification"),
+    ("batch", "evaluation", "verification"),
     ("benchmarks", "training"),
     ("cli",),
 )

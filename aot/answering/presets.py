@@ -25,6 +25,17 @@ PRESETS = MappingProxyType(
 )
 """By name; ``{question}`` is the user's text, ``{times}`` the seconds of the frames."""
 
+WORDINGS = MappingProxyType(
+    {
+        **PRESETS,
+        "caption": "Write a caption for this video in one paragraph, as plain statements: the subject, how it looks, "
+        "what it does, the place, the light, and how the camera moves. Do not begin with 'The video'. {question}",
+        "tags": "List tags for this video, most important first: subjects, actions, place, style. Write them in lower "
+        "case, separated by commas, and nothing else. {question}",
+    }
+)
+"""The presets, and those for many videos: a caption to train on, and tags to search by."""
+
 NEED_QUESTION = (OWN, "one word", "multiple choice")
 
 
@@ -32,15 +43,15 @@ def apply_preset(preset: str, question: str, times: Sequence[float]) -> str:
     """A question in a preset's words.
 
     Args:
-        preset: a name in :data:`PRESETS`.
+        preset: a name in :data:`WORDINGS`.
         question: may be empty if the preset is a question by itself.
         times: seconds of the video's frames.
 
     Raises:
         InputError: no such preset, a preset that needs a question without one, or a multiple choice without choices.
     """
-    if preset not in PRESETS:
-        raise InputError(f"preset is {preset!r}; give one of {', '.join(PRESETS)}.")
+    if preset not in WORDINGS:
+        raise InputError(f"preset is {preset!r}; give one of {', '.join(WORDINGS)}.")
     if preset in NEED_QUESTION and not question.strip():
         raise InputError("The question is empty; write what you want to know about the video.")
     if preset == "multiple choice" and len(question.strip().splitlines()) < 3:
@@ -49,7 +60,7 @@ def apply_preset(preset: str, question: str, times: Sequence[float]) -> str:
             "'A. ...' and so on."
         )
     moments = ", ".join(f"{time:.1f}" for time in times)
-    return PRESETS[preset].format(times=moments, question=question.strip()).strip()
+    return WORDINGS[preset].format(times=moments, question=question.strip()).strip()
 
 
 def split(question: str, a_line_each: bool) -> list[str]:

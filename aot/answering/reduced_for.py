@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..files import read_digest
 from ..models.base import VideoLLM
+from ..models.fingerprint import digest
 from ..stages import every_stage
 from ..stages.chain import Chain
 from ..stages.options import NO_RELEVANCE
@@ -67,6 +69,22 @@ def reduced(
         InputError: the chain refuses these tokens.
     """
     return chain(asked(model, tokens, chain, question, relevance_model=relevance_model, frames=frames))
+
+
+def read_beside(chain: Chain, relevance_model: RelevanceModel | None) -> str:
+    """A digest of what a chain reads beside a video: files that it names, and the relevance model; "" for nothing.
+
+    Args:
+        chain: of any stages.
+        relevance_model: for chains that need one.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    read: list[object] = [read_digest(path) for path in chain.files]
+    if chain.needs_relevance_model and relevance_model is not None:
+        read.append(relevance_model.fingerprint)
+    return digest(read) if read else ""
 
 
 def reduced_for(tokens: VideoTokens) -> str | None:

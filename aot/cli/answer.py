@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..answering.presets import OWN, PRESETS, apply_preset, split
-from ..errors import InputError
+from ..answering.presets import OWN, WORDINGS, apply_preset, split
 from .command import Result
 from .options import (
-    CHAIN,
+    budget_options,
     check_before_work,
+    chosen_chain,
     generation,
     reduced,
+    reinvest_option,
     relevance_model,
     relevance_option,
     tell_of_shapes,
@@ -30,21 +31,8 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the video, the question, the stages and who answers."""
     video_options(parser)
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument(
-        "--retention",
-        type=float,
-        help="share of the language grid to keep, above 0, at most 1; set on the last stage of a chain",
-    )
-    budget.add_argument("--tokens", type=int, help="tokens of the whole video to keep; likewise")
-    parser.add_argument(
-        "--stream",
-        action="store_true",
-        help="decode, encode and reduce run by run: the same tokens in little memory, for long videos",
-    )
-    parser.add_argument("--stages", help=f"{CHAIN}; 'aot' if there is only a retention")
-    parser.add_argument("--system", default="", help="system prompt; the model's own if left out")
-    parser.add_argument("--preset", default=OWN, help=f"words around the question: {', '.join(PRESETS)}")
+    budget_options(parser)
+    parser.add_argument("--preset", default=OWN, help=f"words around the question: {', '.join(WORDINGS)}")
     parser.add_argument("--a-line-each", action="store_true", help="every line of the question is one of its own")
     parser.add_argument("--thoughts", action="store_true", help="print what the model writes to itself first, too")
     parser.add_argument("--server", metavar="URL", help="a vLLM server that answers in place of the local LLM")
@@ -55,45 +43,22 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="a text file of two lines: the server's address, and its API key, which goes there and nowhere else",
     )
     relevance_option(parser)
-    parser.add_argument(
-        "--reinvest",
-        type=int,
-        default=1,
-        metavar="N",
-        help="N times as many frames, cut down to the tokens that the stages would leave of the others",
-    )
+    reinvest_option(parser)
 
 
 def run(options: argparse.Namespace) -> Result:
     """Print the answers, and what they cost."""
     from ..answering.thoughts import growing
-    from ..comparison.variants import require_reinvest
-    from ..stages.budget import require_tokens
-    from ..stages.chain import FULL, is_fixed, parse
 
     settings = generation(options)
     connection = _connection(options)
-    check_before_work(options, options.retention)
-    budget = "--retention" if options.retention is not None else "--tokens" if options.tokens is not None else ""
-    spec = options.stages or ("aot" if budget else FULL)
-    pipeline = parse(spec)
-    if budget and is_fixed(spec):
-        raise InputError(f"{spec} fixes what it keeps; leave out {budget}, or give stages that do not.")
-    if options.retention is not None:
-        pipeline = pipeline.at_retention(options.retention)
-    elif options.tokens is not None:
-        require_tokens(options.tokens)
-        pipeline = pipeline.at_tokens(options.tokens)
-    require_reinvest(options.reinvest)
+    check_before_work(options)
+    pipeline = chosen_chain(options)
     questions = split(options.question, options.a_line_each)
     asks = pipeline.needs_question
     # What a stage keeps for one question is for that one: each has tokens of its own.
     asked_first = questions if asks else questions[:1]
     of_own = [each.strip() or apply_preset(options.preset, each, ()) for each in asked_first]
-    if options.stream and pipeline.needs_assistant:
-        raise InputError("An assistant reads all tokens of a video, and --stream never holds them; leave one out.")
-    if options.stream and pipeline.needs_relevance_model:
-        raise InputError("A relevance model looks at a video that is encoded whole; leave out --stream, or that stage.")
     relevance = relevance_model(options, [pipeline])
     model, source, every = reduced(options, pipeline, options.reinvest, of_own, relevance)
     prompts = [apply_preset(options.preset, each, every[0].timestamps.tolist()) for each in questions]

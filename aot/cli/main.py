@@ -24,6 +24,11 @@ from .command import Command, Parser, new_parser
 COMMANDS = MappingProxyType(
     {
         "answer": ("answer", "answer a question about a video"),
+        "batch": (
+            "batch",
+            "ask questions about many videos: captions beside the clips, answers as tables; stopped, the same command "
+            "goes on where it was",
+        ),
         "export": ("export", "write a video LLM's LLM as a model folder, for a vLLM server"),
         "run": ("run", "run a workflow file, UI or API format, without ComfyUI"),
         "compare": ("compare", "variants side by side, full tokens first"),

@@ -36,6 +36,11 @@ def video_options(parser: argparse.ArgumentParser) -> None:
     """Add a video, a question, the model, and how to answer."""
     parser.add_argument("video", type=Path, help="any video file; for answer also tokens that Save Tokens wrote")
     parser.add_argument("question", help="what you want to know about it")
+    answering_options(parser)
+
+
+def answering_options(parser: argparse.ArgumentParser) -> None:
+    """Add which frames of a video, the model, and how to answer."""
     parser.add_argument(
         "--frames",
         type=int,
@@ -66,6 +71,65 @@ def video_options(parser: argparse.ArgumentParser) -> None:
         "frame 128 to 768 tokens large",
     )
     parser.add_argument("--fewer", action="store_true", help="take all frames of a video that has fewer than --frames")
+
+
+def budget_options(parser: argparse.ArgumentParser) -> None:
+    """Add one chain of stages, how much it keeps, and the system prompt."""
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument(
+        "--retention",
+        type=float,
+        help="share of the language grid to keep, above 0, at most 1; set on the last stage of a chain",
+    )
+    budget.add_argument("--tokens", type=int, help="tokens of the whole video to keep; likewise")
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="decode, encode and reduce run by run: the same tokens in little memory, for long videos",
+    )
+    parser.add_argument("--stages", help=f"{CHAIN}; 'aot' if there is only a retention")
+    parser.add_argument("--system", default="", help="system prompt; the model's own if left out")
+
+
+def reinvest_option(parser: argparse.ArgumentParser) -> None:
+    """Add more frames for the same tokens."""
+    parser.add_argument(
+        "--reinvest",
+        type=int,
+        default=1,
+        metavar="N",
+        help="N times as many frames, cut down to the tokens that the stages would leave of the others",
+    )
+
+
+def chosen_chain(options: argparse.Namespace) -> Chain:
+    """The chain that the options of :func:`budget_options` and :func:`reinvest_option` name.
+
+    Raises:
+        InputError: no such stage, or options that do not go together.
+    """
+    from ..comparison.variants import require_reinvest
+    from ..stages.budget import require_retention, require_tokens
+    from ..stages.chain import FULL, is_fixed, parse
+
+    if options.retention is not None:
+        require_retention(options.retention)
+    budget = "--retention" if options.retention is not None else "--tokens" if options.tokens is not None else ""
+    spec = options.stages or ("aot" if budget else FULL)
+    chain = parse(spec)
+    if budget and is_fixed(spec):
+        raise InputError(f"{spec} fixes what it keeps; leave out {budget}, or give stages that do not.")
+    if options.retention is not None:
+        chain = chain.at_retention(options.retention)
+    elif options.tokens is not None:
+        require_tokens(options.tokens)
+        chain = chain.at_tokens(options.tokens)
+    require_reinvest(options.reinvest)
+    if options.stream and chain.needs_assistant:
+        raise InputError("An assistant reads all tokens of a video, and --stream never holds them; leave one out.")
+    if options.stream and chain.needs_relevance_model:
+        raise InputError("A relevance model looks at a video that is encoded whole; leave out --stream, or that stage.")
+    return chain
 
 
 def model_options(parser: argparse.ArgumentParser) -> None:
@@ -162,7 +226,7 @@ def encode(options: argparse.Namespace, *pipelines: Chain) -> tuple[VideoLLM, Fr
     """
     from ..video.frames import load_video
 
-    frames = load_video(options.video, _sampling(options), options.size or None)
+    frames = load_video(options.video, sampling(options), options.size or None)
     model = load(options)
     for pipeline in pipelines:
         for stage in () if pipeline.before_tokens else pipeline.on_tokens:
@@ -175,7 +239,7 @@ def source(options: argparse.Namespace) -> VideoSource:
     """The frames of the file, still to be decoded."""
     from ..video.frames import open_video
 
-    return open_video(options.video, _sampling(options), options.size or None)
+    return open_video(options.video, sampling(options), options.size or None)
 
 
 def reduced(
@@ -246,7 +310,8 @@ def _of_file(
     return model, str(encoder_settings(tokens).get("source", options.video.name)), every
 
 
-def _sampling(options: argparse.Namespace) -> Sampling:
+def sampling(options: argparse.Namespace) -> Sampling:
+    """Which frames the options of :func:`answering_options` take."""
     from ..video.frames import Sampling
 
     if options.fps is not None:

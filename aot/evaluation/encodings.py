@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..answering.reduced_for import read_beside
 from ..comparison.starts import Starts
 from ..comparison.variants import Variant
 from ..errors import InputError
-from ..files import alone, make_folder, read_digest
+from ..files import alone, make_folder
 from ..models.base import VideoLLM
 from ..models.fingerprint import digest
 from ..models.progress import Progress, ignore_progress
@@ -119,13 +120,7 @@ class Encodings:
         Raises:
             InputError: a file cannot be read.
         """
-        chain = variant.chain
-        if chain is None:
-            return ""
-        read: list[object] = [read_digest(path) for path in chain.files]
-        if chain.needs_relevance_model and self._relevance_model is not None:
-            read.append(self._relevance_model.fingerprint)
-        return digest(read) if read else ""
+        return "" if variant.chain is None else read_beside(variant.chain, self._relevance_model)
 
     def _encode(self, clip: str, on_progress: Progress) -> VideoTokens:
         return self._model.encode(self._questions.frames(clip, self._frames), on_progress=on_progress)
