@@ -142,7 +142,7 @@ def _system(scheme: str) -> Any:
         importlib.import_module(library)
         import fsspec
     except ImportError as error:
-        raise InputError(f"{scheme}:// needs {library}, which is missing; pip install comfyui-aot[batch].") from error
+        raise InputError(f"{scheme}:// needs {library}, which is missing; pip install fsspec {library}.") from error
     options = {} if scheme in BUCKETS else {"allow_redirects": False}
     return fsspec.filesystem(scheme, **options)
 

@@ -280,7 +280,7 @@ def test_a_list_of_urls_that_are_allowed_is_fetched_and_redirects_are_not_follow
 def test_a_library_that_is_missing_is_named_in_a_line(aot, monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     code, _, err = aot("s3://bucket/clips/", "Who?", "--out", "out")
-    assert (code, err) == (2, "aot batch: s3:// needs s3fs, which is missing; pip install comfyui-aot[batch].\n")
+    assert (code, err) == (2, "aot batch: s3:// needs s3fs, which is missing; pip install fsspec s3fs.\n")
 
 
 @pytest.mark.parametrize(
