@@ -113,6 +113,21 @@ def add(parser: argparse.ArgumentParser) -> None:
     variant_options(answer)
     _tokenizer(answer)
 
+    batch = verb("batch", _batch, "many videos as a batch beside a loop over the same calls, rounds of both in turn")
+    which = batch.add_mutually_exclusive_group()
+    which.add_argument("--shape", help="7b (LLaVA-OneVision-7B; the default on a GPU) or small; random weights")
+    which.add_argument("--model", help="'embedded', a model folder, or a single .safetensors file")
+    batch.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    batch.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    batch.add_argument("--videos", type=int, default=16, help="drawn files")
+    batch.add_argument("--size", type=_size_of_frames, default="1280x720", help="of the drawn videos")
+    batch.add_argument("--frames", type=int, default=16, help="frames taken from each")
+    batch.add_argument("--new-tokens", type=int, default=64, help="tokens of an answer")
+    batch.add_argument("--stages", default="aot:retention=0.1", help=CHAIN)
+    batch.add_argument("--batch", type=int, default=8, help="videos that are answered together, at most")
+    batch.add_argument("--repeats", type=int, default=3, help="rounds of both, after one that is not measured")
+    _tokenizer(batch)
+
     every = verb("all", _all, "all of these one after another: minutes on a GPU; on a CPU at tiny sizes")
     every.add_argument("--device", default="cpu", help="cpu, cuda, ...")
 
@@ -367,6 +382,39 @@ def _answer(options: argparse.Namespace) -> Result:
         print(f"The stock model is asked of LLaVA-OneVision only, not of {result['model']}.")
     if result["stock_pixels"] == "ours":
         print("The stock model's pixels are made by ours: transformers' video processor needs torchvision.")
+    return result, 0
+
+
+def _batch(options: argparse.Namespace) -> Result:
+    import torch
+
+    from ..answering.generation import Generation
+    from ..batch.videos import Recipe
+    from ..benchmarks.batch import bench_batch
+    from ..benchmarks.clip import write_clip
+    from ..stages.chain import parse
+    from ..video.frames import Sampling
+
+    _at_least_one(options.frames, options.new_tokens, options.repeats, options.videos, options.batch)
+    check_device(options.device)
+    chain, model = parse(options.stages), _model(options)
+    model.hf_model.generation_config.eos_token_id = None
+    recipe = Recipe(
+        model, chain, Sampling(frames=options.frames), generation=Generation(max_new_tokens=options.new_tokens)
+    )
+    width, height = options.size
+    with scratch_folder() as folder:
+        for number in range(options.videos):
+            write_clip(folder / f"{number}.mp4", SPREAD * options.frames + number, height, width)
+        result = bench_batch(recipe, folder, batch=options.batch, rounds=options.repeats)
+    print(
+        f"{result['model']} on {result['device']} ({torch.get_num_threads()} threads): {options.videos} videos of "
+        f"{width}x{height}, {options.frames} frames each, {options.stages}, {options.new_tokens} new tokens; seconds"
+    )
+    names = ["loop_s", "batch_s", *(name for name in ("ratio", "work_ratio") if result[name] is not None)]
+    print(aligned(names, [[f"{each[name]:.2f}" for name in names] for each in result["rounds"]]))
+    work = "" if result["work_ratio"] is None else f", of work {result['work_ratio']:.2f} (a loop's on one thread)"
+    print(f"median ratio {result['ratio']:.2f}{work}; {result['equal']} of {options.videos} answers are the loop's")
     return result, 0
 
 
