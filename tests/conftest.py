@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,12 @@ TALKATIVE_LAYERS = 8
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tests that run side by side share the cores, and so do the programs they start: threads that wait cost most."""
+    """Tests that run side by side share the cores, and so do the programs they start: threads that wait cost most.
+
+    What is started in the background of a script ignores Ctrl-C, and hands that on to the programs that tests stop.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
     if workers > 1:
         threads = max(1, (os.cpu_count() or 1) // workers)
