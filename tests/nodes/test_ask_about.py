@@ -36,7 +36,7 @@ def test_the_tokens_stay_and_have_the_words(loaded, encoded):
     assert asked.question.text == QUESTION
     ids = loaded.model._tokenizer(QUESTION, add_special_tokens=False)["input_ids"]
     assert torch.equal(asked.question.words, loaded.model.embed(torch.tensor(ids)))
-    assert re.fullmatch(r"\d+ words; .* correlation of -?\d\.\d\d", output.ui["text"][0])
+    assert re.fullmatch(r"\d+ words; .* correlates at -?\d\.\d\d", output.ui["text"][0])
 
 
 def test_streamed_tokens_take_it_along(loaded, frames):
