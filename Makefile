@@ -1,6 +1,6 @@
 # make demo: everything it needs, then full tokens against AOT: on a drawn clip whose answers are known, and on a real one.
 # make test: everything it needs, then the tests.
-# make test-fast: the tests that need neither a model nor a browser, in a minute.
+# make test-fast: the tests that need neither a model nor a browser, in minutes.
 # make comfyui COMFYUI=CHECKOUT: the ComfyUI and the browser that some tests drive, into .venv/comfyui.
 # make test-versions: what tries other versions: make test-floors, test-transformers4, test-frontends, test-long; on Linux
 # test-kernels too.
