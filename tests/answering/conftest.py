@@ -10,7 +10,7 @@ import torch
 
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.stages.chain import parse
-from comfyui_aot.tests.support.small_models import BUILDERS, is_there, save
+from comfyui_aot.tests.support.small_models import BUILDERS, saved_or_skipped
 from comfyui_aot.tests.support.stock_inputs import random_frames
 
 READ_AS_THEY_ARE = {"qwen3_5", "qwen3_5_moe", "minicpmv4_6", "gemma4", "molmo2"}
@@ -25,10 +25,7 @@ def small(request, tmp_path_factory, embedded_folder):
     family, device = request.param
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU to capture a graph on")
-    if not is_there(family):
-        pytest.skip(f"this transformers has no {family}")
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save(folder, family, embedded_folder)
+    folder = saved_or_skipped(family, tmp_path_factory.mktemp("models"), embedded_folder)
     model = load(folder, dtype="float32", device=device)
     model.hf_model.generation_config.eos_token_id = None
     assert model.decoding == ("auto" if device == "cuda" else "eager")

@@ -20,7 +20,7 @@ from comfyui_aot.aot.models.prompt import Turn
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.stages.inner import Choice
 from comfyui_aot.aot.tokens.factors import Sparse
-from comfyui_aot.tests.support.small_models import BUILDERS, is_there, save
+from comfyui_aot.tests.support.small_models import BUILDERS, save, saved_or_skipped
 from comfyui_aot.tests.support.stock_inputs import random_frames
 
 QUESTIONS = ["What happens?", "Who is there, and where do they go?"]
@@ -46,11 +46,7 @@ LESS = (
 
 @pytest.fixture(scope="module", params=list(BUILDERS))
 def small(request, tmp_path_factory, embedded_folder):
-    if not is_there(request.param):
-        pytest.skip(f"this transformers has no {request.param}")
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save(folder, request.param, embedded_folder)
-    model = load(folder)
+    model = load(saved_or_skipped(request.param, tmp_path_factory.mktemp("models"), embedded_folder))
     model.hf_model.generation_config.eos_token_id = None
     return model
 

@@ -14,7 +14,7 @@ from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.models.check import check
 from comfyui_aot.aot.models.dry_run import ShapesOnly, require_runs
-from comfyui_aot.tests.support.small_models import BUILDERS, VARIANTS, is_there, save
+from comfyui_aot.tests.support.small_models import BUILDERS, VARIANTS, save, saved_or_skipped
 from comfyui_aot.tests.support.stock_inputs import random_frames
 
 KEYS = re.compile(
@@ -28,11 +28,7 @@ KEYS = re.compile(
 @pytest.fixture(scope="module", params=[*BUILDERS, *VARIANTS])
 def folder(request, tmp_path_factory, embedded_folder):
     """A small model of every family."""
-    if not is_there(request.param):
-        pytest.skip(f"this transformers has no {request.param}")
-    folder = tmp_path_factory.mktemp("family") / "model"
-    save(folder, request.param, embedded_folder)
-    return folder
+    return saved_or_skipped(request.param, tmp_path_factory.mktemp("family"), embedded_folder)
 
 
 def places(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -24,7 +24,7 @@ from comfyui_aot.aot.streaming import stream
 from comfyui_aot.aot.tokens.video_tokens import Blocks, Role
 from comfyui_aot.aot.video.frames import Frames
 from comfyui_aot.tests.support.simulated_device import moved, simulated
-from comfyui_aot.tests.support.small_models import BUILDERS, NEWER, VARIANTS, is_there, save
+from comfyui_aot.tests.support.small_models import BUILDERS, NEWER, VARIANTS, is_there, save, saved_or_skipped
 from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames, stock_inputs
 
 CHAINS = (
@@ -46,11 +46,7 @@ def clip():
 
 @pytest.fixture(scope="module", params=[*BUILDERS, *VARIANTS])
 def small(request, tmp_path_factory, embedded_folder):
-    if not is_there(request.param):
-        pytest.skip(f"this transformers has no {request.param}")
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save(folder, request.param, embedded_folder)
-    return load(folder)
+    return load(saved_or_skipped(request.param, tmp_path_factory.mktemp("models"), embedded_folder))
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from comfyui_aot.aot.tokens import storage
 from comfyui_aot.aot.tokens.frame_merge import FrameMerge
 from comfyui_aot.aot.tokens.quality import figures, language_weights, mass_kept
 from comfyui_aot.aot.tokens.video_tokens import ENCODE, STEPS, Extra
-from comfyui_aot.tests.support.small_models import is_there, save
+from comfyui_aot.tests.support.small_models import saved_or_skipped
 from comfyui_aot.tests.support.stages import attempted
 from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames
 
@@ -56,11 +56,7 @@ class Merging(TowerStage):
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def small(request, tmp_path_factory, embedded_folder):
-    if not is_there(request.param):
-        pytest.skip(f"this transformers has no {request.param}")
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save(folder, request.param, embedded_folder)
-    return load(folder)
+    return load(saved_or_skipped(request.param, tmp_path_factory.mktemp("models"), embedded_folder))
 
 
 @pytest.fixture(scope="module")

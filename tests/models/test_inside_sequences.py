@@ -19,7 +19,7 @@ from comfyui_aot.aot.streaming import stream
 from comfyui_aot.aot.tokens import storage
 from comfyui_aot.aot.tokens.frame_merge import FrameMerge
 from comfyui_aot.aot.tokens.video_tokens import Extra
-from comfyui_aot.tests.support.small_models import is_there, save
+from comfyui_aot.tests.support.small_models import saved_or_skipped
 from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames
 
 FAMILIES = (
@@ -58,11 +58,7 @@ class Merging(TowerStage):
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def small(request, tmp_path_factory, embedded_folder):
-    if not is_there(request.param):
-        pytest.skip(f"this transformers has no {request.param}")
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save(folder, request.param, embedded_folder)
-    return load(folder)
+    return load(saved_or_skipped(request.param, tmp_path_factory.mktemp("models"), embedded_folder))
 
 
 @pytest.fixture(scope="module")
@@ -188,9 +184,7 @@ def test_earlytom_runs_on_it_and_its_hooks_are_gone_after_it(small, clip, full):
 
 @pytest.mark.parametrize("family", ["gemma4", "minicpmv4_6", "molmo2"])
 def test_a_tower_that_needs_all_frames_after_it_is_refused_in_a_line(family, tmp_path, embedded_folder):
-    if not is_there(family):
-        pytest.skip(f"this transformers has no {family}")
-    save(tmp_path / "model", family, embedded_folder)
+    folder = saved_or_skipped(family, tmp_path, embedded_folder)
     with pytest.raises(InputError, match=r"needs all of them after it; leave the stage out, or use") as error:
-        load(tmp_path / "model").encode(EarlyTom()(random_frames()))
+        load(folder).encode(EarlyTom()(random_frames()))
     assert "\n" not in str(error.value)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -96,6 +97,14 @@ def save(folder: Path, family: str, source: Path, seed: int = 0) -> None:
     tokenizer = AutoTokenizer.from_pretrained(source)
     tokenizer.chat_template = None
     (BUILDERS | VARIANTS)[family](folder, tokenizer)
+
+
+def saved_or_skipped(name: str, into: Path, embedded_folder: Path) -> Path:
+    """The folder of a small model of a family; the test is skipped where this transformers has no such family."""
+    if not is_there(name):
+        pytest.skip(f"this transformers has no {name}")
+    save(into / "small", name, embedded_folder)
+    return into / "small"
 
 
 def _llava_onevision(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
