@@ -385,8 +385,24 @@ def read_json(
         raise InputError(f"{what} {path} cannot be read ({reason}); {remedy}.") from error
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal; the file is read in pieces.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    content = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**22):
+            content.update(piece)
+    return content.hexdigest()
+
+
 def read_digest(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal.
+    """As :func:`sha256_of`, with an error of one line.
 
     Args:
         path: of the file.
@@ -395,7 +411,7 @@ def read_digest(path: Path) -> str:
         InputError: it cannot be read.
     """
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a file that can be.") from error
 

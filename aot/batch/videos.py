@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,7 +14,7 @@ from ..answering.generation import Generation
 from ..answering.reduced_for import reduced
 from ..comparison.starts import more_frames
 from ..errors import InputError
-from ..files import scratch_folder
+from ..files import scratch_folder, sha256_of
 from ..models.base import VideoLLM
 from ..models.progress import Progress
 from ..stages.base import Place
@@ -168,10 +167,6 @@ def _in_memory(frames: FrameSource, start: float) -> FrameSource:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = hashlib.sha256()
-            while chunk := file.read(2**20):
-                content.update(chunk)
-            return content.hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise InputError(f"{path.name} cannot be read ({error.strerror}); copy or download it again.") from error

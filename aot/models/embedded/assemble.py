@@ -9,7 +9,6 @@ tensor by tensor with its sources, under the names of published checkpoints, so 
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import importlib.util
 import re
@@ -34,7 +33,7 @@ from transformers import (
 )
 
 from ...errors import InputError
-from ...files import alone, read_json, whole_folder, write_json, writing
+from ...files import alone, read_json, sha256_of, whole_folder, write_json, writing
 from ..pixels import normalise as normalise_pixels
 from ..progress import Progress, ignore_progress
 from .sources import SPECIAL_TOKENS, language_tokenizer, language_weights, vision_weights
@@ -403,21 +402,13 @@ def _info(folder: Path, trained_file: Path) -> dict[str, object]:
                 "package": source.distribution,
                 "version": importlib.metadata.version(source.distribution),
                 "file": source.file,
-                "sha256": _sha256(source.path),
+                "sha256": sha256_of(source.path),
             }
             for source in (_VISION, _LANGUAGE)
         ],
-        "trained_sha256": _sha256(trained_file),
+        "trained_sha256": sha256_of(trained_file),
         "bytes": (folder / _WEIGHTS).stat().st_size,
     }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def is_whole(folder: Path) -> bool:
@@ -429,7 +420,7 @@ def is_whole(folder: Path) -> bool:
         info = read_json(folder / _INFO, "The embedded model's note", keys=("format", "trained_sha256", "bytes"))
         return (
             info["format"] == FORMAT_VERSION
-            and info["trained_sha256"] == _sha256(TRAINED)
+            and info["trained_sha256"] == sha256_of(TRAINED)
             and info["bytes"] == (folder / _WEIGHTS).stat().st_size
         )
     except (OSError, InputError):
