@@ -70,8 +70,8 @@ def frame_node(kind: type[FrameStage]) -> type[io.ComfyNode]:
 
         @classmethod
         def execute(cls, video: FrameSource, vllm: Loaded | None = None, **settings: Any) -> io.NodeOutput:
-            named = {name: str(resolve_file(settings[name])) for name in kind.files if settings.get(name)}
-            chosen = kind(**{**settings, **named})(video, vllm.model.layout if vllm else None)
+            stage = kind(**settings).with_files(resolve_file)
+            chosen = stage(video, vllm.model.layout if vllm else None)
             return io.NodeOutput(chosen, ui={"text": (summary(video, chosen),)})
 
     FrameNode.__name__ = FrameNode.__qualname__ = node_id

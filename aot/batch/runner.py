@@ -38,7 +38,6 @@ AHEAD = 4
 SHARE = 4
 """Decoded frames of all videos take no more than the free memory over this, but for a single video's."""
 
-
 PATIENCE = 10.0
 """Seconds that a thread may take to end: one that waits for a network ends with the process."""
 
@@ -298,14 +297,14 @@ class _Line:
             for group in each.askings:
                 said = next(found)
                 if isinstance(said, Exception):
-                    results += [Result(asking, each.sha256, error=_line(said)) for asking in group]
+                    results += [Result(asking, each.sha256, error=_in_a_line(said)) for asking in group]
                 else:
                     results += [Result(*pair, answer) for pair, answer in zip(_with(each, group), said, strict=True)]
             self._out.put(results)
         self._gone("_answering", 0)
 
     def _failed(self, askings: Sequence[Asking], sha256: str | None, error: Exception) -> None:
-        self._out.put([Result(asking, sha256, error=_line(error)) for asking in askings])
+        self._out.put([Result(asking, sha256, error=_in_a_line(error)) for asking in askings])
 
     def _gone(self, count: str, size: int) -> None:
         """A piece of work is done, and its frames are out of memory."""
@@ -324,6 +323,6 @@ def _with(encoded: _Encoded, group: Sequence[Asking]) -> list[tuple[Asking, str]
     return [(asking, encoded.sha256) for asking in group]
 
 
-def _line(error: Exception) -> str:
+def _in_a_line(error: Exception) -> str:
     """An error as a row has it."""
     return str(error) if isinstance(error, InputError) else readable(f"{type(error).__name__}: {error}", 500)

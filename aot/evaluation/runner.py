@@ -93,7 +93,7 @@ def evaluate(
     def unanswered(clip: str) -> list[Variant]:
         return [variant for variant in variants if (clip, variant.name, inputs[variant.name]) not in records]
 
-    missing = {clip: unanswered(clip) for clip in clips if clip not in records.unreadable and unanswered(clip)}
+    missing = {clip: left for clip in clips if clip not in records.unreadable and (left := unanswered(clip))}
     if not missing:
         return
     encodings.require_room(tuple(missing))

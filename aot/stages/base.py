@@ -10,9 +10,10 @@ made, inside the vision tower, on the tower's tokens, or inside the LLM when it 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -92,6 +93,8 @@ class Method:
     """Whether what it keeps depends on the question."""
     fixes_budget: ClassVar[tuple[str, ...]] = ()
     """Settings of the stage's own that say how much it keeps. A chain that sets one is given no retention."""
+    files: ClassVar[tuple[str, ...]] = ()
+    """Settings that name a file; "" is none."""
     presets: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """The method's published settings by name, as chains that keep what its authors' code keeps."""
 
@@ -117,6 +120,15 @@ class Method:
     def settings(self) -> dict[str, Any]:
         """The value of every setting by name, in the order of the fields."""
         return dataclasses.asdict(self)
+
+    def with_files(self, find: Callable[[str], Path]) -> Self:
+        """The same stage with every file that it names looked up.
+
+        Args:
+            find: the file that a setting's text means.
+        """
+        named = {name: text for name in self.files if (text := getattr(self, name))}
+        return dataclasses.replace(self, **{name: str(find(text)) for name, text in named.items()})
 
 
 class WithBudget:

@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -58,8 +57,6 @@ class FrameStage(BeforeTokens):
     """
 
     acts = Place.FRAMES
-    files: ClassVar[tuple[str, ...]] = ()
-    """Settings that name a file."""
 
     def __call__(self, frames: FrameSource, layout: LayoutOf | None = None) -> FrameSource:
         """Choose among frames, or how large the encoder makes them.

@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from ..errors import InputError
 from ..tokens.video_tokens import Layout, VideoTokens
@@ -165,7 +165,7 @@ class Chain:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that its stages' settings name."""
-        named = (stage.settings()[name] for stage in self.stages for name in getattr(stage, "files", ()))
+        named = (getattr(stage, name) for stage in self.stages for name in stage.files)
         return tuple(Path(each) for each in named if each)
 
     def with_files(self, find: Callable[[str], Path]) -> Chain:
@@ -176,12 +176,7 @@ class Chain:
         """
         if not self.files:
             return self
-        found = []
-        for stage in self.stages:
-            named = {name: stage.settings()[name] for name in getattr(stage, "files", ())}
-            paths = {name: str(find(text)) for name, text in named.items() if text}
-            found.append(dataclasses.replace(cast(Any, stage), **paths) if paths else stage)
-        return dataclasses.replace(self, stages=tuple(found))
+        return dataclasses.replace(self, stages=tuple(stage.with_files(find) for stage in self.stages))
 
     @cached_property
     def _replayed(self) -> ReplayedStages:
