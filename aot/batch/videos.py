@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..answering.generation import Generation
 from ..answering.reduced_for import reduced
-from ..comparison.starts import more_frames
+from ..comparison.starts import for_frames
 from ..errors import InputError
 from ..files import scratch_folder, sha256_of
 from ..models.base import VideoLLM
@@ -118,11 +118,7 @@ def open_asked(recipe: Recipe, askings: Sequence[Asking], take: Callable[[int], 
         video = open_video(path, recipe.sampling, recipe.size)
         sha256 = sha256 or _sha256(path)
         layout = partial(recipe.model.layout, file_pixels=recipe.file_pixels)
-        chain, frames = recipe.chain, video
-        if recipe.reinvest > 1:
-            chain = chain.reinvested(layout(frames))
-            frames = more_frames(frames, recipe.reinvest)
-        chosen: FrameSource = chain.on_frames(frames, layout)
+        chain, chosen = for_frames(recipe.chain, video, layout, recipe.reinvest)
         size = 0
         if not recipe.stream:
             for stage in chain.on_tokens:

@@ -100,11 +100,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     _tokenizer(inside)
 
     answer = verb("answer", _answer, "where the time of an answer goes, file to last token, beside the stock model's")
-    what = answer.add_mutually_exclusive_group()
-    what.add_argument("--shape", help="7b (LLaVA-OneVision-7B; the default on a GPU) or small; random weights")
-    what.add_argument("--model", help="'embedded', a model folder, or a single .safetensors file")
-    answer.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    answer.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    _whole_model(answer)
     answer.add_argument("--video", type=Path, help="a video file; a drawn one if left out")
     answer.add_argument("--size", type=_size_of_frames, default="1280x720", help="of the drawn video")
     answer.add_argument("--frames", type=int, default=32, help="frames taken from the video")
@@ -114,11 +110,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     _tokenizer(answer)
 
     batch = verb("batch", _batch, "many videos as a batch beside a loop over the same calls, rounds of both in turn")
-    which = batch.add_mutually_exclusive_group()
-    which.add_argument("--shape", help="7b (LLaVA-OneVision-7B; the default on a GPU) or small; random weights")
-    which.add_argument("--model", help="'embedded', a model folder, or a single .safetensors file")
-    batch.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    batch.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    _whole_model(batch)
     batch.add_argument("--videos", type=int, default=16, help="drawn files")
     batch.add_argument("--size", type=_size_of_frames, default="1280x720", help="of the drawn videos")
     batch.add_argument("--frames", type=int, default=16, help="frames taken from each")
@@ -143,6 +135,14 @@ def _size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float64"), default="float32", help="of the tokens")
     parser.add_argument("--repeats", type=int, default=5, help="runs to take the median of")
+
+
+def _whole_model(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--shape", help="7b (LLaVA-OneVision-7B; the default on a GPU) or small; random weights")
+    which.add_argument("--model", help="'embedded', a model folder, or a single .safetensors file")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
 
 
 def _tokenizer(parser: argparse.ArgumentParser) -> None:

@@ -259,7 +259,7 @@ def reduced(
         relevance: for a chain that needs what a CLIP says of every place.
     """
     from ..answering.reduced_for import reduced as reduced_by
-    from ..comparison.starts import more_frames
+    from ..comparison.starts import for_frames
     from ..streaming import stream as streamed
 
     if options.video.suffix.lower() == TOKENS:
@@ -267,10 +267,7 @@ def reduced(
     frames = source(options)
     model = load(options)
     layout = partial(model.layout, file_pixels=options.file_pixels)
-    if reinvest > 1:
-        chain = chain.reinvested(layout(frames))
-        frames = more_frames(frames, reinvest)
-    frames = chain.on_frames(frames, layout)
+    chain, frames = for_frames(chain, frames, layout, reinvest)
     settings: dict[str, Any] = {"file_pixels": options.file_pixels}
     if options.stream:
         every = []

@@ -14,6 +14,8 @@ from ..models.base import VideoLLM
 from ..models.encoder import steps_settings
 from ..models.fingerprint import digest
 from ..models.progress import Progress, ignore_progress
+from ..stages.before_tokens import LayoutOf
+from ..stages.chain import Chain
 from ..tokens.video_tokens import VideoTokens
 from ..video.frame_source import FrameSource
 from .variants import Variant
@@ -156,6 +158,24 @@ class Starts:
         self._left.remove(key)
         if key not in self._left:
             self._encoded.pop(key, None)
+
+
+def for_frames(chain: Chain, frames: FrameSource, layout: LayoutOf, reinvest: int = 1) -> tuple[Chain, FrameSource]:
+    """A chain set for the frames that it will see, and those frames.
+
+    Args:
+        chain: of stages in all places.
+        frames: of the video, as many as are sampled.
+        layout: takes frames, and returns the layout that the model's tokens of them have.
+        reinvest: times as many frames, cut down to the tokens that the chain would leave of the others.
+
+    Raises:
+        InputError: there are not so many frames, or a stage refuses them.
+    """
+    if reinvest > 1:
+        chain = chain.reinvested(layout(frames))
+        frames = more_frames(frames, reinvest)
+    return chain, chain.on_frames(frames, layout)
 
 
 def more_frames(frames: FrameSource, times: int, more: Callable[[int], FrameSource] | None = None) -> FrameSource:
