@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..files import PART, read_json
-from ..names import require_name
+from ..files import read_json
 from ..text import shown
 from ..video.frames import MakersChoice
 from .base import VideoLLM
@@ -20,6 +18,7 @@ from .chat_template import TemplateLimit
 from .dry_run import require_runs
 from .embedded.assemble import EMBEDDED, ensure
 from .folder import in_one_line, sampling_settings
+from .found import config_of, folders_in
 from .gemma4 import Gemma4
 from .glm4v import Glm41V, Glm46V
 from .internvl import InternVL
@@ -252,17 +251,8 @@ def families_in(root: Path, on_skipped: Callable[[str], None] = lambda reason: N
         InputError: no folder can have that name.
     """
 
-    def unreadable(error: OSError) -> None:
-        on_skipped(shown(f"{error.filename} is skipped: it cannot be read ({error.strerror})."))
-
-    require_name(root, "The models' folder")
     models: dict[str, Path] = {}
-    visited: set[str] = set()
-    for place, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
-        folder, real = Path(place), os.path.realpath(place)
-        # A link may lead back to its own folder. An unfinished download is no model yet.
-        folders[:] = [] if real in visited else sorted(name for name in folders if not name.endswith(PART))
-        visited.add(real)
+    for folder, files in folders_in(root, on_skipped):
         if folder == root or "config.json" not in files:
             for file in (folder / each for each in files if each.endswith(SUFFIX)):
                 try:
@@ -271,11 +261,7 @@ def families_in(root: Path, on_skipped: Callable[[str], None] = lambda reason: N
                 except InputError as error:
                     on_skipped(shown(f"{file} is skipped: {error}"))
             continue
-        try:
-            config = read_json(folder / "config.json", "The model's config")
-        except InputError as error:
-            on_skipped(shown(f"{folder} is skipped: {error}"))
-            continue
-        if any(adapter.matches(config) for adapter in FAMILIES):
+        config = config_of(folder, on_skipped)
+        if config is not None and any(adapter.matches(config) for adapter in FAMILIES):
             models[folder.relative_to(root).as_posix()] = folder
     return dict(sorted(models.items()))

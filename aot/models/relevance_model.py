@@ -9,7 +9,6 @@ Source: CDPruner (NeurIPS 2025, arXiv 2506.10967), as released by its authors.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -21,12 +20,12 @@ from torch.nn import functional
 from transformers import CLIPModel, PreTrainedModel, SiglipModel
 
 from ..errors import InputError
-from ..files import PART, read_json
-from ..text import shown
+from ..files import read_json
 from ..tokens.layout import Layout
 from ..video.frame_source import FrameSource
 from .fingerprint import digest_of_weights
 from .folder import load_tokenizer, video_settings
+from .found import config_of, folders_in
 from .loading import stock_model
 from .pixels import CLIP_MEAN, CLIP_STD, normalise, resize, upload
 from .progress import Progress, ignore_progress
@@ -212,22 +211,17 @@ def relevance_models_in(root: Path, on_skipped: Callable[[str], None] = lambda r
 
     Args:
         root: the folder to look into.
-        on_skipped: called with a line about each folder whose config.json cannot be read.
+        on_skipped: called with a line about each folder that cannot be read, or whose config.json cannot.
+
+    Raises:
+        InputError: no folder can have that name.
     """
     models: dict[str, Path] = {}
-    visited: set[str] = set()
-    for place, folders, files in os.walk(root, followlinks=True):
-        folder, real = Path(place), os.path.realpath(place)
-        folders[:] = [] if real in visited else sorted(name for name in folders if not name.endswith(PART))
-        visited.add(real)
+    for folder, files in folders_in(root, on_skipped):
         if folder == root or "config.json" not in files:
             continue
-        try:
-            config = read_json(folder / "config.json", "The model's config")
-        except InputError as error:
-            on_skipped(shown(f"{folder} is skipped: {error}"))
-            continue
-        if config.get("model_type") in KINDS:
+        config = config_of(folder, on_skipped)
+        if config is not None and config.get("model_type") in KINDS:
             models[folder.relative_to(root).as_posix()] = folder
     return dict(sorted(models.items()))
 
