@@ -8,7 +8,6 @@ import torch
 
 from comfyui_aot.aot.evaluation.drawing import COLOURS, KINDS
 from comfyui_aot.aot.evaluation.scenes import make_scene
-from comfyui_aot.aot.models.embedded.assemble import untrained
 from comfyui_aot.aot.training.learner import Learner
 from comfyui_aot.aot.training.warm_start import WarmStart, cell_contents
 
@@ -18,12 +17,12 @@ HELD_OUT = range(3_000_000, 3_000_008)
 @pytest.fixture(scope="module")
 def learner() -> Learner:
     learner = Learner()
-    learner.warm_start(WarmStart())
+    learner.warm_start(WarmStart(frames=48))
     return learner
 
 
-def test_tokens_of_unseen_pictures_lie_nearest_to_the_words_for_what_is_there(learner):
-    words, tokenizer = learner.model.get_input_embeddings().weight.detach(), untrained()[1]
+def test_tokens_of_unseen_pictures_lie_nearest_to_the_words_for_what_is_there(learner, beginning):
+    words, tokenizer = learner.model.get_input_embeddings().weight.detach(), beginning[1]
     right = {"colour": [], "kind": []}
     for seed in HELD_OUT:
         scene = make_scene(seed)
