@@ -37,21 +37,24 @@ def pointing(learner: Learner) -> float:
     return float(torch.stack(losses).mean())
 
 
-def test_names_find_what_they_name_in_stills_never_seen():
+@pytest.fixture(scope="module")
+def named() -> tuple[Learner, float]:
+    """A learner whose names are set and nothing else, and its loss before that."""
     learner = Learner()
     learner.warm_start(WarmStart(frames=24))
     before = pointing(learner)
     scenes = stills(800_000, 24)
     learner.set_naming(scenes, listed(scenes), GROUNDING, Naming())
+    return learner, before
+
+
+def test_names_find_what_they_name_in_stills_never_seen(named):
+    learner, before = named
     assert pointing(learner) < before - 2
 
 
-def test_only_the_heads_that_name_are_set():
-    learner = Learner()
-    learner.warm_start(WarmStart(frames=2))
-    scenes = stills(800_000, 2)
-    learner.set_naming(scenes, listed(scenes), GROUNDING, Naming())
-    lora = learner.weights({}).lora
+def test_only_the_heads_that_name_are_set(named):
+    lora = named[0].weights({}).lora
     changed = {name for name, (_, up) in lora.items() if bool(up.any())}
     assert changed == {"layers.1.self_attn.q_proj", "layers.1.self_attn.k_proj"}
     rows = lora["layers.1.self_attn.q_proj"][1].any(1).nonzero().flatten() // 64

@@ -25,7 +25,8 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path):
     resumed = Training(TINY, tmp_path / "stopped")
     assert resumed.done == 2
     assert len(list(resumed.steps())) == 1
-    assert all(torch.equal(learnt(whole)[name], values) for name, values in learnt(resumed).items())
+    expected, found = learnt(whole), learnt(resumed)
+    assert all(torch.equal(expected[name], values) for name, values in found.items())
     assert not list(Training(TINY, tmp_path / "stopped").steps())
     logged = [json.loads(line) for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in logged] == [1, 2, 3]
