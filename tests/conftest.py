@@ -9,19 +9,20 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import av
 import pytest
 import torch
 
-from comfyui_aot.aot.models import VideoLLM, load
+from comfyui_aot.aot.models import VideoLLM, families, load
 from comfyui_aot.aot.models.embedded.assemble import ensure
 from comfyui_aot.aot.models.llava_onevision import LlavaOnevision
 from comfyui_aot.aot.tokens.video_tokens import VideoTokens
 from comfyui_aot.aot.video.frames import Frames, Sampling, load_video
 from comfyui_aot.tests.support import searches  # noqa: F401
 from comfyui_aot.tests.support.skips import needs_of, table
-from comfyui_aot.tests.support.tiny import tiny_model
+from comfyui_aot.tests.support.tiny import save_miniature, tiny_model
 from comfyui_aot.tests.support.videos import write_audio, write_clip
 
 TALKATIVE_LAYERS = 8
@@ -139,6 +140,35 @@ def model_folder(embedded_folder: Path, tmp_path_factory: pytest.TempPathFactory
     tiny._tokenizer.save_pretrained(folder)
     (folder / "video_preprocessor_config.json").write_text("{}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def miniature_folder(embedded_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model made small, see `save_miniature`."""
+    folder = tmp_path_factory.mktemp("models") / "miniature"
+    save_miniature(folder, embedded_folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def miniature(miniature_folder: Path) -> VideoLLM:
+    """It, loaded."""
+    return load(miniature_folder)
+
+
+@pytest.fixture(scope="session")
+def shared_by_nodes() -> WeakValueDictionary[tuple[str, ...], Any]:
+    """What the nodes share as long as somebody holds it, apart from what they share of the true embedded model."""
+    return WeakValueDictionary()
+
+
+@pytest.fixture
+def miniature_embedded(
+    miniature_folder: Path, shared_by_nodes: WeakValueDictionary[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever loads the embedded model by its name is given the miniature."""
+    monkeypatch.setattr(families, "ensure", lambda on_progress: miniature_folder)
+    monkeypatch.setattr("comfyui_aot.nodes.models._LOADED", shared_by_nodes)
 
 
 @pytest.fixture(scope="session")

@@ -44,12 +44,12 @@ def test_answer_gives_text_and_figures(capsys, bunny, embedded_folder):
     assert out.startswith(result["answer"])
 
 
-def test_answer_without_stages_keeps_all_tokens(capsys, bunny, embedded_folder):
+def test_answer_without_stages_keeps_all_tokens(capsys, bunny, miniature_embedded):
     _, out, _ = run(capsys, "answer", bunny, "What is it?", "--frames", 2, "--max-new-tokens", 2, "--json")
     assert (last_json(out)["tokens_kept"], last_json(out)["pipeline"]) == (392, "full")
 
 
-def test_a_streamed_answer_is_the_eager_one(capsys, bunny, embedded_folder):
+def test_a_streamed_answer_is_the_eager_one(capsys, bunny, miniature_embedded):
     question = ("answer", bunny, "What is it?", "--frames", 5, "--tokens", 77, "--max-new-tokens", 3, "--json")
     eager, streamed = (last_json(run(capsys, *question, *switch)[1]) for switch in ((), ("--stream",)))
     assert eager["tokens_kept"] == 77
@@ -62,7 +62,7 @@ FEWER = (("answer",), ("answer", "--stream"), ("compare", "--retention", "0.5", 
 
 @pytest.mark.parametrize("words", FEWER, ids=" ".join)
 def test_all_frames_of_a_video_that_has_fewer_are_taken_where_that_is_allowed(
-    capsys, make_clip, words, embedded_folder
+    capsys, make_clip, words, miniature_embedded
 ):
     verb, *more = words
     question = (verb, make_clip("short.mp4", frames=5), "What?", "--max-new-tokens", 1, "--json", *more, "--frames")
@@ -78,7 +78,7 @@ def test_all_frames_of_a_video_that_has_fewer_are_taken_where_that_is_allowed(
     assert last_json(by_rate[1]).get("rows", [last_json(by_rate[1])])[0]["tokens_full"] == 5 * 196
 
 
-def test_a_transport_that_ends_unconverged_is_one_line(capsys, bunny, embedded_folder):
+def test_a_transport_that_ends_unconverged_is_one_line(capsys, bunny, miniature_embedded):
     chain = "intra:budget=60,solver=sinkhorn,max_iterations=2"
     code, _, err = run(capsys, "answer", bunny, "What?", "--frames", 2, "--stages", chain, "--max-new-tokens", 1)
     lines = [line for line in err.splitlines() if "unconverged" in line]
@@ -87,7 +87,7 @@ def test_a_transport_that_ends_unconverged_is_one_line(capsys, bunny, embedded_f
     assert lines[0].startswith("aot answer: 2 of 2 transport problems ended unconverged")
 
 
-def test_compare_puts_full_tokens_first_and_writes_pictures(capsys, bunny, tmp_path, embedded_folder):
+def test_compare_puts_full_tokens_first_and_writes_pictures(capsys, bunny, tmp_path, miniature_embedded):
     code, out, _ = run(
         capsys, "compare", bunny, "What is it?", "--frames", 2, "--retention", "0.5,0.25", "--stages", "aot",
         "paper-onevision-10", "--max-new-tokens", 3, "--pictures", tmp_path / "maps", "--json",
@@ -102,7 +102,7 @@ def test_compare_puts_full_tokens_first_and_writes_pictures(capsys, bunny, tmp_p
 
 
 def test_compare_writes_a_video_of_full_tokens_beside_the_fewest_that_say_the_same(
-    capsys, bunny, tmp_path, embedded_folder
+    capsys, bunny, tmp_path, miniature_embedded
 ):
     file = tmp_path / "new" / "compared.mp4"
     code, out, _ = run(
@@ -141,7 +141,7 @@ def test_the_video_of_a_comparison_shows_the_fewest_tokens_that_say_the_same_or_
     assert [row.name for row in to_show([full])] == ["full"]
 
 
-def test_run_runs_the_bundled_workflow_with_inputs_changed(capsys, bunny, tmp_path, embedded_folder):
+def test_run_runs_the_bundled_workflow_with_inputs_changed(capsys, bunny, tmp_path, miniature_embedded):
     (tmp_path / "input").mkdir()
     shutil.copy(bunny, tmp_path / "input")
     changes = ["AOTLoadVideo.frames=4", "AOTAnswer.max_new_tokens=3", "AOTIntraFrame.retention=0.5"]
@@ -213,7 +213,7 @@ def test_bench_reduce_measures_against_the_limit(capsys):
         (["run", "nowhere.json"], "nowhere.json"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(capsys, bunny, embedded_folder, arguments, says):
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, bunny, miniature_embedded, arguments, says):
     import re
 
     code, _, err = run(capsys, *(bunny if argument == "BUNNY" else argument for argument in arguments))
@@ -295,7 +295,7 @@ def test_one_stage_is_listed_by_its_name_and_a_slip_of_the_pen_is_guessed(capsys
     assert code == 2 and "(did you mean vidcom2?); there are" in err
 
 
-def test_run_prints_a_nodes_table_and_names_its_file(capsys, bunny, tmp_path, embedded_folder):
+def test_run_prints_a_nodes_table_and_names_its_file(capsys, bunny, tmp_path, miniature_embedded):
     (tmp_path / "input").mkdir()
     shutil.copy(bunny, tmp_path / "input")
     settings = (

@@ -27,6 +27,11 @@ class Stop(Exception):
 
 
 @pytest.fixture(scope="module")
+def encoded(miniature, frames):
+    return miniature.encode(frames)
+
+
+@pytest.fixture(scope="module")
 def tokens(encoded):
     return encoded.cut(0, 1)
 
@@ -57,8 +62,8 @@ def test_what_cannot_be_read_is_refused_in_a_line(read, text, says):
         read(text)
 
 
-def test_a_stopped_sweep_goes_on_and_another_point_costs_only_itself(model, tokens, tmp_path):
-    answerer = LocalAnswerer(model)
+def test_a_stopped_sweep_goes_on_and_another_point_costs_only_itself(miniature, tokens, tmp_path):
+    answerer = LocalAnswerer(miniature)
 
     def swept(retentions, on_row=lambda name: None):
         return list(sweep(answerer, tokens, QUESTION, expand(["aot"], retentions), SHORT, tmp_path, on_row=on_row))
@@ -83,7 +88,7 @@ def test_a_stopped_sweep_goes_on_and_another_point_costs_only_itself(model, toke
     assert all(row.tokens is None for row in again)
 
     variants = expand(["aot"], (0.3,))
-    fresh = list(compare(LocalAnswerer(model), tokens, QUESTION, variants, SHORT))[1]
+    fresh = list(compare(LocalAnswerer(miniature), tokens, QUESTION, variants, SHORT))[1]
     known = next(row for row in more if row.name == "aot 0.3")
     assert known.answer.text == fresh.answer.text
     assert known.fidelity.kl == pytest.approx(fresh.fidelity.kl, abs=1e-5)
@@ -110,7 +115,7 @@ def test_a_cell_of_another_kind_counts_as_not_there(answer, tmp_path):
     assert kept.get(full, full) is None
 
 
-def test_a_sweep_is_stopped_inside_a_cell_too_and_leaves_no_half_of_it(model, tokens, tmp_path):
+def test_a_sweep_is_stopped_inside_a_cell_too_and_leaves_no_half_of_it(miniature, tokens, tmp_path):
     seen = []
 
     def on_token(count):
@@ -119,25 +124,29 @@ def test_a_sweep_is_stopped_inside_a_cell_too_and_leaves_no_half_of_it(model, to
             raise Stop
 
     with pytest.raises(Stop):
-        list(sweep(LocalAnswerer(model), tokens, QUESTION, expand(["aot"], (0.2,)), SHORT, tmp_path, on_token=on_token))
+        list(
+            sweep(
+                LocalAnswerer(miniature), tokens, QUESTION, expand(["aot"], (0.2,)), SHORT, tmp_path, on_token=on_token
+            )
+        )
     assert cell_files(tmp_path) == {}
 
 
-def test_a_sweep_waits_for_another_process_at_the_same_one_and_can_be_stopped(model, tokens, tmp_path):
+def test_a_sweep_waits_for_another_process_at_the_same_one_and_can_be_stopped(miniature, tokens, tmp_path):
     def stop(count):
         raise Stop
 
     variants = expand(["aot"], (0.2,))
-    with open_cache(model, tokens, QUESTION, SHORT, tmp_path).alone():
-        rows = sweep(LocalAnswerer(model), tokens, QUESTION, variants, SHORT, tmp_path, on_token=stop)
+    with open_cache(miniature, tokens, QUESTION, SHORT, tmp_path).alone():
+        rows = sweep(LocalAnswerer(miniature), tokens, QUESTION, variants, SHORT, tmp_path, on_token=stop)
         with pytest.raises(Stop):
             next(rows)
     assert cell_files(tmp_path) == {}
 
 
-def test_whatever_decides_a_figure_decides_where_it_is_kept(model, tokens, tmp_path):
+def test_whatever_decides_a_figure_decides_where_it_is_kept(miniature, tokens, tmp_path):
     def place(tokens=tokens, question=QUESTION, generation=SHORT, chain="aot:retention=0.5", against="full"):
-        cache = open_cache(model, tokens, question, generation, tmp_path)
+        cache = open_cache(miniature, tokens, question, generation, tmp_path)
         return cache.path(Variant(parse(chain)), Variant(parse(against)))
 
     changed = tokens.features.clone()
@@ -165,16 +174,16 @@ def vars_of(tokens):
     return {field.name: getattr(tokens, field.name) for field in fields(tokens)}
 
 
-def test_reduced_tokens_and_impossible_budgets_are_refused_before_anything_is_measured(model, tokens, tmp_path):
+def test_reduced_tokens_and_impossible_budgets_are_refused_before_anything_is_measured(miniature, tokens, tmp_path):
     reduced = parse("intra:budget=126")(tokens)
     with pytest.raises(InputError, match="reduced already, by intra"):
-        list(sweep(LocalAnswerer(model), reduced, QUESTION, expand(["aot"], (0.5,)), SHORT, tmp_path))
+        list(sweep(LocalAnswerer(miniature), reduced, QUESTION, expand(["aot"], (0.5,)), SHORT, tmp_path))
     with pytest.raises(InputError, match=r"0\.001"):
-        list(sweep(LocalAnswerer(model), tokens, QUESTION, expand(["aot"], (0.001,)), SHORT, tmp_path))
+        list(sweep(LocalAnswerer(miniature), tokens, QUESTION, expand(["aot"], (0.001,)), SHORT, tmp_path))
     assert cell_files(tmp_path) == {}
 
 
-def test_the_command_keeps_its_cells_and_writes_tables_and_a_curve(capsys, bunny, tmp_path, embedded_folder):
+def test_the_command_keeps_its_cells_and_writes_tables_and_a_curve(capsys, bunny, tmp_path, miniature_embedded):
     def told():
         arguments = [
             "compare", bunny, QUESTION, "--frames", 1, "--retention", "0.3", "--max-new-tokens", 2, "--cache",
@@ -194,8 +203,8 @@ def test_the_command_keeps_its_cells_and_writes_tables_and_a_curve(capsys, bunny
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {row["picture"] for row in rows}
 
 
-def test_a_cell_that_cannot_be_met_is_left_out_and_said(model, encoded, tmp_path):
-    answerer, refused, encoded = LocalAnswerer(model), [], encoded.cut(0, 2)
+def test_a_cell_that_cannot_be_met_is_left_out_and_said(miniature, encoded, tmp_path):
+    answerer, refused, encoded = LocalAnswerer(miniature), [], encoded.cut(0, 2)
     variants = expand(["evs", "uniform"], (0.1, 0.5))
     rows = list(sweep(answerer, encoded, "What is it?", variants, Generation(2), tmp_path, on_refused=refused.append))
     assert [row.name for row in rows] == ["full", "evs 0.5", "uniform 0.1", "uniform 0.5"]
@@ -207,8 +216,8 @@ def test_a_cell_that_cannot_be_met_is_left_out_and_said(model, encoded, tmp_path
         list(sweep(answerer, encoded, "What is it?", variants, Generation(2), tmp_path / "new"))
 
 
-def test_a_single_retention_gives_the_table_and_several_the_curves(model, tokens, tmp_path):
-    answerer = LocalAnswerer(model)
+def test_a_single_retention_gives_the_table_and_several_the_curves(miniature, tokens, tmp_path):
+    answerer = LocalAnswerer(miniature)
     one, two = (
         list(sweep(answerer, tokens, "What is it?", expand(["uniform", "random"], each), Generation(2), tmp_path))
         for each in ((0.1,), (0.1, 0.2))

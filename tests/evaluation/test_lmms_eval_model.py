@@ -76,11 +76,11 @@ def model_module():
 
 
 @pytest.fixture
-def aot(model_module, embedded_folder):
+def aot(model_module, miniature_folder):
     """aot(frames=2, stages="full"): the model as lmms-eval would make it, with the rows of a task set on it."""
 
     def make(**arguments):
-        made = model_module.AOT(str(embedded_folder), **{"frames": 2} | arguments, device="cpu")
+        made = model_module.AOT(str(miniature_folder), **{"frames": 2} | arguments, device="cpu")
         made.task_dict = {"aot_tiny": {"test": {}}}
         return made
 
@@ -118,7 +118,7 @@ def expected(model, clips, stages):
 
 
 def test_lmms_evals_evaluator_runs_it_and_gets_our_answers(
-    model_module, model, embedded_folder, two_clips, damaged, tmp_path
+    model_module, miniature, miniature_folder, two_clips, damaged, tmp_path
 ):
     if not any(point.name == "aot" for point in entry_points(group="lmms_eval.models")):
         pytest.skip("this pack was installed before it had lmms-eval's entry point: install it again")
@@ -132,7 +132,7 @@ def test_lmms_evals_evaluator_runs_it_and_gets_our_answers(
     (task / "functions.py").write_text(FUNCTIONS, encoding="utf-8")
     stages = "intra:budget=60+inter:clip_length=2,keep_ratio=0.5"
     ran = subprocess.run(
-        [sys.executable, "-c", RUN, str(task), f'pretrained={embedded_folder},frames=4,stages="{stages}"'],
+        [sys.executable, "-c", RUN, str(task), f'pretrained={miniature_folder},frames=4,stages="{stages}"'],
         env=os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -140,7 +140,7 @@ def test_lmms_evals_evaluator_runs_it_and_gets_our_answers(
     )
     assert ran.returncode == 0, ran.stderr
     assert "Failed to load" not in ran.stderr
-    said = expected(model, two_clips, stages)
+    said = expected(miniature, two_clips, stages)
     said[2:2] = ["", ""]
     assert "aot: 2 of 6 answers are empty, because 1 video could not be read" in ran.stderr
     assert json.loads(ran.stdout.splitlines()[-1]) == {"said": said, "spoke": sum(map(bool, said)) / len(said)}
@@ -163,13 +163,13 @@ def test_questions_in_a_row_about_one_video_share_its_encoding(aot, two_clips, m
     assert encoded == ["one.mp4", "two.mp4", "one.mp4"]
 
 
-def test_a_damaged_video_is_told_once_and_the_others_are_asked(aot, model, two_clips, damaged, capsys):
+def test_a_damaged_video_is_told_once_and_the_others_are_asked(aot, miniature, two_clips, damaged, capsys):
     asked = aot(frames=4)
     one, two = map(str, two_clips)
     none, holes = map(str, damaged)
     videos = [one, none, none, holes, two, none]
     said = asked.generate_until([request(asked, [video], QUESTIONS[0], max_new_tokens=4) for video in videos])
-    right = expected(model, two_clips, "full")
+    right = expected(miniature, two_clips, "full")
     assert said == [right[0], "", "", "", right[2], ""]
     assert list(asked.unreadable) == [none, holes]
     assert "none.mp4 cannot be read as a video" in asked.unreadable[none] and "holes.mkv" in asked.unreadable[holes]

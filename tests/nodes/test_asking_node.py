@@ -75,7 +75,7 @@ def by_the_five_nodes():
     return run(to_graph(prompt, CLASSES))["5"]
 
 
-def test_it_answers_what_the_five_nodes_answer_and_shows_it(base, embedded_folder):
+def test_it_answers_what_the_five_nodes_answer_and_shows_it(base, miniature_embedded):
     result, (texts, _, _) = asked(), by_the_five_nodes().outputs
     (text,), (tokens,), (figures,), (answer,), (frames,) = result.outputs
     assert [text] == texts
@@ -124,7 +124,7 @@ def test_fewer_frames_are_taken_where_that_is_allowed_or_no_number_was_asked_for
     assert expanded(frames=0)["AOTLoadVideo"]["fewer"] is True
 
 
-def test_a_short_video_is_asked_about_with_all_its_frames_where_no_number_is_given(base, make_clip, embedded_folder):
+def test_a_short_video_is_asked_about_with_all_its_frames_where_no_number_is_given(base, make_clip, miniature_embedded):
     shutil.copy(make_clip("short.mp4", frames=5), base / "input" / "short.mp4")
     assert asked(video="short.mp4", frames=0).outputs[4][0].count == 5
     assert asked(video="short.mp4", frames=9, fewer=True).outputs[4][0].count == 5
@@ -139,7 +139,7 @@ def test_frames_of_its_own_rate_go_before_their_number():
     assert (by_rate["sampling"], by_rate["frames"], "vllm" in by_rate) == ("fps", 4096, False)
 
 
-def test_without_a_number_the_makers_choose_by_model_and_file(base, embedded_folder):
+def test_without_a_number_the_makers_choose_by_model_and_file(base, embedded_folder, miniature_embedded):
     save(base / "models" / "VLLM" / "intern", "internvl", embedded_folder)
     taken = {name: asked(model=name, frames=0).outputs[4][0].timestamps for name in ("intern", "embedded")}
     source = open_video(base / "input" / "clip.mp4", Sampling(makers=InternVL.sampling))
@@ -180,7 +180,7 @@ class Video:
 KINDS = {"images": "AOTFramesFromImages", "clip": "AOTFramesFromVideo"}
 
 
-def test_images_and_a_model_over_links_are_asked_about(base, embedded_folder):
+def test_images_and_a_model_over_links_are_asked_about(base, miniature_embedded):
     result = asked(video="gone.mp4", images=["4", 0], vllm=["2", 0], fps=2.0)
     (frames,) = result.outputs[4]
     assert frames.timestamps.tolist() == [0.0, 0.5, 1.5, 2.5]
@@ -225,13 +225,13 @@ def test_a_changed_file_changes_the_fingerprint(base):
     assert AOTAskVideo.fingerprint_inputs(**ASK, clip=["9", 0]) == linked
 
 
-def test_an_error_inside_bears_the_visible_nodes_name(base, embedded_folder):
+def test_an_error_inside_bears_the_visible_nodes_name(base, miniature_embedded):
     with pytest.raises(InputError, match=r'^"Ask Video \(AOT\)" \(node 1\): ') as error:
         asked(start=1000.0)
     assert str(error.value).count("node 1") == 1
 
 
-def test_a_workflow_file_is_run_and_its_answer_reported_once(base, embedded_folder):
+def test_a_workflow_file_is_run_and_its_answer_reported_once(base, miniature_embedded):
     (base / "ask.json").write_text(json.dumps({"1": {"class_type": "AOTAskVideo", "inputs": ASK}}))
     report = run_file(base / "ask.json", [], base)
     (node,), (answer,) = report["nodes"], report["answers"]

@@ -176,13 +176,13 @@ def test_whether_fewer_frames_are_allowed_is_the_last_input_and_advanced():
         assert (last.id, last.default, last.optional, last.extra_dict["advanced"]) == ("fewer", False, True, True)
 
 
-def test_two_loaders_with_equal_settings_share_one_model(embedded_folder):
+def test_two_loaders_with_equal_settings_share_one_model(miniature_embedded):
     settings = {"model": "embedded", "dtype": "auto", "device": "cpu", "attention": "sdpa"}
     (first,), (second,) = (AOTLoadVLLM.execute(**settings).args for _ in range(2))
     assert first is second
 
 
-def test_every_stage_and_picture_leaves_its_inputs_alone(clip, frames, embedded_folder):
+def test_every_stage_and_picture_leaves_its_inputs_alone(clip, frames, miniature_embedded):
     (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="cpu", attention="sdpa").args
     (tokens,) = AOTEncodeVideo.execute(vllm=loaded, frames=frames).args
     (tokens,) = AOTAskAbout.execute(vllm=loaded, tokens=tokens, question="What moves?", assistant=loaded).args
@@ -194,7 +194,7 @@ def test_every_stage_and_picture_leaves_its_inputs_alone(clip, frames, embedded_
     assert torch.equal(frames.pixels, pixels)
 
 
-def test_streaming_gives_the_same_tokens_when_they_are_needed(clip, frames, embedded_folder):
+def test_streaming_gives_the_same_tokens_when_they_are_needed(clip, frames, miniature_embedded):
     (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="cpu", attention="sdpa").args
     whole = AOTEncodeVideo.execute(vllm=loaded, frames=frames, streaming=False)
     promised = AOTEncodeVideo.execute(vllm=loaded, frames=frames, streaming=True)
@@ -222,7 +222,7 @@ def test_the_files_own_pixels_are_a_choice_of_encode_video(streaming, tmp_path, 
     assert expected[0].cells > expected[1].cells
 
 
-def test_a_transport_that_ends_unconverged_says_so_on_its_node(clip, frames, embedded_folder):
+def test_a_transport_that_ends_unconverged_says_so_on_its_node(clip, frames, miniature_embedded):
     (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="cpu", attention="sdpa").args
     (tokens,) = AOTEncodeVideo.execute(vllm=loaded, frames=frames).args
     intra = next(stage for stage in STAGES if stage.__name__ == "AOTIntraFrame")
@@ -235,12 +235,12 @@ def test_a_model_outside_the_model_folders_is_not_loaded(clip, embedded_folder):
         AOTLoadVLLM.execute(model=str(embedded_folder), dtype="auto", device="cpu", attention="sdpa")
 
 
-def test_the_loader_says_what_auto_has_chosen(embedded_folder):
+def test_the_loader_says_what_auto_has_chosen(miniature_embedded):
     settings = {"model": "embedded", "dtype": "auto", "device": "cpu", "attention": "auto"}
     assert AOTLoadVLLM.execute(**settings).ui["text"][0].endswith("float32, on cpu, attention sdpa, decoding eager")
 
 
-def test_a_graph_on_the_cpu_and_a_decoding_that_is_none_are_one_line_each(embedded_folder):
+def test_a_graph_on_the_cpu_and_a_decoding_that_is_none_are_one_line_each(miniature_embedded):
     settings = {"model": "embedded", "dtype": "auto", "device": "cpu", "attention": "auto"}
     with pytest.raises(InputError, match="decoding graph needs CUDA"):
         AOTLoadVLLM.execute(**settings, decoding="graph")
@@ -248,7 +248,7 @@ def test_a_graph_on_the_cpu_and_a_decoding_that_is_none_are_one_line_each(embedd
         AOTLoadVLLM.execute(**settings, decoding="fast")
 
 
-def test_an_attention_that_is_not_installed_is_one_line(clip, embedded_folder):
+def test_an_attention_that_is_not_installed_is_one_line(clip, miniature_embedded):
     with pytest.raises(InputError, match=r"flash_attention_2 .* choose sdpa"):
         AOTLoadVLLM.execute(model="embedded", dtype="bfloat16", device="cpu", attention="flash_attention_2")
 
@@ -256,13 +256,17 @@ def test_an_attention_that_is_not_installed_is_one_line(clip, embedded_folder):
 ASK = {"question": "What is it?", "max_new_tokens": 3, "temperature": 0.0, "top_p": 1.0, "seed": 0}
 
 
-@pytest.fixture
-def asked(frames, embedded_folder):
+def linked(frames):
     """A loaded model and tokens of few frames, as links carry them."""
     (loaded,) = AOTLoadVLLM.execute(model="embedded", dtype="auto", device="cpu", attention="sdpa").args
     (tokens,) = AOTEncodeVideo.execute(vllm=loaded, frames=frames).args
     (reduced,) = STAGES[0].execute(tokens=tokens).args
     return loaded, reduced
+
+
+@pytest.fixture
+def asked(frames, miniature_embedded):
+    return linked(frames)
 
 
 def ask(loaded, tokens, **changed):
@@ -280,8 +284,8 @@ def test_every_line_is_asked_as_if_it_were_alone(asked):
     assert shown.splitlines() == [f"{each.question} {each.text}" for each in said]
 
 
-def test_a_second_question_about_the_same_tokens_does_not_read_the_video_again(asked):
-    loaded, tokens = asked
+def test_a_second_question_about_the_same_tokens_does_not_read_the_video_again(frames, embedded_folder):
+    loaded, tokens = linked(frames)
     (first,) = ask(loaded, tokens).args[1]
     assert loaded.answerer.last
     (again,) = ask(loaded, tokens, question="Is it day?").args[1]

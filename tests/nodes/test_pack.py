@@ -208,7 +208,7 @@ def test_the_workflows_folder_holds_nothing_that_is_no_template():
 
 
 @pytest.mark.parametrize("without", [(), *((kind,) for kind in REDUCTIONS), REDUCTIONS])
-def test_the_workflow_runs_headless_with_any_reduction_bypassed(workflow, base, embedded_folder, without):
+def test_the_workflow_runs_headless_with_any_reduction_bypassed(workflow, base, miniature_embedded, without):
     nodes = [{**node, "mode": BYPASSED} if node["type"] in without else node for node in workflow["nodes"]]
     with directories(base):
         results = run(to_graph({**workflow, "nodes": nodes}, registry(NODES)), QUICK)
@@ -220,7 +220,7 @@ def test_the_workflow_runs_headless_with_any_reduction_bypassed(workflow, base, 
     assert by_type["AOTTokenMap"].ui["images"]
 
 
-def test_two_loaders_with_equal_settings_share_one_model(embedded_folder):
+def test_two_loaders_with_equal_settings_share_one_model(miniature_embedded):
     settings = ("embedded", "auto", "auto", "sdpa")
     first, second, other = (
         AOTLoadVLLM.execute(*each).args[0] for each in (settings, settings, (*settings[:3], "eager"))

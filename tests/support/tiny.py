@@ -1,6 +1,8 @@
 """A question set and a model small enough for every test: three clips of a square, five questions, random weights."""
 
+import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from transformers import (
@@ -95,3 +97,22 @@ def tiny_model(tokenizer_folder, cells=6):
     model.model.vision_tower.set_attn_implementation(ATTENTION)
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=0)
     return LlavaOnevision(model, tokenizer, "tiny")
+
+
+def save_miniature(folder: Path, source: Path) -> None:
+    """The embedded model in ``source`` made narrow: its files, its frames' grid and the number of its layers stay."""
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.safetensors", "model_info.json"))
+    config = LlavaOnevisionConfig.from_pretrained(source)
+    vision, text = config.vision_config, config.text_config
+    vision.hidden_size, vision.num_attention_heads, vision.mlp_ratio = 24, 2, 2
+    text.hidden_size, text.intermediate_size, text.head_dim = 48, 96, 12
+    text.num_attention_heads, text.num_key_value_heads = 4, 2
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlavaOnevisionForConditionalGeneration(config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.ndim > 1 and "embed" not in name:  # livelier than the usual start, so that answers differ
+                    parameter.mul_(8)
+    model.generation_config = GenerationConfig.from_pretrained(source)
+    model.save_pretrained(folder)
