@@ -51,45 +51,44 @@ def test_sampled_answers_are_those_of_every_video_alone(small, videos):
 
 
 @pytest.fixture(scope="module")
-def spoken(model, frames):
+def spoken(encoded):
     """Two videos of the embedded model, whose answers end by themselves."""
-    tokens = model.encode(frames)
     return [
-        AskedVideo(parse("aot:retention=0.3,clip_length=2")(tokens), ("What colour is it?", "How many are there?")),
-        AskedVideo(parse("uniform:retention=0.2")(tokens), ("Describe the video in many words.",)),
+        AskedVideo(parse("aot:retention=0.1,clip_length=2")(encoded), ("What colour is it?", "How many are there?")),
+        AskedVideo(parse("uniform:retention=0.05")(encoded), ("Describe the video in many words.",)),
     ]
 
 
-def test_a_video_that_cannot_be_read_leaves_the_others_their_answers(model, spoken):
+@pytest.fixture(scope="module")
+def expected(model, spoken):
+    return [ids(alone(model, video, Generation())) for video in spoken]
+
+
+def test_a_video_that_cannot_be_read_leaves_the_others_their_answers(model, spoken, expected):
     features = torch.full_like(spoken[0].tokens.features, float("nan"))
     bad = dataclasses.replace(spoken[0], tokens=dataclasses.replace(spoken[0].tokens, features=features))
     first, broken, empty, second = TogetherAnswerer(model).answer(
         [spoken[0], bad, dataclasses.replace(spoken[1], questions=("",)), spoken[1]]
     )
     assert isinstance(broken, InputError) and isinstance(empty, InputError)
-    assert ids(first) == ids(alone(model, spoken[0], Generation()))
-    assert ids(second) == ids(alone(model, spoken[1], Generation()))
+    assert [ids(first), ids(second)] == expected
 
 
 @pytest.mark.parametrize("columns", [1, 100])
-def test_videos_too_long_for_one_pass_take_several(model, spoken, monkeypatch, columns):
-    expected = [ids(alone(model, video, Generation())) for video in spoken]
+def test_videos_too_long_for_one_pass_take_several(model, spoken, expected, monkeypatch, columns):
     monkeypatch.setattr(together, "COLUMNS", columns)
     assert list(map(ids, TogetherAnswerer(model).answer(spoken))) == expected
 
 
-def test_a_stage_inside_the_llm_has_each_video_answered_alone(model, frames):
-    tokens = model.encode(frames)
-    inside = AskedVideo(parse("fastv")(tokens), ("What colour is it?",))
-    other = AskedVideo(parse("uniform:retention=0.2")(tokens), ("What colour is it?",))
+def test_a_stage_inside_the_llm_has_each_video_answered_alone(model, encoded):
+    inside = AskedVideo(parse("uniform:retention=0.1+fastv")(encoded), ("What colour is it?",))
+    other = AskedVideo(parse("uniform:retention=0.05")(encoded), ("What colour is it?",))
     found = TogetherAnswerer(model).answer([inside, other])
     assert list(map(ids, found)) == [ids(alone(model, video, Generation())) for video in (inside, other)]
     assert found[0][0].layer_tokens and not found[1][0].layer_tokens
 
 
-def test_memory_that_runs_out_for_all_has_them_answered_one_after_another(model, spoken, monkeypatch):
-    expected = [ids(alone(model, video, Generation())) for video in spoken]
-
+def test_memory_that_runs_out_for_all_has_them_answered_one_after_another(model, spoken, expected, monkeypatch):
     def too_much(*args):
         raise torch.OutOfMemoryError("out of memory")
 
