@@ -39,8 +39,8 @@ def one_by_one(model, tokens, questions=QUESTIONS):
     return tuple(ask(model, tokens, question, Generation(max_new_tokens=NEW)).text for question in questions)
 
 
-def test_texts_are_those_of_one_question_at_a_time(model, tokens):
-    assert ask_all(model, tokens, QUESTIONS, NEW).texts == one_by_one(model, tokens)
+def test_texts_are_those_of_one_question_at_a_time(model, reduced):
+    assert ask_all(model, reduced, QUESTIONS, NEW).texts == one_by_one(model, reduced)
 
 
 def test_texts_of_many_tokens_are_those_of_one_question_at_a_time(talkative, tokens):
@@ -60,11 +60,11 @@ def test_answers_that_end_sooner_leave_the_others_alone(talkative, reduced, monk
 
 
 @torch.no_grad()
-def test_first_logits_are_those_of_the_whole_prompt(model, tokens):
-    logits = ask_all(model, tokens, QUESTIONS, 1).first_logits
+def test_first_logits_are_those_of_the_whole_prompt(talkative, tokens):
+    logits = ask_all(talkative, tokens, QUESTIONS, 1).first_logits
     for found, question in zip(logits, QUESTIONS, strict=True):
-        alone = model.hf_model(
-            inputs_embeds=model.prompt_inputs(tokens, question).inputs_embeds[None], logits_to_keep=1
+        alone = talkative.hf_model(
+            inputs_embeds=talkative.prompt_inputs(tokens, question).inputs_embeds[None], logits_to_keep=1
         ).logits[0, -1]
         torch.testing.assert_close(found, alone, atol=1e-4, rtol=0)
 
@@ -107,29 +107,29 @@ def test_the_mask_shows_the_video_and_the_own_question_only():
 
 
 @torch.no_grad()
-def test_blind_questions_are_asked_without_any_visual_token(model):
-    logits = ask_all(model, None, QUESTIONS, 1).first_logits
+def test_blind_questions_are_asked_without_any_visual_token(talkative):
+    logits = ask_all(talkative, None, QUESTIONS, 1).first_logits
     for found, question in zip(logits, QUESTIONS, strict=True):
-        prompt = model.prompt(question)
+        prompt = talkative.prompt(question)
         ids = torch.cat((*prompt.before, prompt.after))[None]
-        torch.testing.assert_close(found, model.hf_model(input_ids=ids).logits[0, -1], atol=1e-4, rtol=0)
+        torch.testing.assert_close(found, talkative.hf_model(input_ids=ids).logits[0, -1], atol=1e-4, rtol=0)
 
 
-def test_a_prompt_that_begins_with_the_question_can_be_asked_blind(model, monkeypatch):
-    whole = model.prompt
+def test_a_prompt_that_begins_with_the_question_can_be_asked_blind(talkative, monkeypatch):
+    whole = talkative.prompt
 
     def headless(question, tokens, **others):
         (before,), after = (prompt := whole(question)).before, prompt.after
         return dataclasses.replace(prompt, before=(before[:0],), after=torch.cat((before, after)))
 
-    expected = ask_all(model, None, QUESTIONS, 1).first_logits
-    monkeypatch.setattr(model, "prompt", headless)
-    found = ask_all(model, None, QUESTIONS, 1).first_logits
+    expected = ask_all(talkative, None, QUESTIONS, 1).first_logits
+    monkeypatch.setattr(talkative, "prompt", headless)
+    found = ask_all(talkative, None, QUESTIONS, 1).first_logits
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
-def test_seconds_are_of_the_video_and_of_the_questions(model, tokens):
-    replies = ask_all(model, tokens, QUESTIONS, 2)
+def test_seconds_are_of_the_video_and_of_the_questions(talkative, tokens):
+    replies = ask_all(talkative, tokens, QUESTIONS, 2)
     assert min(replies.prefill_s, replies.questions_s) > 0
 
 
