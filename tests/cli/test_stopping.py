@@ -1,15 +1,17 @@
 """Ctrl-C from the first instant on: exit code 130, a line, and no traceback; SIGTERM likewise, with 143."""
 
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+
+from comfyui_aot.aot.cli.main import main
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
 
@@ -60,15 +62,17 @@ def test_a_command_is_terminated_as_it_is_interrupted(bunny):
 @pytest.mark.parametrize(
     "words", [("bench", "answer", "--shape", "small", "--frames", "64"), ("doctor",)], ids=lambda words: words[0]
 )
-def test_the_next_command_sweeps_the_temporary_files_of_one_that_was_killed(words, tmp_path):
-    where = {"env": os.environ | {"TMPDIR": str(tmp_path)}, "stdout": subprocess.DEVNULL}
-    with subprocess.Popen([sys.executable, "-m", "comfyui_aot", *words], stderr=subprocess.DEVNULL, **where) as process:
+def test_the_next_command_sweeps_the_temporary_files_of_one_that_was_killed(words, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-m", "comfyui_aot", *words], **silent) as process:
         while process.poll() is None and not list(tmp_path.glob(".*/*")):
             time.sleep(0.01)
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert list(tmp_path.glob(".*/*"))
-    subprocess.run([sys.executable, "-m", "comfyui_aot", "doctor"], check=False, **where)
+    main(["doctor"])
     assert list(tmp_path.iterdir()) == []
 
 
