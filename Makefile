@@ -30,10 +30,13 @@ demo: $(CLIP)
 	$(BIN)/aot compare $(CLIP) "What animal is in the video?" --frames 16 --retention 0.25,0.1 --stages aot \
 		--max-new-tokens 24 --pictures demo --json
 
-# What newer frontends alone can show is in test-frontends.
-OLDER := -k "not vue" --ignore tests/comfyui/test_journeys_browser.py --ignore tests/comfyui/test_blueprint_browser.py
+# In a browser, what opens and runs on the frontend that ComfyUI brings; all the rest is in test-frontends. Where there
+# is a ComfyUI, a third process: those tests wait most of their time, and two others keep the cores busy meanwhile.
+OPENS := tests/comfyui/test_browser.py tests/comfyui/test_clip_browser.py tests/comfyui/test_workflows_browser.py
+LATER := $(filter-out $(OPENS),$(wildcard tests/comfyui/test_*_browser.py))
+COMFYUIS := $(wildcard $(or $(COMFYUI_ROOT),.venv/comfyui/ComfyUI $(HOME)/comfy/ComfyUI))
 test: .venv/test
-	$(BIN)/python $(PYTEST) $(OLDER)
+	$(BIN)/python $(PYTEST) $(if $(COMFYUIS),--numprocesses 3) -k "not vue" $(addprefix --ignore ,$(LATER))
 
 # No model, no browser: for every change.
 FAST := -m "not model and not comfyui" --ignore tests/comfyui --ignore tests/models --ignore tests/training --ignore tests/serving \
