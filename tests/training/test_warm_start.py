@@ -17,7 +17,7 @@ HELD_OUT = range(3_000_000, 3_000_008)
 @pytest.fixture(scope="module")
 def learner() -> Learner:
     learner = Learner()
-    learner.warm_start(WarmStart(frames=48))
+    learner.warm_start(WarmStart())
     return learner
 
 
