@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_written_is_told_before_the_work(tmp_path, capsys)
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_all_benchmarks_run_here(tmp_path, capsys, embedded_folder):
+def test_all_benchmarks_run_here(tmp_path, capsys, miniature_embedded):
     file = tmp_path / "figures.json"
     assert main(["bench", "all", "--json", str(file)]) == 0
     report = json.loads(file.read_text())
