@@ -32,6 +32,13 @@ LIVELY = Generation(NEW, temperature=2.0, seed=3)
 """Sampled, since the most likely token of these random models is often the same one again."""
 TOLERANCE = {"cpu": 1e-5, "cuda": 1e-4}
 """Of float32 logits: an attention with a mask takes its sums in another order than one without, more so on a GPU."""
+TWO_FAMILIES = pytest.mark.parametrize(
+    "small",
+    [(family, device) for family in ("llava_onevision", "qwen3_vl") for device in ("cpu", "cuda")],
+    indirect=True,
+    ids=str,
+)
+"""For what the decoder keeps account of: a family of one position a token, and one of three that adds to its layers."""
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU to capture a graph on")
 
 
@@ -151,6 +158,7 @@ def test_a_session_goes_on_after_the_step_as_after_eager_decoding(small, reduced
         torch.testing.assert_close(mine.keys, others.keys)
 
 
+@TWO_FAMILIES
 def test_an_interrupted_answer_leaves_nothing_behind(small, reduced):
     class Interrupted(Exception):
         pass
@@ -166,6 +174,7 @@ def test_an_interrupted_answer_leaves_nothing_behind(small, reduced):
     assert steps.ask([QUESTION], LONG).ids == session(small, reduced, "eager").ask([QUESTION], LONG).ids
 
 
+@TWO_FAMILIES
 def test_texts_are_streamed_as_by_eager_decoding(small, reduced):
     streamed = {"eager": [], "graph": []}
     for decoding, texts in streamed.items():
@@ -176,6 +185,7 @@ def test_texts_are_streamed_as_by_eager_decoding(small, reduced):
     assert len(streamed["graph"]) > NEW
 
 
+@TWO_FAMILIES
 def test_weights_that_have_moved_are_not_read_where_they_were(small, reduced):
     decoder = Decoder(small, "graph")
     before = Session(small, reduced, decoder=decoder).ask([QUESTION], LONG)
@@ -187,6 +197,7 @@ def test_weights_that_have_moved_are_not_read_where_they_were(small, reduced):
     assert decoder._step is not first
 
 
+@TWO_FAMILIES
 def test_a_step_of_inference_mode_is_not_used_outside_of_it(small, reduced):
     """PyTorch lets nobody change a tensor of inference mode outside of it."""
     decoder = Decoder(small, "graph")
@@ -195,6 +206,7 @@ def test_a_step_of_inference_mode_is_not_used_outside_of_it(small, reduced):
     assert Session(small, reduced, decoder=decoder).ask([QUESTION], LONG).ids == inside.ids
 
 
+@TWO_FAMILIES
 def test_answers_of_about_the_same_length_share_a_step(small, reduced):
     decoder = Decoder(small, "graph")
     for question in QUESTIONS:
@@ -206,6 +218,7 @@ def test_answers_of_about_the_same_length_share_a_step(small, reduced):
     assert decoder.replays == (small.device.type == "cuda")
 
 
+@TWO_FAMILIES
 def test_a_longer_answer_takes_a_longer_store(small, reduced):
     decoder, columns = Decoder(small, "graph"), []
     for tokens in (NEW, COLUMNS + NEW):
@@ -214,6 +227,7 @@ def test_a_longer_answer_takes_a_longer_store(small, reduced):
     assert columns[1] == columns[0] + COLUMNS
 
 
+@TWO_FAMILIES
 def test_a_hidden_nan_does_not_spread(small, reduced):
     decoder = Decoder(small, "graph")
     before = Session(small, reduced, decoder=decoder).ask([QUESTION], LONG)
@@ -223,6 +237,7 @@ def test_a_hidden_nan_does_not_spread(small, reduced):
     assert Session(small, reduced, decoder=decoder).ask([QUESTION], LONG).ids == before.ids
 
 
+@TWO_FAMILIES
 def test_auto_uses_a_step_where_there_is_cuda_and_the_answer_may_be_long(small, reduced):
     decoder = Decoder(small, "auto")
     Session(small, reduced, decoder=decoder).ask([QUESTION], Generation(LEAST_TOKENS - 1))
@@ -231,6 +246,7 @@ def test_auto_uses_a_step_where_there_is_cuda_and_the_answer_may_be_long(small, 
     assert decoder.replays == (small.device.type == "cuda")
 
 
+@TWO_FAMILIES
 def test_attention_without_masks_is_decoded_eagerly(small, reduced, monkeypatch):
     expected = session(small, reduced, "eager").ask([QUESTION], LONG)
     monkeypatch.setattr(type(small), "takes_masks", False)
@@ -239,6 +255,7 @@ def test_attention_without_masks_is_decoded_eagerly(small, reduced, monkeypatch)
     assert decoder._step is None
 
 
+@TWO_FAMILIES
 def test_a_store_is_kept_up_to_the_bytes_allowed_and_freed_when_told(small, reduced):
     kept = Decoder(small, "graph")
     Session(small, reduced, decoder=kept).ask([QUESTION], LONG)
@@ -252,6 +269,7 @@ def test_a_store_is_kept_up_to_the_bytes_allowed_and_freed_when_told(small, redu
     assert kept._step is None
 
 
+@TWO_FAMILIES
 def test_the_answerers_sessions_share_its_decoder(small, reduced):
     answerer = LocalAnswerer(small)
     assert answerer.session(reduced)._decoder is answerer.decoder
@@ -272,6 +290,7 @@ def recorder(small, monkeypatch):
     return stand_in
 
 
+@TWO_FAMILIES
 def test_a_step_is_captured_once_after_the_warm_up_and_then_replayed(small, reduced, recorder):
     decoder = Decoder(small, "graph")
     for generation in (LONG, LIVELY):
@@ -281,6 +300,7 @@ def test_a_step_is_captured_once_after_the_warm_up_and_then_replayed(small, redu
     assert (recorder.captures, recorder.replays) == (1, first_steps + compared + NEW - 1)
 
 
+@TWO_FAMILIES
 def test_answers_too_short_for_a_graph_are_right_one_after_another(small, reduced, recorder):
     decoder = Decoder(small, "graph")
     for tokens in (WARM_UP + 1, WARM_UP, WARM_UP + 1, NEW):
@@ -290,6 +310,7 @@ def test_answers_too_short_for_a_graph_are_right_one_after_another(small, reduce
     assert recorder.captures == 1
 
 
+@TWO_FAMILIES
 @pytest.mark.parametrize(
     ("fault", "words"),
     [("breaks", "not permitted when stream is capturing"), ("distorts", "differ"), ("waits", "it waits for the host")],
