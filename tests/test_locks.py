@@ -222,17 +222,20 @@ def test_processes_that_number_their_files_take_different_numbers(tmp_path):
 from comfyui_aot.nodes.comfy import directories, unused_output
 print('ready', flush=True)
 sys.stdin.readline()
-for _ in range(20):
+for _ in range(30):
     with directories(path), unused_output('a/b', '.txt') as file, whole_file(file) as part:
         part.write_text('x')
 """
     command = [sys.executable, "-c", START + code, tmp_path]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
     for process in processes:
-        process.communicate("\n")
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate()
         assert process.returncode == 0
     assert len(list((tmp_path / "output" / "a").iterdir())) == 60
 
