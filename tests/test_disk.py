@@ -164,7 +164,7 @@ def test_a_read_only_folder_stays_as_it_was(read_only):
 
 @pytest.fixture(scope="module")
 def homeless(in_reach):
-    """What the embedded model, the list of models and the examination say to users without a home."""
+    """What the embedded model, the list of models and the examination say to a user at each home, or without one."""
     code = f"""
 from comfyui_aot.aot.cli import examination, main
 from comfyui_aot.aot.cli import models as listing
@@ -173,33 +173,35 @@ assemble.require_packages()
 examination.examine()
 main.main(["models"])
 os.environ.pop("XDG_CACHE_HOME", None)
-home = sys.argv[2:]
-os.environ.pop("HOME", None) if not home else os.environ.update(HOME=home[0])
 if os.getuid() == 0:
     os.setgroups([]); os.setgid({NOBODY - 1}); os.setuid({NOBODY - 1})
 os.chdir(folder)
-try:
-    assemble.ensure()
-    line = "made"
-except InputError as error:
-    line = str(error)
-print(json.dumps([line, main.main(["models"]), len(examination.examine().checks)]))
+found = []
+for home in (None, *sys.argv[2:]):
+    os.environ.pop("HOME", None) if home is None else os.environ.update(HOME=home)
+    try:
+        assemble.ensure()
+        line = "made"
+    except InputError as error:
+        line = str(error)
+    found.append([line, main.main(["models"]), len(examination.examine().checks)])
+print(json.dumps(found))
 assert '~' not in os.listdir()
 """
-    return lambda *home: found_by(code, in_reach, *home)
+    return lambda *homes: found_by(code, in_reach, *homes)
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can become a user without a home")
 def test_a_user_without_a_home_is_told_what_to_set(homeless):
     for package in ("onnx", "gguf"):
         pytest.importorskip(package, reason=f"{package}, which the embedded model is assembled with, is not installed")
-    line, code, checks = homeless()
+    homes = ("/nonexistent", "/dev/null")
+    (line, code, checks), *others = homeless(*homes)
     assert line == (
         "No home folder is known; set XDG_CACHE_HOME, or HOME, to a folder where the embedded model can be assembled."
     )
     assert code == 0 and checks > 3
-    for home in ("/nonexistent", "/dev/null"):
-        line, code, checks = homeless(home)
+    for home, (line, code, checks) in zip(homes, others, strict=True):
         assert line.startswith(f"{home}/.cache/comfyui-aot/embedded/")
         assert "; set XDG_CACHE_HOME, or HOME, to a folder where the embedded model can be assembled." in line
         assert code == 0 and checks > 3
