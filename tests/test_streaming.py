@@ -45,10 +45,10 @@ def test_streamed_tokens_are_those_of_the_eager_run(chain, frames):
     assert [record.tokens_out for record in streamed.history] == [record.tokens_out for record in eager.history]
 
 
-def test_a_real_video_is_streamed_from_its_file(model, bunny):
+def test_a_real_video_is_streamed_from_its_file(miniature, bunny):
     pipeline = parse("aot:retention=0.1,clip_length=3")
-    eager = pipeline(model.encode(load_video(bunny, Sampling(frames=9))))
-    streamed = Stream(lambda: model, open_video(bunny, Sampling(frames=9)), pipeline.stages).tokens()
+    eager = pipeline(miniature.encode(load_video(bunny, Sampling(frames=9))))
+    streamed = Stream(lambda: miniature, open_video(bunny, Sampling(frames=9)), pipeline.stages).tokens()
     assert torch.equal(eager.place, streamed.place)
     torch.testing.assert_close(eager.features, streamed.features, atol=1e-5, rtol=1e-5)
 
