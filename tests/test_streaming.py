@@ -61,13 +61,16 @@ def test_the_time_from_the_file_to_its_frames_is_known_decoded_before_or_on_the_
     assert file_seconds(model.encode(images)) is None
     storage.save(encoded, tmp_path / "tokens.safetensors")
     assert file_seconds(storage.load(tmp_path / "tokens.safetensors")) == frames.file_s
-    start = time.perf_counter()
-    source = open_video(bunny, Sampling(frames=5))
-    streamed = stream(model, source, parse("aot:retention=0.1").stages)
-    wall = time.perf_counter() - start
-    known = file_seconds(streamed) + sum(record.milliseconds for record in streamed.history) / 1e3
-    assert source.file_s < file_seconds(streamed)
-    assert 0.5 * wall < known <= wall
+    shares = []
+    for _ in range(3):  # another process may have the core at any time, but hardly each time
+        start = time.perf_counter()
+        source = open_video(bunny, Sampling(frames=5))
+        streamed = stream(model, source, parse("aot:retention=0.1").stages)
+        wall = time.perf_counter() - start
+        known = file_seconds(streamed) + sum(record.milliseconds for record in streamed.history) / 1e3
+        assert source.file_s < file_seconds(streamed)
+        shares.append(known / wall)
+    assert 0.8 < max(shares) <= 1
 
 
 @pytest.mark.parametrize("chain", ["intra:budget=60,solver=early", "intra:budget=60,solver=early+inter:clip_length=4"])

@@ -227,7 +227,6 @@ def test_a_longer_answer_takes_a_longer_store(small, reduced):
     assert columns[1] == columns[0] + COLUMNS
 
 
-@TWO_FAMILIES
 def test_a_hidden_nan_does_not_spread(small, reduced):
     decoder = Decoder(small, "graph")
     before = Session(small, reduced, decoder=decoder).ask([QUESTION], LONG)

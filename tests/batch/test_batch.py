@@ -179,13 +179,13 @@ def test_a_run_that_is_killed_again_and_again_answers_every_video_once(aot, opti
     command = [sys.executable, "-m", "comfyui_aot", "batch", *words, *options]
     rows = tmp_path / "out" / ROWS
     kills = 0
-    for wanted in (1, 6):
+    for wanted in (1, 4, 8):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and (not rows.exists() or rows.read_bytes().count(b"\n") < wanted):
             time.sleep(0.005)
         process.kill()
         kills += process.wait() == -signal.SIGKILL
-    assert kills == 2
+    assert kills >= 2
     before = rows.read_bytes()
     code, _, err = aot(*words)
     assert code == 0, err

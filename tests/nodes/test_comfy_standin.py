@@ -73,9 +73,12 @@ def test_a_huge_input_folder_is_listed_quickly_and_up_to_a_bound(tmp_path):
         (folder / f"{number:05}.png").touch()
     (tmp_path / "input" / "clip.mp4").touch()
     with comfy.directories(tmp_path):
-        start = time.perf_counter()
-        assert comfy.list_input_files() == ["clip.mp4"]
-        assert time.perf_counter() - start < 10
+        seconds = []
+        for _ in range(3):  # another process may have the core at any time, but hardly each time
+            start = time.perf_counter()
+            assert comfy.list_input_files() == ["clip.mp4"]
+            seconds.append(time.perf_counter() - start)
+        assert min(seconds) < 1
         for number in range(10_000):
             (folder / f"{number:05}.mp4").touch()
         assert len(comfy.list_input_files()) < comfy.LOOKED_AT
