@@ -18,10 +18,11 @@ DRAWN := 2000000
 MODELS := tests/models tests/answering/test_answer.py tests/answering/test_session.py
 # Two at once, a file of tests to each: one test seldom keeps two cores busy. In the order of the folders, as the tests
 # that start a ComfyUI would make a long end.
-PYTEST := -m pytest --numprocesses 2 --no-loadscope-reorder
+PROCESSES := 2
+PYTEST = -m pytest --numprocesses $(PROCESSES) --no-loadscope-reorder
 FRONTEND := 1.58.1
 
-.PHONY: demo test test-fast fuzz test-versions test-floors test-transformers4 test-frontends test-long test-kernels comfyui serving-env test-serving \
+.PHONY: demo test test-fast fuzz test-versions test-headless test-floors test-transformers4 test-frontends test-long test-kernels comfyui serving-env test-serving \
 	lint lock docs embedded-model clean
 
 demo: $(CLIP)
@@ -35,8 +36,9 @@ demo: $(CLIP)
 OPENS := tests/comfyui/test_browser.py tests/comfyui/test_clip_browser.py tests/comfyui/test_workflows_browser.py
 LATER := $(filter-out $(OPENS),$(wildcard tests/comfyui/test_*_browser.py))
 COMFYUIS := $(wildcard $(or $(COMFYUI_ROOT),.venv/comfyui/ComfyUI $(HOME)/comfy/ComfyUI))
+test: PROCESSES := $(if $(COMFYUIS),3,2)
 test: .venv/test
-	$(BIN)/python $(PYTEST) $(if $(COMFYUIS),--numprocesses 3) -k "not vue" $(addprefix --ignore ,$(LATER))
+	$(BIN)/python $(PYTEST) -k "not vue" $(addprefix --ignore ,$(LATER))
 
 # No model, no browser: for every change.
 FAST := -m "not model and not comfyui" --ignore tests/comfyui --ignore tests/models --ignore tests/training --ignore tests/serving \
@@ -48,7 +50,10 @@ test-fast: .venv/test
 fuzz: .venv/test
 	$(BIN)/python -W ignore -m comfyui_aot.tests.hostile.fuzz --minutes $(or $(MINUTES),30) $(KINDS)
 
-test-versions: test-floors test-transformers4 test-frontends test-long $(if $(filter Linux,$(shell uname)),test-kernels)
+test-versions: test-headless test-frontends
+
+# Those that need no browser.
+test-headless: test-floors test-transformers4 test-long $(if $(filter Linux,$(shell uname)),test-kernels)
 
 # The searches of the tests, ten times as long.
 test-long: .venv/test
