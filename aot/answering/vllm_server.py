@@ -60,6 +60,12 @@ _MORE = 16
 _BUSY = (429, 500, 502, 503)
 
 
+class ServerLost(InputError):
+    """A server that cannot be reached, is silent or too busy: another with the same LLM may answer in its place."""
+
+    __module__ = "builtins"
+
+
 @dataclass(frozen=True)
 class Connection:
     """How to reach a vLLM server. Nothing is sent until it is used.
@@ -72,6 +78,7 @@ class Connection:
 
     Raises:
         InputError: a URL that is neither http nor https, or has more than host, port and path.
+        ServerLost: of what asks the server, where it is not there.
     """
 
     url: str
@@ -121,7 +128,7 @@ class Connection:
             requests: called in other threads, with what watches them.
             on_wait: called meanwhile, many times a second; may raise to stop.
         """
-        run_watched(requests, AT_ONCE, self.timeout, self._silent, on_wait)
+        run_watched(requests, AT_ONCE, self.timeout, ServerLost(self._silent), on_wait)
 
     def complete(
         self,
@@ -170,7 +177,7 @@ class Connection:
                     if pieces > generation.max_new_tokens + _MORE:
                         raise ValueError(f"more than the {generation.max_new_tokens} tokens asked for")
                     yield text
-        raise InputError(self._lost("its answer breaks off"))
+        raise ServerLost(self._lost("its answer breaks off"))
 
     def _pieces(self, content: str) -> Iterator[str]:
         """The text of an event; none of one without text."""
@@ -188,9 +195,9 @@ class Connection:
         except InputError:
             raise
         except TimeoutError as error:
-            raise InputError(self._silent) from error
+            raise ServerLost(self._silent) from error
         except (OSError, HTTPException) as error:
-            raise InputError(self._lost(error)) from error
+            raise ServerLost(self._lost(error)) from error
         except ValueError as error:
             raise InputError(f"{strange} ({error}); give the URL of a vLLM server.") from error
 
@@ -213,13 +220,14 @@ class Connection:
                 return opened.open(request, timeout=self.timeout + 1)  # The watch, if there is one, tells first.
             except urllib.error.HTTPError as error:
                 if pause is None or error.code not in _BUSY:
-                    raise InputError(self._refused(error)) from error
+                    kind = ServerLost if error.code in _BUSY else InputError
+                    raise kind(self._refused(error)) from error
             except (OSError, HTTPException) as error:
                 reason = getattr(error, "reason", error)
                 if isinstance(reason, TimeoutError):
-                    raise InputError(self._silent) from error
+                    raise ServerLost(self._silent) from error
                 if pause is None:
-                    raise InputError(
+                    raise ServerLost(
                         f"No server at {self.url} ({reason}), tried {len(PAUSES) + 1} times; start it, or give its URL."
                     ) from error
             time.sleep(pause)
@@ -247,6 +255,22 @@ class Connection:
         if "--enable-prompt-embeds" in reason:
             return f"{self.url} takes no prompt embeddings ({reason}); start vLLM with --enable-prompt-embeds."
         return f"{self.url} refuses the prompt (HTTP {error.code}: {reason}); see the server's log."
+
+
+def require_embeddings(model: VideoLLM) -> None:
+    """Refuse a model whose prompt is more than its embeddings.
+
+    Args:
+        model: encodes the video.
+
+    Raises:
+        InputError: it is.
+    """
+    if beyond := model.beyond_embeddings:
+        raise InputError(
+            f"{model.name} gives tokens {beyond}, which prompt embeddings cannot carry; leave the server out and "
+            "answer with the model itself."
+        )
 
 
 def _names(content: bytes) -> list[str]:
@@ -326,11 +350,7 @@ class VllmServer:
         model, generation = self._model, generation or Generation()
         tokens.require_finite()
         self.require(tokens)
-        if beyond := model.beyond_embeddings:
-            raise InputError(
-                f"{model.name} gives tokens {beyond}, which prompt embeddings cannot carry; leave the server out and "
-                "answer with the model itself."
-            )
+        require_embeddings(model)
         name, penalty = self._connection.model_name(lambda: on_token(0)), generation.penalty(model)
         with torch.no_grad():
             inputs = [model.prompt_inputs(tokens, each, system=system, turns=turns) for each in questions]

@@ -99,7 +99,7 @@ def run_watched(
     requests: Sequence[Callable[[Watch], None]],
     at_once: int,
     timeout: float,
-    silent: str,
+    silent: InputError,
     on_wait: Callable[[], None],
 ) -> None:
     """Run requests, some at once, until all are done.
@@ -148,7 +148,7 @@ def run_watched(
                 done += 1
             now = time.monotonic()
             if any(heard is not None and now - heard > timeout for heard in [each.heard_at for each in watches]):
-                raise InputError(silent)
+                raise silent
         on_wait()
     finally:
         for watch in watches:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..answering.presets import OWN, WORDINGS, apply_preset, split
@@ -21,6 +21,7 @@ from .options import (
     tell_of_shapes,
     video_options,
 )
+from .servers import connections_of, server_options, tell_of_lost
 
 if TYPE_CHECKING:
     from ..answering.answerer import Answerer
@@ -35,13 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default=OWN, help=f"words around the question: {', '.join(WORDINGS)}")
     parser.add_argument("--a-line-each", action="store_true", help="every line of the question is one of its own")
     parser.add_argument("--thoughts", action="store_true", help="print what the model writes to itself first, too")
-    parser.add_argument("--server", metavar="URL", help="a vLLM server that answers in place of the local LLM")
-    parser.add_argument("--server-model", default="", help="its name there; empty if it serves only one")
-    parser.add_argument(
-        "--key-file",
-        type=Path,
-        help="a text file of two lines: the server's address, and its API key, which goes there and nowhere else",
-    )
+    server_options(parser)
     relevance_option(parser)
     reinvest_option(parser)
 
@@ -51,7 +46,7 @@ def run(options: argparse.Namespace) -> Result:
     from ..answering.thoughts import growing
 
     settings = generation(options)
-    connection = _connection(options)
+    connections = _connections(options)
     check_before_work(options)
     pipeline = chosen_chain(options)
     questions = split(options.question, options.a_line_each)
@@ -62,7 +57,7 @@ def run(options: argparse.Namespace) -> Result:
     relevance = relevance_model(options, [pipeline])
     model, source, every = reduced(options, pipeline, options.reinvest, of_own, relevance)
     prompts = [apply_preset(options.preset, each, every[0].timestamps.tolist()) for each in questions]
-    answerer = _answerer(model, connection)
+    answerer = _answerer(model, connections)
     if len(prompts) == 1:
         shown, opened = _GrowingText(sys.stdout), model.opens_thoughts
         (answer,) = answers = answerer.answer(
@@ -104,28 +99,24 @@ def run(options: argparse.Namespace) -> Result:
     return result, 0
 
 
-def _connection(options: argparse.Namespace) -> Connection | None:
-    """The server that the options name, once it has answered; None without one."""
-    if not options.server:
-        return None
-    from ..answering.server_address import read_key
-    from ..answering.vllm_server import Connection
+def _connections(options: argparse.Namespace) -> list[Connection]:
+    """The servers that the options name and that answer; none without one."""
+    if not (connections := connections_of(options)):
+        return []
+    from ..answering.servers import those_alive
 
-    key = read_key(options.key_file, options.server) if options.key_file else ""
-    connection = Connection(options.server, options.server_model, key)
-    connection.model_name()  # before a video is decoded and encoded for it
-    return connection
+    return those_alive(connections, tell_of_lost)  # before a video is decoded and encoded for them
 
 
-def _answerer(model: VideoLLM, connection: Connection | None) -> Answerer:
-    """Who answers: the server, or the model's own LLM."""
-    if connection is None:
+def _answerer(model: VideoLLM, connections: Sequence[Connection]) -> Answerer:
+    """Who answers: a server, or the model's own LLM."""
+    if not connections:
         from ..answering.answerer import LocalAnswerer
 
         return LocalAnswerer(model)
-    from ..answering.vllm_server import VllmServer
+    from ..answering.servers import Servers
 
-    return VllmServer(connection, model)
+    return Servers(connections, model, tell_of_lost)
 
 
 class _GrowingText:
