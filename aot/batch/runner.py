@@ -21,7 +21,9 @@ import psutil
 import torch
 
 from ..answering.answer import Answer
+from ..answering.generation import Generation
 from ..answering.together import AskedVideo, TogetherAnswerer
+from ..answering.vllm_server import ServerLost
 from ..errors import InputError, readable
 from .questions import Asking
 from .videos import DecodedVideo, Recipe, open_asked, reduced_tokens
@@ -63,10 +65,15 @@ class Result:
     error: str | None = None
 
 
+_Out = queue.SimpleQueue[list[Result] | BaseException]
+"""What a caller waits at for the results of a video, or for what ended all work."""
+
+
 @dataclass(frozen=True)
 class _Encoded:
     """A video that is ready to be asked about: each of its tokens with the questions about them."""
 
+    out: _Out
     sha256: str
     askings: tuple[tuple[Asking, ...], ...]
     videos: tuple[AskedVideo, ...]
@@ -86,22 +93,46 @@ def run(
 
     Raises:
         InputError: fewer than one of a batch or of decoders.
+        ServerLost: of the results, where servers answer and the last is lost.
+    """
+    with line(recipe, batch=batch, decoders=decoders) as results:
+        yield results(asked)
+
+
+@contextmanager
+def line(
+    recipe: Recipe, *, batch: int = 8, decoders: int = DECODERS
+) -> Iterator[Callable[[Sequence[Sequence[Asking]]], Iterator[Result]]]:
+    """A line that stays open for more videos: the block gets a function from videos to their results.
+
+    Threads may call it at the same time. What one asks for is decoded while the last of another's is answered.
+
+    Args:
+        recipe: see :func:`run`, as the others.
+        batch: of videos.
+        decoders: threads.
+
+    Raises:
+        InputError: fewer than one of a batch or of decoders.
     """
     if batch < 1 or decoders < 1:
         raise InputError(f"A batch of {batch} videos and {decoders} decoders; give 1 or more of each.")
-    line = _Line(recipe, asked, batch)
+    served = recipe.servers is not None
+    work = _Line(recipe, batch)
     before, (workers, threads) = torch.get_num_threads(), _share_out(recipe)
     on_cpu = recipe.model.device.type == "cpu"
-    works = [line.decode] * decoders + [partial(line.compute, threads)] * workers
-    pool = [threading.Thread(target=line.guarded, args=(work,), name="aot-batch", daemon=True) for work in works]
+    works = [work.decode] * decoders + [partial(work.compute, threads, not served)] * workers
+    if recipe.servers is not None:
+        works += [work.ask_servers] * (batch * recipe.servers.count)
+    pool = [threading.Thread(target=work.guarded, args=(each,), name="aot-batch", daemon=True) for each in works]
     try:
         if on_cpu:
             torch.set_num_threads(threads)
         for thread in pool:
             thread.start()
-        yield line.results()
+        yield work.results
     finally:
-        line.stop()
+        work.stop()
         for thread in pool:
             if thread.ident is not None:
                 thread.join(PATIENCE)
@@ -126,35 +157,53 @@ def _share_out(recipe: Recipe) -> tuple[int, int]:
 class _Line:
     """The line that videos go through, and the threads that work at it. All state is behind one condition."""
 
-    def __init__(self, recipe: Recipe, asked: Sequence[Sequence[Asking]], batch: int) -> None:
+    def __init__(self, recipe: Recipe, batch: int) -> None:
         self._recipe, self._batch = recipe, batch
         self._changed = threading.Condition()
-        self._pending = deque(asked)
-        self._decoded: deque[DecodedVideo] = deque()
+        self._pending: deque[tuple[Sequence[Asking], _Out]] = deque()
+        self._decoded: deque[tuple[DecodedVideo, _Out]] = deque()
         self._encoded: deque[_Encoded] = deque()
         self._decoding = self._encoding = self._answering = 0
         self._bytes, self._room = 0, psutil.virtual_memory().available // SHARE
         self._stopped = False
-        self._left = len(asked)
-        self._out: queue.SimpleQueue[list[Result] | BaseException] = queue.SimpleQueue()
+        self._waiting: list[_Out] = []
+        self._failure: BaseException | None = None
         one_each = recipe.model.device.type != "cpu"
         self._most_encoding = self._most_answering = 1 if one_each else WORKERS
 
-    def results(self) -> Iterator[Result]:
-        """The results, until every video has its own."""
-        while self._left:
-            results = self._out.get()
-            if isinstance(results, BaseException):
-                raise results
-            self._left -= 1
-            yield from results
+    def results(self, asked: Sequence[Sequence[Asking]]) -> Iterator[Result]:
+        """The results of some videos as they come, until each has its own. Work begins at once.
+
+        Args:
+            asked: for each video its questions, at least one.
+        """
+        out: _Out = queue.SimpleQueue()
+        with self._changed:
+            self._waiting.append(out)
+            if self._failure is not None:
+                out.put(self._failure)
+            self._pending.extend((askings, out) for askings in asked)
+            self._changed.notify_all()
+        return self._until_all(out, len(asked))
+
+    def _until_all(self, out: _Out, left: int) -> Iterator[Result]:
+        try:
+            while left:
+                results = out.get()
+                if isinstance(results, BaseException):
+                    raise results
+                left -= 1
+                yield from results
+        finally:
+            with self._changed:
+                self._waiting.remove(out)
 
     def stop(self) -> None:
         """Have every thread end soon, and drop what was decoded."""
         with self._changed:
             self._stopped = True
             self._pending.clear()
-            for video in self._decoded:
+            for video, _ in self._decoded:
                 video.close()
             self._decoded.clear()
             self._changed.notify_all()
@@ -170,11 +219,15 @@ class _Line:
         except Stopped:
             return
         except BaseException as error:
-            self._out.put(error)
+            with self._changed:
+                self._failure = error
+                for out in self._waiting:
+                    out.put(error)
 
     def decode(self) -> None:
-        """Decode the next video, again and again, until there is none."""
-        while (askings := self._next_pending()) is not None:
+        """Decode the next video, again and again."""
+        while True:
+            askings, out = self._next_pending()
             taken = 0
 
             def take(size: int) -> None:
@@ -187,38 +240,60 @@ class _Line:
             except Stopped:
                 raise
             except Exception as error:
-                self._failed(askings, None, error)
+                self._failed(out, askings, None, error)
                 self._gone("_decoding", taken)
                 continue
             with self._changed:
                 self._decoding -= 1
                 if self._stopped:
                     video.close()
-                self._decoded.append(video)
+                self._decoded.append((video, out))
                 self._changed.notify_all()
 
-    def compute(self, threads: int) -> None:
-        """Encode or answer what is ready, again and again, until there is nothing to come.
+    def compute(self, threads: int, answers: bool) -> None:
+        """Encode or answer what is ready, again and again.
 
         Args:
             threads: torch's own, of this one.
+            answers: whether it answers too; servers have threads of their own that wait for them.
         """
         if self._recipe.model.device.type == "cpu":
             torch.set_num_threads(threads)
-        answerer = TogetherAnswerer(self._recipe.model)
+        answerer = TogetherAnswerer(self._recipe.model) if answers else None
         with torch.no_grad():
-            while (work := self._next_work()) is not None:
-                if isinstance(work, DecodedVideo):
-                    self._encode(work)
-                else:
-                    self._answer(answerer, work)
+            while True:
+                work = self._next_work(answerer is not None)
+                if isinstance(work, list) and answerer is not None:
+                    self._answer(work, answerer.answer)
+                elif isinstance(work, tuple):
+                    self._encode(*work)
 
-    def _next_pending(self) -> Sequence[Asking] | None:
-        """A video to decode, once there is room for it ahead; None if there is no more."""
+    def ask_servers(self) -> None:
+        """Ask a server about a video, again and again; how many do so at once is how many requests are under way."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or self._encoded)
+                if self._stopped:
+                    raise Stopped
+                video = self._encoded.popleft()
+                self._answering += 1
+                self._changed.notify_all()
+            self._answer([video], self._served)
+
+    def _served(self, videos: Sequence[AskedVideo], generation: Generation, **settings: Any) -> list[list[Answer]]:
+        assert self._recipe.servers is not None
+        return [self._recipe.servers.answer(each.tokens, each.questions, generation, **settings) for each in videos]
+
+    def _next_pending(self) -> tuple[Sequence[Asking], _Out]:
+        """A video to decode, once there is one and room for it ahead."""
+
+        def is_next() -> bool:
+            return self._stopped or bool(self._pending and len(self._decoded) + self._decoding < AHEAD)
+
         with self._changed:
-            self._changed.wait_for(lambda: not self._pending or len(self._decoded) + self._decoding < AHEAD)
-            if not self._pending:
-                return None
+            self._changed.wait_for(is_next)
+            if self._stopped:
+                raise Stopped
             self._decoding += 1
             return self._pending.popleft()
 
@@ -230,24 +305,22 @@ class _Line:
                 raise Stopped
             self._bytes += size
 
-    def _next_work(self) -> DecodedVideo | list[_Encoded] | None:
-        """A batch to answer or a video to encode; None if there is nothing to come."""
+    def _next_work(self, answers: bool) -> tuple[DecodedVideo, _Out] | list[_Encoded]:
+        """A batch to answer or a video to encode, once there is one."""
         with self._changed:
             while True:
                 if self._stopped:
-                    return None
-                if self._answering < self._most_answering and self._is_batch_due():
+                    raise Stopped
+                if answers and self._answering < self._most_answering and self._is_batch_due():
                     batch = [self._encoded.popleft() for _ in range(min(self._batch, len(self._encoded)))]
                     self._answering += 1
                     return batch
                 is_room = len(self._encoded) < 2 * self._batch
                 if self._decoded and self._encoding < self._most_encoding and is_room:
                     self._encoding += 1
-                    video = self._decoded.popleft()
+                    work = self._decoded.popleft()
                     self._changed.notify_all()
-                    return video
-                if not (self._pending or self._decoding or self._decoded or self._encoding or self._encoded):
-                    return None
+                    return work
                 self._changed.wait()
 
     def _is_batch_due(self) -> bool:
@@ -256,21 +329,21 @@ class _Line:
             return True
         return bool(self._encoded) and not self._decoded and not self._encoding
 
-    def _encode(self, video: DecodedVideo) -> None:
+    def _encode(self, video: DecodedVideo, out: _Out) -> None:
         try:
             with video:
-                encoded = self._reduced(video)
+                encoded = self._reduced(video, out)
         except Stopped:
             raise
         except Exception as error:
-            self._failed(video.askings, video.sha256, error)
+            self._failed(out, video.askings, video.sha256, error)
             self._gone("_encoding", video.bytes)
             return
         with self._changed:
             self._encoded.append(encoded)
         self._gone("_encoding", video.bytes)
 
-    def _reduced(self, video: DecodedVideo) -> _Encoded:
+    def _reduced(self, video: DecodedVideo, out: _Out) -> _Encoded:
         tokens = reduced_tokens(self._recipe, video, self._go_on)
         askings = [(each,) for each in video.askings] if len(tokens) > 1 else [tuple(video.askings)]
         times = tokens[0].timestamps.tolist()
@@ -278,16 +351,16 @@ class _Line:
             AskedVideo(each, [asking.prompt(times) for asking in group])
             for each, group in zip(tokens, askings, strict=True)
         ]
-        return _Encoded(video.sha256, tuple(askings), tuple(asked))
+        return _Encoded(out, video.sha256, tuple(askings), tuple(asked))
 
-    def _answer(self, answerer: TogetherAnswerer, batch: list[_Encoded]) -> None:
+    def _answer(self, batch: list[_Encoded], answer: Callable[..., Sequence[list[Answer] | InputError]]) -> None:
         videos = [video for each in batch for video in each.videos]
         recipe = self._recipe
         try:
-            answers: Sequence[list[Answer] | Exception] = answerer.answer(
+            answers: Sequence[list[Answer] | Exception] = answer(
                 videos, recipe.generation, system=recipe.system, on_token=self._go_on
             )
-        except Stopped:
+        except (Stopped, ServerLost):
             raise
         except Exception as error:
             answers = [error] * len(videos)
@@ -300,11 +373,11 @@ class _Line:
                     results += [Result(asking, each.sha256, error=_in_a_line(said)) for asking in group]
                 else:
                     results += [Result(*pair, answer) for pair, answer in zip(_with(each, group), said, strict=True)]
-            self._out.put(results)
+            each.out.put(results)
         self._gone("_answering", 0)
 
-    def _failed(self, askings: Sequence[Asking], sha256: str | None, error: Exception) -> None:
-        self._out.put([Result(asking, sha256, error=_in_a_line(error)) for asking in askings])
+    def _failed(self, out: _Out, askings: Sequence[Asking], sha256: str | None, error: Exception) -> None:
+        out.put([Result(asking, sha256, error=_in_a_line(error)) for asking in askings])
 
     def _gone(self, count: str, size: int) -> None:
         """A piece of work is done, and its frames are out of memory."""

@@ -27,6 +27,7 @@ from .questions import Asking
 from .remote import fetch, is_url
 
 if TYPE_CHECKING:
+    from ..answering.servers import Servers
     from ..models.relevance_model import RelevanceModel
 
 
@@ -45,6 +46,7 @@ class Recipe:
         generation: how answers are generated.
         system: the system prompt; the model's own if empty.
         relevance_model: for chains that need one.
+        servers: that answer in place of the model's own LLM; None asks that.
     """
 
     model: VideoLLM
@@ -57,6 +59,7 @@ class Recipe:
     generation: Generation = field(default_factory=Generation)
     system: str = ""
     relevance_model: RelevanceModel | None = None
+    servers: Servers | None = None
 
     @property
     def needs_model_alone(self) -> bool:
