@@ -82,6 +82,14 @@ def test_the_floors_that_are_tried_are_those_of_the_requirements():
         assert tried[canonicalize_name(each.name)].startswith(floor[1])
 
 
-@pytest.mark.parametrize("name", ["constraints.txt", "tests/comfyui/constraints.txt", "tests/serving/constraints.txt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "constraints.txt",
+        "tests/cluster/constraints.txt",
+        "tests/comfyui/constraints.txt",
+        "tests/serving/constraints.txt",
+    ],
+)
 def test_everything_locked_is_one_version(name):
     assert all([each.operator for each in item.specifier] == ["=="] for item in requirements(name))

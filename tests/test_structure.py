@@ -19,7 +19,7 @@ FLOORS = (
     ("stages",),
     ("models",),
     ("streaming", "answering", "pictures"),
-    ("comparison",),
+    ("comparison", "cluster"),
     ("batch", "evaluation", "verification"),
     ("benchmarks", "training"),
     ("cli",),

@@ -68,7 +68,8 @@ class Rows:
         make_folder(folder)
         self.folder = folder
         self._path = folder / ROWS
-        self._require_settings(json.loads(json.dumps(settings)))
+        self.settings: Mapping[str, Any] = json.loads(json.dumps(settings))
+        self._require_settings(self.settings)
         self._rows = {key_of(row): row for row in self._read(again)}
 
     def __contains__(self, key: Key) -> bool:

@@ -54,6 +54,7 @@ def settings_of(recipe: Recipe, options: Mapping[str, Any]) -> dict[str, Any]:
         "device": model.device.type,
         "stages": stages_of(recipe),
         "read": read_beside(recipe.chain, recipe.relevance_model),
+        **({"served": True} if recipe.servers is not None else {}),
         **options,
     }
 
@@ -123,17 +124,32 @@ def work_off(
     written = 0
     if captions is not None:
         written += sum(captions.write(asking.clip, answer) for asking, answer in todo.lost)
-    common = {"model": recipe.model.name, "stages": stages_of(recipe), "settings": digest(settings)}
+    common = common_of(recipe, settings)
     with run(recipe, todo.asked, batch=batch, decoders=decoders) as results:
         for found in results:
-            rows.add({**common, **_figures(found)})
+            rows.add({**common, **row_of(found)})
             if captions is not None and found.answer is not None and found.asking.key in todo.captioned:
                 written += captions.write(found.asking.clip, found.answer.text)
             on_row()
     return written
 
 
-def _figures(found: Result) -> dict[str, Any]:
+def common_of(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What all rows of a run have in common.
+
+    Args:
+        recipe: how.
+        settings: of :func:`settings_of`.
+    """
+    return {"model": recipe.model.name, "stages": stages_of(recipe), "settings": digest(settings)}
+
+
+def row_of(found: Result) -> dict[str, Any]:
+    """The other columns of a row.
+
+    Args:
+        found: what became of its question.
+    """
     asking, answer = found.asking, found.answer
     place = asking.clip.place
     row: dict[str, Any] = {

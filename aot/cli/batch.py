@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,7 @@ from tqdm import tqdm
 
 from ..answering.presets import WORDINGS
 from ..errors import InputError
+from .cluster import PARTS, folder_or_url, pool_of, ray_options
 from .command import Result
 from .options import (
     answering_options,
@@ -24,11 +28,16 @@ from .options import (
     sampling,
     tell_of_shapes,
 )
+from .servers import connections_of, server_options, tell_of_lost
 
 if TYPE_CHECKING:
     from ..batch.captions import Captions
+    from ..batch.on_ray import BatchWork
     from ..batch.questions import Asking
+    from ..batch.rows import Rows
     from ..batch.videos import Recipe
+    from ..batch.work import Plan
+    from ..cluster.pool import Pool
 
 _SETTINGS = (
     "frames",
@@ -59,7 +68,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "question", nargs="*", help="what you want to know of each; {column} is a value of the video's row in the list"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the rows, added to by later runs")
+    parser.add_argument(
+        "--out",
+        type=folder_or_url,
+        required=True,
+        help="folder of the rows, added to by later runs; with --ray a URL too",
+    )
     parser.add_argument(
         "--preset", nargs="+", default=[], metavar="NAME", help=f"words around each question: {', '.join(WORDINGS)}"
     )
@@ -75,6 +89,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     budget_options(parser)
     reinvest_option(parser)
     relevance_option(parser)
+    server_options(parser)
+    ray_options(parser)
 
 
 def _list_options(parser: argparse.ArgumentParser) -> None:
@@ -105,14 +121,14 @@ def _caption_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Result:
     """Answer what has no row yet, and write the rows."""
     from ..batch.captions import Captions, require_places
+    from ..batch.on_ray import AT_ONCE
     from ..batch.questions import ask_each
     from ..batch.rows import FORMATS, ROWS, require_formats
     from ..batch.sources import Listed, clips_of
-    from ..batch.videos import Recipe
     from ..files import alone
 
-    chain = chosen_chain(options)
-    settings = generation(options)
+    chosen_chain(options)
+    generation(options)
     if unknown := [each for each in options.format if each not in FORMATS]:
         raise InputError(f"--format {unknown[0]} is unknown; give {' or '.join(FORMATS)} (rows.jsonl is always there).")
     require_formats(options.format)
@@ -127,9 +143,36 @@ def run(options: argparse.Namespace) -> Result:
         require_places([each[0].clip for each in asked])
     elif options.replace or options.prefix or options.suffix:
         raise InputError("--replace, --prefix and --suffix are of caption files; give --captions too.")
+    if (pool := pool_of(options, AT_ONCE)) is not None:
+        return _run_on_ray(options, pool, asked, captions)
+    recipe = recipe_of(options)
+    with alone(options.out / ROWS):
+        return _run(options, recipe, asked, captions)
+
+
+def recipe_of(options: argparse.Namespace, on_lost: Callable[[str], None] = tell_of_lost) -> Recipe:
+    """How videos are looked at and questions answered, with the model loaded and servers that answer.
+
+    Args:
+        options: of the command.
+        on_lost: called with a line for every server that is left out.
+
+    Raises:
+        InputError: no such model or stage, what does not go together, or no server that answers.
+    """
+    from ..answering.servers import Servers, require_served, those_alive
+    from ..answering.vllm_server import require_embeddings
+    from ..batch.videos import Recipe
+
+    chain, connections = chosen_chain(options), connections_of(options)
+    if connections:
+        require_served(chain)
+        connections = those_alive(connections, on_lost)
     relevance = relevance_model(options, [chain])
     model = load(options)
-    recipe = Recipe(
+    if connections:
+        require_embeddings(model)
+    return Recipe(
         model,
         chain,
         sampling(options),
@@ -137,25 +180,22 @@ def run(options: argparse.Namespace) -> Result:
         options.file_pixels,
         options.stream,
         options.reinvest,
-        settings,
+        generation(options),
         options.system,
         relevance,
+        Servers(connections, model, on_lost) if connections else None,
     )
-    with alone(options.out / ROWS):
-        return _run(options, recipe, asked, captions)
 
 
 def _run(options: argparse.Namespace, recipe: Recipe, asked: list[list[Asking]], captions: Captions | None) -> Result:
-    from ..batch.rows import ROWS, Rows
+    from ..batch.rows import Rows
     from ..batch.work import plan, settings_of, work_off
 
-    settings = settings_of(recipe, {name: getattr(options, name) for name in _SETTINGS})
+    settings = settings_of(recipe, _decisive(options))
     rows = Rows(options.out, settings, again=options.retry)
     todo = plan(asked, rows, captions)
-    total, before = sum(map(len, asked)), len(rows)
-    with tqdm(
-        total=total, initial=total - todo.questions, desc="batch", unit="answer", file=sys.stderr, disable=None
-    ) as bar:
+    before = len(rows)
+    with _bar(asked, todo) as bar:
         try:
             written = work_off(
                 todo,
@@ -170,23 +210,110 @@ def _run(options: argparse.Namespace, recipe: Recipe, asked: list[list[Asking]],
         except KeyboardInterrupt:
             print(f"What was answered is in {rows.folder}; the same command goes on from there.", file=sys.stderr)
             raise
-    files = [ROWS, *(path.name for path in rows.write(options.format))]
+    files = rows.write(options.format)
+    return _told(rows, files, before, len(asked), todo, captions, written, str(rows.folder), recipe.model.name)
+
+
+def _run_on_ray(
+    options: argparse.Namespace, pool: Pool, asked: list[list[Asking]], captions: Captions | None
+) -> Result:
+    """As :func:`_run`, by workers of a cluster: rows come out of the parts that they write, captions out of rows."""
+    from ..batch.on_ray import pieces_of, take_in
+    from ..batch.rows import ROWS, SETTINGS, Rows
+    from ..batch.work import plan
+    from ..cluster.folder import kept
+    from ..cluster.parts import Parts
+    from ..cluster.pool import about, connected, spread
+    from ..files import alone
+
+    place = str(options.out)
+    make = partial(_worker, options)
+    with connected(pool), kept(place, (ROWS, SETTINGS)) as (folder, save), alone(folder / ROWS):
+        expected = about(pool, make)
+        parts = Parts(f"{place.rstrip('/')}/{PARTS}")
+        rows = Rows(folder, expected["settings"], again=options.retry)
+
+        def join() -> None:
+            names = take_in(rows, parts, again=options.retry and not begun)
+            save()
+            parts.remove(names)
+
+        begun = False
+        join()
+        todo, before, begun = plan(asked, rows, captions), len(rows), True
+        pieces = pieces_of(todo.asked, options.batch)
+        with _bar(asked, todo) as bar:
+            try:
+                for done, notes in spread(pool, make, pieces, parts, expected) if pieces else ():
+                    bar.update(done)
+                    for line in dict.fromkeys(notes):
+                        bar.write(line, file=sys.stderr)
+            except KeyboardInterrupt:
+                print(f"What was answered is in {place}; the same command goes on from there.", file=sys.stderr)
+                raise
+            finally:
+                join()
+        written = 0
+        if captions is not None:
+            written = sum(captions.write(asking.clip, answer) for asking, answer in plan(asked, rows, captions).lost)
+        files = rows.write(options.format)
+        save()
+        return _told(rows, files, before, len(asked), todo, captions, written, place, expected["model"])
+
+
+@contextmanager
+def _worker(options: argparse.Namespace) -> Iterator[BatchWork]:
+    """What a worker does, from the options alone: it loads the model itself."""
+    from ..batch.on_ray import batch_work
+    from ..batch.work import settings_of
+
+    notes: list[str] = []
+    recipe = recipe_of(options, notes.append)
+    settings = settings_of(recipe, _decisive(options))
+    with batch_work(recipe, settings, notes, batch=options.batch, decoders=options.decoders) as work:
+        yield work
+
+
+def _decisive(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in _SETTINGS}
+
+
+def _bar(asked: list[list[Asking]], todo: Plan) -> tqdm[Any]:
+    total = sum(map(len, asked))
+    return tqdm(total=total, initial=total - todo.questions, desc="batch", unit="answer", file=sys.stderr, disable=None)
+
+
+def _told(
+    rows: Rows,
+    tables: list[Path],
+    before: int,
+    videos: int,
+    todo: Plan,
+    captions: Captions | None,
+    written: int,
+    place: str,
+    model: str,
+) -> Result:
+    """Print what came of the run, and give it."""
+    from ..batch.rows import ROWS
+
+    files = [ROWS, *(path.name for path in tables)]
     failed = [row for row in rows if row["error"] is not None]
     result: dict[str, Any] = {
-        "out": str(rows.folder),
+        "out": place,
         "files": files,
-        "videos": len(asked),
+        "videos": videos,
         "rows": len(rows),
         "new": len(rows) - before,
         "errors": len(failed),
         "captions": written,
         "captions_kept": todo.kept,
     }
-    print(f"{len(rows)} rows, {result['new']} of them new, of {len(asked)} videos: {', '.join(files)} in {rows.folder}")
+    print(f"{len(rows)} rows, {result['new']} of them new, of {videos} videos: {', '.join(files)} in {place}")
     if captions is not None:
         stayed = f"; {todo.kept} that were there stay (--replace writes them anew)" if todo.kept else ""
         print(f"{written} captions written beside the clips{stayed}")
-    tell_of_shapes(recipe.model.name)
+    tell_of_shapes(model)
     if failed:
         print(
             f"{len(failed)} of {len(rows)} rows have an error in place of an answer; the first, of {failed[0]['id']}: "

@@ -7,19 +7,24 @@ import datetime
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from ..errors import InputError
+from .cluster import PARTS, folder_or_url, pool_of, ray_options
 from .command import Result
 from .options import control_options, load, model_options, relevance_model, relevance_option, variant_options
 
 if TYPE_CHECKING:
+    from ..cluster.pool import Pool
     from ..comparison.variants import Variant
     from ..evaluation.encodings import Encodings
+    from ..evaluation.on_ray import EvaluationWork
     from ..evaluation.questions import QuestionSet
     from ..evaluation.records import Records
     from ..models.base import VideoLLM
@@ -51,14 +56,21 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", metavar="SET", help="shapes, mvbench, videomme, egoschema or longvideobench")
     set_options(parser)
     parser.add_argument("--against", metavar="NAME", help="variant to compare with; the first paper preset if left out")
-    parser.add_argument("--out", type=Path, help="folder of the results, added to by later runs; eval-SET if left out")
+    parser.add_argument(
+        "--out",
+        type=folder_or_url,
+        help="folder of the results, added to by later runs, with --ray a URL too; eval-SET if left out",
+    )
     keep = parser.add_mutually_exclusive_group()
-    keep.add_argument("--cache", type=Path, help="folder that keeps the encodings; OUT/encodings if left out")
+    keep.add_argument(
+        "--cache", type=Path, help="folder that keeps the encodings; OUT/encodings if left out, none with --ray"
+    )
     keep.add_argument("--no-cache", action="store_true", help="keep no encodings: stages added later encode again")
     model_options(parser)
     variant_options(parser)
     control_options(parser)
     relevance_option(parser)
+    ray_options(parser)
     parser.add_argument(
         "--about",
         nargs="+",
@@ -86,6 +98,8 @@ def run(options: argparse.Namespace) -> Result:
 
     variants = chosen_variants(options)
     questions = questions_of(options)
+    if (pool := pool_of(options)) is not None:
+        return _run_on_ray(options, variants, questions, pool)
     out = options.out or Path(f"eval-{options.set}")
     relevance = relevance_model(options, [variant.chain for variant in variants if variant.chain])
     model = load(options)
@@ -103,26 +117,113 @@ def _run(
 ) -> Result:
     from ..evaluation.encodings import Encodings
     from ..evaluation.records import Records
-    from ..evaluation.report import CSV, CURVE, JSON, TABLE, difficulty, left_out, no_better, overview, write_report
     from ..evaluation.runner import by_clip, settings
-    from ..evaluation.summary import summarise
     from ..models.fingerprint import fingerprint
-    from ..tables import markdown
 
-    names = [variant.name for variant in variants]
-    clips = tuple(by_clip(questions.questions))
     weights = fingerprint(model)
     about = settings(model, questions, options.frames, weights)
     records = Records(out, about)
-    if options.against and options.against not in {*names, *(record.variant for record in records)}:
-        raise InputError(f"--against {options.against!r} is no variant of this run; there are {', '.join(names)}.")
+    _require_against(options, variants, records)
     cache = None if options.no_cache else options.cache or out / "encodings"
     encodings = Encodings(model, questions, options.frames, cache, weights=weights, relevance_model=relevance)
     _evaluate(model, questions, variants, records, encodings)
+    size = encodings.size(tuple(by_clip(questions.questions)))
+    result = _told(options, variants, questions, records, about, out, size)
+    if cache:
+        print(f"{size / 2**20:.0f} MiB of encodings are kept in {cache} for stages added later; delete them at will.")
+    return result, 0
+
+
+def _run_on_ray(options: argparse.Namespace, variants: Sequence[Variant], questions: QuestionSet, pool: Pool) -> Result:
+    """As :func:`_run`, by workers of a cluster: records come out of the parts that they write."""
+    from ..cluster.folder import kept
+    from ..cluster.parts import Parts
+    from ..cluster.pool import about, connected, spread
+    from ..evaluation.on_ray import take_in
+    from ..evaluation.records import RECORDS, SETTINGS, UNREADABLE, Records
+    from ..evaluation.runner import by_clip
+    from ..files import alone
+
+    place = str(options.out or f"eval-{options.set}")
+    make = partial(_worker, options)
+    with (
+        connected(pool),
+        kept(place, (RECORDS, SETTINGS, UNREADABLE)) as (folder, save),
+        alone(folder / RECORDS),
+    ):
+        expected = about(pool, make)
+        parts = Parts(f"{place.rstrip('/')}/{PARTS}")
+        records = Records(folder, expected["settings"])
+        _require_against(options, variants, records)
+
+        def join() -> None:
+            names = take_in(records, parts)
+            save()
+            parts.remove(names)
+
+        join()
+        names = [variant.name for variant in variants]
+        pieces = []
+        for clip in by_clip(questions.questions):
+            left = [name for name in names if (clip, name, expected["inputs"][name]) not in records]
+            if left and clip not in records.unreadable:
+                pieces.append([[clip, left]])
+        with tqdm(total=len(pieces), desc="eval", unit="clip", file=sys.stderr, leave=False, disable=None) as bar:
+            try:
+                for _ in spread(pool, make, pieces, parts, expected) if pieces else ():
+                    bar.update()
+            except KeyboardInterrupt:
+                print(f"What was answered is in {place}; the same command goes on from there.", file=sys.stderr)
+                raise
+            finally:
+                join()
+        result = _told(options, variants, questions, records, expected["settings"], folder, 0, place)
+        save()
+        return result, 0
+
+
+@contextmanager
+def _worker(options: argparse.Namespace) -> Iterator[EvaluationWork]:
+    """What a worker does, from the options alone: it loads the model and opens the set itself."""
+    from ..evaluation.encodings import Encodings
+    from ..evaluation.on_ray import EvaluationWork
+    from ..evaluation.runner import settings
+    from ..models.fingerprint import fingerprint
+
+    variants, questions = chosen_variants(options), questions_of(options)
+    relevance = relevance_model(options, [variant.chain for variant in variants if variant.chain])
+    model = load(options)
+    weights = fingerprint(model)
+    cache = None if options.no_cache else options.cache
+    encodings = Encodings(model, questions, options.frames, cache, weights=weights, relevance_model=relevance)
+    yield EvaluationWork(model, questions, variants, encodings, settings(model, questions, options.frames, weights))
+
+
+def _require_against(options: argparse.Namespace, variants: Sequence[Variant], records: Records) -> None:
+    names = [variant.name for variant in variants]
+    if options.against and options.against not in {*names, *(record.variant for record in records)}:
+        raise InputError(f"--against {options.against!r} is no variant of this run; there are {', '.join(names)}.")
+
+
+def _told(
+    options: argparse.Namespace,
+    variants: Sequence[Variant],
+    questions: QuestionSet,
+    records: Records,
+    about: Mapping[str, Any],
+    out: Path,
+    size: int,
+    place: str = "",
+) -> dict[str, Any]:
+    """Write the report into a folder, print what it says, and give it."""
+    from ..evaluation.report import CSV, CURVE, JSON, TABLE, difficulty, left_out, no_better, overview, write_report
+    from ..evaluation.summary import summarise
+    from ..tables import markdown
+
+    names = [variant.name for variant in variants]
     summary = summarise(
         questions.questions, records, first=names, against=options.against, unreadable=records.unreadable
     )
-    size = encodings.size(clips)
     origin = {"set": questions.name, "command": _command(options), "date": datetime.date.today().isoformat()}
     result = write_report(summary, {**about, "identity": about["set"], **origin, "encodings_bytes": size}, out)
     print(markdown(*overview(summary), padded=True))
@@ -132,10 +233,9 @@ def _run(
         print(line)
     if summary.unreadable:
         print(left_out(summary))
-    print(f"Results in {out}: {', '.join((TABLE, CSV, JSON, CURVE, *_submissions(questions, records, out)))}")
-    if cache:
-        print(f"{size / 2**20:.0f} MiB of encodings are kept in {cache} for stages added later; delete them at will.")
-    return result, 0
+    files = (TABLE, CSV, JSON, CURVE, *_submissions(questions, records, out))
+    print(f"Results in {place or out}: {', '.join(files)}")
+    return result
 
 
 def chosen_variants(options: argparse.Namespace) -> list[Variant]:

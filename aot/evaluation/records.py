@@ -89,7 +89,7 @@ class Records:
 
     def add(self, record: Record) -> None:
         """Keep a record and write its line at once. Raises an InputError where it cannot be written."""
-        append_line(self._path, json.dumps(dataclasses.asdict(record)))
+        append_line(self._path, line_of(record))
         self._records[record.clip, record.variant] = record
 
     @property
@@ -119,15 +119,28 @@ class Records:
         earlier = read_json(path, "Settings of earlier results", remedy="delete their folder, or give another")
         lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
         _require_same(self.folder, earlier, current)
-        read = [_read(line) for line in lines]
+        read = [record_of(line) for line in lines]
         if None in read:
             with whole_file(self._path) as temporary:
                 temporary.write_bytes(b"".join(line for line, record in zip(lines, read, strict=True) if record))
         return [record for record in read if record]
 
 
-def _read(line: bytes) -> Record | None:
-    """A line's record; None if the line is not complete, or is not what a run writes."""
+def line_of(record: Record) -> str:
+    """A record's line, without its end.
+
+    Args:
+        record: of a run.
+    """
+    return json.dumps(dataclasses.asdict(record))
+
+
+def record_of(line: bytes) -> Record | None:
+    """A line's record; None if the line is not complete, or is not what a run writes.
+
+    Args:
+        line: with its end.
+    """
     try:
         record = Record(**parse_json(line, kind=dict)) if line.endswith(b"\n") else None
     except (ValueError, TypeError):

