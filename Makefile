@@ -4,6 +4,7 @@
 # make comfyui COMFYUI=CHECKOUT: the ComfyUI and the browser that some tests drive, into .venv/comfyui.
 # make test-versions: what tries other versions: make test-floors, test-transformers4, test-frontends, test-long; on Linux
 # test-kernels too.
+# make test-ray: a Ray cluster of two nodes on this machine, in an environment of its own (Linux).
 # make fuzz MINUTES=30: hostile input of every kind for so long; KINDS='videos "token files"' for some of them.
 # make docs: the API reference, into build/docs.
 # make lock: pin anew what all of these install (LOCK=--upgrade for the newest).
@@ -22,7 +23,7 @@ PROCESSES := 2
 PYTEST = -m pytest --numprocesses $(PROCESSES) --no-loadscope-reorder
 FRONTEND := 1.58.1
 
-.PHONY: demo test test-fast fuzz test-versions test-headless test-floors test-transformers4 test-frontends test-long test-kernels comfyui serving-env test-serving \
+.PHONY: demo test test-fast fuzz test-versions test-headless test-floors test-transformers4 test-frontends test-long test-kernels test-ray comfyui serving-env test-serving \
 	lint lock docs embedded-model clean
 
 demo: $(CLIP)
@@ -70,6 +71,10 @@ test-transformers4: .venv/test .venv/transformers4
 test-kernels: .venv/test .venv/triton
 	PYTHONPATH=.venv/triton $(BIN)/python -m pytest tests/models/test_importance_kernel.py tests/transport/test_fused.py
 
+# A cluster of two nodes on this machine, workers and a node that are killed, and a bucket.
+test-ray: .venv/test .venv/ray/done
+	.venv/ray/bin/python -m pytest tests/cluster
+
 # Where there is a ComfyUI: the tests in a browser once more, with the newest frontend. Two files at a time, each process
 # with a ComfyUI and a browser of its own: they wait for each other most of the time.
 test-frontends: .venv/test
@@ -101,6 +106,8 @@ lock: .venv/test
 	$(LOCKED) $(EVERYWHERE) --constraint constraints.txt tests/comfyui/packages.in --output-file tests/comfyui/constraints.txt
 	$(LOCKED) --python-version 3.11 --python-platform linux --overrides tests/serving/packages.in \
 		tests/serving/packages.in --output-file tests/serving/constraints.txt
+	$(LOCKED) --python-version 3.11 --python-platform linux tests/cluster/packages.in \
+		--output-file tests/cluster/constraints.txt
 	rm -f tests/floors.txt
 	$(LOCKED) --python-version 3.11 --resolution lowest-direct --extra test pyproject.toml \
 		tests/floors.in --output-file tests/floors.txt
@@ -143,6 +150,14 @@ clean:
 		--no-build-isolation --editable ".[test]"
 	rm -rf *.egg-info
 	.venv/floors/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement requirements-embedded.txt
+	touch $@
+
+# An environment of its own that finds all the rest in the other one: a stand-in for S3 wants older versions of some.
+.venv/ray/done: tests/cluster/constraints.txt .venv/test
+	test -x .venv/ray/bin/python || $(PYTHON) -m venv .venv/ray
+	.venv/ray/bin/python -I -m pip --disable-pip-version-check --quiet install --no-deps --requirement $<
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+		> "$$(.venv/ray/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/beside.pth"
 	touch $@
 
 # vLLM's own requirements bring three packages that do not import beside a torch for the CPU; it does without them.
