@@ -56,7 +56,7 @@ class Pool:
         if self.least < 1 or (self.most is not None and self.most < self.least):
             raise InputError(f"{self.least} to {self.most} workers; give 1 or more, as N or MIN-MAX.")
         if self.cpus < 0 or (self.gpus or 0) < 0:
-            raise InputError(f"{self.cpus:g} cores and {self.gpus:g} GPUs of a worker; give 0 or more.")
+            raise InputError(f"{self.cpus:g} cores and {self.gpus or 0:g} GPUs of a worker; give 0 or more.")
 
 
 class Work(Protocol):
