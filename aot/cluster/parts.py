@@ -51,7 +51,8 @@ class Parts:
         with telling(place, "made"):
             self._system, self._folder = url_to_fs(place)
             self._is_local = "file" in self._system.protocol
-            self._system.makedirs(self._folder, exist_ok=True)
+            if self._is_local:  # elsewhere that could make a bucket
+                self._system.makedirs(self._folder, exist_ok=True)
 
     def names(self) -> list[str]:
         """Names of the parts that are there, sorted."""
