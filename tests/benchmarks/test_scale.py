@@ -14,6 +14,7 @@ import pytest
 
 _SCRIPT = Path(__file__).parents[2] / "benchmarks" / "scale.py"
 _SPEC = importlib.util.spec_from_file_location("scale", _SCRIPT)
+assert _SPEC is not None and _SPEC.loader is not None
 scale = importlib.util.module_from_spec(_SPEC)
 sys.modules["scale"] = scale
 _SPEC.loader.exec_module(scale)
