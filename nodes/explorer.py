@@ -14,7 +14,8 @@ from ..aot.pictures.transport_picture import CHOICES, MOST_ROWS, STANDS_FOR, tra
 from ..aot.stages.carried import carried
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
-from ..aot.video.frames import Frames
+from ..aot.video.frame_source import FrameSource
+from ..aot.video.frames import decoded
 from .comfy import io, schema, stoppable, temp_directory, ui
 from .models import ready
 from .pictures import CATEGORY
@@ -68,13 +69,13 @@ class AOTTransportExplorer(io.ComfyNode):
     def execute(
         cls,
         tokens: VideoTokens | Stream,
-        frames: Frames,
+        frames: FrameSource,
         choice: str = STANDS_FOR,
         rows: int = 4,
         answer: Answer | None = None,
     ) -> io.NodeOutput:
         """Thin W and draw the picture; in a browser the node's view replaces the picture's preview."""
-        tokens = ready(tokens)
+        tokens, frames = ready(tokens), decoded(frames)
         with stoppable(tokens.features.device):
             steps = () if answer is None else answer.steps(tokens)
             steps = [replace(step, tokens=step.tokens.on(frames.count)) for step in steps]

@@ -29,7 +29,7 @@ from ..aot.models.download import PUBLISHED, advice, download, folder_name
 from ..aot.models.single_file import COMFYUI_TOKENIZER
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
-from ..aot.video.frames import Frames
+from ..aot.video.frame_source import FrameSource
 from .comfy import (
     advanced,
     comfyui_folder,
@@ -396,7 +396,9 @@ class AOTEncodeVideo(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, vllm: Loaded, frames: Frames, streaming: bool = False, file_pixels: bool = False) -> io.NodeOutput:
+    def execute(
+        cls, vllm: Loaded, frames: FrameSource, streaming: bool = False, file_pixels: bool = False
+    ) -> io.NodeOutput:
         """Encode, or promise to."""
         if streaming:
             text = f"{frames.count} frames, to be encoded and reduced run by run when they are needed"

@@ -6,7 +6,8 @@ from ..aot.pictures import inspect, timeline, token_map
 from ..aot.pictures.token_map import LAYOUTS
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
-from ..aot.video.frames import Frames
+from ..aot.video.frame_source import FrameSource
+from ..aot.video.frames import decoded
 from .comfy import advanced, io, schema, stoppable, ui
 from .models import ready
 from .sockets import AOTFrames, AOTTokens
@@ -69,12 +70,17 @@ class AOTTokenMap(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, tokens: VideoTokens | Stream, frames: Frames, layout: str = "grid", columns: int = 0, width: int = 1600
+        cls,
+        tokens: VideoTokens | Stream,
+        frames: FrameSource,
+        layout: str = "grid",
+        columns: int = 0,
+        width: int = 1600,
     ) -> io.NodeOutput:
         """Draw, and preview on the node."""
         tokens = ready(tokens)
         with stoppable(tokens.features.device):
-            image = token_map(tokens, frames, width=width, columns=columns or None, layout=layout)
+            image = token_map(tokens, decoded(frames), width=width, columns=columns or None, layout=layout)
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
 
 
@@ -110,14 +116,14 @@ class AOTClipTimeline(io.ComfyNode):
     def execute(
         cls,
         tokens: VideoTokens | Stream,
-        frames: Frames,
+        frames: FrameSource,
         full: VideoTokens | Stream | None = None,
         width: int = 1600,
     ) -> io.NodeOutput:
         """Draw, and preview on the node."""
         tokens, full = ready(tokens), None if full is None else ready(full)
         with stoppable(tokens.features.device):
-            image = timeline(tokens, frames, full, width=width)
+            image = timeline(tokens, decoded(frames), full, width=width)
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
 
 

@@ -7,7 +7,8 @@ from ..aot.errors import InputError
 from ..aot.pictures.token_video import Overlay, token_video
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
-from ..aot.video.frames import Frames
+from ..aot.video.frame_source import FrameSource
+from ..aot.video.frames import decoded
 from .comfy import (
     io,
     output_directory,
@@ -107,7 +108,7 @@ class AOTTokenMapVideo(io.ComfyNode):
     def execute(
         cls,
         tokens: VideoTokens | Stream,
-        frames: Frames,
+        frames: FrameSource,
         answer: Answer | None = None,
         tokens_b: VideoTokens | Stream | None = None,
         answer_b: Answer | None = None,
@@ -127,7 +128,7 @@ class AOTTokenMapVideo(io.ComfyNode):
         ):
             token_video(
                 overlays,
-                frames,
+                decoded(frames),
                 path,
                 width=width,
                 seconds=seconds or None,

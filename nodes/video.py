@@ -12,7 +12,8 @@ from ..aot.evaluation.drawn_clip import NAME as DRAWN
 from ..aot.evaluation.drawn_clip import load_drawn_clip
 from ..aot.pictures.strip import strip
 from ..aot.text import shown
-from ..aot.video.frames import MODES, Frames, Sampling, load_video, require_components_fit, resample
+from ..aot.video.frame_source import FrameSource
+from ..aot.video.frames import MODES, Frames, Sampling, decoded, load_video, require_components_fit, resample
 from .comfy import advanced, io, list_input_files, resolve_file, schema, ui
 from .progress_text import Said
 from .sockets import AOTVLLM, AOTFrames
@@ -131,12 +132,16 @@ def makers_input() -> Any:
     )
 
 
-def fewer_input() -> Any:
-    """The widget by which a video of fewer frames than asked for gives all of them."""
+def fewer_input(*, default: bool = False) -> Any:
+    """The widget by which a video of fewer frames than asked for gives all of them.
+
+    Args:
+        default: whether it is on.
+    """
     return advanced(
         io.Boolean.Input(
             "fewer",
-            default=False,
+            default=default,
             optional=True,
             tooltip="On: a video that has fewer frames than asked for gives all of them. Off: it is refused.",
         )
@@ -376,9 +381,9 @@ class AOTFramesToImages(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, frames: Frames) -> io.NodeOutput:
+    def execute(cls, frames: FrameSource) -> io.NodeOutput:
         """Convert."""
-        return io.NodeOutput(frames.to_images())
+        return io.NodeOutput(decoded(frames).to_images())
 
 
 NODES = (AOTLoadVideo, AOTFramesFromImages, AOTFramesFromVideo, AOTFramesToImages)

@@ -17,7 +17,7 @@ NUMBER = SPLITS["test"]
 FPS = 24
 
 
-def load_drawn_clip(sampling: Sampling | None = None, size: int | None = None) -> Frames:
+def load_drawn_clip(sampling: Sampling | None = None, size: int | None = None, number: int = NUMBER) -> Frames:
     """The chosen frames of the clip: eight seconds of moving shapes at 24 frames a second.
 
     It is the clip that :func:`.shapes_set.shapes_set` draws in 16 frames. What happens, and when, is the same.
@@ -25,16 +25,17 @@ def load_drawn_clip(sampling: Sampling | None = None, size: int | None = None) -
     Args:
         sampling: which frames; None takes 32 uniformly.
         size: of the shorter side in pixels; None leaves it at 378.
+        number: of another clip in Shapes.
 
     Raises:
         InputError: the sampling or the size does not suit the clip.
     """
-    story = make_scene(NUMBER)
+    story = make_scene(number)
     scene = replace(story, settings=replace(story.settings, frames=round(FPS * story.settings.seconds)))
     sampling = Sampling() if sampling is None else sampling
     chosen = resample(replace(scene.frames(), source=NAME), sampling)
 
     def more(count: int) -> Frames:
-        return load_drawn_clip(Sampling(frames=count, start=sampling.start, end=sampling.end), size)
+        return load_drawn_clip(Sampling(frames=count, start=sampling.start, end=sampling.end), size, number)
 
     return replace(chosen if size is None else resize(chosen, size), more=more)

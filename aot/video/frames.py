@@ -563,10 +563,24 @@ def load_video(
     Raises:
         InputError: as :func:`open_video`, and if frames are damaged or do not fit in memory.
     """
+    return decoded(open_video(path, sampling, size, backend, free_bytes))
+
+
+def decoded(frames: FrameSource) -> Frames:
+    """Frames in memory, with all that is known of them: those given, or those of a file, decoded now.
+
+    Args:
+        frames: in memory, or in a file.
+
+    Raises:
+        InputError: a frame of the file is damaged, or they do not fit in memory.
+    """
+    if isinstance(frames, Frames):
+        return frames
     start = time.perf_counter()
-    video = open_video(path, sampling, size, backend, free_bytes)
-    (frames,) = video.parts(video.count)
-    return replace(frames, file_s=time.perf_counter() - start, clock=video.clock, more=video.more)
+    (whole,) = frames.parts(frames.count)
+    seconds = time.perf_counter() - start + (frames.file_s or 0.0)
+    return replace(whole, file_s=seconds, clock=frames.clock, choice=frames.choice, more=frames.more)
 
 
 def resample(frames: Frames, sampling: Sampling) -> Frames:
