@@ -48,6 +48,16 @@ def _is_encodable(name: str) -> bool:
     return True
 
 
+def natural(name: str) -> tuple[tuple[str, int], ...]:
+    """A key that sorts names as people do: clip 2 before clip 10, whatever the case.
+
+    Args:
+        name: of a file, perhaps with folders in front.
+    """
+    pieces = re.findall(r"(\D*)(\d*)", name.casefold())
+    return tuple((letters, int(number) if number.isdecimal() else -1) for letters, number in pieces)
+
+
 def within(folder: Path, name: str, *, links: bool = True) -> Path | None:
     """The path that a name means inside a folder; None for a name that leads out of it. It need not exist.
 

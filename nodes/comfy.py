@@ -71,7 +71,7 @@ else:
 
 __all__ = [
     "HAS_COMFYUI", "ComfyExtension", "GraphBuilder", "advanced", "comfyui_folder", "directories", "empty_cache",
-    "input_directory", "interrupted", "io", "key_file", "list_files", "list_input_files", "load_models",
+    "input_directory", "interrupted", "io", "key_file", "list_files", "list_input_files", "list_videos", "load_models",
     "model_folders", "model_management", "model_patcher", "offload_device", "output_directory", "progress",
     "raw_link", "resolve_file", "room_for_weights", "schema", "send_text", "stoppable", "temp_directory",
     "torch_device", "ui", "unload_model", "unused_output", "user_directory", "video_from_file", "workflow_metadata",
@@ -81,7 +81,7 @@ MODEL_CATEGORIES = ("VLLM", "LLM", "text_encoders")
 NEWER_FIELDS = frozenset({"search_aliases", "essentials_category", "has_intermediate_output"})
 """Fields of `io.Schema` that came after ComfyUI 0.3.64."""
 LOOKED_AT = 20_000
-"""The most entries of the input folder that are looked at for videos."""
+"""The most entries of a folder that are looked at for videos."""
 
 _VIDEO = frozenset((
     ".3g2", ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
@@ -111,16 +111,24 @@ def user_directory() -> Path:
 
 
 def list_input_files() -> list[str]:
-    """Videos in the input folder and its sub-folders, each as a workflow names it; those of the folder itself first.
+    """Videos in the input folder and its sub-folders, each as a workflow names it; see :func:`list_videos`."""
+    return list_videos(input_directory())
+
+
+def list_videos(folder: Path) -> list[str]:
+    """Videos in a folder and its sub-folders, each by its path in there; those of the folder itself first.
 
     Hidden folders and links to folders are left out. The list stays quick in a huge folder: at most `LOOKED_AT` entries
     are looked at, the upper folders first. A file that is not listed is read all the same where a workflow names it.
+
+    Args:
+        folder: that need not exist.
     """
     found: list[str] = []
     folders, left = deque([""]), LOOKED_AT
     while folders and left > 0:
         within = folders.popleft()
-        with suppress(OSError), os.scandir(input_directory() / within) as entries:
+        with suppress(OSError), os.scandir(folder / within) as entries:
             for entry in islice(entries, left):
                 left -= 1
                 if entry.is_dir(follow_symlinks=False):

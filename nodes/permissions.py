@@ -21,6 +21,9 @@ SERVERS = "aot_servers.txt"
 DOWNLOADS = "aot_downloads.txt"
 """In ComfyUI's user folder: names of published models that workflows may download."""
 
+FOLDERS = "aot_folders.txt"
+"""In ComfyUI's user folder: folders whose videos workflows may read, and whose captions they may replace."""
+
 
 @dataclass(frozen=True)
 class Permissions:
@@ -29,27 +32,31 @@ class Permissions:
     Args:
         servers: their origins.
         downloads: whether published models may be downloaded.
+        folders: with all links followed, whose videos may be read, and whose captions replaced.
     """
 
     servers: frozenset[str] = frozenset()
     downloads: bool = False
+    folders: tuple[Path, ...] = ()
 
 
 _options: ContextVar[Permissions | None] = ContextVar("options", default=None)
 
 
 @contextmanager
-def permitted(servers: Iterable[str] = (), *, downloads: bool = False) -> Iterator[None]:
+def permitted(servers: Iterable[str] = (), *, downloads: bool = False, folders: Iterable[Path] = ()) -> Iterator[None]:
     """Inside this block only this is allowed, whatever the lists in the user's folder say.
 
     Args:
         servers: URLs that tokens may be sent to.
         downloads: whether published models may be downloaded.
+        folders: whose videos may be read, and whose captions replaced.
 
     Raises:
         InputError: a URL is none.
     """
-    token = _options.set(Permissions(frozenset(map(origin, servers)), downloads))
+    resolved = tuple(folder.resolve() for folder in folders)
+    token = _options.set(Permissions(frozenset(map(origin, servers)), downloads, resolved))
     try:
         yield
     finally:
@@ -93,6 +100,35 @@ def require_download(model: str) -> None:
         f"{model} would be downloaded from huggingface.co, many gigabytes, which you have not allowed; to have it "
         f"fetched, {remedy}."
     )
+
+
+def allowed_folders() -> tuple[Path, ...]:
+    """The folders whose videos workflows may read and whose captions they may replace, with all links followed.
+
+    Raises:
+        InputError: the user's list cannot be read, or has a line that is no full path.
+    """
+    if options := _options.get():
+        return options.folders
+    path = user_directory() / FOLDERS
+    folders = tuple(map(Path, _listed(path)))
+    for folder in folders:
+        if not folder.is_absolute():
+            raise InputError(
+                f"{path} has the line {str(folder)!r}, which is no full path; write folders as /data/clips."
+            )
+    return tuple(folder.resolve() for folder in folders)
+
+
+def allow_folder(folder: Path) -> str:
+    """What the user is to do so that workflows may use a folder, for the end of an error.
+
+    Args:
+        folder: that is not allowed.
+    """
+    if _options.get():
+        return f"give --allow-folder {folder}"
+    return f"add the line {folder} to {user_directory() / FOLDERS}"
 
 
 def _listed(path: Path) -> list[str]:

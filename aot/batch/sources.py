@@ -88,12 +88,21 @@ def clips_of(source: str, patterns: Sequence[str] = (), listed: Listed | None = 
             return [_clip(path.name, str(path))]
         if not path.is_dir():
             raise InputError(f"There is no {source}; give a folder, a list ({', '.join(LISTS)}), a video or a URL.")
-        found = sorted(name for name in _files(path) if _is_taken(name, patterns))
-        clips = [_clip(name, str(path / name)) for name in found]
+        clips = clips_in(path, patterns)
     if not clips:
         wanted = " or ".join(patterns) if patterns else "a video's suffix"
         raise InputError(f"{source} holds no file with {wanted}; give another folder, or a --pattern.")
     return clips
+
+
+def clips_in(folder: Path, patterns: Sequence[str] = ()) -> list[Clip]:
+    """The videos in a folder and those in it, in order; none if there is none.
+
+    Args:
+        folder: that exists.
+        patterns: as of :func:`clips_of`.
+    """
+    return [_clip(name, str(folder / name)) for name in sorted(_files(folder)) if _is_taken(name, patterns)]
 
 
 def _clip(name: str, place: str) -> Clip:

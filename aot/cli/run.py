@@ -49,17 +49,36 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the workflow download the published models that it names and that are not there",
     )
+    parser.add_argument(
+        "--allow-folder",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="a folder outside BASE whose videos the workflow may read, and whose captions it may replace; so may "
+        "one that --set names",
+    )
     parser.add_argument("--base", type=Path, default=Path(), help="folder that holds input/, output/ and temp/")
 
 
 def run(options: argparse.Namespace) -> CommandResult:
     """Run the file and print what its nodes show."""
-    servers, downloads = options.allow_server, options.allow_download
-    return run_file(options.workflow, options.set, options.base, servers=servers, downloads=downloads), 0
+    allowed = {
+        "servers": options.allow_server,
+        "downloads": options.allow_download,
+        "folders": options.allow_folder,
+    }
+    return run_file(options.workflow, options.set, options.base, **allowed), 0
 
 
 def run_file(
-    path: Path, overrides: Sequence[str], base: Path, *, servers: Iterable[str] = (), downloads: bool = False
+    path: Path,
+    overrides: Sequence[str],
+    base: Path,
+    *,
+    servers: Iterable[str] = (),
+    downloads: bool = False,
+    folders: Iterable[Path] = (),
 ) -> dict[str, Any]:
     """Run a file with this pack's nodes, print what it needs and what they show, and report it all.
 
@@ -69,6 +88,7 @@ def run_file(
         base: holds the folders input, output and temp.
         servers: URLs of servers that the workflow may send tokens to, beside those that the overrides name.
         downloads: whether it may download published models.
+        folders: whose videos it may read and whose captions it may replace, beside those that the overrides name.
 
     Returns:
         JSON-ready: the workflow's name, its needs, what its nodes show, and its answers.
@@ -79,7 +99,9 @@ def run_file(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    allowed = permitted([*servers, *_typed_urls(overrides)], downloads=downloads)
+    allowed = permitted(
+        [*servers, *_typed_urls(overrides)], downloads=downloads, folders=[*folders, *_typed_folders(overrides)]
+    )
     with directories(base), allowed, tqdm(desc="run", file=sys.stderr, leave=False, disable=None) as bar:
 
         def on_event(event: Event) -> None:
@@ -113,6 +135,16 @@ def _typed_urls(overrides: Iterable[str]) -> list[str]:
             with suppress(InputError):  # the node says what is wrong with it
                 urls.append(origin(value.strip()))
     return urls
+
+
+def _typed_folders(overrides: Iterable[str]) -> list[Path]:
+    """The full paths among overrides of folders: who types one has allowed it."""
+    values = (
+        value.strip()
+        for target, _, value in (each.partition("=") for each in overrides)
+        if target.strip().endswith(".folder")
+    )
+    return [Path(value) for value in values if Path(value).is_absolute()]
 
 
 def _report(result: Result, kind: type) -> dict[str, Any]:

@@ -214,6 +214,8 @@ def _faults(graph: Graph, node: Node) -> Iterator[str]:
             if checks_itself and socket.id in node.inputs:
                 values[socket.id] = value
     if spec is not None and not faulty:
+        if cls.GET_SCHEMA().is_input_list:
+            values = {name: [value] for name, value in values.items()}
         try:
             answer = _awaited(cls.validate_inputs(**values))
         except InputError as error:
