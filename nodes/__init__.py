@@ -9,6 +9,7 @@ from . import (
     comparing,
     drawn,
     explorer,
+    folders,
     frame_stages,
     inside,
     models,
@@ -25,6 +26,7 @@ from .comfy import ComfyExtension, io
 
 NODES = (
     video.NODES
+    + folders.NODES
     + drawn.NODES
     + models.NODES
     + clip_models.NODES

@@ -85,6 +85,7 @@ def test_object_info_of_our_nodes_matches_the_snapshot(object_info):
         ("AOTLoadRelevanceModel", "model"),
         ("AOTAskVideo", "model"),
         ("AOTLoadTokens", "file"),
+        ("AOTVideoFolder", "folder"),
     ):
         ours[name]["input"]["required"][socket][1]["options"] = ["(what is there)"]
     for info in ours.values():

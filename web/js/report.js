@@ -5,6 +5,8 @@ import { allNodes, drawOnNodes, nodeOfRun, widgetOf } from "./on_node.js";
 
 const WIDGET = "aot_report";
 const ANSWERS = ["AOTAnswer", "AOTAskVideo"];
+// Nodes that name every clip of a folder.
+const LISTS = ["AOTVideoFolder", "AOTSaveCaptions"];
 
 // The editor writes what a running node streams into the widget of this name, and adds one where there is none.
 const STREAMED = "$$node-text-preview";
@@ -31,21 +33,33 @@ function paragraph(text) {
 }
 
 /**
+ * What Answer shows of a list of videos: all answers with their numbers, and the figures of the last.
+ * @param {string[]} text an answer and its figures, of each video
+ */
+function ofAList(text) {
+  const answers = text.filter((_, place) => place % 2 === 0);
+  return [answers.map((each, place) => `${place + 1}. ${each}`).join("\n"), text[text.length - 1]];
+}
+
+/**
  * @param {AOT.Node} node
  * @returns {AOT.View}
  */
 function report(node) {
   const answers = ANSWERS.includes(node.comfyClass);
+  const list = LISTS.includes(node.comfyClass);
   const element = document.createElement("div");
   element.className = answers ? "aot-report aot-answer" : "aot-report";
   element.dataset.empty = answers ? "The answer appears here." : "Nothing to report yet.";
   element.setAttribute("role", "status");
   return {
     element,
-    leastHeight: () => (answers ? 150 : 66),
-    mostHeight: () => (answers ? undefined : 66),
+    leastHeight: () => (answers ? 150 : list ? 110 : 66),
+    mostHeight: () => (answers || list ? undefined : 66),
     show({ text }) {
-      if (text) element.replaceChildren(...text.map(paragraph));
+      if (!text) return;
+      const shown = node.comfyClass === "AOTAnswer" && text.length > 2 ? ofAList(text) : text;
+      element.replaceChildren(...shown.map(paragraph));
     },
   };
 }
