@@ -63,7 +63,7 @@ class Parts:
 
         Args:
             name: see :func:`name_of`.
-            rows: of it, with the same columns.
+            rows: of it; a column that one lacks is None there.
 
         Raises:
             InputError: it cannot be written.
@@ -72,7 +72,8 @@ class Parts:
         from pyarrow import parquet
 
         content = io.BytesIO()
-        parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), content)
+        columns = {name: None for row in rows for name in row}  # pyarrow would take those of the first row for all
+        parquet.write_table(pyarrow.Table.from_pylist([{**columns, **row} for row in rows]), content)
         self._put(name + _PART, content.getvalue())
 
     def read(self, name: str) -> list[dict[str, Any]]:

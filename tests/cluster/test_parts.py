@@ -42,6 +42,11 @@ def test_a_part_is_read_as_it_was_written_and_written_again_in_its_place(parts):
     assert (parts.names(), parts.count("x"), parts.count("y")) == (["x"], 2, None)
 
 
+def test_a_row_with_fewer_columns_takes_none_from_those_after_it(parts):
+    parts.write("x", [{"id": "a", "error": "bad"}, {"id": "b", "answer": "yes"}])
+    assert [each["answer"] for each in parts.read("x")] == [None, "yes"]
+
+
 def test_a_part_that_cannot_be_put_in_its_place_is_not_there(parts, monkeypatch):
     def full(*paths):
         raise OSError(28, "No space left on device")
