@@ -9,7 +9,8 @@ back after its repair.
     python benchmarks/scale.py fleet
     python benchmarks/scale.py sensitivity
     python benchmarks/scale.py failures
-    python benchmarks/scale.py check
+
+:mod:`two_nodes` checks it against a batch on a real cluster of two nodes.
 """
 
 from __future__ import annotations
