@@ -135,8 +135,11 @@ def test_a_workflow_runs_and_shows_its_answers(page, server, object_info, path, 
     reports = page.locator(".aot-report.aot-answer").all_inner_texts()
     for node in saved["nodes"]:
         if node["type"] == "AOTAnswer" and not node["flags"].get("collapsed"):
-            answer, figures = entry["outputs"][str(node["id"])]["text"]
-            assert any(text.startswith(answer) and figures.splitlines()[0] in text for text in reports)
+            text = entry["outputs"][str(node["id"])]["text"]
+            answers, figures = text[::2], text[-1].splitlines()[0]
+            # Of a list of videos all answers, with their numbers.
+            said = "\n".join(f"{i}. {each}" for i, each in enumerate(answers, 1)) if len(answers) > 1 else answers[0]
+            assert any(shown.startswith(said) and figures in shown for shown in reports)
     for nodes_2 in (False, True) if has_nodes_2(page) else (False,):
         draw_with(page, nodes_2)
         groups_hold_their_nodes(saved, page.evaluate(DRAWN))

@@ -18,11 +18,14 @@ const STYLE = `
   font: 12px/1.35 sans-serif; white-space: pre-wrap; overflow-wrap: anywhere; user-select: text;
 }
 .aot-report:empty::before { content: attr(data-empty); color: var(--descrip-text); }
+.aot-report.aot-list { contain: size; }
 .aot-report.aot-answer { display: flex; flex-direction: column; min-height: 130px; }
 .aot-report.aot-answer > :first-child { font-size: 15px; overflow-y: auto; min-height: 21px; }
 .aot-report > :nth-child(2) {
   flex: none; margin-top: 6px; padding-top: 6px; border-top: 1px solid var(--border-color); color: var(--descrip-text);
 }
+.aot-report.aot-list.aot-answer > :first-child { flex: 1 0 60%; }
+.aot-report.aot-list.aot-answer > :nth-child(2) { flex: 0 1 auto; overflow-y: auto; min-height: 0; }
 `;
 
 /** @param {string} text */
@@ -58,6 +61,7 @@ function report(node) {
     mostHeight: () => (answers || list ? undefined : 66),
     show({ text }) {
       if (!text) return;
+      element.classList.toggle("aot-list", list || text.length > 2);
       const shown = node.comfyClass === "AOTAnswer" && text.length > 2 ? ofAList(text) : text;
       element.replaceChildren(...shown.map(paragraph));
     },
