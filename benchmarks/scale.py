@@ -7,6 +7,7 @@ back after its repair.
 
     python benchmarks/scale.py bottleneck
     python benchmarks/scale.py fleet
+    python benchmarks/scale.py storage
     python benchmarks/scale.py sensitivity
     python benchmarks/scale.py failures
 
@@ -35,7 +36,7 @@ HOUR, DAY = 3600.0, 86400.0
 RETENTIONS = (100, 25, 10)
 SPREAD = 0.5
 """Standard deviation of a video's time at a station, over its mean."""
-VIDEOS, SEEDS = 4000, 3
+VIDEOS, SEEDS, STREAMS = 4000, 3, 64
 
 
 @dataclass(frozen=True)
@@ -358,6 +359,30 @@ def sensitivity(figures: Mapping[str, Any], cores: int) -> Iterator[str]:
         yield f"| {share} % | {rates[0] * HOUR:,.0f} | {gains} |"
 
 
+def storage(figures: Mapping[str, Any], hours: float, load: float) -> Iterator[str]:
+    """What storage of so many Gbit/s lets through, with the cores and GPUs of :func:`fleet` at 10 % of the tokens.
+
+    Frames are decoded beside the GPU, or on other machines and sent over the same network.
+    """
+    each, video = work(figures, 10), figures["video"]
+    rate = hours * HOUR / video["seconds"] / DAY
+    gpus, cores = (math.ceil(rate * seconds / load) for seconds in (each.gpu, each.decode))
+    yield "| Gbit/s | hours of video a day, decoded beside the GPU | GPU busy | decoded elsewhere | GPU busy |"
+    yield "|---|---|---|---|---|"
+    for gbits in (2.0, 5.0, 10.0, 20.0):
+        cells = []
+        for sent in (0.0, video["frames_megabytes"]):
+            seconds = STREAMS * (each.megabytes + sent) * 8e-3 / gbits
+            line = [
+                Station("network", seconds, STREAMS, 1, SPREAD),
+                Station("decode", each.decode, cores, 1, SPREAD),
+                Station("GPU", each.gpu, gpus, 1, SPREAD),
+            ]
+            found = simulate(line, int(rate * 300))
+            cells += [f"{found.rate * DAY * video['seconds'] / HOUR:,.0f}", f"{100 * found.busy['GPU']:.0f} %"]
+        yield f"| {gbits:g} | " + " | ".join(cells) + " |"
+
+
 def failures(figures: Mapping[str, Any], machines: int) -> Iterator[str]:
     """What failing machines cost at 10 % of the tokens, in an hour's work."""
     each = work(figures, 10)
@@ -378,7 +403,7 @@ def failures(figures: Mapping[str, Any], machines: int) -> Iterator[str]:
 def main() -> None:
     """Print the table that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("bottleneck", "fleet", "sensitivity", "failures"))
+    parser.add_argument("table", choices=("bottleneck", "fleet", "storage", "sensitivity", "failures"))
     parser.add_argument("--hours", type=float, default=100_000, help="of video a day")
     parser.add_argument("--load", type=float, default=0.8, help="share of their time that machines should work")
     parser.add_argument("--cores", type=int, default=16, help="of a machine with a GPU")
@@ -389,6 +414,7 @@ def main() -> None:
     tables = {
         "bottleneck": lambda: bottleneck(figures),
         "fleet": lambda: fleet(figures, options.hours, options.load),
+        "storage": lambda: storage(figures, options.hours, options.load),
         "sensitivity": lambda: sensitivity(figures, options.cores),
         "failures": lambda: failures(figures, options.machines),
     }
