@@ -135,7 +135,7 @@ class Parts:
             for file in self._files():
                 if file in gone or not file.endswith(_PART):
                     self._system.rm_file(self._path(file))
-            if self._is_local and not self._files():
+            if self._is_local and self._system.exists(self._folder) and not self._files():
                 self._system.rmdir(self._folder)
 
     def _files(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,14 @@ def test_a_part_is_read_as_it_was_written_and_written_again_in_its_place(parts):
         parts.write("x", rows)
     assert parts.read("x") == rows
     assert (parts.names(), parts.count("x"), parts.count("y")) == (["x"], 2, None)
+
+
+def test_a_folder_of_parts_that_is_gone_is_removed_already(parts):
+    parts.write("x", [row("a", answer="yes")])
+    parts.remove(["x"])
+    assert not Path(parts.place).exists()
+    parts.remove()
+    assert parts.names() == []
 
 
 def test_a_row_with_fewer_columns_takes_none_from_those_after_it(parts):

@@ -158,6 +158,12 @@ def test_rows_are_those_of_one_process_and_no_frames_are_moved(cluster, batch, e
     after = stored()
     assert after[0] - before[0] < MOVED and after[1] == before[1]
 
+    # The same command again has nothing to do.
+    assert batch(tmp_path / "out", "--json", "--ray-actors", "2", "--ray") == 1
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (again["rows"], again["new"], again["errors"]) == (CLIPS, 0, 1)
+    require_same(rows_of(tmp_path / "out"), expected)
+
 
 def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(cluster, batch, expected, tmp_path):
     def kill():
