@@ -59,8 +59,9 @@ def cluster(bucket):
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-    cluster.second = cluster.add_node(**NODE)
+    # Before there is a second node, so that it is not the one that this process depends on.
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    cluster.second = cluster.add_node(**NODE)
     yield cluster
     ray.shutdown()
     cluster.shutdown()
