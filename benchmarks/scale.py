@@ -260,19 +260,26 @@ class Work:
         tokens: that the LLM reads of it.
         megabytes: of its file.
         decode: seconds of a core.
-        encode: seconds of a GPU for the tower and the reduction.
+        tower: seconds of a GPU for the tower.
+        reduce: the same for importance and the reduction.
         answer: seconds of a GPU for the prompt and the answer, as one of a batch.
     """
 
     tokens: int
     megabytes: float
     decode: float
-    encode: float
+    tower: float
+    reduce: float
     answer: float
 
     @property
+    def encode(self) -> float:
+        """Seconds of a GPU for the tower and the reduction."""
+        return self.tower + self.reduce
+
+    @property
     def gpu(self) -> float:
-        """Seconds of a GPU that does both."""
+        """Seconds of a GPU that does all of it."""
         return self.encode + self.answer
 
 
@@ -288,7 +295,17 @@ def work(figures: Mapping[str, Any], retention: int) -> Work:
     reduced = 0.0 if retention == 100 else gpu["importance"] + gpu["reduce"]
     step = gpu["step"] + figures["batch"] * tokens * gpu["step_per_token"]
     answer = gpu["prefill"][str(retention)] + figures["new_tokens"] * step / figures["batch"]
-    return Work(tokens, video["megabytes"], video["decode"], gpu["tower"] + reduced, answer)
+    return Work(tokens, video["megabytes"], video["decode"], gpu["tower"], reduced, answer)
+
+
+def sized(figures: Mapping[str, Any], each: Work, hours: float, load: float) -> tuple[float, Station, Station]:
+    """Videos a second of ``hours`` of video a day, and the cores and GPUs that they keep busy for ``load``."""
+    rate = hours * HOUR / figures["video"]["seconds"] / DAY
+    return (
+        rate,
+        Station("decode", each.decode, math.ceil(rate * each.decode / load), 1, SPREAD),
+        Station("GPU", each.gpu, math.ceil(rate * each.gpu / load), 1, SPREAD),
+    )
 
 
 def line_of(each: Work, gpus: int, cores: int, *, spread: float = 0.0, **failing: float) -> list[Station]:
@@ -318,7 +335,6 @@ def bottleneck(figures: Mapping[str, Any]) -> Iterator[str]:
 
 def fleet(figures: Mapping[str, Any], hours: float, load: float) -> Iterator[str]:
     """What ``hours`` of video a day need, and what a million hours take."""
-    videos = hours * HOUR / figures["video"]["seconds"]
     million = 1e6 * HOUR / figures["video"]["seconds"]
     yield (
         "| tokens | GPUs | cores | read, Gbit/s | simulated: GPU busy | videos waiting for a GPU | "
@@ -327,14 +343,12 @@ def fleet(figures: Mapping[str, Any], hours: float, load: float) -> Iterator[str
     yield "|---|---|---|---|---|---|---|---|---|"
     for share in RETENTIONS:
         each = work(figures, share)
-        rate = videos / DAY
-        gpus, cores = (math.ceil(rate * seconds / load) for seconds in (each.gpu, each.decode))
-        stations = [Station("decode", each.decode, cores, 1, SPREAD), Station("GPU", each.gpu, gpus, 1, SPREAD)]
+        rate, cores, gpus = sized(figures, each, hours, load)
         rng = Random(0)
         gaps = itertools.accumulate(rng.expovariate(rate) for _ in range(int(rate * 600)))
-        found = simulate(stations, int(rate * 600), arrivals=list(gaps))
+        found = simulate([cores, gpus], int(rate * 600), arrivals=list(gaps))
         yield (
-            f"| {share} % | {gpus:,} | {cores:,} | {rate * each.megabytes * 8e-3:.1f} | "
+            f"| {share} % | {gpus.machines:,} | {cores.machines:,} | {rate * each.megabytes * 8e-3:.1f} | "
             f"{100 * found.busy['GPU']:.0f} % | {found.waiting['GPU']:.1f} | {million * each.gpu / HOUR:,.0f} | "
             f"{million * each.decode / HOUR:,.0f} | {million * each.megabytes / 1e6:,.0f} |"
         )
@@ -345,13 +359,12 @@ def sensitivity(figures: Mapping[str, Any], cores: int) -> Iterator[str]:
     yield "| tokens | videos an hour | decode halved | tower halved | reduction halved | LLM halved |"
     yield "|---|---|---|---|---|---|"
     for share in RETENTIONS:
-        each, gpu = work(figures, share), figures["gpu"]
-        reduced = 0.0 if share == 100 else gpu["importance"] + gpu["reduce"]
+        each = work(figures, share)
         variants = (
             each,
             replace(each, decode=each.decode / 2),
-            replace(each, encode=each.encode - gpu["tower"] / 2),
-            replace(each, encode=each.encode - reduced / 2),
+            replace(each, tower=each.tower / 2),
+            replace(each, reduce=each.reduce / 2),
             replace(each, answer=each.answer / 2),
         )
         rates = [simulate(line_of(one, 1, cores, spread=SPREAD), VIDEOS).rate for one in variants]
@@ -365,20 +378,14 @@ def storage(figures: Mapping[str, Any], hours: float, load: float) -> Iterator[s
     Frames are decoded beside the GPU, or on other machines and sent over the same network.
     """
     each, video = work(figures, 10), figures["video"]
-    rate = hours * HOUR / video["seconds"] / DAY
-    gpus, cores = (math.ceil(rate * seconds / load) for seconds in (each.gpu, each.decode))
+    rate, cores, gpus = sized(figures, each, hours, load)
     yield "| Gbit/s | hours of video a day, decoded beside the GPU | GPU busy | decoded elsewhere | GPU busy |"
     yield "|---|---|---|---|---|"
     for gbits in (2.0, 5.0, 10.0, 20.0):
         cells = []
         for sent in (0.0, video["frames_megabytes"]):
             seconds = STREAMS * (each.megabytes + sent) * 8e-3 / gbits
-            line = [
-                Station("network", seconds, STREAMS, 1, SPREAD),
-                Station("decode", each.decode, cores, 1, SPREAD),
-                Station("GPU", each.gpu, gpus, 1, SPREAD),
-            ]
-            found = simulate(line, int(rate * 300))
+            found = simulate([Station("network", seconds, STREAMS, 1, SPREAD), cores, gpus], int(rate * 300))
             cells += [f"{found.rate * DAY * video['seconds'] / HOUR:,.0f}", f"{100 * found.busy['GPU']:.0f} %"]
         yield f"| {gbits:g} | " + " | ".join(cells) + " |"
 
