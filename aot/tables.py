@@ -1,11 +1,14 @@
-"""Tables as text: for a terminal, in Markdown and as CSV. No cell has control characters."""
+"""Tables as text: for a terminal, in Markdown and as CSV, and where two of settings differ.
+
+No cell has control characters.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .text import all_shown, shown
@@ -85,3 +88,28 @@ def holds_numbers(column: Sequence[str]) -> bool:
 
 def _widths(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any], missing: Any = None) -> dict[str, tuple[Any, Any]]:
+    """Where two sets of settings differ: each dotted name with its value in both, ``missing`` where one has none.
+
+    Args:
+        before: settings, perhaps nested.
+        now: others.
+        missing: stands for a value that is not there.
+    """
+    flat, flat_now = dict(_flat(before)), dict(_flat(now))
+    return {
+        name: (flat.get(name, missing), flat_now.get(name, missing))
+        for name in {**flat, **flat_now}
+        if flat.get(name) != flat_now.get(name)
+    }
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as pairs of dotted name and value."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import append_line, make_folder, parse_json, read_json, whole_file, write_json
-from ..tables import as_csv
+from ..tables import as_csv, differing
 
 ROWS = "rows.jsonl"
 SETTINGS = "settings.json"
@@ -117,9 +117,8 @@ class Rows:
             write_json(path, current)
             return
         earlier = read_json(path, "Settings of earlier rows", remedy="delete their folder, or give another")
-        names = [name for name in {**earlier, **current} if earlier.get(name) != current.get(name)]
-        if names:
-            changes = ", ".join(f"{name} {earlier.get(name)} there, {current.get(name)} now" for name in names)
+        if found := differing(earlier, current):
+            changes = ", ".join(f"{name} {before} there, {now} now" for name, (before, now) in found.items())
             raise InputError(f"{self.folder} has rows of other settings: {changes}; give another folder, or delete it.")
 
     def _read(self, again: bool) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..answering.presets import WORDINGS
 from ..errors import InputError
 from .cluster import PARTS, folder_or_url, pool_of, ray_options
-from .command import Result
+from .command import Result, goes_on_from
 from .options import (
     answering_options,
     budget_options,
@@ -195,21 +195,17 @@ def _run(options: argparse.Namespace, recipe: Recipe, asked: list[list[Asking]],
     rows = Rows(options.out, settings, again=options.retry)
     todo = plan(asked, rows, captions)
     before = len(rows)
-    with _bar(asked, todo) as bar:
-        try:
-            written = work_off(
-                todo,
-                recipe,
-                rows,
-                settings,
-                captions,
-                batch=options.batch,
-                decoders=options.decoders,
-                on_row=bar.update,
-            )
-        except KeyboardInterrupt:
-            print(f"What was answered is in {rows.folder}; the same command goes on from there.", file=sys.stderr)
-            raise
+    with _bar(asked, todo) as bar, goes_on_from(rows.folder):
+        written = work_off(
+            todo,
+            recipe,
+            rows,
+            settings,
+            captions,
+            batch=options.batch,
+            decoders=options.decoders,
+            on_row=bar.update,
+        )
     files = rows.write(options.format)
     return _told(rows, files, before, len(asked), todo, captions, written, str(rows.folder), recipe.model.name)
 
@@ -242,15 +238,12 @@ def _run_on_ray(
         join()
         todo, before, begun = plan(asked, rows, captions), len(rows), True
         pieces = pieces_of(todo.asked, options.batch)
-        with _bar(asked, todo) as bar:
+        with _bar(asked, todo) as bar, goes_on_from(place):
             try:
                 for done, notes in spread(pool, make, pieces, parts, expected) if pieces else ():
                     bar.update(done)
                     for line in dict.fromkeys(notes):
                         bar.write(line, file=sys.stderr)
-            except KeyboardInterrupt:
-                print(f"What was answered is in {place}; the same command goes on from there.", file=sys.stderr)
-                raise
             finally:
                 join()
         written = 0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -51,6 +54,20 @@ def new_parser(
         settings = {"nargs": "?", "type": Path, "const": True, "metavar": "FILE", "help": about_json}
     parser.add_argument("--json", default=argparse.SUPPRESS if nested else False, **settings)
     return parser
+
+
+@contextmanager
+def goes_on_from(place: Path | str) -> Iterator[None]:
+    """A block after whose interruption the user reads that nothing is lost.
+
+    Args:
+        place: where the results are.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"What was answered is in {place}; the same command goes on from there.", file=sys.stderr)
+        raise
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from .cluster import PARTS, folder_or_url, pool_of, ray_options
-from .command import Result
+from .command import Result, goes_on_from
 from .options import control_options, load, model_options, relevance_model, relevance_option, variant_options
 
 if TYPE_CHECKING:
@@ -168,13 +168,11 @@ def _run_on_ray(options: argparse.Namespace, variants: Sequence[Variant], questi
             left = [name for name in names if (clip, name, expected["inputs"][name]) not in records]
             if left and clip not in records.unreadable:
                 pieces.append([[clip, left]])
-        with tqdm(total=len(pieces), desc="eval", unit="clip", file=sys.stderr, leave=False, disable=None) as bar:
+        bar = tqdm(total=len(pieces), desc="eval", unit="clip", file=sys.stderr, leave=False, disable=None)
+        with bar, goes_on_from(place):
             try:
                 for _ in spread(pool, make, pieces, parts, expected) if pieces else ():
                     bar.update()
-            except KeyboardInterrupt:
-                print(f"What was answered is in {place}; the same command goes on from there.", file=sys.stderr)
-                raise
             finally:
                 join()
         result = _told(options, variants, questions, records, expected["settings"], folder, 0, place)
@@ -302,11 +300,8 @@ def _evaluate(
             bar.write(f"Clip {clip} is left out: {reason}", file=sys.stderr)
             bar.update(variants)
 
-        try:
+        with goes_on_from(records.folder):
             evaluate(model, questions, variants, records, encodings, on_record=on_record, on_unreadable=on_unreadable)
-        except KeyboardInterrupt:
-            print(f"What was answered is in {records.folder}; the same command goes on from there.", file=sys.stderr)
-            raise
 
 
 def _submissions(questions: QuestionSet, records: Records, out: Path) -> list[str]:

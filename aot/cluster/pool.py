@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import InputError, readable
+from ..tables import differing
 from .parts import Parts, name_of
 
 TRIES = 2
@@ -253,20 +254,10 @@ def _go_to(folder: str) -> None:
 
 def _difference(here: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     """Why this worker's results would not be those of the others; "" if they are."""
-    here, expected = dict(_flat(here)), dict(_flat(expected))
-    names = [name for name in {**expected, **here} if here.get(name) != expected.get(name)]
-    if not names:
+    if not (found := differing(expected, here)):
         return ""
-    changes = ", ".join(f"{name} {expected.get(name)} elsewhere, {here.get(name)} here" for name in names)
+    changes = ", ".join(f"{name} {theirs} elsewhere, {ours} here" for name, (theirs, ours) in found.items())
     return f"A worker on {platform.node()} would answer otherwise: {changes}; give all nodes the same."
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _needs(pool: Pool) -> dict[str, float]:

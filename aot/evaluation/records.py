@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import append_line, make_folder, parse_json, read_json, whole_file, write_json
+from ..tables import differing
 
 SETTINGS = "settings.json"
 RECORDS = "records.jsonl"
@@ -179,17 +180,6 @@ def _read_unreadable(path: Path) -> dict[str, str]:
 
 
 def _require_same(folder: Path, earlier: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    before, now = dict(_flat(earlier)), dict(_flat(current))
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if names:
-        changes = ", ".join(f"{name} {before.get(name, 'unset')} there, {now.get(name, 'unset')} now" for name in names)
+    if found := differing(earlier, current, "unset"):
+        changes = ", ".join(f"{name} {before} there, {now} now" for name, (before, now) in found.items())
         raise InputError(f"{folder} holds results of other settings: {changes}; give another folder, or delete it.")
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings as pairs of dotted name and value."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
