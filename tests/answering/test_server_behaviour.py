@@ -32,38 +32,53 @@ class Server:
 
     def __init__(self, behave):
         self._behave, self._listening = behave, socket.create_server(("127.0.0.1", 0))
+        self._last, self._threads = socket.socket(), [threading.Thread(target=self._accept, daemon=True)]
+        self._last.bind(("127.0.0.1", 0))
         self.sent, self.asked, self.is_over = 0, 0, False
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads[0].start()
 
     def _accept(self):
-        with suppress(OSError):
-            while True:
-                connected, _ = self._listening.accept()
-                threading.Thread(target=self._serve, args=(connected,), daemon=True).start()
+        while True:
+            connected, address = self._listening.accept()
+            if address == self._last.getsockname():
+                return connected.close()
+            self._threads.append(threading.Thread(target=self._serve, args=(connected,), daemon=True))
+            self._threads[-1].start()
 
     def _serve(self, connected):
         with suppress(OSError), connected:
             head, _, body = self._until_body(connected)
             length = next((int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"Content-Length")), 0)
             while len(body) < length:
-                body += connected.recv(2**16)
+                body += self._more(connected)
             self.asked += 1
             self._behave(self, connected)
 
     def _until_body(self, connected):
         content = b""
         while b"\r\n\r\n" not in content:
-            content += connected.recv(2**16)
+            content += self._more(connected)
         return content.partition(b"\r\n\r\n")
+
+    def _more(self, connected):
+        content = connected.recv(2**16)
+        if not content:
+            raise OSError("the request ends before its end")
+        return content
 
     def send(self, connected, content):
         connected.sendall(content)
         self.sent += len(content)
 
     def close(self):
+        """Read what was sent to it, however late its threads get to it, and end."""
         self.is_over = True
-        self._listening.close()
+        with self._last, self._listening:
+            self._last.connect(self._listening.getsockname())
+            for thread in self._threads:
+                thread.join(LONG)
+                assert not thread.is_alive()
 
 
 @contextmanager
@@ -109,7 +124,7 @@ def silent(start=b""):
     return behave
 
 
-def ask(server, on_wait=lambda: None, timeout=TIMEOUT):
+def ask(server, on_wait=lambda: None, timeout=LONG):
     """The pieces of an answer."""
     connection, pieces = Connection(server.url, key="secret", timeout=timeout), []
     prompt, generation = torch.zeros(2, 3), Generation(TOKENS)
@@ -117,7 +132,7 @@ def ask(server, on_wait=lambda: None, timeout=TIMEOUT):
     return pieces
 
 
-def names(server, on_wait=lambda: None, timeout=TIMEOUT):
+def names(server, on_wait=lambda: None, timeout=LONG):
     return Connection(server.url, key="secret", timeout=timeout).model_name(on_wait)
 
 
@@ -154,18 +169,18 @@ def impatient(monkeypatch):
     ids=["nothing", "head", "no-event", "drip-head", "continue", "comments", "drip-body", "drip-error", "drip-chunks"],
 )
 def test_a_server_that_gives_nothing_in_time_is_asked_once(behave, how):
-    line, server = refused(behave, how)
+    line, server = refused(behave, functools.partial(how, timeout=TIMEOUT))
     assert line.endswith(SILENT)
     assert server.asked == 1
 
 
 def test_a_server_that_answers_slowly_but_does_is_waited_for():
-    with serving(gives(STREAM, YES, b": still there\n\n", YES, YES, DONE, every=0.2)) as server:
-        assert ask(server) == ["yes"] * 3
+    with serving(gives(STREAM, YES, b": still there\n\n", YES, YES, DONE, every=0.4)) as server:
+        assert ask(server, timeout=1.5) == ["yes"] * 3
 
 
 def test_a_server_that_goes_silent_in_the_middle():
-    assert refused(silent(STREAM + YES))[0].endswith(SILENT)
+    assert refused(silent(STREAM + YES), functools.partial(ask, timeout=TIMEOUT))[0].endswith(SILENT)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +195,7 @@ def test_a_server_that_goes_silent_in_the_middle():
     ids=["line", "data", "comments", "blank", "empty"],
 )
 def test_a_flood_ends_after_the_bytes_that_an_answer_can_take(flood):
-    line, server = refused(flood, functools.partial(ask, timeout=LONG), LONG)
+    line, server = refused(flood, within=LONG)
     assert line.endswith("(more bytes than its tokens can take); give the URL of a vLLM server.")
     assert server.sent < LARGEST + OF_A_TOKEN * TOKENS + BUFFERED
 
