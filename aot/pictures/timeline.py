@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +58,14 @@ STACK = (Role.KEYFRAME, Role.MERGED, Role.DISTINCT, Role.KEPT)
 """From the bottom of a bar up."""
 
 
+MEANINGS = MappingProxyType(
+    {
+        "plan": "share that the keyframe's best token takes of each token",
+        "cost": "exp(-c), with c what the keyframe's cheapest token costs each token",
+    }
+)
+"""What q is, by what explains."""
+
 KEYFRAME_COLOUR = ROLE_STYLES[Role.KEYFRAME].colour
 
 CARRIED = (120, 126, 138)
@@ -106,7 +115,7 @@ def timeline(tokens: VideoTokens, frames: Frames, full: VideoTokens | None = Non
 
     Frames are at equal distances, each over its second. Bars are the tokens kept, with a texture for each role. The
     lower chart has a histogram for each frame after a keyframe, on a logarithmic axis. With ``full`` it is of q: of
-    each token that enters phase II, the largest share that one of the keyframe's tokens takes. Finished tokens do not
+    each token that enters phase II, how well the keyframe explains it. Finished tokens do not
     carry q, so the stages run again. Without ``full``, or without phase II, it is of W: of what is left of each cell,
     the largest part that is in one token.
 
@@ -196,7 +205,7 @@ def explanation(tokens: VideoTokens, full: VideoTokens | None, first: Sequence[i
         cells = before.place.cpu()[measured]
         distinct = phase.reduced.place[phase.reduced.role == int(Role.DISTINCT)].cpu()
         stayed = torch.isin(before.layout.index(cells), before.layout.index(distinct))
-        meaning = "share that the keyframe's best token takes of each token"
+        meaning = MEANINGS[stage.explained_by]
         return Explained(q[measured], cells[:, 0], stayed, "q", meaning)
     largest = absorption(tokens).largest
     shape = largest.shape

@@ -124,6 +124,7 @@ INTER = (
         "time_scale": one_of(0.5, 1.5),
         "order": one_of("released", "time"),
         "repeat": st.booleans(),
+        "explained_by": one_of("plan", "cost"),
     }
 )
 BUDGET = {"keyframe_share": one_of(0.0, 0.3, 0.7, 1.0), "ranking": one_of("video", "frame")}

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.stages.chain import parse
-from comfyui_aot.aot.tokens.video_tokens import Role
+from comfyui_aot.aot.stages.methods.anchor_ot.clip_transport import nearness
+from comfyui_aot.aot.tokens.video_tokens import Layout, Role, VideoTokens
+from comfyui_aot.aot.transport.solvers import Solver
 from comfyui_aot.tests.support.searches import examples
 from comfyui_aot.tests.support.stages import video
 
@@ -192,3 +194,36 @@ def test_released_order_is_keyframe_distinct_updated_in_every_clip():
 def test_unbalanced_transport_takes_clips_of_any_length():
     reduced = parse("inter:clip_length=4,solver=unbalanced")(video(6, (8, 8)))
     assert bool(torch.isfinite(reduced.features).all())
+
+
+def appearing(seed=0):
+    """Two frames of alike ground on 4 x 4 cells; in the second, one cell shows what no other does."""
+    generator = torch.Generator().manual_seed(seed)
+    ground = torch.randn(8, generator=generator)
+    features = ground + 0.3 * torch.randn(2, 16, 8, generator=generator)
+    features[1, 5] = -3 * ground
+    attention = torch.ones(2, 16)
+    layout = Layout(2, (4, 4), "none", "none")
+    return VideoTokens.encoded(features.double(), layout, attention, attention, torch.arange(2).double())
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("stage", ["inter:clip_length=2,keep_ratio=0.1", "inter:clip_length=2,keep_tokens=10"])
+def test_what_is_new_is_distinct_by_its_cost(stage, seed):
+    reduced = parse(f"{stage},explained_by=cost")(appearing(seed))
+    assert [1, 1, 1] in reduced.place[reduced.role == int(Role.DISTINCT)].tolist()
+
+
+@pytest.mark.parametrize("solver", ["sinkhorn", "log", "emd"])
+def test_a_plan_is_blind_to_what_a_token_costs_with_every_anchor(solver):
+    generator = torch.Generator().manual_seed(0)
+    cost = torch.rand(1, 6, 4, generator=generator, dtype=torch.float64)
+    dearer = cost.clone()
+    dearer[0, 2] += 1.5
+    u, v = torch.full((1, 6), 1 / 6, dtype=torch.float64), torch.full((1, 4), 1 / 4, dtype=torch.float64)
+    plans = [Solver(solver, tolerance=1e-12, max_iterations=100_000).plan(each, u, v) for each in (cost, dearer)]
+    torch.testing.assert_close(*plans)
+    every = torch.ones(1, 4, dtype=torch.bool)
+    near, far = (nearness(each, every)[0] for each in (cost, dearer))
+    assert far[2] < near[2]
+    assert torch.equal(far[[0, 1, 3, 4, 5]], near[[0, 1, 3, 4, 5]])

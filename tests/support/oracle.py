@@ -53,6 +53,7 @@ INTER = TRANSPORT | {
     "cut_times": "",
     "order": "released",
     "repeat": True,
+    "explained_by": "plan",
 }
 EARLY_STOP = 1e-2
 HIGHEST_COSINE = 1 - 1e-6
@@ -387,12 +388,13 @@ def cut_clips(o, tokens, frame, is_newline, timestamps):
 
 
 def transport(video, anchors, state, sources, time_factor, o):
-    """Plan and shares from a frame's tokens to the anchors as they stand."""
+    """Plan and shares from a frame's tokens to the anchors as they stand, and q."""
     cost = metric_cost(video.tokens[sources], state.features, o.metric, HIGHEST_COSINE)
     cost = cost + o.spatial_weight * distance(video.places[sources], video.places[anchors])
     u, v = (marginal(video.importance[side], o.marginals) for side in (sources, anchors))
     plan = SOLVERS[o.solver]((cost - cost.min()) * time_factor, u, v, o)
-    return plan, shares(plan, u, o)
+    p = shares(plan, u, o)
+    return plan, p, np.exp(-cost.min(1)) if o.explained_by == "cost" else p.max(1)
 
 
 def absorb(video, state, sources, plan, p, o):
@@ -419,13 +421,12 @@ def walk(video, clip, anchors, rest, o, keep_ratio, kept=None):
     state = SimpleNamespace(features=video.tokens[anchors], rows=video.rows[anchors], counts=np.ones(len(anchors)))
     distinct, q = [], {}
     if len(rest):
-        state = absorb(video, state, rest, *transport(video, anchors, state, rest, 1.0, o), o)
+        state = absorb(video, state, rest, *transport(video, anchors, state, rest, 1.0, o)[:2], o)
     for step, sources in enumerate(clip[1:], 1):
         if not len(sources):
             continue
         factor = 1 - np.exp(-(step**2) / (2 * o.time_scale**2 + 1e-9))
-        plan, p = transport(video, anchors, state, sources, factor, o)
-        best = p.max(1)
+        plan, p, best = transport(video, anchors, state, sources, factor, o)
         q |= dict(zip(sources.tolist(), best.tolist(), strict=True))
         stays = best < np.quantile(best, keep_ratio) if kept is None else np.isin(sources, kept)
         distinct += sources[stays].tolist()

@@ -21,6 +21,7 @@ from .settings import (
     CUT_SIMILARITY,
     CUT_TIMES,
     EPS,
+    EXPLAINED_BY,
     KEYFRAME_SHARE,
     MARGINALS,
     MAX_ITERATIONS,
@@ -47,6 +48,7 @@ TEMPORAL = (
     "ranking",
     "order",
     "repeat",
+    "explained_by",
 )
 """Settings handed on to phase II."""
 
@@ -79,6 +81,7 @@ class AnchorOT(ClipStage, Budgeted):
     marginals: str = MARGINALS.field()
     max_iterations: int = MAX_ITERATIONS.field()
     tolerance: float = TOLERANCE.field()
+    explained_by: str = EXPLAINED_BY.field()
 
     def __call__(self, tokens: VideoTokens, part: Part | None = None) -> VideoTokens:
         """Run both phases; each leaves its own record in the history."""

@@ -192,6 +192,8 @@ class Rules:
         aggregation: "released", shares of whole tokens; "paper", the plan's own mass; "counts", shares, the anchor
             weighing as many tokens as it has absorbed.
         time_scale: sigma of the time factor, in frames.
+        explained_by: what q is: "plan", the largest share of a token that goes to one anchor; "cost", exp(-c) with c
+            the cost of its cheapest anchor, without the time factor.
     """
 
     cost: Cost
@@ -201,6 +203,7 @@ class Rules:
     scaling: float = 1.0
     aggregation: str = "released"
     time_scale: float = 1.5
+    explained_by: str = "plan"
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ class ClipTransport:
         shares: (C, L, S, A) how much of each absorbed token goes to each anchor; 0 for all others.
         decay: (C, L, A); at each step an anchor becomes decay times itself plus gain times its shares.
         gain: (C, L, A).
-        q: (C, L, S), how clearly the best anchor explains a token; anything for tokens that no anchor could.
+        q: (C, L, S), how well the best anchor explains a token; anything for tokens that no anchor could.
     """
 
     shares: Tensor
@@ -281,21 +284,23 @@ class Carrying:
         state = _State(targets, torch.ones_like(targets.lengths) if self.rules.aggregation == "counts" else None)
         if not self.absorbs_keyframes:
             return state
-        p, plan = self._plans(state, 0)
-        return self._absorbed(state, 0, plan, p.amax(2), self.sources[:, 0])
+        q, plan = self._plans(state, 0)
+        return self._absorbed(state, 0, plan, q, self.sources[:, 0])
 
     @cached_property
     def _first_plans(self) -> tuple[Tensor, Tensor]:
         return self._plans(self._begun, 1)
 
     def _plans(self, state: _State, step: int) -> tuple[Tensor, Tensor]:
-        """(C, S, A) twice: the shares of a frame's tokens, and what is absorbed of them, their plan for "paper"."""
+        """(C, S) q of a frame's tokens, and (C, S, A) what is absorbed of them: shares, or the plan for "paper"."""
         rules = self.rules
         src = self.clips.points(step, self.sources[:, step], rules.cost.spatial_weight != 0)
         factor = time_factor(step, rules.time_scale) if step else 1.0
         whole = rules.aggregation != "paper"
         plan = frame_plan(src, state.targets, self._u[:, step], self._v, rules.cost, rules.solver, factor, whole)
-        return (plan, plan) if whole else (rules.solver.shares(plan, self._u[:, step]), plan)
+        if rules.explained_by == "cost":
+            return nearness(rules.cost.between(src, state.targets), self.anchors), plan
+        return (plan if whole else rules.solver.shares(plan, self._u[:, step])).amax(2), plan
 
     def _absorbed(self, state: _State, step: int, plan: Tensor, q: Tensor, which: Tensor) -> _State:
         """The state after tokens ``which``, (C, S) bool, of a frame are absorbed; the last frame moves no anchors."""
@@ -318,10 +323,10 @@ class Carrying:
         state, qs = self._begun, [torch.zeros_like(self._begun.targets.lengths)]
         steps = self.sources.shape[1]
         for step in range(1, steps):
-            p, plan = self._first_plans if step == 1 else self._plans(state, step)
-            qs.append(p.amax(2))
+            q, plan = self._first_plans if step == 1 else self._plans(state, step)
+            qs.append(q)
             if step < steps - 1:
-                state = self._absorbed(state, step, plan, qs[-1], absorbs(qs[-1], step))
+                state = self._absorbed(state, step, plan, q, absorbs(q, step))
         return torch.stack(qs, 1)
 
     def carried(self, absorbs: Choice) -> ClipTransport:
@@ -332,8 +337,7 @@ class Carrying:
         """
         state = self._begun
         for step in range(1, self.sources.shape[1]):
-            p, plan = self._first_plans if step == 1 else self._plans(state, step)
-            q = p.amax(2)
+            q, plan = self._first_plans if step == 1 else self._plans(state, step)
             state = self._absorbed(state, step, plan, q, absorbs(q, step))
         steps = state.steps
         if not self.absorbs_keyframes:
@@ -387,6 +391,16 @@ def frame_plan(
     """
     apart = cost.between(sources, anchors)
     return solver.plan(apart, u, v, factor=factor, shifted=True, shares=shares, largest=cost.largest)
+
+
+def nearness(apart: Tensor, anchors: Tensor) -> Tensor:
+    """(C, S): exp(-c), with c what it costs to carry each token to its cheapest anchor.
+
+    Args:
+        apart: (C, S, A) the costs.
+        anchors: (C, A) bool, False in padding.
+    """
+    return apart.masked_fill(~anchors[:, None], torch.inf).amin(2).neg_().exp_()
 
 
 def absorption(share: Tensor, count: Tensor | None, scaling: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,7 @@ from .settings import (
     CUT_SIMILARITY,
     CUT_TIMES,
     EPS,
+    EXPLAINED_BY,
     KEYFRAME_SHARE,
     MARGINALS,
     MASS,
@@ -135,6 +136,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
     tolerance: float = TOLERANCE.field()
     relaxation: float = RELAXATION.field()
     mass: float = MASS.field()
+    explained_by: str = EXPLAINED_BY.field()
 
     def runs(self, layout: Layout, timestamps: Tensor) -> tuple[int, ...] | None:
         """A clip at a time, unless the video is ranked as a whole or cut by what it shows."""
@@ -149,7 +151,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
         return reduction_of(self._decided(tokens, part.budgets), self.order, rows_end=self.has_budget)
 
     def explained(self, tokens: VideoTokens) -> Tensor:
-        """(K,) float64 q: how clearly the best anchor explains each token; infinite where no anchor could."""
+        """(K,) float64 q: how well the best anchor explains each token; infinite where no anchor could."""
         decided = self._decided(tokens.to_language_grid())
         clips, q = decided.clips, widened(decided.transport.q)
         following = clips.following & clips.cells if self.has_budget else clips.following
@@ -168,6 +170,7 @@ class InterFrame(TransportStage, ClipStage, Budgeted):
             self.scaling,
             self.aggregation,
             self.time_scale,
+            self.explained_by,
         )
         return self._on_budget(tokens, clips, rules, budgets) if self.has_budget else self._as_released(clips, rules)
 

@@ -119,6 +119,14 @@ CUT_SIMILARITY = Setting(
 )
 CUT_LOWEST = Setting(7, "Clips dynamic: cut at this many lowest cosines too.", low=0, high=4096, advanced=True)
 CUT_TIMES = Setting("", "Clips times: seconds at which a clip begins, 1.5 3 7.25 for instance.", advanced=True)
+EXPLAINED_BY = Setting(
+    "plan",
+    "What says how well anchors explain a token. plan: the largest share of it that goes to one anchor, as released, "
+    "which is blind to how far the anchors are: a plan does not change where a token is dearer to all of them alike. "
+    "cost: exp(-c), with c what its cheapest anchor costs.",
+    choices=("plan", "cost"),
+    advanced=True,
+)
 ORDER = Setting(
     "released",
     "Order of a clip's tokens. released: keyframe, distinct, updated keyframe. time: by frame, row and column, "
