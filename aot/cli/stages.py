@@ -23,14 +23,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Result:
     """Print every stage with its settings, or the one that is named."""
     from ..stages import Place, every_stage
-    from ..stages.chain import OPEN_PRESETS, published
+    from ..stages.chain import published
     from ..stages.options import settings_of
 
     known = every_stage()
     if options.name not in (None, *known):
         raise InputError(f"No stage is called {options.name!r}; there are {', '.join(known)}.")
     chosen = {options.name: known[options.name]} if options.name else known
-    presets = chosen[options.name].presets if options.name else {**OPEN_PRESETS, **published()}
+    presets = chosen[options.name].presets if options.name else published()
     listed = []
     for name, kind in chosen.items():
         resolved = {key: dataclasses.replace(each, choices=each.allowed) for key, each in settings_of(kind).items()}

@@ -46,12 +46,6 @@ LLaVA-OneVision's at 10 %. Keep ratios are published for 126 anchors (0.3: MVBen
 VideoMME, LongVideoBench) only; the other presets use those of their family.
 """
 
-PLUS = "aot-plus"
-"""Our own preset, at any retention: AOT with a sharper transport. See docs/results.md for what it was chosen on."""
-
-OPEN_PRESETS = MappingProxyType({PLUS: "aot:eps=0.01"})
-"""Presets that keep what retention asks for."""
-
 
 @cache
 def published() -> Mapping[str, str]:
@@ -249,7 +243,7 @@ def parse(spec: str) -> Chain:
     """
     if spec == FULL:
         return Chain()
-    chain = {**published(), **OPEN_PRESETS}.get(spec, spec)
+    chain = published().get(spec, spec)
     return Chain([_stage(part.strip()) for part in chain.split("+")], spec)
 
 
@@ -285,14 +279,14 @@ def _text(stage: Method) -> str:
 
 def _stage(part: str) -> Method:
     name, _, settings = part.partition(":")
-    if name in (FULL, *published(), *OPEN_PRESETS):
+    if name in (FULL, *published()):
         raise InputError(
             f"{name} stands alone: it takes no settings and joins no chain; write its stages out, as 'aot stages' does."
         )
     if name not in every_stage():
         names = ", ".join((FULL, *every_stage()))
-        presets = ", ".join((*OPEN_PRESETS, *published()))
-        near = difflib.get_close_matches(name, (FULL, *every_stage(), *published(), *OPEN_PRESETS), 1)
+        presets = ", ".join(published())
+        near = difflib.get_close_matches(name, (FULL, *every_stage(), *published()), 1)
         meant = f" (did you mean {near[0]}?)" if near else ""
         raise InputError(f"No stage is called {name!r}{meant}; there are {names} and the presets {presets}.")
     kind = every_stage()[name]

@@ -19,7 +19,7 @@ def test_every_recorded_case_passes_in_both_precisions(capsys):
     assert main(["verify", str(RECORDED), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     cases = [file for file in RECORDED.rglob("*.safetensors") if file.stem not in COMPANIONS]
-    assert len(summary["cases"]) == 2 * len(cases) == 180
+    assert len(summary["cases"]) == 2 * len(cases) == 192
     assert summary["decisions"] == 0
 
 
