@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .aot.stages.methods.anchor_ot.both_phases import AnchorOT
     from .aot.stages.methods.anchor_ot.inter import InterFrame
     from .aot.stages.methods.anchor_ot.intra import IntraFrame
+    from .aot.stages.methods.anchor_ot.plus import AnchorOTPlus
     from .aot.stages.methods.cdpruner import CDPruner
     from .aot.stages.methods.controls.cosine import CosineMerge
     from .aot.stages.methods.controls.random_choice import RandomTokens
@@ -77,6 +78,7 @@ __all__ = [
     "DTD",
     "EVS",
     "AnchorOT",
+    "AnchorOTPlus",
     "Answer",
     "Answerer",
     "Budgeted",
@@ -150,6 +152,7 @@ _PUBLIC = {
     "Answer": "aot.answering.answer",
     "Answerer": "aot.answering.answerer",
     "AnchorOT": f"{_METHODS}.anchor_ot.both_phases",
+    "AnchorOTPlus": f"{_METHODS}.anchor_ot.plus",
     "Budgeted": "aot.stages.base",
     "CDPruner": f"{_METHODS}.cdpruner",
     "Chain": "aot.stages.chain",

@@ -36,22 +36,22 @@ def places(reduced):
     width=st.integers(1, 9),
     share=st.floats(0, 1),
     clip_length=st.integers(1, 8),
-    scaling=st.sampled_from((0.0, 0.3, 1.0, 50.0)),
+    carry=st.sampled_from((0.0, 0.3, 1.0, 50.0)),
     eps=st.sampled_from((0.02, 0.05, 0.5)),
     reach=st.sampled_from((0.0, 0.3, 2.0)),
 )
 @settings(max_examples=examples(60), deadline=None)
 def test_it_is_what_the_oracle_makes_of_the_four_steps(
-    seed, frames, cells, width, share, clip_length, scaling, eps, reach
+    seed, frames, cells, width, share, clip_length, carry, eps, reach
 ):
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(frames, cells, width)) + 3
     attention = rng.uniform(0.1, 2, (frames, cells)).astype(np.float32).astype(np.float64)
     budget = max(1, round(share * frames * cells))
-    stage = AnchorOTPlus(keep_tokens=budget, scaling=scaling, eps=eps, reach=reach, clip_length=clip_length)
+    stage = AnchorOTPlus(keep_tokens=budget, carry=carry, eps=eps, reach=reach, clip_length=clip_length)
     reduced = stage(shown(torch.from_numpy(features), torch.from_numpy(attention)))
     place, tokens, weights = plus_oracle.reduce(
-        features, attention, budget, scaling=scaling, eps=eps, reach=reach, clip_length=clip_length
+        features, attention, budget, carry=carry, eps=eps, reach=reach, clip_length=clip_length
     )
     assert places(reduced) == place.tolist()
     np.testing.assert_allclose(reduced.features.numpy(), tokens, atol=1e-9)
@@ -64,9 +64,9 @@ def test_frames_get_what_a_stage_before_gives_them(seed, frames, clip_length, da
     cells, rng = 12, np.random.default_rng(seed)
     budgets = data.draw(st.lists(st.integers(0, cells), min_size=frames, max_size=frames).filter(any))
     features, attention = rng.normal(size=(frames, cells, 5)), np.ones((frames, cells))
-    stage = AnchorOTPlus(retention=0.5, clip_length=clip_length, scaling=0.5)
+    stage = AnchorOTPlus(retention=0.5, clip_length=clip_length, carry=0.5)
     reduced = stage.reduce(shown(torch.from_numpy(features)), Part(0, frames, tuple(budgets)))
-    place, tokens, _ = plus_oracle.reduce(features, attention, budgets, scaling=0.5, clip_length=clip_length)
+    place, tokens, _ = plus_oracle.reduce(features, attention, budgets, carry=0.5, clip_length=clip_length)
     assert places(reduced) == place.tolist()
     np.testing.assert_allclose(reduced.features.numpy(), tokens, atol=1e-9)
 
@@ -121,9 +121,7 @@ def test_a_cell_out_of_reach_is_carried_nowhere():
     near, far = torch.tensor([1.0, 0.05, 0]), torch.tensor([0, 0, 0.6])
     features = torch.stack([torch.tensor([1.0, 0, 0]), near, far, -torch.tensor([1.0, 0, 0]) - near - far])[None]
     attention = torch.tensor([[9.0, 1, 1, 1e-3]])
-    rows = (
-        parse("aot-plus:keep_tokens=1,scaling=1")(shown(features.double(), attention)).map.sparse().to_dense().numpy()
-    )
+    rows = parse("aot-plus:keep_tokens=1,carry=1")(shown(features.double(), attention)).map.sparse().to_dense().numpy()
     assert rows[0, 0] == pytest.approx(0.5, abs=0.01)
     assert rows[0, 1] == pytest.approx(0.5, abs=0.01)
     assert rows[0, 2:].tolist() == [0, 0]

@@ -59,7 +59,7 @@ def anchors_of(z, clips, budget):
     return sorted(i for frame, number in enumerate(budget) for i in [i for i in best if i // cells == frame][:number])
 
 
-def reduce(features, attention, budget, *, scaling=0.0, eps=0.02, reach=0.1, clip_length=32):
+def reduce(features, attention, budget, *, carry=0.0, eps=0.02, reach=0.1, clip_length=32):
     """Places (K,), tokens (K, D) and W (K, T L) of a video of (T, L, D) features."""
     frames, cells, width = features.shape
     y = features - features.mean((0, 1))
@@ -79,7 +79,7 @@ def reduce(features, attention, budget, *, scaling=0.0, eps=0.02, reach=0.1, cli
             mass = np.exp(-cost / eps)
             share = mass / (mass.sum() + math.exp(-reach / eps)) - LEAST
             for row, part in zip(rows, share, strict=True):
-                weights[row, i] = scaling * max(0, part)
+                weights[row, i] = carry * max(0, part)
     weights /= weights.sum(1, keepdims=True)
     return np.array(place), weights @ flat, weights
 

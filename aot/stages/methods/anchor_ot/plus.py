@@ -37,7 +37,7 @@ from ...toolkit.language_grid import LanguageGrid, Merge, unit
 from ...toolkit.newlines import NewlineRule
 from ...toolkit.ranking import top_k_mask, true_indices
 from ...toolkit.uploads import FloatArray, uploaded
-from .settings import EPS, SCALING
+from .settings import EPS
 
 NOTHING_NEW = 1e-6
 """A gain below this share of its clip's largest is rounding: past the rank of what a clip shows nothing is new."""
@@ -55,7 +55,7 @@ LEAST = 1e-3
 
 @dataclass(frozen=True)
 class AnchorOTPlus(Budgeted):
-    """Keep the cells that are attended to and new to their clip; carry the others to those that are near."""
+    """Keep the cells that are attended to and new to their clip; drop the others, or carry them to those near."""
 
     name = "aot-plus"
     title = "Anchor OT Plus"
@@ -64,11 +64,15 @@ class AnchorOTPlus(Budgeted):
 
     retention: float = RETENTION.field()
     keep_tokens: int = KEEP_TOKENS.field(advanced=True)
-    scaling: float = SCALING.field(
-        default=0.0,
-        help="Lambda: weight of the cells that are carried to an anchor against the anchor itself. 0 drops them, which "
+    carry: float = Setting(
+        0.0,
+        "Lambda: weight of the cells that are carried to an anchor against the anchor itself. 0 drops them, which "
         "answered most questions right on drawn clips.",
-    )
+        low=0,
+        high=1e6,
+        step=0.1,
+        advanced=True,
+    ).field()
     eps: float = EPS.field(default=0.02)
     reach: float = Setting(
         0.1,
@@ -99,12 +103,12 @@ class AnchorOTPlus(Budgeted):
         budget = part.budgets or self.budget_of(tokens.layout, 1, frames * cells)
         content = grid.features - grid.frame_means.mean(0)
         place, counts = choose(content * grid.deep[:, :, None], length, budget)
-        if not self.scaling:
+        if not self.carry:
             return grid.selection(place, NewlineRule.KEPT_ROWS)
         row, cell, share = carried(unit(content), place, counts, length, self.eps, self.reach)
-        load = 1 + self.scaling * share.new_zeros(len(place)).index_add_(0, row, share)
+        load = 1 + self.carry * share.new_zeros(len(place)).index_add_(0, row, share)
         own = torch.arange(len(place), device=place.device)
-        weight = torch.cat((1 / load, self.scaling * share / load[row]))
+        weight = torch.cat((1 / load, self.carry * share / load[row]))
         merge = Merge(place, torch.cat((own, row)), torch.cat((place, cell)), weight)
         return grid.reduction(merge, NewlineRule.KEPT_ROWS)
 
