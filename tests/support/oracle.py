@@ -394,7 +394,7 @@ def transport(video, anchors, state, sources, time_factor, o):
     u, v = (marginal(video.importance[side], o.marginals) for side in (sources, anchors))
     plan = SOLVERS[o.solver]((cost - cost.min()) * time_factor, u, v, o)
     p = shares(plan, u, o)
-    return plan, p, np.exp(-cost.min(1)) if o.explained_by == "cost" else p.max(1)
+    return plan, p, np.exp(-np.maximum(cost.min(1), 1 - HIGHEST_COSINE)) if o.explained_by == "cost" else p.max(1)
 
 
 def absorb(video, state, sources, plan, p, o):

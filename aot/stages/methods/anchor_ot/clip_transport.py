@@ -20,7 +20,7 @@ from torch import Tensor
 from ....devices import to_device, widened
 from ....errors import InputError
 from ....tokens.video_tokens import Role, VideoTokens, weight_dtype
-from ....transport.costs import LENGTH_FLOOR, Cost, Points, time_factor, unit_places
+from ....transport.costs import COSINE_LIMIT, LENGTH_FLOOR, Cost, Points, time_factor, unit_places
 from ....transport.solvers import Solver
 from ...toolkit.ranking import true_indices
 
@@ -394,13 +394,13 @@ def frame_plan(
 
 
 def nearness(apart: Tensor, anchors: Tensor) -> Tensor:
-    """(C, S): exp(-c), with c what it costs to carry each token to its cheapest anchor.
+    """(C, S): exp(-c), with c what it costs to carry each token to its cheapest anchor; the same for all equal tokens.
 
     Args:
         apart: (C, S, A) the costs.
         anchors: (C, A) bool, False in padding.
     """
-    return apart.masked_fill(~anchors[:, None], torch.inf).amin(2).neg_().exp_()
+    return apart.masked_fill(~anchors[:, None], torch.inf).amin(2).clamp_(min=1 - COSINE_LIMIT).neg_().exp_()
 
 
 def absorption(share: Tensor, count: Tensor | None, scaling: float = 1.0) -> tuple[Tensor, Tensor]:
