@@ -140,7 +140,7 @@ def choose(worth: Tensor, length: int, budget: int | Sequence[int]) -> tuple[Ten
     most = max(numbers)
     slot = true_indices(among, most)
     grams = z.gather(1, slot[:, :, None].expand(-1, -1, width))
-    grams = torch.bmm(grams, grams.mT).cpu().numpy().astype(np.float64)
+    grams = torch.bmm(grams, grams.mT).cpu().numpy()
     candidates = [gram[:number, :number] for gram, number in zip(grams, numbers, strict=True)]
     lengths = np.concatenate([gram.diagonal() for gram in candidates])
     gains = np.concatenate([gains_of(gram) for gram in candidates])
@@ -161,10 +161,10 @@ def gains_of(gram: FloatArray) -> FloatArray:
     """(M,) how much of each candidate the anchors before it cannot make up; 0 for those past the rank.
 
     Args:
-        gram: (M, M) float64, the products of their z.
+        gram: (M, M) floating, the products of their z.
     """
     least = NOTHING_NEW * float(gram.diagonal().max(initial=0.0))
-    factor, order, rank, _ = PSTRF(gram, tol=least, lower=1)
+    factor, order, rank, _ = PSTRF(gram.astype(np.float64, order="F"), tol=least, lower=1, overwrite_a=1)
     gains = np.zeros(len(gram))
     gains[order[:rank] - 1] = factor.diagonal()[:rank] ** 2
     return gains
