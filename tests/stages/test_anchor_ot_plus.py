@@ -134,6 +134,28 @@ def test_without_transport_cells_stay_as_they_are():
     assert torch.equal(reduced.features, tokens.features[places(reduced)])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("size", "attention"), [(2.0**50, 1.0), (2.0**-100, 1.0), (1.0, 2.0**100), (1.0, 2.0**-100)])
+def test_the_size_of_features_and_of_attention_makes_no_difference(size, attention, dtype):
+    generator = torch.Generator().manual_seed(0)
+    features, seen = torch.randn(3, 12, 8, generator=generator), torch.rand(3, 12, generator=generator)
+    usual, sized = (
+        parse("aot-plus:keep_tokens=9,carry=1,reach=0.6")(shown((features * by).to(dtype), seen * of_it))
+        for by, of_it in ((1.0, 1.0), (size, attention))
+    )
+    assert places(sized) == places(usual)
+    torch.testing.assert_close(sized.features.float() / size, usual.features.float(), atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+@pytest.mark.parametrize("features", [torch.zeros, torch.ones])
+def test_where_nothing_is_new_the_first_cells_are_kept(frames, features):
+    for attention in (torch.ones(frames, 6), torch.zeros(frames, 6)):
+        reduced = parse("aot-plus:keep_tokens=5,carry=1")(shown(features(frames, 6, 3), attention))
+        assert places(reduced) == [0, 1, 2, 3, 4]
+        assert bool(torch.isfinite(reduced.features).all())
+
+
 def test_a_budget_out_of_range_is_one_line():
     tokens = shown(torch.randn(3, 8, 5))
     with pytest.raises(InputError, match="give 1 to 24 tokens"):

@@ -101,8 +101,8 @@ class AnchorOTPlus(Budgeted):
         frames, cells, _ = grid.features.shape
         length = math.ceil(frames / math.ceil(frames / self.clip_length))
         budget = part.budgets or self.budget_of(tokens.layout, 1, frames * cells)
-        content = grid.features - grid.frame_means.mean(0)
-        place, counts = choose(content * grid.deep[:, :, None], length, budget)
+        content = of_unit_size(grid.features - grid.frame_means.mean(0))
+        place, counts = choose(content * of_unit_size(grid.deep)[:, :, None], length, budget)
         if not self.carry:
             return grid.selection(place, NewlineRule.KEPT_ROWS)
         row, cell, share = carried(unit(content), place, counts, length, self.eps, self.reach)
@@ -203,6 +203,11 @@ def carried(
     share = plan.sub_(LEAST).masked_fill_(stays[:, :, None], 0)
     clip, source, row = (share > 0).nonzero(as_tuple=True)
     return row + first[clip], source + clip * size, share[clip, source, row]
+
+
+def of_unit_size(x: Tensor) -> Tensor:
+    """Values divided by the largest, so that squares neither overflow nor vanish; zeros stay zeros."""
+    return x / x.abs().amax().clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def side_by_side(x: Tensor, length: int) -> Tensor:
