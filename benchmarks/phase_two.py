@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -167,17 +168,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=60, help="of the dev split")
     parser.add_argument("--picture", type=Path, help="where to save the picture")
-    parser.add_argument("--video", type=Path, help="a video of your own")
+    parser.add_argument("--video", type=Path, nargs="+", default=(), help="videos of your own")
     options = parser.parse_args()
     model = load(attention="eager")
     drawn = shapes_set("dev", options.clips, frames=FRAMES, each=3)
     if options.picture:
         picture(model, drawn).save(options.picture, quality=88)
-    if options.video:
-        frames = load_video(options.video, Sampling(frames=FRAMES, fewer=True))
+    for video, number in product(options.video, (FRAMES, 2 * FRAMES)):
+        frames = load_video(video, Sampling(frames=number, fewer=True))
         kept, everything = furthest_kept(model.encode(frames))
         shares = ", ".join(f"{share:.0%} by {rule}" for rule, share in kept.items())
-        print(f"{options.video.name}: of the furthest tenth {shares} are distinct; of all {everything:.0%}\n")
+        what = f"{video.name}, {frames.count} frames"
+        print(f"{what}: of the furthest tenth {shares} are distinct; of all {everything:.0%}\n")
     by_clip = defaultdict(list)
     for question in drawn.questions:
         by_clip[question.clip].append(question)

@@ -71,6 +71,14 @@ def test_frames_get_what_a_stage_before_gives_them(seed, frames, clip_length, da
     np.testing.assert_allclose(reduced.features.numpy(), tokens, atol=1e-9)
 
 
+def test_a_frame_that_has_its_budget_does_not_make_cells_of_others_old():
+    one, other, third = torch.eye(3, dtype=torch.float64)
+    shows = torch.stack([torch.stack([3 * one, 2.9 * other, 0 * one]), torch.stack([2.8 * other, third, 0 * one])])
+    features = torch.cat((shows, -shows.sum((0, 1), keepdim=True).expand(1, 3, 3) / 3))
+    reduced = AnchorOTPlus(retention=0.5).reduce(shown(features), Part(0, 3, (1, 1, 0)))
+    assert places(reduced) == [0, 3]
+
+
 def test_gains_are_those_of_the_largest_determinants():
     z = np.random.default_rng(0).normal(size=(9, 4))
     gains = gains_of(z @ z.T)

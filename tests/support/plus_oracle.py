@@ -18,9 +18,14 @@ def clips_of(frames, clip_length):
     return [range(first, min(frames, first + length)) for first in range(0, frames, length)]
 
 
-def gains_of(z):
-    """How much of each candidate the anchors before it cannot make up, (M, D) to (M,); 0 past the rank."""
+def gains_of(z, frame=None, quotas=()):
+    """How much of each candidate the anchors before it cannot make up, (M, D) to (M,); 0 past the rank.
+
+    With the candidates' frames, a frame that has its quota gives no more anchors.
+    """
     gains, before, left = np.zeros(len(z)), [], list(range(len(z)))
+    if frame is not None:
+        left = [i for i in left if quotas[frame[i]]]
     least = NOTHING_NEW * (z**2).sum(1).max(initial=0)
     while left:
         basis = z[before].T if before else np.zeros((z.shape[1], 1))
@@ -30,6 +35,9 @@ def gains_of(z):
             break
         gains[left[best]] = unmade[best]
         before.append(left.pop(best))
+        if frame is not None:
+            anchors = [frame[i] for i in before]
+            left = [i for i in left if anchors.count(frame[i]) < quotas[frame[i]]]
     return gains
 
 
@@ -52,7 +60,8 @@ def anchors_of(z, clips, budget):
                 ]
             )
         among = np.sort(among)
-        ranking += [(-gain, -length[i], i) for gain, i in zip(gains_of(flat[among]), among, strict=True)]
+        quotas = (None,) if np.ndim(budget) == 0 else (among // cells, budget)
+        ranking += [(-gain, -length[i], i) for gain, i in zip(gains_of(flat[among], *quotas), among, strict=True)]
     best = [i for _, _, i in sorted(ranking)]
     if np.ndim(budget) == 0:
         return sorted(best[:budget])

@@ -11,8 +11,8 @@ Take the cells x_i of a video, with the attention a_i that each receives at the 
    the K largest gains are kept, so that a clip gets as many anchors as it has something new.
 4. Transport, where lambda is above 0. Every other cell of a clip is carried to its anchors, p_ij proportional to
    exp(-c_ij / eps) with c_ij = 1 - cos(y_i, y_j), or to none of them, which costs the reach. Its marginals are held on
-   one side alone: no anchor has to take its share of the background. An anchor becomes (x_j + lambda sum_i p_ij x_i) /
-   (1 + lambda sum_i p_ij).
+   one side alone: no anchor has to take its share of the background. Less than a thousandth of a cell is not carried.
+   An anchor becomes (x_j + lambda sum_i p_ij x_i) / (1 + lambda sum_i p_ij).
 
 Source: this project's, on AOT (CVPR 2026). Determinantal choice: Chen, Zhang and Zhou (NeurIPS 2018).
 """
@@ -36,7 +36,7 @@ from ...options import KEEP_TOKENS, RETENTION, Setting
 from ...toolkit.language_grid import LanguageGrid, Merge, unit
 from ...toolkit.newlines import NewlineRule
 from ...toolkit.ranking import top_k_mask, true_indices
-from ...toolkit.uploads import FloatArray, uploaded
+from ...toolkit.uploads import FloatArray, IntArray, uploaded
 from .settings import EPS
 
 NOTHING_NEW = 1e-6
@@ -44,7 +44,8 @@ NOTHING_NEW = 1e-6
 
 CANDIDATES = 2
 FEWEST = 1024
-"""Anchors are looked for among the cells of longest z: so many times a clip's share of the budget, or this many."""
+"""Anchors are looked for among the cells of longest z: so many times a clip's share of the budget, or this many; where
+frames have budgets, so many times each of them."""
 
 (PSTRF,) = get_lapack_funcs(("pstrf",), dtype=np.float64)
 """LAPACK's Cholesky factorisation with complete pivoting."""
@@ -103,7 +104,7 @@ class AnchorOTPlus(Budgeted):
         budget = part.budgets or self.budget_of(tokens.layout, 1, frames * cells)
         content = of_unit_size(grid.features - grid.frame_means.mean(0))
         place, counts = choose(content * of_unit_size(grid.deep)[:, :, None], length, budget)
-        if not self.carry:
+        if not self.carry or not len(place):
             return grid.selection(place, NewlineRule.KEPT_ROWS)
         row, cell, share = carried(unit(content), place, counts, length, self.eps, self.reach)
         load = 1 + self.carry * share.new_zeros(len(place)).index_add_(0, row, share)
@@ -143,13 +144,15 @@ def choose(worth: Tensor, length: int, budget: int | Sequence[int]) -> tuple[Ten
     grams = torch.bmm(grams, grams.mT).cpu().numpy()
     candidates = [gram[:number, :number] for gram, number in zip(grams, numbers, strict=True)]
     lengths = np.concatenate([gram.diagonal() for gram in candidates])
-    gains = np.concatenate([gains_of(gram) for gram in candidates])
-    best = np.lexsort((-lengths, -gains))
     if isinstance(budget, int):
-        best = best[:budget]
+        gains = np.concatenate([gains_of(gram) for gram in candidates])
+        best = np.lexsort((-lengths, -gains))[:budget]
     else:
-        frame = np.repeat(np.arange(len(of_frames)), of_frames)[best]
-        best = np.concatenate([best[frame == each][:number] for each, number in enumerate(budget)])
+        frame = np.repeat(np.arange(len(of_frames)), of_frames)
+        parts = zip(candidates, np.split(frame, np.cumsum(numbers)[:-1]), strict=True)
+        gains = np.concatenate([gains_within(gram, of_clip, budget) for gram, of_clip in parts])
+        best = np.lexsort((-lengths, -gains))
+        best = np.concatenate([best[frame[best] == each][:number] for each, number in enumerate(budget)])
     best.sort()
     clip = np.repeat(np.arange(clips), numbers)[best]
     within = best - (np.cumsum(numbers, dtype=np.int64) - numbers)[clip]
@@ -167,6 +170,30 @@ def gains_of(gram: FloatArray) -> FloatArray:
     factor, order, rank, _ = PSTRF(gram.astype(np.float64, order="F"), tol=least, lower=1, overwrite_a=1)
     gains = np.zeros(len(gram))
     gains[order[:rank] - 1] = factor.diagonal()[:rank] ** 2
+    return gains
+
+
+def gains_within(gram: FloatArray, frame: IntArray, quotas: Sequence[int]) -> FloatArray:
+    """The same, where a frame that has its quota gives no more anchors.
+
+    Args:
+        gram: (M, M) floating, the products of their z.
+        frame: (M,) the frame of each candidate.
+        quotas: (T,) anchors of each frame.
+    """
+    left = gram.diagonal().astype(np.float64)
+    least, room, steps = NOTHING_NEW * float(left.max(initial=0.0)), np.array(quotas), min(sum(quotas), len(gram))
+    rows, gains, is_open = np.zeros((len(gram), steps)), np.zeros(len(gram)), room[frame] > 0
+    for step in range(steps):
+        score = np.where(is_open, left, -np.inf)
+        best = int(score.argmax())
+        if score[best] <= least:
+            break
+        row = (gram[best] - rows[:, :step] @ rows[best, :step]) / math.sqrt(left[best])
+        rows[:, step], left, gains[best], is_open[best] = row, left - row**2, left[best], False
+        room[frame[best]] -= 1
+        if not room[frame[best]]:
+            is_open[frame == frame[best]] = False
     return gains
 
 

@@ -122,7 +122,7 @@ CUT_TIMES = Setting("", "Clips times: seconds at which a clip begins, 1.5 3 7.25
 EXPLAINED_BY = Setting(
     "plan",
     "What says how well anchors explain a token. plan: the largest share of it that goes to one anchor, as released, "
-    "which is blind to how far the anchors are: a plan does not change where a token is dearer to all of them alike. "
+    "which is blind to how far they are: with fixed marginals a plan is the same if a token is dearer to all of them. "
     "cost: exp(-c), with c what its cheapest anchor costs.",
     choices=("plan", "cost"),
     advanced=True,
