@@ -2,6 +2,8 @@
 
 import json
 
+from comfyui_aot.aot.stages.methods.anchor_ot.inter import InterFrame
+from comfyui_aot.aot.stages.options import settings_of
 from comfyui_aot.tests.support.browser import SCREENSHOTS, TEMPLATE, look_at, of, open_template, point, run, settle
 
 
@@ -101,7 +103,7 @@ def test_advanced_settings_take_room_only_when_they_are_shown(page):
     settle(page)
     hidden = of(page, "AOTInterFrame", "node.widgets.filter((each) => each.advanced).length")
     opened = of(page, "AOTInterFrame", state)
-    assert hidden == 21
+    assert hidden == sum(setting.advanced for setting in settings_of(InterFrame).values())
     assert opened[1] - shut[1] == hidden * 24
     assert opened[0] > opened[1]
 
