@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..stages.methods.anchor_ot.clip_transport import absorb, absorption, below_quantile, frame_plan, quantile_places
+from ..stages.methods.anchor_ot.clip_transport import absorb, absorption, below_quantile, quantile_places
 from ..stages.methods.anchor_ot.inter import InterFrame
 from ..stages.methods.anchor_ot.intra import COVERED, ROUNDING, IntraFrame, anchor_weights, select_anchors
 from ..stages.toolkit.ranking import true_indices
@@ -97,7 +97,9 @@ def _inter_step(case: Case, params: dict[str, Any], dtype: torch.dtype, findings
     assert sources.valid is not None and anchors.valid is not None
     u, v = uniform_marginal(sources.valid), uniform_marginal(anchors.valid)
     factor = time_factor(params["frame_offset"], params["sigma_t"])
-    plan = frame_plan(sources, anchors, u, v, Cost(limit=COSINE_LIMIT), solver, factor, shares=False)
+    cost = Cost(limit=COSINE_LIMIT)
+    apart = cost.between(sources, anchors)
+    plan = solver.plan(apart, u, v, factor=factor, shifted=True, largest=cost.largest)
     findings.values(plan, case["recorded_plan"])
     shares = solver.shares(plan, u)
     q = shares.amax(2).double()

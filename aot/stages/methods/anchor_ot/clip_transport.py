@@ -292,15 +292,22 @@ class Carrying:
         return self._plans(self._begun, 1)
 
     def _plans(self, state: _State, step: int) -> tuple[Tensor, Tensor]:
-        """(C, S) q of a frame's tokens, and (C, S, A) what is absorbed of them: shares, or the plan for "paper"."""
-        rules = self.rules
+        """(C, S) q of a frame's tokens, and (C, S, A) what is absorbed of them: shares, or the plan for "paper".
+
+        Every clip is a problem. Its cost is shifted so that its least entry is 0, then multiplied by the time factor.
+        """
+        rules, u = self.rules, self._u[:, step]
         src = self.clips.points(step, self.sources[:, step], rules.cost.spatial_weight != 0)
         factor = time_factor(step, rules.time_scale) if step else 1.0
         whole = rules.aggregation != "paper"
-        plan = frame_plan(src, state.targets, self._u[:, step], self._v, rules.cost, rules.solver, factor, whole)
-        if rules.explained_by == "cost":
-            return nearness(rules.cost.between(src, state.targets), self.anchors), plan
-        return (plan if whole else rules.solver.shares(plan, self._u[:, step])).amax(2), plan
+        apart = rules.cost.between(src, state.targets)
+        near = nearness(apart, self.anchors) if rules.explained_by == "cost" else None
+        plan = rules.solver.plan(
+            apart, u, self._v, factor=factor, shifted=True, shares=whole, largest=rules.cost.largest
+        )
+        if near is not None:
+            return near, plan
+        return (plan if whole else rules.solver.shares(plan, u)).amax(2), plan
 
     def _absorbed(self, state: _State, step: int, plan: Tensor, q: Tensor, which: Tensor) -> _State:
         """The state after tokens ``which``, (C, S) bool, of a frame are absorbed; the last frame moves no anchors."""
@@ -367,30 +374,6 @@ def _nothing(like: Tensor) -> _Step:
     """The step that absorbs nothing."""
     none = torch.zeros_like(like)
     return _Step(none[:, :, None].expand(-1, -1, like.shape[1]), torch.ones_like(like), none, none)
-
-
-def frame_plan(
-    sources: Points, anchors: Points, u: Tensor, v: Tensor, cost: Cost, solver: Solver, factor: float, shares: bool
-) -> Tensor:
-    """The transport from a frame's tokens to its clip's anchors, one problem a clip.
-
-    The cost is shifted so that its least entry is 0, then multiplied by the time factor.
-
-    Args:
-        sources: S tokens of C clips.
-        anchors: A anchors of C clips.
-        u: (C, S) floating, mass of each token; 0 in padding.
-        v: (C, A) floating, mass of each anchor; 0 in padding.
-        cost: of carrying a token to an anchor.
-        solver: how the problems are solved.
-        factor: the time factor, above 0 and at most 1.
-        shares: whether to give shares of whole tokens in place of the plan.
-
-    Returns:
-        (C, S, A), zero in padding.
-    """
-    apart = cost.between(sources, anchors)
-    return solver.plan(apart, u, v, factor=factor, shifted=True, shares=shares, largest=cost.largest)
 
 
 def nearness(apart: Tensor, anchors: Tensor) -> Tensor:
