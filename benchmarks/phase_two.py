@@ -86,28 +86,30 @@ def at(tokens: VideoTokens) -> tuple[np.ndarray, np.ndarray]:
     return frame, row * tokens.layout.language_grid[1] + column
 
 
+def phases(tokens: VideoTokens) -> tuple[VideoTokens, dict[str, InterFrame]]:
+    """The tokens after phase I, and phase II by both rules."""
+    intra, inter = AnchorOT(retention=RETENTION).steps(tokens.layout, tokens.timestamps)
+    assert isinstance(inter, InterFrame)
+    return intra(tokens), {rule: replace(inter, explained_by=rule) for rule in RULES}
+
+
 def distinct_tokens(tokens: VideoTokens, shown: Shown) -> dict[tuple[str, str], float]:
     """What each rule makes of one clip, by rule and measure."""
+    before, by_rule = phases(tokens)
+    frame, cell = at(before)
+    after = frame % CLIP_LENGTH > 0
+    new, flashing = shown.new[frame, cell] & after, shown.flashing[frame, cell] & after
     figures = {}
-    for rule in RULES:
-        both = AnchorOT(retention=RETENTION, explained_by=rule)
-        intra, inter = both.steps(tokens.layout, tokens.timestamps)
-        assert isinstance(inter, InterFrame)
-        before = intra(tokens)
-        frame, cell = at(before)
-        after = frame % CLIP_LENGTH > 0
-        new, flashing = shown.new[frame, cell] & after, shown.flashing[frame, cell] & after
-        q = inter.explained(before).numpy()
-        reduced = inter(before)
+    for rule, inter in by_rule.items():
+        q, reduced = inter.explained(before).numpy(), inter(before)
         distinct = reduced.role.numpy() == int(Role.DISTINCT)
         of_frame, of_cell = (each[distinct] for each in at(reduced))
+        new_stay, flash_stays = shown.new[of_frame, of_cell], shown.flashing[of_frame, of_cell]
         figures |= {
             (rule, "AUC"): auc(-q[after], new[after]),
-            (rule, "new kept"): shown.new[of_frame, of_cell].sum() / new.sum() if new.any() else np.nan,
-            (rule, "flash kept"): shown.flashing[of_frame, of_cell].sum() / flashing.sum()
-            if flashing.any()
-            else np.nan,
-            (rule, "of distinct, new"): shown.new[of_frame, of_cell].mean(),
+            (rule, "new kept"): new_stay.sum() / new.sum() if new.any() else np.nan,
+            (rule, "flash kept"): flash_stays.sum() / flashing.sum() if flashing.any() else np.nan,
+            (rule, "of distinct, new"): new_stay.mean(),
             (rule, "of distinct, in the frame after the keyframe"): (of_frame % CLIP_LENGTH == 1).mean(),
         }
     return figures
@@ -129,7 +131,7 @@ def attention(model: VideoLLM, tokens: VideoTokens, questions: list[Question]) -
             model.forward(inputs, model.new_cache())
             landed = torch.stack(caught)[:, inputs.visual].mean(0)[: len(reduced.role)]
             for role, name in ROLES.items():
-                figures[rule, name].append(float(landed[reduced.role == int(role)].mean() / landed.mean()))
+                figures[rule, name].append((landed[reduced.role == int(role)].mean() / landed.mean()).item())
     for hook in hooks:
         hook.remove()
     return figures
@@ -137,17 +139,15 @@ def attention(model: VideoLLM, tokens: VideoTokens, questions: list[Question]) -
 
 def furthest_kept(tokens: VideoTokens) -> tuple[dict[str, float], float]:
     """The share of the tenth of tokens furthest from every anchor that is distinct, by rule, and of all tokens."""
+    before, by_rule = phases(tokens)
+    far = replace(by_rule["cost"], scaling=0.0).explained(before)
+    after = torch.isfinite(far)
+    furthest = after & (far <= far[after].quantile(0.1))
     kept, everything = {}, 0.0
-    for rule in RULES:
-        intra, inter = AnchorOT(retention=RETENTION, explained_by=rule).steps(tokens.layout, tokens.timestamps)
-        assert isinstance(inter, InterFrame)
-        before = intra(tokens)
-        far = replace(inter, explained_by="cost", scaling=0.0).explained(before)
-        after = torch.isfinite(far)
-        edge = far[after].quantile(0.1)
+    for rule, inter in by_rule.items():
         reduced = inter(before)
         distinct = torch.isin(before.layout.index(before.place), reduced.layout.index(reduced.place)) & after
-        kept[rule] = distinct[after & (far <= edge)].double().mean().item()
+        kept[rule] = distinct[furthest].double().mean().item()
         everything = distinct[after].double().mean().item()
     return kept, everything
 
@@ -163,6 +163,7 @@ def picture(model: VideoLLM, drawn: ShapesSet) -> Image.Image:
     return Image.fromarray(pixels.numpy())
 
 
+@torch.no_grad()
 def main() -> None:
     """Print both tables and save the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -193,12 +194,13 @@ def main() -> None:
             for key, values in attention(model, tokens, questions).items():
                 landed[key] += values
     names = list(dict.fromkeys(name for _, name in measured))
-    print(
-        markdown(["explained by", *names], [[r, *(f"{np.nanmean(measured[r, n]):.3f}" for n in names)] for r in RULES])
-    )
-    print()
-    roles = list(ROLES.values())
-    print(markdown(["explained by", *roles], [[r, *(f"{np.mean(landed[r, n]):.2f}" for n in roles)] for r in RULES]))
+    print(_table(names, {key: f"{np.nanmean(values):.3f}" for key, values in measured.items()}), end="\n\n")
+    print(_table(list(ROLES.values()), {key: f"{np.mean(values):.2f}" for key, values in landed.items()}))
+
+
+def _table(names: list[str], cells: dict[tuple[str, str], str]) -> str:
+    """A line for each rule."""
+    return markdown(["explained by", *names], [[rule, *(cells[rule, name] for name in names)] for rule in RULES])
 
 
 if __name__ == "__main__":

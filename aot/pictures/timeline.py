@@ -57,7 +57,6 @@ MOST_MARKS = 8
 STACK = (Role.KEYFRAME, Role.MERGED, Role.DISTINCT, Role.KEPT)
 """From the bottom of a bar up."""
 
-
 MEANINGS = MappingProxyType(
     {
         "plan": "share that the keyframe's best token takes of each token",
@@ -115,9 +114,9 @@ def timeline(tokens: VideoTokens, frames: Frames, full: VideoTokens | None = Non
 
     Frames are at equal distances, each over its second. Bars are the tokens kept, with a texture for each role. The
     lower chart has a histogram for each frame after a keyframe, on a logarithmic axis. With ``full`` it is of q: of
-    each token that enters phase II, how well the keyframe explains it. Finished tokens do not
-    carry q, so the stages run again. Without ``full``, or without phase II, it is of W: of what is left of each cell,
-    the largest part that is in one token.
+    each token that enters phase II, how well the keyframe explains it. Finished tokens do not carry q, so the stages
+    run again. Without ``full``, or without phase II, it is of W: of what is left of each cell, the largest part that is
+    in one token.
 
     Args:
         tokens: of T frames, of any stage.
