@@ -1,23 +1,17 @@
 """What the diagnosis of phase II measures, on scenes and numbers whose answers are known."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from comfyui_aot.aot.evaluation.scenes import SceneSettings, make_scene
-
-FILE = Path(__file__).parents[2] / "benchmarks" / "phase_two.py"
+from comfyui_aot.tests.support.scripts import benchmark
 
 
 @pytest.fixture(scope="module")
 def phase_two():
-    specification = importlib.util.spec_from_file_location("phase_two", FILE)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return benchmark("phase_two")
 
 
 @pytest.mark.parametrize(

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import itertools
 import json
 import sys
-from pathlib import Path
 from random import Random
 
 import pytest
 
-_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "scale.py"
-_SPEC = importlib.util.spec_from_file_location("scale", _SCRIPT)
-assert _SPEC is not None and _SPEC.loader is not None
-scale = importlib.util.module_from_spec(_SPEC)
-sys.modules["scale"] = scale
-_SPEC.loader.exec_module(scale)
+from comfyui_aot.tests.support.scripts import benchmark
+
+scale = benchmark("scale")
 Station, simulate = scale.Station, scale.simulate
 
 

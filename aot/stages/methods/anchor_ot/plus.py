@@ -152,7 +152,8 @@ def choose(worth: Tensor, length: int, budget: int | Sequence[int]) -> tuple[Ten
         parts = zip(candidates, np.split(frame, np.cumsum(numbers)[:-1]), strict=True)
         gains = np.concatenate([gains_within(gram, of_clip, budget) for gram, of_clip in parts])
         best = np.lexsort((-lengths, -gains))
-        best = np.concatenate([best[frame[best] == each][:number] for each, number in enumerate(budget)])
+        of_best = frame[best]
+        best = np.concatenate([best[of_best == each][:number] for each, number in enumerate(budget)])
     best.sort()
     clip = np.repeat(np.arange(clips), numbers)[best]
     within = best - (np.cumsum(numbers, dtype=np.int64) - numbers)[clip]
