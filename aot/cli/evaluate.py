@@ -53,7 +53,9 @@ _TOLD = (
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the set, the variants, and where the results and the encodings go."""
-    parser.add_argument("set", metavar="SET", help="shapes, mvbench, videomme, egoschema or longvideobench")
+    parser.add_argument(
+        "set", metavar="SET", help="shapes, hard-shapes, mvbench, videomme, egoschema or longvideobench"
+    )
     set_options(parser)
     parser.add_argument("--against", metavar="NAME", help="variant to compare with; the first paper preset if left out")
     parser.add_argument(
@@ -84,10 +86,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 def set_options(parser: argparse.ArgumentParser) -> None:
     """Add which of a set's clips and questions are taken, and how many frames of a clip."""
     parser.add_argument("--data", type=Path, help="folder of a published set, in its published layout")
-    parser.add_argument("--split", help="of the set, its usual one if left out; of shapes train, dev, test or any")
-    parser.add_argument("--seed", type=int, help="of shapes: where in the split its clips begin")
-    parser.add_argument("--limit", type=int, help="clips of shapes; questions of a published set, over all families")
-    parser.add_argument("--each", type=int, help="questions of each family about each clip of shapes; 1 if left out")
+    parser.add_argument("--split", help="of the set, its usual one if left out; of drawn sets train, dev, test or any")
+    parser.add_argument("--seed", type=int, help="of drawn sets: where in the split its clips begin")
+    parser.add_argument(
+        "--limit", type=int, help="clips of a drawn set; questions of a published set, over all families"
+    )
+    parser.add_argument("--each", type=int, help="questions of each family about each drawn clip; 1 if left out")
     parser.add_argument("--frames", type=int, default=16, help="of each clip, evenly spread")
 
 

@@ -21,6 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the clip, the file to write it to, and the model."""
     parser.add_argument("seed", type=int, help="any; those of the test split begin at 2000000")
     parser.add_argument("--frames", type=int, default=16, help="that the clip has, 4 or more")
+    parser.add_argument("--hard", action="store_true", help="the clip and the questions that hard-shapes has for it")
     parser.add_argument("--mp4", type=Path, metavar="FILE", help="write the clip here")
     parser.add_argument("--ask", action="store_true", help="ask the model, full tokens first")
     model_options(parser)
@@ -29,14 +30,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Print the questions with their answers, and what the model says."""
+    from ..evaluation import HARD_SHAPES, SHAPES, drawn_set
     from ..evaluation.clip_file import write_mp4
-    from ..evaluation.shapes_set import shapes_set
 
     if options.seed < 0:
         raise InputError(f"Seed {options.seed}; seeds begin at 0.")
     if options.mp4 and options.mp4.suffix.lower() != ".mp4":
         raise InputError(f"--mp4 is {options.mp4.name}; give a file name that ends in .mp4.")
-    clip = shapes_set("any", clips=1, seed=options.seed, frames=options.frames)
+    name = HARD_SHAPES if options.hard else SHAPES
+    clip = drawn_set(name, options.frames, split="any", clips=1, seed=options.seed)
     rows: list[dict[str, Any]] = [{"family": q.family, "question": q.text, "truth": q.answer} for q in clip.questions]
     records = _ask(options, clip) if options.ask else []
     if options.mp4:

@@ -9,8 +9,11 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from .questions import QuestionSet
+    from .shapes_set import ShapesSet
 
-SHAPES = "shapes"
+SHAPES, HARD_SHAPES = "shapes", "hard-shapes"
+DRAWN = (SHAPES, HARD_SHAPES)
+"""The sets that are drawn."""
 
 
 def open_set(
@@ -26,27 +29,27 @@ def open_set(
     """A question set by its name.
 
     Args:
-        name: "shapes", or that of a published set.
-        folder: of a published set, in its published layout; shapes needs none.
+        name: "shapes", "hard-shapes", or that of a published set.
+        folder: of a published set, in its published layout; drawn ones need none.
         split: of the set; None takes its usual one.
-        seed: of shapes only: the first clip's place in the split.
-        limit: the most clips of shapes, or the most questions of a published set, evenly over its families.
+        seed: of drawn sets only: the first clip's place in the split.
+        limit: the most clips of a drawn set, or the most questions of a published set, evenly over its families.
         frames: of a clip.
-        each: of shapes only: the most questions of a family about one clip; None means 1.
+        each: of drawn sets only: the most questions of a family about one clip; None means 1.
 
     Raises:
         InputError: an unknown set, an option that the set does not take, or videos that are missing in the folder.
     """
     if limit is not None and limit < 1:
         raise InputError(f"A limit of {limit}; it starts at 1.")
-    if name == SHAPES:
+    if name in DRAWN:
         if folder is not None:
-            raise InputError("Shapes is drawn, not read; leave out --data.")
-        return _shapes(frames, split=split, seed=seed, clips=limit, each=each)
+            raise InputError(f"{name} is drawn, not read; leave out --data.")
+        return drawn_set(name, frames, split=split, seed=seed, clips=limit, each=each)
     from . import published
 
     if name not in published.SETS:
-        raise InputError(f"No question set is called {name!r}; there are {', '.join((SHAPES, *published.SETS))}.")
+        raise InputError(f"No question set is called {name!r}; there are {', '.join((*DRAWN, *published.SETS))}.")
     for option, value in (("--seed", seed), ("--each", each)):
         if value is not None:
             raise InputError(f"{name} is not drawn; leave out {option}.")
@@ -55,10 +58,22 @@ def open_set(
     return _published(name, folder, split, limit)
 
 
-def _shapes(frames: int, **chosen: Any) -> QuestionSet:
+def drawn_set(name: str, frames: int = 16, **chosen: Any) -> ShapesSet:
+    """A drawn set by its name.
+
+    Args:
+        name: one of :data:`DRAWN`.
+        frames: of a clip.
+        **chosen: see :func:`.shapes_set.shapes_set`; None takes its default.
+
+    Raises:
+        InputError: as :func:`.shapes_set.shapes_set` does.
+    """
+    from .hard_set import hard_shapes_set
     from .shapes_set import shapes_set
 
-    return shapes_set(frames=frames, **{name: value for name, value in chosen.items() if value is not None})
+    make = {SHAPES: shapes_set, HARD_SHAPES: hard_shapes_set}[name]
+    return make(frames=frames, **{option: value for option, value in chosen.items() if value is not None})
 
 
 def _published(name: str, folder: Path, split: str | None, limit: int | None) -> QuestionSet:

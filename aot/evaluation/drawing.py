@@ -6,8 +6,9 @@ known exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -26,6 +27,30 @@ KINDS = ("circle", "square", "triangle", "star", "cross", "diamond")
 RAY_REACH = 1.7
 """Outer end of the rays of a flashing shape, in radii."""
 
+_STROKES = {
+    "top": ((-0.3, -0.55), (0.3, -0.55)),
+    "middle": ((-0.3, 0.0), (0.3, 0.0)),
+    "bottom": ((-0.3, 0.55), (0.3, 0.55)),
+    "upper left": ((-0.3, -0.55), (-0.3, 0.0)),
+    "lower left": ((-0.3, 0.0), (-0.3, 0.55)),
+    "upper right": ((0.3, -0.55), (0.3, 0.0)),
+    "lower right": ((0.3, 0.0), (0.3, 0.55)),
+}
+"""The strokes of a digit on a seven-segment display, from end to end, in radii of the shape that bears it."""
+_RIGHT = ("upper right", "lower right")
+DIGITS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "one": _RIGHT,
+        "four": ("upper left", "middle", *_RIGHT),
+        "seven": ("top", *_RIGHT),
+        "eight": tuple(_STROKES),
+    }
+)
+"""The digits that a shape may bear, each with its strokes."""
+_STROKE = 0.13
+_INKS = np.array((8.0, 8.0, 8.0), np.float32), np.array((250.0, 250.0, 250.0), np.float32)
+_DARK = 128.0
+
 _TEXTURES = ((126.0, 34.0), (31.5, 18.0), (9.5, 9.0))
 """Pixels between the grid points of a background's noise, and its amplitude in grey levels."""
 _RAYS = 8
@@ -38,7 +63,7 @@ class Shape:
     """One coloured shape.
 
     ``x``, ``y`` (its centre) and ``radius`` (of its outer circle) are in pixels, ``angle`` in radians; one that
-    is ``flashing`` has rays around it.
+    is ``flashing`` has rays around it; ``digit`` is the name of the one that it bears, "" if none.
     """
 
     colour: str
@@ -48,6 +73,7 @@ class Shape:
     radius: float
     angle: float = 0.0
     flashing: bool = False
+    digit: str = ""
 
 
 def paint(picture: np.ndarray, shape: Shape) -> None:
@@ -57,6 +83,9 @@ def paint(picture: np.ndarray, shape: Shape) -> None:
         _blend(picture, rows, columns, alpha, _RAY_COLOUR)
     rows, columns, alpha = _drawn(shape, 1.0, _inside_coverage, picture.shape[:2])
     _blend(picture, rows, columns, alpha, np.array(COLOURS[shape.colour], np.float32))
+    if shape.digit:
+        rows, columns, alpha = _drawn(shape, 1.0, _digit_coverage, picture.shape[:2])
+        _blend(picture, rows, columns, alpha, _INKS[int(np.mean(COLOURS[shape.colour]) < _DARK)])
 
 
 def coverage(shape: Shape, size: int) -> np.ndarray:
@@ -109,6 +138,14 @@ def _ray_coverage(shape: Shape, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.clip(0.5 - np.maximum(aside, along), 0.0, 1.0)
 
 
+def _digit_coverage(shape: Shape, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    squared = np.full(x.shape, np.inf)
+    for stroke in DIGITS[shape.digit]:
+        start, end = (np.array(point) * shape.radius for point in _STROKES[stroke])
+        squared = np.minimum(squared, _squared_to_line(x, y, start, end))
+    return np.clip(0.5 + _STROKE * shape.radius - np.sqrt(squared), 0.0, 1.0)
+
+
 def _blend(picture: np.ndarray, rows: slice, columns: slice, alpha: np.ndarray, colour: np.ndarray) -> None:
     part = alpha[..., None].astype(np.float32)
     picture[rows, columns] = picture[rows, columns] * (1 - part) + colour * part
@@ -150,10 +187,16 @@ def _distance_to_polygon(x: np.ndarray, y: np.ndarray, corners: np.ndarray) -> n
     """Signed distance of each point to a polygon's outline, negative inside (even-odd rule)."""
     squared = np.full(x.shape, np.inf)
     inside = np.zeros(x.shape, bool)
-    for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, 0), strict=True):
-        ex, ey = bx - ax, by - ay
-        along = np.clip(((x - ax) * ex + (y - ay) * ey) / (ex * ex + ey * ey), 0, 1)
-        squared = np.minimum(squared, (x - ax - along * ex) ** 2 + (y - ay - along * ey) ** 2)
+    for start, end in zip(corners, np.roll(corners, -1, 0), strict=True):
+        squared = np.minimum(squared, _squared_to_line(x, y, start, end))
+        (ax, ay), (bx, by) = start, end
         if ay != by:
-            inside ^= ((ay > y) != (by > y)) & (x < ax + (y - ay) * ex / ey)
+            inside ^= ((ay > y) != (by > y)) & (x < ax + (y - ay) * (bx - ax) / (by - ay))
     return np.where(inside, -1.0, 1.0) * np.sqrt(squared)
+
+
+def _squared_to_line(x: np.ndarray, y: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Squared distance of each point to the line from ``start`` to ``end``, each (2,)."""
+    (ax, ay), (ex, ey) = start, end - start
+    along = np.clip(((x - ax) * ex + (y - ay) * ey) / (ex * ex + ey * ey), 0, 1)
+    return (x - ax - along * ex) ** 2 + (y - ay - along * ey) ** 2

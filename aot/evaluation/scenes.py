@@ -70,7 +70,9 @@ class Actor:
     """A shape and its path.
 
     It is visible from ``first`` to ``last``, in shares of the clip's length. Its centre is then at ``start`` and
-    ``end``, in pixels, before the camera pans. ``direction`` names its motion, "" if it does not move.
+    ``end``, in pixels, before the camera pans. ``direction`` names its motion, "" if it does not move. One that comes
+    several times has each of its ``visits`` as (first, last). ``digit`` names what it bears, "" if nothing, and
+    ``touches`` is the colour of the shape that it touches, "" if it touches none.
     """
 
     colour: str
@@ -83,10 +85,13 @@ class Actor:
     end: tuple[float, float]
     direction: str = ""
     flashing: bool = False
+    visits: tuple[tuple[float, float], ...] = ()
+    digit: str = ""
+    touches: str = ""
 
     def seen(self, time: float) -> bool:
         """Whether it is visible at a time."""
-        return self.first <= time < self.last
+        return any(first <= time < last for first, last in self.visits or ((self.first, self.last),))
 
     def at(self, time: float) -> tuple[float, float]:
         """Its centre at a time, before the camera pans."""
@@ -132,7 +137,7 @@ class Scene:
         """The shapes in a frame; they do not overlap."""
         time = self.times[frame]
         return tuple(
-            Shape(a.colour, a.kind, *self.place(a, time), a.radius, a.angle, a.flashing)
+            Shape(a.colour, a.kind, *self.place(a, time), a.radius, a.angle, a.flashing, a.digit)
             for a in self.actors
             if a.seen(time)
         )
@@ -142,7 +147,7 @@ class Scene:
         time = self.times[frame]
         shot = self.shot(time)
         seen = tuple(
-            replace(a, first=0.0, last=1.0, start=place, end=place, direction="", flashing=False)
+            replace(a, first=0.0, last=1.0, start=place, end=place, direction="", flashing=False, visits=())
             for a in self.actors
             if a.seen(time) and (place := self.place(a, time))
         )
@@ -279,14 +284,14 @@ def _find_rooms(rng: np.random.Generator, scene: Scene, cast: list[Actor]) -> li
     """All actors with paths that keep clear of each other, or None."""
     placed: list[Actor] = []
     for actor in cast:
-        with_path = _find_room(rng, scene, actor, placed)
+        with_path = find_room(rng, scene, actor, placed)
         if with_path is None:
             return None
         placed.append(with_path)
     return placed
 
 
-def _find_room(rng: np.random.Generator, scene: Scene, actor: Actor, others: list[Actor]) -> Actor | None:
+def find_room(rng: np.random.Generator, scene: Scene, actor: Actor, others: list[Actor]) -> Actor | None:
     """The actor with a path that stays inside the frame and clear of the others' at every time, or None."""
     size = scene.settings.size
     reach = actor.radius * (RAY_REACH if actor.flashing else 1.0)
@@ -294,18 +299,20 @@ def _find_room(rng: np.random.Generator, scene: Scene, actor: Actor, others: lis
         start = rng.uniform(reach, size - reach, 2)
         end = start + np.array(DIRECTIONS.get(actor.direction, (0.0, 0.0))) * rng.uniform(0.3, 0.5) * size
         placed = replace(actor, start=tuple(start.tolist()), end=tuple(end.tolist()))
-        if _stays_inside(scene, placed, reach) and not any(_meet(placed, other, reach) for other in others):
+        if stays_inside(scene, placed, reach) and not any(meet(placed, other, reach) for other in others):
             return placed
     return None
 
 
-def _stays_inside(scene: Scene, actor: Actor, reach: float) -> bool:
+def stays_inside(scene: Scene, actor: Actor, reach: float) -> bool:
+    """Whether the actor, ``reach`` pixels around its centre, is inside the frame as long as it is visible."""
     ends = np.array([scene.place(actor, time) for time in (actor.first, actor.last)])
     border = reach + _BORDER
     return bool((ends >= border).all() and (ends <= scene.settings.size - border).all())
 
 
-def _meet(one: Actor, other: Actor, reach: float) -> bool:
+def meet(one: Actor, other: Actor, reach: float) -> bool:
+    """Whether two actors, ``reach`` pixels around the first one's centre, come close to each other at any time."""
     first, last = max(one.first, other.first), min(one.last, other.last)
     if first >= last:
         return False

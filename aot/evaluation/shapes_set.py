@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,18 @@ VERSION = 1
 
 NUMBERS = ("one", "two", "three")
 FORMS = MappingProxyType(
-    {"1": "one", "2": "two", "3": "three", "color": "colour", "upwards": "up", "downwards": "down"}
+    {
+        **{str(number): word for number, word in enumerate(NUMBERS, 1)},
+        "4": "four",
+        "7": "seven",
+        "8": "eight",
+        "once": "one",
+        "twice": "two",
+        "thrice": "three",
+        "color": "colour",
+        "upwards": "up",
+        "downwards": "down",
+    }
 )
 """Other words that count as an answer."""
 
@@ -38,7 +49,7 @@ _ASKING = 1
 """Sets the draw of the questions apart from that of the scene."""
 _SIDE_MARGIN = 0.06
 """Least distance from the middle of a shape that is on one side, as a share of the frame."""
-_APART = 0.2
+APART = 0.2
 """Least time between two events that have an order, as a share of the clip."""
 
 
@@ -114,7 +125,7 @@ def _order(scene: Scene, rng: np.random.Generator) -> list[SceneQuestion]:
             named = "the {} one or the {} one".format(*(actor.colour for actor in pair))
             for verb, when in (("appears", lambda actor: actor.first), ("disappears", lambda actor: actor.last)):
                 earlier, later = sorted(pair, key=when)
-                if when(later) - when(earlier) >= _APART:
+                if when(later) - when(earlier) >= APART:
                     questions.append(SceneQuestion(f"Which shape {verb} first, {named}?", earlier.colour, pair))
     return questions
 
@@ -163,11 +174,17 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 )
 
 
-def ask(scene: Scene, *, each: int = 1) -> list[tuple[str, SceneQuestion]]:
-    """Questions about a scene, each with its family's name, at most ``each`` of a family; its seed decides which."""
+def ask(scene: Scene, *, each: int = 1, families: Mapping[str, Family] = FAMILIES) -> list[tuple[str, SceneQuestion]]:
+    """Questions about a scene, each with its family's name; the scene's seed decides which.
+
+    Args:
+        scene: the clip.
+        each: the most questions of a family.
+        families: by name.
+    """
     rng = np.random.default_rng((scene.seed, _ASKING))
     chosen = []
-    for name, family in FAMILIES.items():
+    for name, family in families.items():
         questions = family.ask(scene, rng)
         chosen += [(name, questions[i]) for i in rng.permutation(len(questions))[:each]]
     return chosen
@@ -189,8 +206,10 @@ class ShapesSet:
     settings: SceneSettings
     each: int = 1
 
-    name = "shapes"
-    max_new_tokens = 4
+    name: ClassVar[str] = "shapes"
+    version: ClassVar[int] = VERSION
+    families: ClassVar[Mapping[str, Family]] = FAMILIES
+    max_new_tokens: ClassVar[int] = 4
 
     @property
     def identity(self) -> Mapping[str, object]:
@@ -200,7 +219,7 @@ class ShapesSet:
     @property
     def footage(self) -> Mapping[str, object]:
         """The settings; a clip's name is its seed."""
-        return {"set": self.name, "version": VERSION, **asdict(self.settings)}
+        return {"set": self.name, "version": self.version, **asdict(self.settings)}
 
     @property
     def questions(self) -> Sequence[Question]:
@@ -212,7 +231,7 @@ class ShapesSet:
         made = []
         for clip in self._clips():
             numbers: Counter[str] = Counter()
-            for family, question in ask(self.scene(clip), each=self.each):
+            for family, question in ask(self.scene(clip), each=self.each, families=self.families):
                 numbers[family] += 1
                 name = f"{clip}-{family}-{numbers[family]}"
                 made.append(Question(name, clip, family, question.words, question.answer))
@@ -221,7 +240,7 @@ class ShapesSet:
     def scene(self, clip: str, frames: int | None = None) -> Scene:
         """The scene of a clip, in ``frames`` frames; None takes the set's number."""
         settings = replace(self.settings, frames=frames) if frames else self.settings
-        return make_scene(int(clip), settings)
+        return self._made(int(clip), settings)
 
     def frames(self, clip: str, count: int) -> FrameSource:
         """The clip rendered in ``count`` frames; only a flash's length depends on how many."""
@@ -229,16 +248,19 @@ class ShapesSet:
 
     def score(self, question: Question, answer: str) -> float:
         """1 if the first of the family's answers that occurs in an answer is the right one, else 0."""
-        return float(first_answer(question.family, answer) == question.answer)
+        return float(first_answer(self.families[question.family], answer) == question.answer)
+
+    def _made(self, seed: int, settings: SceneSettings) -> Scene:
+        return make_scene(seed, settings)
 
     def _clips(self) -> Iterator[str]:
         return (str(self.first_seed + i) for i in range(self.clips))
 
 
-def first_answer(family: str, answer: str) -> str:
+def first_answer(family: Family, answer: str) -> str:
     """The first word in ``answer`` that could answer a question of ``family``; "" if there is none."""
     words = (FORMS.get(word, word) for word in re.findall(r"[a-z0-9]+", answer.lower()))
-    return next((word for word in words if word in FAMILIES[family].answers), "")
+    return next((word for word in words if word in family.answers), "")
 
 
 def shapes_set(
@@ -256,11 +278,26 @@ def shapes_set(
     Raises:
         InputError: an unknown split, no clips or questions, or a seed outside the split.
     """
+    return ShapesSet(first_seed(split, clips, seed, each), clips, SceneSettings(frames=frames), each)
+
+
+def first_seed(split: str, clips: int, seed: int | None, each: int) -> int:
+    """The seed of a set's first clip; see :func:`shapes_set`, which takes and refuses the same.
+
+    Args:
+        split: likewise.
+        clips: likewise.
+        seed: likewise.
+        each: likewise.
+
+    Raises:
+        InputError: likewise.
+    """
     if clips < 1 or each < 1:
         raise InputError(f"A set of {clips} clips, each asked {each} of a family; ask for 1 or more of both.")
     start = seed or 0
     if split == "any":
-        return ShapesSet(start, clips, SceneSettings(frames=frames), each)
+        return start
     if split not in SPLITS:
         raise InputError(f"Shapes has no split {split!r}; there are {', '.join(SPLITS)}, and any.")
     room = SPLITS["dev"] - SPLITS["train"]
@@ -268,7 +305,7 @@ def shapes_set(
         raise InputError(
             f"Seed {start} with {clips} clips; a split has seeds 0 to {room - 1}, take split 'any' for others."
         )
-    return ShapesSet(SPLITS[split] + start, clips, SceneSettings(frames=frames), each)
+    return SPLITS[split] + start
 
 
 def _alone(actors: Sequence[Actor]) -> list[Actor]:

@@ -188,7 +188,7 @@ def test_more_questions_of_a_clip_are_asked_and_told_in_the_command(aot):
 @pytest.mark.parametrize(
     ("name", "settings", "said"),
     [
-        ("nonsense", {}, "there are shapes, mvbench, videomme, egoschema, longvideobench"),
+        ("nonsense", {}, "there are shapes, hard-shapes, mvbench, videomme, egoschema, longvideobench"),
         ("mvbench", {}, "--data FOLDER"),
         ("mvbench", {"seed": 3}, "leave out --seed"),
         ("mvbench", {"each": 3}, "leave out --each"),

@@ -9,7 +9,8 @@ import pytest
 from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.answering.session import Session
 from comfyui_aot.aot.cli.main import main
-from comfyui_aot.aot.evaluation.shapes_set import first_answer, shapes_set
+from comfyui_aot.aot.evaluation.hard_set import hard_shapes_set
+from comfyui_aot.aot.evaluation.shapes_set import FAMILIES, first_answer, shapes_set
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.video.frames import Sampling, load_video
@@ -38,6 +39,15 @@ def test_questions_and_truths_are_those_of_the_set(aot):
     assert all(f"{q.text}  " in out for q in asked)
 
 
+def test_hard_clips_and_their_questions_are_had_by_an_option(aot, tmp_path):
+    code, out, _ = aot(SEED, "--hard", "--frames", FRAMES, "--mp4", tmp_path / "clip.mp4", "--json")
+    drawn = hard_shapes_set("test", 1, 3, FRAMES)
+    assert code == 0
+    assert [row["question"] for row in json.loads(out.splitlines()[-1])["rows"]] == [q.text for q in drawn.questions]
+    written = load_video(tmp_path / "clip.mp4", Sampling(frames=FRAMES)).pixels.float()
+    assert (written - drawn.frames(str(SEED), FRAMES).pixels).abs().mean() < 4
+
+
 def test_what_is_said_stands_beside_the_truth_and_what_is_wrong_is_marked(aot, model_folder):
     code, out, _ = aot(SEED, "--frames", FRAMES, "--ask", "--model", model_folder, "--retention", "0.5", "--json")
     assert code == 0
@@ -47,7 +57,9 @@ def test_what_is_said_stands_beside_the_truth_and_what_is_wrong_is_marked(aot, m
     for name, shown in (("full", tokens), ("aot 0.5", parse("aot:retention=0.5")(tokens))):
         said = Session(model, shown).ask([q.text for q in asked.questions], Generation(4)).texts
         assert [row[name]["said"] for row in rows] == list(said)
-        right = [first_answer(q.family, text) == q.answer for q, text in zip(asked.questions, said, strict=True)]
+        right = [
+            first_answer(FAMILIES[q.family], text) == q.answer for q, text in zip(asked.questions, said, strict=True)
+        ]
         assert [row[name]["right"] for row in rows] == right
         assert {row[name]["tokens"] for row in rows} == {shown.tokens_kept}
         assert f"{name}: {sum(right)} of {len(rows)} right, {shown.tokens_kept} tokens" in out

@@ -146,7 +146,7 @@ def test_every_answer_is_one_of_its_familys(asked):
     ],
 )
 def test_an_answer_is_found_in_whatever_words(family, said, found):
-    assert first_answer(family, said) == found
+    assert first_answer(FAMILIES[family], said) == found
 
 
 def test_an_answer_is_right_where_its_first_word_of_the_family_is_the_truth():
