@@ -27,8 +27,9 @@ draws of whole clips (seed {SEED}), families after Wilson. p: McNemar's exact te
 counts the same. agreement: share of the answers that full tokens give, word for word. Seconds are means over clips: \
 encode and reduce as they say, prefill up to the end of the video, which all questions share, questions for reading \
 and answering all of a clip's questions together. speed-up: of encode, reduce and prefill together, against full \
-tokens; of prefill: of that alone. where it fails, where it is right: accuracies on the questions that full tokens \
-get right and smaller frames at the same retention do not, and on those that both do, as VTC-Bench groups them. \
+tokens; of prefill: of that alone. where they fail, where one is right: accuracies on the questions that full tokens \
+get right and none of the controls at the same retention does, and on those that one does, as VTC-Bench groups them by \
+smaller frames. \
 readings: how often the video is read, anew for each question where a stage asks or acts inside the LLM, once more \
 with an assistant; seconds of reduce and prefill are sums over them. Where stages act inside the LLM, tokens and \
 retention are means over its layers. majority: always the family's most frequent answer.
@@ -181,12 +182,12 @@ def families(summary: Summary) -> tuple[list[str], list[list[str]]]:
 
 
 def difficulty(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of the table of accuracies where smaller frames fail, and where they do not."""
-    head = ["variant", "beside", "where it fails", "questions", "where it is right", "questions"]
+    """Head and lines of the table of accuracies where fewer and smaller frames fail, and where they do not."""
+    head = ["variant", "beside", "where they fail", "questions", "where one is right", "questions"]
     lines = [
         [
             each.name,
-            each.control,
+            ", ".join(each.controls),
             "none" if each.hard is None else _percent(each.hard),
             str(each.hard_questions),
             "none" if each.easy is None else _percent(each.easy),

@@ -19,9 +19,6 @@ from .records import Record
 from .runner import by_clip
 from .statistics import Estimate, percentiles, resampled_means, sign_test, wilson
 
-SMALLER = "smaller"
-"""The control that groups questions."""
-
 RELEASED = "paper"
 """Beginning of the names of presets with AOT's released settings."""
 
@@ -88,19 +85,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Groups:
-    """A variant's accuracy where a control fails and where it does not, as VTC-Bench groups questions.
+    """A variant's accuracy where its controls fail and where they do not, as VTC-Bench groups questions by one control.
 
     Args:
         name: of the variant.
-        control: the name of the control, smaller frames at the same retention.
-        hard: accuracy on questions that full tokens get right and the control does not; None where there are none.
+        controls: names of the controls, fewer and smaller frames at the same retention, as far as they were run.
+        hard: accuracy on questions that full tokens get right and no control does; None where there are none.
         hard_questions: how many those are.
-        easy: accuracy on questions that both get right; None where there are none.
+        easy: accuracy on questions that full tokens and a control get right; None where there are none.
         easy_questions: how many those are.
     """
 
     name: str
-    control: str
+    controls: tuple[str, ...]
     hard: Estimate | None
     hard_questions: int
     easy: Estimate | None
@@ -120,7 +117,7 @@ class Summary:
         references: names of the variants that the others are compared with.
         rows: the variants.
         unreadable: why a clip could not be read, by its name; its questions are not among those counted.
-        groups: of every variant beside smaller frames at the same retention.
+        groups: of every variant beside fewer or smaller frames at the same retention.
     """
 
     clips: int
@@ -193,7 +190,7 @@ def summarise(
 
 
 def _groups(rows: Sequence[Row], scores: np.ndarray) -> tuple[Groups, ...]:
-    """The groups of every variant that has smaller frames at the same retention beside it.
+    """The groups of every variant that has a control at the same retention beside it.
 
     Args:
         rows: of the variants, full tokens first.
@@ -204,12 +201,14 @@ def _groups(rows: Sequence[Row], scores: np.ndarray) -> tuple[Groups, ...]:
     number = {row.name: i for i, row in enumerate(rows)}
     found = []
     for i, row in enumerate(rows):
-        control = SMALLER + row.name.removeprefix(row.chain)
-        if row.chain in CONTROLS or row.name == row.chain or control not in number or not len(answered):
+        retention = row.name.removeprefix(row.chain)
+        controls = tuple(name for name in (f"{each}{retention}" for each in CONTROLS) if name in number)
+        if row.chain in CONTROLS or not retention or not controls or not len(answered):
             continue
-        both = hard_and_easy(right[number[FULL]], right[number[control]], answered)
+        control = right[[number[name] for name in controls]].any(0)
+        both = hard_and_easy(right[number[FULL]], control, answered)
         shares = [wilson(accuracy(group, right[i], answered), len(group)) if len(group) else None for group in both]
-        found.append(Groups(row.name, control, shares[0], len(both[0]), shares[1], len(both[1])))
+        found.append(Groups(row.name, controls, shares[0], len(both[0]), shares[1], len(both[1])))
     return tuple(found)
 
 

@@ -244,15 +244,30 @@ def test_questions_are_grouped_by_what_smaller_frames_get_right(records):
     smaller = answered("smaller 0.25", early(5), kept=25, seconds=0.2, chain="smaller")
     summary = summarise(QUESTIONS, [*records, *smaller])
     (group,) = summary.groups
-    assert (group.name, group.control) == ("aot 0.25", "smaller 0.25")
+    assert (group.name, group.controls) == ("aot 0.25", ("smaller 0.25",))
     # Full tokens are right about clips 0 to 8, smaller ones about 0 to 4, which have two questions but the last.
     assert (group.hard_questions, group.easy_questions) == (4, 9)
     assert (group.hard.value, group.easy.value) == pytest.approx((0, 6 / 9))
     text = report(summary, ABOUT)
     assert re.search(r"\| aot 0.25 +\| smaller 0.25 +\| 0.0 \(.*\| 4 +\| 66.7 \(.*\| 9 ", text)
-    assert "where it fails" in text
+    assert "where they fail" in text
 
 
-def test_without_smaller_frames_there_are_no_groups(summary):
+def test_a_question_is_hard_where_fewer_and_smaller_frames_both_fail(records):
+    smaller = [*answered("smaller 0.25", early(5), kept=25, seconds=0.2, chain="smaller")]
+    fewer = answered("fewer 0.25", lambda question: int(question.clip) in (6, 7), kept=25, seconds=0.2, chain="fewer")
+    (group,) = summarise(QUESTIONS, [*records, *smaller, *fewer]).groups
+    assert group.controls == ("fewer 0.25", "smaller 0.25")
+    # Of clips 5 to 8, which smaller frames get wrong and full tokens right, fewer frames get two right.
+    alone = summarise(QUESTIONS, [*records, *smaller]).groups[0]
+    of_two = sum(question.clip in ("6", "7") for question in QUESTIONS)
+    assert (group.hard_questions, group.easy_questions) == (
+        alone.hard_questions - of_two,
+        alone.easy_questions + of_two,
+    )
+    assert of_two > 0
+
+
+def test_without_controls_there_are_no_groups(summary):
     assert summary.groups == ()
-    assert "| where it is right" not in report(summary, ABOUT)
+    assert "| where one is right" not in report(summary, ABOUT)
