@@ -8,6 +8,8 @@ _SMALL = {"size": 196, "radius": (13.0, 22.0)}
 _WHOLE = {"size": 378, "radius": (15.0, 28.0)}
 _NAMING, _SHALLOW = 5, 10
 _MANY = 6, 8, 12, 16
+_LONG = 16, 24, 32, 48, 64
+_LATE = {"each": 6, "moving": 0.85, "cut": 0.7, "sets": True, "balanced": True}
 
 PLAN = Settings(
     phases=(
@@ -31,5 +33,14 @@ PLAN = Settings(
         # The first ten layers learn to look up among thousands of tokens.
         Phase(60, 2.5e-4, frames=(8, 16), each=3, layers=_SHALLOW, moving=0.7, sets=True, balanced=True, **_WHOLE),
         Phase(12, 2e-5, frames=(4, 8, 16), each=3, moving=0.7, sets=True, balanced=True, **_WHOLE),
+        # All of it again, in up to 64 frames: small ones, which are as many tokens as 16 of full size, then whole ones.
+        Phase(1, 1e-4, frames=(16,), layers=_SHALLOW, **_LATE, **_SMALL),
+        Phase(20, 4e-4, frames=_MANY, layers=_SHALLOW, **_LATE, **_SMALL),
+        Phase(200, 4e-4, frames=_LONG, layers=_SHALLOW, **_LATE, **_SMALL),
+        Phase(100, 3e-4, frames=(8, 16, 32), layers=_SHALLOW, **_LATE, **_WHOLE),
+        Phase(60, 2.5e-4, frames=(8, 16, 32, 64), **_LATE, **_SMALL),
+        Phase(60, 1.5e-4, frames=(16, 32), layers=_SHALLOW, **_LATE, **_WHOLE),
+        Phase(8, 1e-4, frames=(64,), layers=_SHALLOW, **_LATE, **_WHOLE),
+        Phase(20, 2e-5, frames=(8, 16, 32), **_LATE, **_WHOLE),
     )
 )

@@ -41,6 +41,7 @@ class Phase:
         each: the most questions of a family about one clip. With 0 its shapes are named only.
         layers: number of the LLM's layers to run; None runs all.
         moving: probability that a shape moves, in clips of several frames.
+        cut: probability that a clip has a hard cut.
         sets: whether names of absent shapes and the colours of all named shapes are learnt too; see :class:`Learner`.
         balanced: whether every family of questions has the same weight, whatever its number of questions.
     """
@@ -54,6 +55,7 @@ class Phase:
     each: int = 0
     layers: int | None = None
     moving: float = 0.5
+    cut: float = 0.5
     sets: bool = False
     balanced: bool = False
 
@@ -256,7 +258,12 @@ def _learn_clip(learner: Learner, seed: int, phase: Phase, settings: Settings) -
     rng = np.random.default_rng((seed, 7))
     frames = phase.frames[rng.integers(len(phase.frames))]
     made = SceneSettings(
-        frames=max(4, frames), size=phase.size, radius=phase.radius, flash=settings.flash, moving=phase.moving
+        frames=max(4, frames),
+        size=phase.size,
+        radius=phase.radius,
+        flash=settings.flash,
+        moving=phase.moving,
+        cut=phase.cut,
     )
     scene = make_scene(seed, made)
     if frames == 1:

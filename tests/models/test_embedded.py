@@ -149,7 +149,15 @@ def test_a_video_ends_with_the_embedding_of_a_line_break(hf_model, tokenizer):
 
 def test_the_rotary_base_is_saved_under_the_names_of_transformers_4_and_5(embedded_folder):
     text = json.loads((embedded_folder / "config.json").read_text())["text_config"]
-    assert text["rope_theta"] == text["rope_parameters"]["rope_theta"] == 100_000
+    assert text["rope_theta"] == text["rope_parameters"]["rope_theta"]
+
+
+def test_its_positions_suffice_for_sixty_four_frames_and_the_slowest_turns_that_much_slower(embedded_folder):
+    text = json.loads((embedded_folder / "config.json").read_text())["text_config"]
+    assert text["max_position_embeddings"] == 2 * 8192 > 64 * 14 * 14 + 512
+    width = text["hidden_size"] // text["num_attention_heads"]
+    turns = [base ** -((width - 2) / width) for base in (text["rope_theta"], 100_000)]
+    assert turns[0] == pytest.approx(turns[1] / 2, rel=1e-6)
 
 
 def test_the_saved_preprocessor_is_the_one_it_was_trained_with(embedded_folder, hf_model):

@@ -40,7 +40,7 @@ from .sources import SPECIAL_TOKENS, language_tokenizer, language_weights, visio
 from .weights import TRAINED, read
 
 EMBEDDED = "embedded"
-FORMAT_VERSION = "2"
+FORMAT_VERSION = "3"
 """To be raised with every change of the assembled model; each version has a cache folder of its own."""
 
 IMAGE_SIDE = 378
@@ -50,6 +50,9 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 VISION_LAYERS = 10
 """Of DINOv2-S' 12. LLaVA takes the second-to-last hidden state, which is number 9 here: it gave colour, shape and place
 best. Blocks 11 and 12 would never reach the LLM."""
+
+LONGER = 2
+"""As many times the positions that the LLM was made for: 64 frames are 12,544 tokens, and it had 8,192."""
 
 _PATCH = 14
 _PINPOINTS = [[height * IMAGE_SIDE, width * IMAGE_SIDE] for height in range(1, 7) for width in range(1, 7)]
@@ -236,7 +239,7 @@ def _word_embedding(tokenizer: PreTrainedTokenizerFast, embeddings: Tensor, word
 
 
 def _config(text: LlamaConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionConfig:
-    text_config = LlamaConfig(**{**text.to_dict(), "vocab_size": len(tokenizer)})
+    text_config = LlamaConfig(**{**_for_long_videos(text), "vocab_size": len(tokenizer)})
     vision_config = Dinov2Config(
         hidden_size=384,
         num_hidden_layers=VISION_LAYERS,
@@ -258,6 +261,23 @@ def _config(text: LlamaConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaOnevi
         architectures=["LlavaOnevisionForConditionalGeneration"],
         dtype="float32",
     )
+
+
+def _for_long_videos(text: LlamaConfig) -> dict[str, Any]:
+    """The LLM's settings for ``LONGER`` times as many positions: its slowest rotary dimensions turn so much slower.
+
+    Faster dimensions change less, and the fastest not at all, so that what is near looks as it did (Peng et al., "YaRN:
+    Efficient Context Window Extension of Large Language Models", 2023, NTK-aware interpolation).
+    """
+    settings = text.to_dict()
+    width = text.hidden_size // text.num_attention_heads
+    factor = LONGER ** (width / (width - 2))
+    if "rope_theta" in settings:
+        settings["rope_theta"] *= factor
+    if rotary := settings.get("rope_parameters"):
+        settings["rope_parameters"] = {**rotary, "rope_theta": rotary["rope_theta"] * factor}
+    settings["max_position_embeddings"] *= LONGER
+    return settings
 
 
 def _save_config(config: LlavaOnevisionConfig, folder: Path) -> None:
