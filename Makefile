@@ -29,7 +29,7 @@ FRONTEND := 1.58.1
 demo: $(CLIP)
 	$(BIN)/aot shapes $(DRAWN) --ask --retention 0.25,0.1 --mp4 demo/shapes.mp4
 	@echo
-	$(BIN)/aot compare $(CLIP) "What animal is in the video?" --frames 16 --retention 0.25,0.1 --stages aot \
+	$(BIN)/aot compare $(CLIP) "What colour is the sky in the video?" --frames 16 --retention 0.25,0.1 --stages aot \
 		--max-new-tokens 24 --pictures demo --json
 
 # In a browser, what opens and runs on the frontend that ComfyUI brings; all the rest is in test-frontends. Where there

@@ -111,10 +111,10 @@ def _overlap(one: Actor, other: Actor) -> bool:
     smaller = min(one.radius, other.radius)
     size = 2 * int(smaller) + 2
     corner = (np.add(one.start, other.start) - size) / 2
-    covered = [
-        coverage(Shape(a.colour, a.kind, *np.subtract(a.start, corner).tolist(), a.radius, a.angle), size)
-        for a in (one, other)
-    ]
+    covered = []
+    for actor in (one, other):
+        x, y = np.subtract(actor.start, corner).tolist()
+        covered.append(coverage(Shape(actor.colour, actor.kind, x, y, actor.radius, actor.angle), size))
     return bool(np.minimum(*covered).sum() >= _OVERLAP * smaller**2)
 
 

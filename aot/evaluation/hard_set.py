@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from types import MappingProxyType
-from typing import ClassVar
 
 import numpy as np
 
@@ -66,7 +65,7 @@ def _times(scene: Scene, rng: np.random.Generator) -> list[SceneQuestion]:
 def _changed(scene: Scene, rng: np.random.Generator) -> list[SceneQuestion]:
     """The only shape that has gone between the first frame and the last, and the only one that is new."""
 
-    def only(where: float, other: float) -> list[Actor]:
+    def only(where: int, other: int) -> list[Actor]:
         found = [a for a in scene.actors if a.seen(scene.times[where]) and not a.seen(scene.times[other])]
         return found if len(found) == 1 else []
 
@@ -91,9 +90,9 @@ class HardShapesSet(ShapesSet):
 
     settings: HardSettings
 
-    name: ClassVar[str] = "hard-shapes"
-    version: ClassVar[int] = VERSION
-    families: ClassVar[Mapping[str, Family]] = HARD_FAMILIES
+    name = "hard-shapes"
+    version = VERSION
+    families = HARD_FAMILIES
 
     def _made(self, seed: int, settings: HardSettings) -> Scene:
         return make_hard_scene(seed, settings)

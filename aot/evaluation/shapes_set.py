@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -206,10 +206,10 @@ class ShapesSet:
     settings: SceneSettings
     each: int = 1
 
-    name: ClassVar[str] = "shapes"
-    version: ClassVar[int] = VERSION
-    families: ClassVar[Mapping[str, Family]] = FAMILIES
-    max_new_tokens: ClassVar[int] = 4
+    name = "shapes"
+    version = VERSION
+    families = FAMILIES
+    max_new_tokens = 4
 
     @property
     def identity(self) -> Mapping[str, object]:

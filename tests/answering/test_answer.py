@@ -127,8 +127,8 @@ def test_tokens_of_another_width_are_refused(model, encoded):
 
 
 def test_a_video_longer_than_the_context_says_what_fits(model, encoded):
-    with pytest.raises(InputError, match=r"above the 8192 .* keep at most"):
-        ask(model, encoded, QUESTION, Generation(max_new_tokens=8000))
+    with pytest.raises(InputError, match=r"above the 16384 .* keep at most"):
+        ask(model, encoded, QUESTION, Generation(max_new_tokens=16_000))
 
 
 @pytest.mark.parametrize(

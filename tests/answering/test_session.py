@@ -135,15 +135,15 @@ def test_seconds_are_of_the_video_and_of_the_questions(talkative, tokens):
 
 def test_a_video_longer_than_the_context_is_refused_as_for_one_question(model, encoded):
     with pytest.raises(InputError) as alone:
-        ask(model, encoded, QUESTIONS[2], Generation(max_new_tokens=8000))
+        ask(model, encoded, QUESTIONS[2], Generation(max_new_tokens=16_000))
     with pytest.raises(InputError) as together:
-        ask_all(model, encoded, QUESTIONS, 8000)
+        ask_all(model, encoded, QUESTIONS, 16_000)
     assert str(together.value) == str(alone.value)
 
 
 def test_a_blind_question_longer_than_the_context_is_refused(model):
-    with pytest.raises(InputError, match=r"above the 8192 .* ask a shorter question"):
-        ask_all(model, None, QUESTIONS, 8190)
+    with pytest.raises(InputError, match=r"above the 16384 .* ask a shorter question"):
+        ask_all(model, None, QUESTIONS, 16_382)
 
 
 @pytest.mark.parametrize(("questions", "new"), [((), 4), (QUESTIONS, 0)])

@@ -62,4 +62,4 @@ def test_an_error_in_one_thread_leaves_the_session_to_the_others(talkative, enco
 
     with ThreadPoolExecutor(1) as pool, pytest.raises(KeyError):
         pool.submit(fail).result()
-    assert session.ask(QUESTIONS[:1], NEW).texts[0]
+    assert session.ask(QUESTIONS[:1], NEW).ids[0]
