@@ -69,11 +69,12 @@ def drawn_set(name: str, frames: int = 16, **chosen: Any) -> ShapesSet:
     Raises:
         InputError: as :func:`.shapes_set.shapes_set` does.
     """
-    from .hard_set import hard_shapes_set
-    from .shapes_set import shapes_set
+    from .hard_set import HardShapesSet
+    from .shapes_set import ShapesSet, shapes_set
 
-    make = {SHAPES: shapes_set, HARD_SHAPES: hard_shapes_set}[name]
-    return make(frames=frames, **{option: value for option, value in chosen.items() if value is not None})
+    kind = {SHAPES: ShapesSet, HARD_SHAPES: HardShapesSet}[name]
+    chosen = {option: value for option, value in chosen.items() if value is not None}
+    return shapes_set(frames=frames, kind=kind, **chosen)
 
 
 def _published(name: str, folder: Path, split: str | None, limit: int | None) -> QuestionSet:

@@ -48,8 +48,11 @@ DIGITS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """The digits that a shape may bear, each with its strokes."""
 _STROKE = 0.13
+"""Half the width of a stroke, in radii."""
 _INKS = np.array((8.0, 8.0, 8.0), np.float32), np.array((250.0, 250.0, 250.0), np.float32)
+"""Of a digit on a light colour, and on a dark one."""
 _DARK = 128.0
+"""Mean of its channels below which a colour is dark."""
 
 _TEXTURES = ((126.0, 34.0), (31.5, 18.0), (9.5, 9.0))
 """Pixels between the grid points of a background's noise, and its amplitude in grey levels."""

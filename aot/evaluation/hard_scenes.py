@@ -81,15 +81,13 @@ def _flashing_again(rng: np.random.Generator, scene: Scene, actors: list[Actor])
 
 def _with_touching(rng: np.random.Generator, scene: Scene, actors: list[Actor]) -> list[Actor]:
     """The actors and a new one, of a colour and a kind that they have not, which touches one that does not move."""
-    still = [i for i, actor in enumerate(actors) if not actor.direction and not actor.flashing]
-    colours, kinds = (
-        [name for name in names if name not in taken]
-        for names, taken in ((COLOURS, {a.colour for a in actors}), (KINDS, {a.kind for a in actors}))
-    )
+    still = [actor for actor in actors if not actor.direction and not actor.flashing]
+    colours = [colour for colour in COLOURS if all(actor.colour != colour for actor in actors)]
+    kinds = [kind for kind in KINDS if all(actor.kind != kind for actor in actors)]
     if not (still and colours and kinds):
         return actors
-    chosen = still[rng.integers(len(still))]
-    one, others = actors[chosen], [actor for i, actor in enumerate(actors) if i != chosen]
+    one = still[rng.integers(len(still))]
+    others = [actor for actor in actors if actor is not one]
     for _ in range(_TRIES):
         radius, turn = float(rng.uniform(*scene.settings.radius)), rng.uniform(0, 2 * np.pi)
         new = replace(one, colour=str(rng.choice(colours)), kind=str(rng.choice(kinds)), radius=radius)
@@ -100,9 +98,9 @@ def _with_touching(rng: np.random.Generator, scene: Scene, actors: list[Actor]) 
             if _overlap(one, new):
                 break
         if stays_inside(scene, new, radius) and not any(meet(new, other, radius) for other in others):
-            actors = [*actors[:chosen], replace(one, touches=new.colour), *actors[chosen + 1 :]]
-            place = int(rng.integers(len(actors) + 1))
-            return [*actors[:place], replace(new, touches=one.colour), *actors[place:]]
+            touched = [replace(actor, touches=new.colour) if actor is one else actor for actor in actors]
+            touched.insert(int(rng.integers(len(touched) + 1)), replace(new, touches=one.colour))
+            return touched
     return actors
 
 

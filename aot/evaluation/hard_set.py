@@ -16,7 +16,7 @@ import numpy as np
 from .drawing import COLOURS, DIGITS
 from .hard_scenes import HardSettings, make_hard_scene
 from .scenes import Actor, Scene
-from .shapes_set import APART, NUMBERS, Family, SceneQuestion, ShapesSet, first_seed
+from .shapes_set import APART, NUMBERS, Family, SceneQuestion, ShapesSet
 
 VERSION = 1
 """To be raised with every change of a seed's clip or questions."""
@@ -93,24 +93,7 @@ class HardShapesSet(ShapesSet):
     name = "hard-shapes"
     version = VERSION
     families = HARD_FAMILIES
+    made_by = HardSettings
 
     def _made(self, seed: int, settings: HardSettings) -> Scene:
         return make_hard_scene(seed, settings)
-
-
-def hard_shapes_set(
-    split: str = "test", clips: int = 100, seed: int | None = None, frames: int = 16, each: int = 1
-) -> HardShapesSet:
-    """A set of hard clips of ``frames`` frames; it takes and refuses what :func:`.shapes_set` does.
-
-    Args:
-        split: likewise.
-        clips: likewise.
-        seed: likewise.
-        frames: likewise.
-        each: likewise.
-
-    Raises:
-        InputError: likewise.
-    """
-    return HardShapesSet(first_seed(split, clips, seed, each), clips, HardSettings(frames=frames), each)

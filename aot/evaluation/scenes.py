@@ -134,7 +134,7 @@ class Scene:
         return np.array([self.place(actor, time) for time in self.times if actor.seen(time)])
 
     def shapes(self, frame: int) -> tuple[Shape, ...]:
-        """The shapes in a frame; they do not overlap."""
+        """The shapes in a frame; only those that touch overlap, the later one above."""
         time = self.times[frame]
         return tuple(
             Shape(a.colour, a.kind, *self.place(a, time), a.radius, a.angle, a.flashing, a.digit)

@@ -209,6 +209,7 @@ class ShapesSet:
     name = "shapes"
     version = VERSION
     families = FAMILIES
+    made_by = SceneSettings
     max_new_tokens = 4
 
     @property
@@ -264,7 +265,12 @@ def first_answer(family: Family, answer: str) -> str:
 
 
 def shapes_set(
-    split: str = "test", clips: int = 100, seed: int | None = None, frames: int = 16, each: int = 1
+    split: str = "test",
+    clips: int = 100,
+    seed: int | None = None,
+    frames: int = 16,
+    each: int = 1,
+    kind: type[ShapesSet] = ShapesSet,
 ) -> ShapesSet:
     """A set of clips of ``frames`` frames.
 
@@ -274,30 +280,17 @@ def shapes_set(
         seed: of the first clip, counted from the split's first; with split "any" the seed itself. None means 0.
         frames: of each clip.
         each: the most questions of a family about one clip.
+        kind: of set.
 
     Raises:
         InputError: an unknown split, no clips or questions, or a seed outside the split.
     """
-    return ShapesSet(first_seed(split, clips, seed, each), clips, SceneSettings(frames=frames), each)
-
-
-def first_seed(split: str, clips: int, seed: int | None, each: int) -> int:
-    """The seed of a set's first clip; see :func:`shapes_set`, which takes and refuses the same.
-
-    Args:
-        split: likewise.
-        clips: likewise.
-        seed: likewise.
-        each: likewise.
-
-    Raises:
-        InputError: likewise.
-    """
     if clips < 1 or each < 1:
         raise InputError(f"A set of {clips} clips, each asked {each} of a family; ask for 1 or more of both.")
     start = seed or 0
+    made = kind.made_by(frames=frames)
     if split == "any":
-        return start
+        return kind(start, clips, made, each)
     if split not in SPLITS:
         raise InputError(f"Shapes has no split {split!r}; there are {', '.join(SPLITS)}, and any.")
     room = SPLITS["dev"] - SPLITS["train"]
@@ -305,7 +298,7 @@ def first_seed(split: str, clips: int, seed: int | None, each: int) -> int:
         raise InputError(
             f"Seed {start} with {clips} clips; a split has seeds 0 to {room - 1}, take split 'any' for others."
         )
-    return SPLITS[split] + start
+    return kind(SPLITS[split] + start, clips, made, each)
 
 
 def _alone(actors: Sequence[Actor]) -> list[Actor]:

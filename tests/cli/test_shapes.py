@@ -9,7 +9,7 @@ import pytest
 from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.answering.session import Session
 from comfyui_aot.aot.cli.main import main
-from comfyui_aot.aot.evaluation.hard_set import hard_shapes_set
+from comfyui_aot.aot.evaluation.hard_set import HardShapesSet
 from comfyui_aot.aot.evaluation.shapes_set import FAMILIES, first_answer, shapes_set
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.stages.chain import parse
@@ -41,7 +41,7 @@ def test_questions_and_truths_are_those_of_the_set(aot):
 
 def test_hard_clips_and_their_questions_are_had_by_an_option(aot, tmp_path):
     code, out, _ = aot(SEED, "--hard", "--frames", FRAMES, "--mp4", tmp_path / "clip.mp4", "--json")
-    drawn = hard_shapes_set("test", 1, 3, FRAMES)
+    drawn = shapes_set("test", 1, 3, FRAMES, kind=HardShapesSet)
     assert code == 0
     assert [row["question"] for row in json.loads(out.splitlines()[-1])["rows"]] == [q.text for q in drawn.questions]
     written = load_video(tmp_path / "clip.mp4", Sampling(frames=FRAMES)).pixels.float()

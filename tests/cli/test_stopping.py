@@ -39,6 +39,7 @@ def stopped(words, delay, number=signal.SIGINT):
         except subprocess.TimeoutExpired:
             process.send_signal(number)
             _, error = process.communicate(timeout=60 - AGAIN)
+            assert "Exception ignored in" in error
     return process.returncode, error, time.monotonic() - sent
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +12,11 @@ from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation import open_set
 from comfyui_aot.aot.evaluation.drawing import COLOURS, DIGITS, Shape, coverage
 from comfyui_aot.aot.evaluation.hard_scenes import HardSettings, make_hard_scene
-from comfyui_aot.aot.evaluation.hard_set import HARD_FAMILIES, hard_shapes_set
+from comfyui_aot.aot.evaluation.hard_set import HARD_FAMILIES, HardShapesSet
 from comfyui_aot.aot.evaluation.questions import Question
 from comfyui_aot.aot.evaluation.scenes import Actor, Scene, SceneSettings, make_scene
 from comfyui_aot.aot.evaluation.shapes_set import ask, first_answer, shapes_set
+from comfyui_aot.tests.support.guessing import answers_by_words
 
 CLIPS = 1500
 
@@ -93,10 +94,7 @@ def test_nothing_else_has_gone_or_is_new_where_it_is_asked(scenes):
 @pytest.mark.parametrize("family", sorted(HARD_FAMILIES.keys() - {"second"}))
 def test_whatever_the_words_every_answer_is_equally_frequent(asked, family):
     """So the best guess from the words alone is right as often as chance, up to what so few clips can tell."""
-    by_words = defaultdict(Counter)
-    for name, words, answer in asked:
-        if name == family:
-            by_words[_pattern(family, words)][answer] += 1
+    by_words = answers_by_words(asked, family, _pattern)
     assert sum(counts.total() for counts in by_words.values()) > CLIPS / 4
     for words, counts in by_words.items():
         possible = set(HARD_FAMILIES[family].answers) - (set(words.split()) if family == "touch" else set())
@@ -193,7 +191,7 @@ def test_an_answer_is_found_in_whatever_words(family, said, found):
 def test_the_set_is_opened_by_its_name_and_is_not_shapes():
     questions = open_set("hard-shapes", split="dev", limit=4, each=2, frames=8)
     assert questions.name == "hard-shapes"
-    assert questions.identity == hard_shapes_set("dev", 4, frames=8, each=2).identity
+    assert questions.identity == shapes_set("dev", 4, frames=8, each=2, kind=HardShapesSet).identity
     assert questions.footage != shapes_set("dev", 4, frames=8).footage
     assert {question.family for question in questions.questions} <= HARD_FAMILIES.keys()
     assert {question.clip for question in questions.questions} <= {str(1_000_000 + i) for i in range(4)}
@@ -206,4 +204,4 @@ def test_what_cannot_be_asked_for_is_refused_in_one_line(tmp_path):
     with pytest.raises(InputError, match="hard-shapes is drawn, not read; leave out --data"):
         open_set("hard-shapes", folder=tmp_path)
     with pytest.raises(InputError, match="train, dev, test, and any"):
-        hard_shapes_set("exam")
+        shapes_set("exam", kind=HardShapesSet)

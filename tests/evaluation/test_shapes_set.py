@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.questions import Question
 from comfyui_aot.aot.evaluation.scenes import Actor, Scene, SceneSettings, make_scene
 from comfyui_aot.aot.evaluation.shapes_set import FAMILIES, SPLITS, ask, first_answer, shapes_set
+from comfyui_aot.tests.support.guessing import answers_by_words
 
 CLIPS = 2000
 
@@ -102,10 +103,7 @@ def test_after_the_cut_is_asked_of_a_kind_that_was_there_before(told):
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"order"}))
 def test_whatever_the_words_every_answer_is_equally_frequent(asked, family):
     """So the best guess from the words alone is right as often as chance, up to what so few clips can tell."""
-    by_words = defaultdict(Counter)
-    for name, words, answer in asked:
-        if name == family:
-            by_words[_pattern(family, words)][answer] += 1
+    by_words = answers_by_words(asked, family, _pattern)
     total = sum(sum(counts.values()) for counts in by_words.values())
     assert total > CLIPS / 4
     for counts in by_words.values():

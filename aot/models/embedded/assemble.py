@@ -170,7 +170,7 @@ def untrained() -> tuple[LlavaOnevisionForConditionalGeneration, PreTrainedToken
         InputError: a package is missing.
     """
     require_packages()
-    language, text_config = language_weights(_LANGUAGE.path)
+    language, text_config = language_weights(_LANGUAGE.path, LONGER)
     tokenizer = language_tokenizer(_LANGUAGE.path)
     config = _config(text_config, tokenizer)
     blank = {name: torch.zeros(shape) for name, shape in _projector_shapes(config).items()}
@@ -182,7 +182,7 @@ def untrained() -> tuple[LlavaOnevisionForConditionalGeneration, PreTrainedToken
 def _assemble(folder: Path, trained_file: Path, on_progress: Progress) -> None:
     on_progress(0, _STEPS)
     trained = read(trained_file)
-    vision, (language, text_config) = vision_weights(_VISION.path), language_weights(_LANGUAGE.path)
+    vision, (language, text_config) = vision_weights(_VISION.path), language_weights(_LANGUAGE.path, LONGER)
     language = trained.merged(language)
     tokenizer = language_tokenizer(_LANGUAGE.path)
     on_progress(1, _STEPS)
@@ -239,7 +239,7 @@ def _word_embedding(tokenizer: PreTrainedTokenizerFast, embeddings: Tensor, word
 
 
 def _config(text: LlamaConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionConfig:
-    text_config = LlamaConfig(**{**_for_long_videos(text), "vocab_size": len(tokenizer)})
+    text_config = LlamaConfig(**{**text.to_dict(), "vocab_size": len(tokenizer)})
     vision_config = Dinov2Config(
         hidden_size=384,
         num_hidden_layers=VISION_LAYERS,
@@ -261,23 +261,6 @@ def _config(text: LlamaConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaOnevi
         architectures=["LlavaOnevisionForConditionalGeneration"],
         dtype="float32",
     )
-
-
-def _for_long_videos(text: LlamaConfig) -> dict[str, Any]:
-    """The LLM's settings for ``LONGER`` times as many positions: its slowest rotary dimensions turn so much slower.
-
-    Faster dimensions change less, and the fastest not at all, so that what is near looks as it did (Peng et al., "YaRN:
-    Efficient Context Window Extension of Large Language Models", 2023, NTK-aware interpolation).
-    """
-    settings = text.to_dict()
-    width = text.hidden_size // text.num_attention_heads
-    factor = LONGER ** (width / (width - 2))
-    if "rope_theta" in settings:
-        settings["rope_theta"] *= factor
-    if rotary := settings.get("rope_parameters"):
-        settings["rope_parameters"] = {**rotary, "rope_theta": rotary["rope_theta"] * factor}
-    settings["max_position_embeddings"] *= LONGER
-    return settings
 
 
 def _save_config(config: LlavaOnevisionConfig, folder: Path) -> None:

@@ -53,13 +53,16 @@ def vision_weights(path: Path) -> dict[str, np.ndarray]:
     return weights
 
 
-def language_weights(path: Path) -> tuple[dict[str, np.ndarray], LlamaConfig]:
+def language_weights(path: Path, longer: int = 1) -> tuple[dict[str, np.ndarray], LlamaConfig]:
     """SmolLM2-135M-Instruct out of a GGUF file: dequantised float32 by the names of a ``LlamaModel``, and its config.
 
     GGUF interleaves the two halves of each rotary pair in the query and key rows; here they are in transformers' order.
 
     Args:
         path: of the GGUF file.
+        longer: as many times the positions that the LLM was made for. Its slowest rotary dimensions then turn so much
+            slower; faster ones change less, and the fastest not at all, so that what is near looks as it did (NTK-aware
+            interpolation; Peng et al., "YaRN: Efficient Context Window Extension of Large Language Models", 2023).
 
     Raises:
         RuntimeError: the file holds a tensor whose place is not known.
@@ -67,7 +70,7 @@ def language_weights(path: Path) -> tuple[dict[str, np.ndarray], LlamaConfig]:
     import gguf
 
     reader = gguf.GGUFReader(path)
-    config = _llama_config(lambda key: _field(reader, key))
+    config = _llama_config(lambda key: _field(reader, key), longer)
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     weights = {}
     for tensor in reader.tensors:
@@ -106,7 +109,9 @@ def _field(reader: gguf.GGUFReader, key: str) -> Any:
     return cast(Any, reader.get_field(key)).contents()
 
 
-def _llama_config(field: Callable[[str], Any]) -> LlamaConfig:
+def _llama_config(field: Callable[[str], Any], longer: int) -> LlamaConfig:
+    width = field("llama.embedding_length") // field("llama.attention.head_count")
+    base = field("llama.rope.freq_base") * longer ** (width / (width - 2))
     return LlamaConfig(
         vocab_size=field("llama.vocab_size"),
         hidden_size=field("llama.embedding_length"),
@@ -114,9 +119,9 @@ def _llama_config(field: Callable[[str], Any]) -> LlamaConfig:
         num_hidden_layers=field("llama.block_count"),
         num_attention_heads=field("llama.attention.head_count"),
         num_key_value_heads=field("llama.attention.head_count_kv"),
-        max_position_embeddings=field("llama.context_length"),
+        max_position_embeddings=longer * field("llama.context_length"),
         rms_norm_eps=field("llama.attention.layer_norm_rms_epsilon"),
-        rope_theta=field("llama.rope.freq_base"),  # pyright: ignore[reportCallIssue] - 5 takes it unnamed
+        rope_theta=base,  # pyright: ignore[reportCallIssue] - 5 takes it unnamed
         bos_token_id=field("tokenizer.ggml.bos_token_id"),
         eos_token_id=field("tokenizer.ggml.eos_token_id"),
         pad_token_id=field("tokenizer.ggml.padding_token_id"),
