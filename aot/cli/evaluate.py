@@ -233,6 +233,9 @@ def _told(
         print(markdown(*difficulty(summary), padded=True))
     for line in no_better(summary):
         print(line)
+    answered = {row.name for row in summary.rows}
+    if absent := [variant.name for variant in variants if variant.is_control and variant.name not in answered]:
+        print(f"Not in the table: {', '.join(absent)}. So few tokens are less than a frame, or than one of each frame.")
     if summary.unreadable:
         print(left_out(summary))
     files = (TABLE, CSV, JSON, CURVE, *_submissions(questions, records, out))

@@ -201,7 +201,8 @@ def control_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--controls",
         action="store_true",
-        help="fewer and smaller frames beside the stages, at the same retentions; the table says what is no better",
+        help="fewer and smaller frames beside the stages, at the same retentions where they can be; the table says "
+        "what is no better",
     )
     parser.add_argument(
         "--reinvest",

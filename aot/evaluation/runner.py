@@ -157,6 +157,8 @@ def answer_variants(
 ) -> Iterator[Record]:
     """The answers of several variants to the questions about one clip, one after another.
 
+    A control at a retention at which it cannot begin has none: fewer frames where that is less than one, for instance.
+
     Args:
         model: answers.
         questions: the set, which scores the answers.
@@ -168,11 +170,15 @@ def answer_variants(
         elsewhere: questions about another clip, for variants that are asked about something else.
 
     Raises:
-        InputError: a variant cannot begin, or its chain refuses the clip.
+        InputError: another variant cannot begin, and none is asked; or its chain refuses the clip.
     """
-    for start in starts.plan(variants):
-        if isinstance(start, InputError):
+    planned = []
+    for variant, start in zip(variants, starts.plan(variants), strict=True):
+        if not isinstance(start, InputError):
+            planned.append(start)
+        elif not variant.is_control or variant.retention is None:
             raise start
+    for start in planned:
         variant = start.variant
         yield answer_clip(
             model,

@@ -43,6 +43,29 @@ def test_shapes_are_evaluated_and_reported(aot, tmp_path):
     assert "of encodings are kept in eval-shapes/encodings" in out
 
 
+def test_controls_stand_at_every_retention_at_which_they_can_be(aot):
+    code, out, err = aot("--limit", 2, "--retention", "0.25,0.1", "--stages", "uniform", "--controls", "--json")
+    assert (code, err) == (0, "")
+    result = json.loads(out.splitlines()[-1])
+    names = ["full", "uniform 0.25", "uniform 0.1", "fewer 0.25", "smaller 0.25", "smaller 0.1"]
+    assert [row["name"] for row in result["rows"]] == names
+    assert "Not in the table: fewer 0.1. So few tokens are less than a frame" in out
+
+
+def test_a_control_that_can_be_nowhere_leaves_the_rest(aot):
+    _, out, _ = aot("--limit", 1, "--retention", "0.1", "--stages", "fewer", "uniform", "--json")
+    assert [row["name"] for row in json.loads(out.splitlines()[-1])["rows"]] == ["full", "uniform 0.1"]
+    assert "Not in the table: fewer 0.1." in out
+
+
+@pytest.mark.parametrize("stage", ["fewer:frames=9", "fewer:frames=9+uniform"])
+def test_another_stage_that_cannot_begin_is_told_before_anything_is_asked(aot, tmp_path, stage):
+    code, _, err = aot("--limit", 1, "--stages", "uniform", stage, "--retention", "0.1")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "9 frames of 4 cannot be kept" in err
+    assert not (tmp_path / "eval-shapes" / RECORDS).exists()
+
+
 def test_the_report_tells_the_command_that_gives_it_again(aot):
     _, out, _ = aot("--limit", 1, "--retention", 0.5, "--stages", "intra", "--out", "here", "--json")
     command = json.loads(out.splitlines()[-1])["command"]
