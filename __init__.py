@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .aot.stages.methods.frames.smaller import SmallerFrames
     from .aot.stages.methods.holitom import HoliTom
     from .aot.stages.methods.holitom_inner import HoliTomInner
+    from .aot.stages.methods.positions import KeepPositions
     from .aot.stages.methods.prunevid import PruneVid
     from .aot.stages.methods.pyramiddrop import PyramidDrop
     from .aot.stages.methods.semvid import SemVID
@@ -107,6 +108,7 @@ __all__ = [
     "InputError",
     "InterFrame",
     "IntraFrame",
+    "KeepPositions",
     "LocalAnswerer",
     "PruneVid",
     "PyramidDrop",
@@ -182,6 +184,7 @@ _PUBLIC = {
     "InputError": "aot.errors",
     "InterFrame": f"{_METHODS}.anchor_ot.inter",
     "IntraFrame": f"{_METHODS}.anchor_ot.intra",
+    "KeepPositions": f"{_METHODS}.positions",
     "LocalAnswerer": "aot.answering.answerer",
     "PruneVid": f"{_METHODS}.prunevid",
     "PyramidDrop": f"{_METHODS}.pyramiddrop",

@@ -11,7 +11,7 @@ from ..aot.pictures.explorer import packed, save_frames
 from ..aot.pictures.explorer_layers import packed_layers, transports
 from ..aot.pictures.token_map import frames_drawn
 from ..aot.pictures.transport_picture import CHOICES, MOST_ROWS, STANDS_FOR, transport_picture
-from ..aot.stages.carried import carried
+from ..aot.stages.carried import between_layers
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from ..aot.video.frame_source import FrameSource
@@ -85,7 +85,7 @@ class AOTTransportExplorer(io.ComfyNode):
             layers: dict[str, Any] = {}
             if answer is not None and steps:
                 layers = {"aot_layers": [packed_layers(given, steps, answer.layer_tokens, seen)]}
-            elif tokens.inner:
+            elif between_layers(tokens):
                 layers = {"aot_layers": [{"note": _why_no_layers(tokens, answer)}]}
         prefix = f"aot_explorer_{uuid.uuid4().hex[:8]}"
         names = save_frames(frames_drawn(given, frames)[0], temp_directory(), prefix)
@@ -99,7 +99,7 @@ class AOTTransportExplorer(io.ComfyNode):
 
 
 def _why_no_layers(tokens: VideoTokens, answer: Answer | None) -> str:
-    names = " and ".join(stage.title for stage in carried(tokens))
+    names = " and ".join(stage.title for stage in between_layers(tokens))
     if answer is None:
         return f"To act inside the LLM: {names}. Link Answer's answer to go through its layers."
     return f"Every layer of the LLM saw all of these tokens: {names} left none out between layers."

@@ -28,7 +28,7 @@ from ..errors import InputError
 from ..models.base import VideoLLM
 from ..models.prompt import Inputs
 from ..stages import InnerStage
-from ..stages.carried import carried
+from ..stages.carried import between_layers
 from ..stages.inner import Choice, Cut
 from ..stages.toolkit.ranking import true_places
 from ..tokens.factors import Sparse
@@ -437,7 +437,7 @@ def seen_by(tokens: VideoTokens, seen: Sequence[Seen], layer: int) -> VideoToken
 
 
 def require_fit(model: VideoLLM, tokens: VideoTokens) -> tuple[InnerStage, ...]:
-    """The stages that act inside the LLM when it reads these tokens, where it can take all of them.
+    """The stages that act between the LLM's layers when it reads these tokens, where it can take all of them.
 
     Args:
         model: whose LLM reads.
@@ -447,7 +447,7 @@ def require_fit(model: VideoLLM, tokens: VideoTokens) -> tuple[InnerStage, ...]:
         InputError: its attention cannot be looked at, its cache cannot be shorter from a layer on, it has too few
             layers, a stage acts in layers that still add to the video, or two stages choose what decoding reads.
     """
-    stages, layers, levels = carried(tokens), model.language.layers, len(tokens.levels)
+    stages, layers, levels = between_layers(tokens), model.language.layers, len(tokens.levels)
     for stage in stages:
         _require_attention(model, stage)
         for cut in stage.cuts(tokens.tokens_kept, layers):

@@ -258,6 +258,7 @@ class Session:
         prefix = self._begin(prompts)
         prompt_tokens = [len(prefix.inputs) + len(prompt.after) for prompt in prompts]
         require_context(self.model, self.tokens, max(prompt_tokens), generation.max_new_tokens)
+        require_positions(self.model, self.tokens, prefix, prompts, generation.max_new_tokens)
         on_token(0)
         share = self.model.takes_masks and not self._inner
         passes = list(packs([prompt.after for prompt in prompts], PACK if share else 1))
@@ -448,6 +449,30 @@ def require_context(model: VideoLLM, tokens: VideoTokens | None, prompt_tokens: 
         f"{model.name} reads; keep at most {fits} (retention {fits / tokens.tokens_full:.3f}), or encode at most "
         f"{fits * frames // tokens.tokens_kept} frames."
     )
+
+
+def require_positions(
+    model: VideoLLM, tokens: VideoTokens | None, prefix: Prefix, prompts: Sequence[Prompt], new_tokens: int
+) -> None:
+    """Refuse answers that would end beyond the last position that the model reads, where positions have gaps.
+
+    Args:
+        model: whose LLM reads.
+        tokens: the video's; None if there is none.
+        prefix: of the prompts.
+        prompts: about the video.
+        new_tokens: of the longest answer.
+
+    Raises:
+        InputError: they would.
+    """
+    context, last = model.language.context, prefix.next_position + max(len(each.after) for each in prompts) + new_tokens
+    if tokens is not None and prefix.next_position > len(prefix.inputs) and last > context:
+        raise InputError(
+            f"At their positions among all {tokens.tokens_full} tokens of {tokens.frames_shown} frames the prompt and "
+            f"the answer end at position {last}, above the {context} that {model.name} reads; encode fewer frames, or "
+            "leave Keep Positions out."
+        )
 
 
 def _equal(before: Sequence[Tensor], others: Sequence[Tensor]) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..stages.carried import keeps_positions
 from ..text import shown
 from ..tokens.video_tokens import VideoTokens
 from .adapter import Adapter
@@ -154,8 +155,26 @@ class ChatPrompt(Adapter):
     def _positions(
         self, tokens: VideoTokens | None, prompt: Prompt, groups: Sequence[Tensor], length: int
     ) -> tuple[Tensor, int, int]:
-        """Positions (A, length) of a prefix, of the token after it, and the first that an answer can have."""
-        return torch.arange(length)[None], length, length
+        """Positions (A, length) of a prefix, of the token after it, and the first that an answer can have.
+
+        Tokens are counted, or, where a stage says so, picked from the count of the full video's.
+        """
+        if tokens is None or not keeps_positions(tokens):
+            return torch.arange(length)[None], length, length
+        layout, place = tokens.layout, tokens.place.cpu()
+        height, width = layout.language_grid
+        width += layout.newline == "grid"
+        newline = length - sum(map(len, (*prompt.before, *groups)))  # of the family's own, after all frames
+        position_ids, start = [], 0
+        for number, (before, group) in enumerate(zip(prompt.before, groups, strict=True)):
+            first = start + len(before)
+            frame, y, x = place[group].T
+            within = ((0 if self.frames_apart else frame * height) + y) * width + x
+            position_ids += [torch.arange(start, first), first + within]
+            frames = 1 if self.frames_apart else layout.frames
+            start = first + (frames * height * width if number < layout.frames else 0)
+        position_ids.append(torch.arange(start, start + newline))
+        return torch.cat(position_ids)[None], start + newline, start + newline
 
     def text_inputs(self, ids: Tensor, positions: Tensor) -> Inputs:
         """Embed text.

@@ -22,6 +22,30 @@ def carried(tokens: VideoTokens) -> tuple[InnerStage, ...]:
     return tuple(map(_stage, tokens.inner))
 
 
+def between_layers(tokens: VideoTokens) -> tuple[InnerStage, ...]:
+    """Those of the carried stages that act between the LLM's layers.
+
+    Args:
+        tokens: of any stage.
+
+    Raises:
+        InputError: as :func:`carried`.
+    """
+    return tuple(stage for stage in carried(tokens) if not stage.keeps_positions)
+
+
+def keeps_positions(tokens: VideoTokens) -> bool:
+    """Whether the LLM shall read these tokens at the positions that they have in the full video.
+
+    Args:
+        tokens: of any stage.
+
+    Raises:
+        InputError: as :func:`carried`.
+    """
+    return any(stage.keeps_positions for stage in carried(tokens))
+
+
 def _stage(inside: Inside) -> InnerStage:
     every_stage()  # their classes are known once their files are read
     kind = next((kind for kind in _kinds(InnerStage) if getattr(kind, "name", None) == inside.name), None)

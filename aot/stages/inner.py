@@ -65,6 +65,8 @@ class InnerStage(Stage):
     """Whether tokens are ranked by the attention of the layer to come, and not by that of the layer before."""
     renumbers: ClassVar[bool] = False
     """Whether positions are counted anew after a cut; otherwise each token keeps its own."""
+    keeps_positions: ClassVar[bool] = False
+    """Whether the LLM reads every token at its position in the full video; such a stage does nothing else."""
     counts_newline: ClassVar[bool] = False
     """Whether the newline that ends a video is one of its tokens; otherwise it always stays, as text does."""
 

@@ -141,6 +141,16 @@ def test_a_video_longer_than_the_context_is_refused_as_for_one_question(model, e
     assert str(together.value) == str(alone.value)
 
 
+def test_positions_of_the_full_video_beyond_the_context_are_refused(model, encoded, reduced):
+    kept = parse("positions")(reduced)
+    new = model.language.context - encoded.tokens_full
+    for video in (kept, kept.to_language_grid()):
+        with pytest.raises(InputError, match=r"end at position \d+, above the 16384 .* leave Keep Positions out"):
+            ask_all(model, video, QUESTIONS, new)
+    with pytest.raises(InputError, match=r"end at position"):
+        ask(model, kept, QUESTIONS[0], Generation(max_new_tokens=new))
+
+
 def test_a_blind_question_longer_than_the_context_is_refused(model):
     with pytest.raises(InputError, match=r"above the 16384 .* ask a shorter question"):
         ask_all(model, None, QUESTIONS, 16_382)

@@ -28,7 +28,7 @@ def ids(answers):
 @pytest.fixture(scope="module")
 def videos(small):
     tokens = small.encode(random_frames())
-    chains = ("aot:retention=0.3,clip_length=2", "full", "uniform:retention=0.5")
+    chains = ("aot:retention=0.3,clip_length=2", "full", "uniform:retention=0.5+positions")
     return [AskedVideo(parse(chain)(tokens), each) for chain, each in zip(chains, QUESTIONS, strict=True)]
 
 

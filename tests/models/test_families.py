@@ -20,6 +20,7 @@ from comfyui_aot.aot.models.prompt import Turn
 from comfyui_aot.aot.pictures import token_map
 from comfyui_aot.aot.stages import stages
 from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.aot.stages.methods.positions import KeepPositions
 from comfyui_aot.aot.streaming import stream
 from comfyui_aot.aot.tokens.video_tokens import Blocks, Role
 from comfyui_aot.aot.video.frames import Frames
@@ -189,7 +190,8 @@ def test_a_repetition_penalty_counts_the_same_words_where_tokens_are_reduced(sma
 
 
 @torch.no_grad()
-def test_kept_tokens_are_read_as_the_stock_llm_reads_them_at_their_own_places(small, tokens, clip):
+@pytest.mark.parametrize("stage", [None, KeepPositions()], ids=["as the family counts", "positions kept"])
+def test_kept_tokens_are_read_as_the_stock_llm_reads_them_at_their_own_places(small, tokens, clip, stage):
     """Every third token of the grid, some frames' none: text and tokens at positions worked out here."""
     full = tokens.to_language_grid()
     frame = full.frame
@@ -200,14 +202,16 @@ def test_kept_tokens_are_read_as_the_stock_llm_reads_them_at_their_own_places(sm
     kept = full.reduced(Blocks(weights, (len(chosen),), (len(frame),)), full.place[chosen], full.role[chosen])
     torch.testing.assert_close(kept.features, full.features[chosen])
     assert len(kept.levels) == len(levels)
+    kept = kept if stage is None else stage(kept)
     whole, found = small.prompt_inputs(full, QUESTION), ours(small, small.prompt_inputs(kept, QUESTION))
     # Which rows of the whole prompt are kept: all text, and the chosen of the visual tokens.
     row = torch.ones(len(whole), dtype=torch.bool)
     visual = whole.visual.nonzero().flatten()[: len(frame)]
     row[visual] = False
     row[visual[chosen]] = True
-    positions = by_hand(small, full, QUESTION) if small.axes == 3 else torch.arange(int(row.sum()))[None]
-    positions = positions[:, row] if small.axes == 3 else positions
+    positions = by_hand(small, full, QUESTION) if small.axes == 3 else torch.arange(len(whole))[None]
+    counted = small.axes == 1 and stage is None
+    positions = torch.arange(int(row.sum()))[None] if counted else positions[:, row]
     extras = {}
     if levels:
         extras = {"visual_pos_masks": whole.visual[row][None], "deepstack_visual_embeds": list(levels)}
@@ -462,6 +466,28 @@ def test_questions_together_are_answered_as_one_by_one(small, tokens):
     torch.testing.assert_close(
         together.first_logits, torch.cat([each.first_logits for each in alone]), atol=1e-4, rtol=0
     )
+
+
+@pytest.mark.parametrize("after", ["", "+fastv:layer=3"])
+def test_tokens_at_the_positions_of_the_full_video_are_asked_like_any(small, tokens, after):
+    if after and not small.takes_masks:
+        pytest.skip("nothing acts between layers of this LLM")
+    reduced = parse(f"aot:retention=0.3,clip_length=2+positions{after}")(tokens)
+    questions, settings = ["Is it day?", QUESTION], Generation(max_new_tokens=5)
+    together = Session(small, reduced).ask(questions, settings)
+    alone = [Session(small, reduced).ask([each], settings) for each in questions]
+    assert together.ids == tuple(each.ids[0] for each in alone)
+    prompt, whole = (small.prefix(each, small.prompt(QUESTION, each)) for each in (reduced, tokens))
+    assert prompt.next_position == whole.next_position
+    last = prompt.inputs.position_ids.max()
+    assert last < prompt.next_position <= small.language.context
+
+
+def test_all_tokens_have_their_positions_already(small, tokens):
+    full, kept = tokens.to_language_grid(), KeepPositions()(tokens)
+    given, found = (small.prefix(each, small.prompt(QUESTION, each)) for each in (full, kept))
+    assert found.inputs.position_ids.equal(given.inputs.position_ids)
+    assert (found.next_position, found.least_answer_position) == (given.next_position, given.least_answer_position)
 
 
 def test_an_answer_that_is_stopped_leaves_the_video_read(small, tokens):

@@ -74,8 +74,9 @@ def test_without_an_answer_it_says_how_to_get_at_the_layers(base, encoded, frame
     assert "FastV. Link Answer's answer" in output.ui["aot_layers"][0]["note"]
 
 
-def test_where_no_stage_acts_inside_an_answer_changes_nothing(base, model, encoded, frames):
-    tokens = parse("uniform:retention=0.1")(encoded)
+@pytest.mark.parametrize("chain", ["uniform:retention=0.1", "uniform:retention=0.1+positions"])
+def test_where_no_stage_acts_inside_an_answer_changes_nothing(base, model, encoded, frames, chain):
+    tokens = parse(chain)(encoded)
     with directories(base):
         output = AOTTransportExplorer.execute(tokens=tokens, frames=frames, answer=answer_to(model, tokens))
         without = AOTTransportExplorer.execute(tokens=tokens, frames=frames)

@@ -11,6 +11,7 @@ from comfyui_aot.aot.pictures import token_map
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.nodes.answering import figures
 from comfyui_aot.nodes.inside import AOTLayerTokens
+from comfyui_aot.nodes.stages import NODES
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,21 @@ def test_it_gives_what_the_layer_saw(tokens, answer, frames):
     assert last.tokens_kept == round(tokens.tokens_kept * 0.25) == answer.layer_tokens[-1]
     assert output.ui["text"] == (f"{last.tokens_kept} of the {tokens.tokens_kept} tokens that the LLM was given",)
     assert token_map(last, frames).shape[-1] == 3
+
+
+def test_positions_that_are_kept_leave_every_layer_as_it_is(model, encoded):
+    tokens = parse("uniform:retention=0.1+positions")(encoded)
+    (answer,) = Session(model, tokens).answer(["What is there?"], Generation(2))
+    assert "no stage acted inside the LLM" in AOTLayerTokens.execute(tokens, answer, -1).ui["text"][0]
+
+
+def test_the_node_that_keeps_positions_says_among_how_many(encoded):
+    (node,) = [each for each in NODES if each.__name__ == "AOTKeepPositions"]
+    reduced = parse("uniform:retention=0.1")(encoded)
+    output = node.execute(tokens=reduced)
+    (text,) = output.ui["text"]
+    assert text == f"{reduced.tokens_kept} tokens, read at their positions among all {reduced.tokens_full}"
+    assert output.args[0].features is reduced.features
 
 
 def test_an_answer_without_stages_inside_leaves_tokens_as_they_are(model, encoded):
