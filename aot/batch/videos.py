@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..files import scratch_folder, sha256_of
 from ..models.base import VideoLLM
 from ..models.progress import Progress
+from ..stages import InnerStage
 from ..stages.base import Place
 from ..stages.chain import Chain
 from ..streaming import stream
@@ -64,8 +65,9 @@ class Recipe:
     @property
     def needs_model_alone(self) -> bool:
         """Whether a stage changes how the model runs while it works, so that nothing else may run meanwhile."""
-        places = {stage.acts for stage in self.chain.stages}
-        return self.chain.needs_assistant or bool(places & {Place.TOWER, Place.LLM})
+        stages = self.chain.stages
+        between_layers = any(isinstance(stage, InnerStage) and not stage.keeps_positions for stage in stages)
+        return self.chain.needs_assistant or between_layers or any(stage.acts is Place.TOWER for stage in stages)
 
 
 @dataclass(frozen=True)

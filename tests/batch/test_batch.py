@@ -14,9 +14,12 @@ from functools import partial
 import pytest
 
 from comfyui_aot.aot.batch.rows import ROWS, Rows
+from comfyui_aot.aot.batch.videos import Recipe
 from comfyui_aot.aot.cli.main import main
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.files import alone
+from comfyui_aot.aot.stages.chain import parse
+from comfyui_aot.aot.video.frames import Sampling
 from comfyui_aot.tests.support.videos import write_clip
 
 QUESTION = "What is {name}?"
@@ -62,8 +65,10 @@ CHAINS = (
     ["--stages", "fewer:frames=2+aot:retention=0.5"],
     ["--stages", "cdpruner:retention=0.5"],
     ["--stages", "uniform:retention=0.5+fastv:layer=1"],
+    ["--stages", "uniform:retention=0.5+positions"],
     ["--stages", "dytok"],
     ["--stages", "aot:retention=0.5,clip_length=2", "--stream"],
+    ["--stages", "aot:retention=0.4,clip_length=2+positions", "--stream"],
 )
 
 
@@ -78,6 +83,13 @@ def test_answers_are_those_of_aot_answer(aot, clips, tmp_path, chain):
         expected = json.loads(out.splitlines()[-1])
         same = ("answer", "tokens_full", "tokens_kept", "retention", "prompt_tokens", "new_tokens")
         assert [row[name] for name in same] == [expected[name] for name in same]
+
+
+@pytest.mark.parametrize(
+    ("chain", "alone"), [("uniform+positions", False), ("uniform+fastv", True), ("earlytom", True), ("dytok", True)]
+)
+def test_only_stages_that_change_how_the_model_runs_have_it_to_themselves(model, chain, alone):
+    assert Recipe(model, parse(chain), Sampling()).needs_model_alone is alone
 
 
 def test_rows_say_what_they_are_of(aot, clips, tmp_path):
