@@ -29,6 +29,7 @@ from ..errors import InputError
 from ..memory import PeakMemory
 from ..models.base import VideoLLM
 from ..models.prompt import Inputs, Prefix, Prompt, Turn
+from ..stages.carried import keeps_positions
 from ..tokens.video_tokens import VideoTokens
 from .answer import Answer
 from .decoding import Decoder
@@ -257,8 +258,7 @@ class Session:
         start = time.perf_counter()
         prefix = self._begin(prompts)
         prompt_tokens = [len(prefix.inputs) + len(prompt.after) for prompt in prompts]
-        require_context(self.model, self.tokens, max(prompt_tokens), generation.max_new_tokens)
-        require_positions(self.model, self.tokens, prefix, prompts, generation.max_new_tokens)
+        require_room(self.model, self.tokens, prefix, prompts, generation.max_new_tokens)
         on_token(0)
         share = self.model.takes_masks and not self._inner
         passes = list(packs([prompt.after for prompt in prompts], PACK if share else 1))
@@ -451,10 +451,10 @@ def require_context(model: VideoLLM, tokens: VideoTokens | None, prompt_tokens: 
     )
 
 
-def require_positions(
+def require_room(
     model: VideoLLM, tokens: VideoTokens | None, prefix: Prefix, prompts: Sequence[Prompt], new_tokens: int
 ) -> None:
-    """Refuse answers that would end beyond the last position that the model reads, where positions have gaps.
+    """Refuse prompts and answers that are longer together than the model's context, as tokens or as kept positions.
 
     Args:
         model: whose LLM reads.
@@ -464,10 +464,12 @@ def require_positions(
         new_tokens: of the longest answer.
 
     Raises:
-        InputError: they would.
+        InputError: they are longer; the line says what fits.
     """
-    context, last = model.language.context, prefix.next_position + max(len(each.after) for each in prompts) + new_tokens
-    if tokens is not None and prefix.next_position > len(prefix.inputs) and last > context:
+    longest, context = max(len(each.after) for each in prompts), model.language.context
+    require_context(model, tokens, len(prefix.inputs) + longest, new_tokens)
+    last = prefix.next_position + longest + new_tokens
+    if tokens is not None and keeps_positions(tokens) and last > context:
         raise InputError(
             f"At their positions among all {tokens.tokens_full} tokens of {tokens.frames_shown} frames the prompt and "
             f"the answer end at position {last}, above the {context} that {model.name} reads; encode fewer frames, or "

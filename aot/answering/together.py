@@ -29,7 +29,7 @@ from .inside import require_fit
 from .memory_advice import explaining
 from .packing import PACK, Asked, PackedQuestions, decode_rows, packs
 from .prefilling import Prefiller
-from .session import Session, prefill, require_context, require_positions
+from .session import Session, prefill, require_room
 
 COLUMNS = 16384
 """Prompt tokens of all videos in one pass, unless a single one has more: each answer's attention runs over all."""
@@ -141,8 +141,7 @@ class TogetherAnswerer:
             start = time.perf_counter()
             prefix = model.prefix(tokens, prompts[0])
             lengths = tuple(len(prefix.inputs) + len(prompt.after) for prompt in prompts)
-            require_context(model, tokens, max(lengths), generation.max_new_tokens)
-            require_positions(model, tokens, prefix, prompts, generation.max_new_tokens)
+            require_room(model, tokens, prefix, prompts, generation.max_new_tokens)
             cache = model.new_cache()
             prefill(self._prefiller, prefix.inputs, cache, on_token, leave_last=len(prompts) == 1)
             on_token(0)
