@@ -10,12 +10,14 @@
 # make lock: pin anew what all of these install (LOCK=--upgrade for the newest).
 # make serving-env: an environment of its own with vLLM for the CPU (3 GB); make test-serving: the tests against that server.
 # make embedded-model: train the embedded model anew, into the package (hours on two cores); stopped, it goes on.
+# make embedded-model SEED=1: another model of the same plan, into .venv/training/1, to see what luck is worth.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CLIP := .venv/clips/bigbuckbunny.mp4
 DRAWN := 2000000
+SEED := 0
 MODELS := tests/models tests/answering/test_answer.py tests/answering/test_session.py
 # Two at once, a file of tests to each: one test seldom keeps two cores busy. In the order of the folders, as the tests
 # that start a ComfyUI would make a long end.
@@ -125,7 +127,7 @@ docs: .venv/test
 		pdoc.pdoc('comfyui_aot', output_directory=pathlib.Path('build/docs'))"
 
 embedded-model: .venv/test
-	$(BIN)/python -m comfyui_aot.aot.training .venv/training
+	$(BIN)/python -m comfyui_aot.aot.training .venv/training/$(SEED) --seed $(SEED)
 
 clean:
 	rm -rf .venv demo build dist *.egg-info

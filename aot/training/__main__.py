@@ -24,6 +24,10 @@ from .plan import PLAN
 from .scoring import FRAMES, score
 from .trainer import Settings, Training, accuracy
 
+CLIPS_A_SEED = 100_000
+SEEDS = range(8)
+"""What ``--seed`` may be: each has clips of the train split for itself; those from 800,000 on are for closed forms."""
+
 _RECENT = 40
 """Steps over which the progress bar averages the accuracy."""
 
@@ -40,19 +44,36 @@ def main(arguments: Sequence[str] | None = None, plan: Settings = PLAN, frames: 
     parser.add_argument("folder", type=Path, help="for checkpoint, log and scores; a run that was stopped goes on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--clips", type=int, default=30, help="of the test split, to score the model with")
-    parser.add_argument("--out", type=Path, default=TRAINED, help="where to put the result; into the package")
+    parser.add_argument("--seed", type=int, choices=SEEDS, default=0, help="of the weights and the clips")
+    parser.add_argument("--out", type=Path, help="where to put the result; seed 0 into the package, others in FOLDER")
     options = parser.parse_args(arguments)
     logging.disable_progress_bar()
     trained_file = options.folder / "embedded.safetensors"
     if not trained_file.is_file():
-        _train(plan, options.folder, options.device).save(trained_file)
+        _train(seeded(plan, options.seed), options.folder, options.device).save(trained_file)
     convert(options.folder / EMBEDDED, trained=trained_file)
     model = load(str(options.folder / EMBEDDED), device=options.device)
     scores = score(model, options.clips, options.folder / "scores", frames)
     trained = read(trained_file)
-    dataclasses.replace(trained, info={**trained.info, "scores": scores, "clips": options.clips}).save(options.out)
+    out = options.out or (trained_file if options.seed else TRAINED)
+    dataclasses.replace(trained, info={**trained.info, "scores": scores, "clips": options.clips}).save(out)
     for name, families in scores.items():
         print(f"{name}: {', '.join(f'{family} {share:.2f}' for family, share in families.items())}")
+
+
+def seeded(plan: Settings, seed: int) -> Settings:
+    """The plan for another model: other first weights and directions of the projector, and clips of its own.
+
+    Args:
+        plan: of seed 0.
+        seed: see ``SEEDS``.
+    """
+    return dataclasses.replace(
+        plan,
+        seed=plan.seed + seed,
+        first_seed=plan.first_seed + seed * CLIPS_A_SEED,
+        warm_start=dataclasses.replace(plan.warm_start, seed=plan.warm_start.seed + seed),
+    )
 
 
 def _train(plan: Settings, folder: Path, device: str) -> TrainedWeights:

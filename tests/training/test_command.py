@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from comfyui_aot.aot.models.embedded.weights import read
+from comfyui_aot.aot.files import sha256_of
+from comfyui_aot.aot.models.embedded.weights import TRAINED, read
 from comfyui_aot.aot.training import trainer
-from comfyui_aot.aot.training.__main__ import main
+from comfyui_aot.aot.training.__main__ import SEEDS, main, seeded
+from comfyui_aot.aot.training.plan import PLAN
 from comfyui_aot.tests.support.training import TINY
 
 
@@ -42,3 +45,21 @@ def test_the_same_command_again_trains_no_more(made, monkeypatch, tmp_path):
     again = tmp_path / "again.safetensors"
     main([str(folder), "--clips", "1", "--out", str(again), "--device", "cpu"], TINY, frames=(4,))
     assert read(again).info["scores"] == trained.info["scores"]
+
+
+def test_another_seed_is_another_model_and_leaves_the_package_alone(made, tmp_path):
+    _, trained = made
+    package = sha256_of(TRAINED)
+    main([str(tmp_path), "--clips", "1", "--device", "cpu", "--seed", "1"], TINY, frames=(4,))
+    other = read(tmp_path / "embedded.safetensors")
+    assert sha256_of(TRAINED) == package
+    assert other.info["scores"]
+    assert other.info["settings"]["seed"] == 1
+    assert not torch.equal(other.projector["linear_1.weight"], trained.projector["linear_1.weight"])
+
+
+def test_no_two_seeds_share_a_clip():
+    plans = [seeded(PLAN, seed) for seed in SEEDS]
+    first = [plan.at(0)[2] for plan in plans]
+    last = [plan.at(plan.steps - 1)[2] + plan.phases[-1].clips - 1 for plan in plans]
+    assert all(end < start for end, start in zip(last, [*first[1:], PLAN.naming.first_seed], strict=True))
