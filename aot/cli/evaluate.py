@@ -96,7 +96,7 @@ def set_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Answer the questions that have no answer yet, print the table, and write it with a curve."""
+    """Answer the questions that have no answer yet, print the table, and write it with figures."""
     from ..evaluation.records import RECORDS
     from ..files import alone
 
@@ -218,7 +218,7 @@ def _told(
     place: str = "",
 ) -> dict[str, Any]:
     """Write the report into a folder, print what it says, and give it."""
-    from ..evaluation.report import CSV, CURVE, JSON, TABLE, difficulty, left_out, no_better, overview, write_report
+    from ..evaluation.report import difficulty, left_out, no_better, overview, write_report, written
     from ..evaluation.summary import summarise
     from ..tables import markdown
 
@@ -238,7 +238,7 @@ def _told(
         print(f"Not in the table: {', '.join(absent)}. So few tokens are less than a frame, or than one of each frame.")
     if summary.unreadable:
         print(left_out(summary))
-    files = (TABLE, CSV, JSON, CURVE, *_submissions(questions, records, out))
+    files = (*written(summary), *_submissions(questions, records, out))
     print(f"Results in {place or out}: {', '.join(files)}")
     return result
 

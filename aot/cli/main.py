@@ -34,8 +34,8 @@ COMMANDS = MappingProxyType(
         "compare": ("compare", "variants side by side, full tokens first"),
         "eval": (
             "evaluate",
-            "ask a question set with all tokens and with reduced ones: accuracy, differences, time, as tables and a "
-            "curve; stopped, the same command goes on where it was",
+            "ask a question set with all tokens and with reduced ones: accuracy, differences, time, as tables and "
+            "figures; stopped, the same command goes on where it was",
         ),
         "quality": (
             "quality",

@@ -1,4 +1,5 @@
-"""An evaluation's summary as tables (Markdown, CSV), as JSON and as a curve, each written completely or not at all."""
+"""An evaluation's summary as tables (Markdown, CSV), as JSON and as figures, each written completely or not
+at all."""
 
 from __future__ import annotations
 
@@ -14,12 +15,14 @@ from ..files import whole_file
 from ..tables import as_csv
 from ..tables import markdown as markdown_table
 from .curve import draw_curve
+from .figures import draw, families_figure, seconds_figure
 from .records import UNREADABLE
 from .statistics import CONFIDENCE, DRAWS, SEED, Estimate
 from .summary import Difference, Row, Summary
 
-TABLE, CSV, JSON, CURVE = "table.md", "table.csv", "results.json", "curve.png"
-"""The files' names."""
+TABLE, CSV, JSON = "table.md", "table.csv", "results.json"
+CURVE, FAMILIES, SECONDS = "curve.png", "families.png", "seconds.png"
+"""The files' names. Where no question has a truth there are no families."""
 
 _NOTES = f"""\
 Accuracies in per cent, differences in points, with {CONFIDENCE:.0%} intervals: overall and differences from {DRAWS:,} \
@@ -37,7 +40,7 @@ retention are means over its layers. majority: always the family's most frequent
 
 
 def write_report(summary: Summary, about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Write the four files to ``folder``.
+    """Write the files to ``folder``.
 
     Args:
         summary: of the evaluation.
@@ -58,9 +61,20 @@ def write_report(summary: Summary, about: Mapping[str, Any], folder: Path) -> di
         path.write_text(as_csv([_flat(row, summary) for row in summary.rows]), encoding="utf-8", newline="")
     with whole_file(folder / JSON) as path:
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    title = f"{about['set']}, {about['model']}, {about['frames']} frames"
     with whole_file(folder / CURVE) as path:
-        draw_curve(summary, f"{about['set']}, {about['model']}, {about['frames']} frames", path)
+        draw_curve(summary, title, path)
+    with whole_file(folder / SECONDS) as path:
+        draw(seconds_figure(summary, f"{title}: what answers cost, {about['dtype']} on {about['device']}"), path)
+    if summary.asked:
+        with whole_file(folder / FAMILIES) as path:
+            draw(families_figure(summary, f"{title}: per cent right (of questions), the darker the more is lost"), path)
     return result
+
+
+def written(summary: Summary) -> tuple[str, ...]:
+    """The names of the files of a summary's report."""
+    return TABLE, CSV, JSON, CURVE, SECONDS, *([FAMILIES] if summary.asked else [])
 
 
 def markdown(summary: Summary, about: Mapping[str, Any]) -> str:

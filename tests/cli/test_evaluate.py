@@ -38,7 +38,8 @@ def test_shapes_are_evaluated_and_reported(aot, tmp_path):
     assert [line.split("|")[1].strip() for line in out.splitlines()[2:8]] == [*names, "majority"]
     assert (result["clips"], result["model"], result["references"]) == (2, "tiny", ["full", "paper"])
     assert {path.name for path in (tmp_path / "eval-shapes").iterdir()} == {
-        "curve.png", "encodings", "records.jsonl", "results.json", "settings.json", "table.csv", "table.md",
+        "curve.png", "encodings", "families.png", "records.jsonl", "results.json", "seconds.png", "settings.json",
+        "table.csv", "table.md",
     }  # fmt: skip
     assert "of encodings are kept in eval-shapes/encodings" in out
 

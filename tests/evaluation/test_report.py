@@ -5,15 +5,27 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 from scipy import stats
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.curve import spread
+from comfyui_aot.aot.evaluation.figures import PARTS, families_figure, seconds_figure
 from comfyui_aot.aot.evaluation.questions import Question
 from comfyui_aot.aot.evaluation.records import Record
-from comfyui_aot.aot.evaluation.report import CSV, CURVE, JSON, TABLE, no_better, write_report
+from comfyui_aot.aot.evaluation.report import (
+    CSV,
+    CURVE,
+    FAMILIES,
+    JSON,
+    SECONDS,
+    TABLE,
+    no_better,
+    write_report,
+    written,
+)
 from comfyui_aot.aot.evaluation.report import markdown as report
 from comfyui_aot.aot.evaluation.summary import summarise
 from comfyui_aot.aot.tables import markdown
@@ -176,8 +188,36 @@ def test_a_set_without_any_truth_has_a_table_and_a_picture_without_accuracies(tm
 
 def test_all_files_are_written_and_nothing_else(summary, tmp_path):
     write_report(summary, ABOUT, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {TABLE, CSV, JSON, CURVE}
-    assert min(Image.open(tmp_path / CURVE).size) > 500
+    assert {path.name for path in tmp_path.iterdir()} == {TABLE, CSV, JSON, CURVE, FAMILIES, SECONDS}
+    assert set(written(summary)) == {path.name for path in tmp_path.iterdir()}
+    for name in (CURVE, FAMILIES, SECONDS):
+        assert Image.open(tmp_path / name).width > 1000
+    assert Image.open(tmp_path / CURVE).height > 500
+
+
+def test_families_are_drawn_as_they_are_in_the_table_and_darker_where_more_is_lost(summary):
+    axes = families_figure(summary, "Tiny").axes[0]
+    names, families = [row.name for row in summary.rows], list(summary.asked)
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+    assert [label.get_text() for label in axes.get_xticklabels()] == [f"{f}\n({summary.asked[f]})" for f in families]
+    drawn = np.array([float(text.get_text()) for text in axes.texts]).reshape(len(names), -1)
+    right = np.array([[100 * row.families[family].value for family in families] for row in summary.rows])
+    assert np.abs(drawn - right).max() <= 0.5
+    shade = axes.images[0].get_array()
+    assert not shade[0].any()
+    worse = right < right[0]
+    assert worse.any()
+    assert (np.asarray(shade > 0) == worse).all()
+
+
+def test_what_answers_cost_is_drawn_part_by_part(summary):
+    axes = seconds_figure(summary, "Tiny").axes[0]
+    assert [container.get_label() for container in axes.containers] == list(PARTS)
+    for part, bars in zip(PARTS, axes.containers, strict=True):
+        assert [bar.get_width() for bar in bars] == pytest.approx([getattr(row, f"{part}_s") for row in summary.rows])
+    total = [sum(getattr(row, f"{part}_s") for part in PARTS) for row in summary.rows]
+    assert [bar.get_x() + bar.get_width() for bar in axes.containers[-1]] == pytest.approx(total)
+    assert axes.yaxis_inverted()  # the first row is the highest
 
 
 def test_the_markdown_says_what_was_run_and_lists_every_variant_and_family(summary, tmp_path):
