@@ -2,8 +2,8 @@
 # make test: everything it needs, then the tests.
 # make test-fast: the tests that need neither a model nor a browser, in minutes.
 # make comfyui COMFYUI=CHECKOUT: the ComfyUI and the browser that some tests drive, into .venv/comfyui.
-# make test-versions: all other tests, most on other versions: make test-floors, test-transformers4, test-training, test-long,
-# test-frontends; on Linux test-kernels too.
+# make test-versions: all other tests, most on other versions: make test-models, test-transformers4, test-floors,
+# test-training, test-long, test-frontends; on Linux test-kernels too.
 # make test-ray: a Ray cluster of two nodes on this machine, in an environment of its own (Linux).
 # make fuzz MINUTES=30: hostile input of every kind for so long; KINDS='videos "token files"' for some of them.
 # make docs: the API reference, into build/docs.
@@ -25,8 +25,8 @@ PROCESSES := 2
 PYTEST = -m pytest --numprocesses $(PROCESSES) --no-loadscope-reorder
 FRONTEND := 1.58.1
 
-.PHONY: demo test test-fast fuzz test-versions test-headless test-floors test-transformers4 test-training test-frontends test-long test-kernels \
-	test-ray comfyui serving-env test-serving \
+.PHONY: demo test test-fast fuzz test-versions test-headless test-models test-floors test-transformers4 test-training test-frontends test-long \
+	test-kernels test-ray comfyui serving-env test-serving \
 	lint lock docs embedded-model clean
 
 demo: $(CLIP)
@@ -35,7 +35,7 @@ demo: $(CLIP)
 	$(BIN)/aot compare $(CLIP) "What colour is the sky in the video?" --frames 16 --retention 0.25,0.1 --stages aot \
 		--max-new-tokens 24 --pictures demo --json
 
-# The package as it is used: how its model is trained is in test-training.
+# The package as it is used: what holds for every family is in test-models, how its model is trained in test-training.
 # In a browser, what opens and runs on the frontend that ComfyUI brings; all the rest is in test-frontends. Where there
 # is a ComfyUI, a third process: those tests wait most of their time, and two others keep the cores busy meanwhile.
 OPENS := tests/comfyui/test_browser.py tests/comfyui/test_clip_browser.py tests/comfyui/test_workflows_browser.py
@@ -43,7 +43,7 @@ LATER := $(filter-out $(OPENS),$(wildcard tests/comfyui/test_*_browser.py))
 COMFYUIS := $(wildcard $(or $(COMFYUI_ROOT),.venv/comfyui/ComfyUI $(HOME)/comfy/ComfyUI))
 test: PROCESSES := $(if $(COMFYUIS),3,2)
 test: .venv/test
-	$(BIN)/python $(PYTEST) -k "not vue" $(addprefix --ignore ,$(LATER) tests/training)
+	$(BIN)/python $(PYTEST) -k "not vue" $(addprefix --ignore ,$(LATER) tests/models tests/training)
 
 # No model, no browser: for every change.
 FAST := -m "not model and not comfyui" --ignore tests/comfyui --ignore tests/models --ignore tests/training --ignore tests/serving \
@@ -57,8 +57,8 @@ fuzz: .venv/test
 
 test-versions: test-headless test-frontends
 
-# Those that need no browser, and training.
-test-headless: test-floors test-transformers4 test-training test-long $(if $(filter Linux,$(shell uname)),test-kernels)
+# Those that need no browser.
+test-headless: test-models test-transformers4 test-floors test-training test-long $(if $(filter Linux,$(shell uname)),test-kernels)
 
 # The searches of the tests, ten times as long.
 test-long: .venv/test
@@ -67,6 +67,10 @@ test-long: .venv/test
 # The lowest versions that requirements.txt allows, and the tests that need no model.
 test-floors: .venv/floors/done
 	.venv/floors/bin/python $(PYTEST) $(FAST)
+
+# A small model of every family, its makers' processor and its stock class beside ours.
+test-models: .venv/test
+	$(BIN)/python $(PYTEST) tests/models
 
 # Every part of the embedded model's training, on small plans.
 test-training: .venv/test
