@@ -70,9 +70,9 @@ def _widget(name: str, setting: Setting) -> Any:
 
 def summary(before: VideoTokens, after: VideoTokens, warned: Sequence[warnings.WarningMessage]) -> str:
     """One line about what a stage did or will do, and one for each warning it gave."""
-    if len(after.inner) > len(before.inner) and carried(after)[-1].keeps_positions:
-        return f"{after.tokens_kept} tokens, read at their positions among all {after.tokens_full}"
     if len(after.inner) > len(before.inner):
+        if carried(after)[-1].keeps_positions:
+            return f"{after.tokens_kept} tokens, read at their positions among all {after.tokens_full}"
         return f"{after.tokens_kept} tokens, fewer inside the LLM: Answer shows how many"
     milliseconds = sum(record.milliseconds for record in after.history[len(before.history) :])
     line = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -481,6 +482,19 @@ def test_tokens_at_the_positions_of_the_full_video_are_asked_like_any(small, tok
     assert prompt.next_position == whole.next_position
     last = prompt.inputs.position_ids.max()
     assert last < prompt.next_position <= small.language.context
+
+
+def test_gaps_that_a_family_leaves_between_positions_are_no_reason_to_refuse(small, tokens, monkeypatch):
+    reduced = parse(f"top:keep_tokens={tokens.layout.frames},span=video")(tokens)
+    prompt = small.prompt(QUESTION, reduced)
+    prefix = small.prefix(reduced, prompt)
+    context = len(prefix.inputs) + len(prompt.after) + 1
+    if prefix.next_position + len(prompt.after) + 1 <= context:
+        pytest.skip("its positions are counted anew")
+    monkeypatch.setattr(small, "language", dataclasses.replace(small.language, context=context))
+    Session(small, reduced).ask([QUESTION], Generation(max_new_tokens=1))
+    with pytest.raises(InputError, match=f"above the {context}"):
+        Session(small, reduced).ask([QUESTION], Generation(max_new_tokens=2))
 
 
 def test_all_tokens_have_their_positions_already(small, tokens):
