@@ -72,7 +72,9 @@ if TYPE_CHECKING:
     from .aot.tokens.token_map import TokenMap
     from .aot.tokens.video_tokens import VideoTokens
     from .aot.video.choice import with_scores
-    from .aot.video.frames import Frames, Sampling, load_video, open_video
+    from .aot.video.frames import Frames
+    from .aot.video.sampling import Sampling
+    from .aot.video.video_source import load_video, open_video
 
 __all__ = [
     "DART",
@@ -192,7 +194,7 @@ _PUBLIC = {
     "RandomTokens": f"{_METHODS}.controls.random_choice",
     "Reduction": "aot.stages.base",
     "RelevanceModel": "aot.models.relevance_model",
-    "Sampling": "aot.video.frames",
+    "Sampling": "aot.video.sampling",
     "SemVID": f"{_METHODS}.semvid",
     "Session": "aot.answering.session",
     "Setting": "aot.stages.options",
@@ -215,8 +217,8 @@ _PUBLIC = {
     "expand": "aot.comparison.variants",
     "load_model": "aot.models:load",
     "load_tokens": "aot.tokens.storage:load",
-    "load_video": "aot.video.frames",
-    "open_video": "aot.video.frames",
+    "load_video": "aot.video.video_source",
+    "open_video": "aot.video.video_source",
     "parse": "aot.stages.chain",
     "save_tokens": "aot.tokens.storage:save",
     "stream": "aot.streaming",

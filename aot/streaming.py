@@ -98,7 +98,7 @@ def stream(
 
     Args:
         model: that encodes.
-        frames: decoded, or a file still to be decoded (:func:`~.video.frames.open_video`).
+        frames: decoded, or a file still to be decoded (:func:`~.video.video_source.open_video`).
         stages: in order.
         on_progress: called with (done, total) frames.
         file_pixels: see :meth:`~.models.base.VideoLLM.frame_size`.

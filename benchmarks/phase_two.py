@@ -33,7 +33,8 @@ from comfyui_aot.aot.stages.methods.anchor_ot.both_phases import AnchorOT
 from comfyui_aot.aot.stages.methods.anchor_ot.inter import InterFrame
 from comfyui_aot.aot.tables import markdown
 from comfyui_aot.aot.tokens.video_tokens import Role, VideoTokens
-from comfyui_aot.aot.video.frames import Sampling, load_video
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import load_video
 
 FRAMES, RETENTION, CLIP_LENGTH = 16, 0.1, 4
 RULES = ("plan", "cost")

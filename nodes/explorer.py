@@ -15,7 +15,7 @@ from ..aot.stages.carried import between_layers
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from ..aot.video.frame_source import FrameSource
-from ..aot.video.frames import decoded
+from ..aot.video.video_source import decoded
 from .comfy import io, schema, stoppable, temp_directory, ui
 from .models import ready
 from .pictures import CATEGORY

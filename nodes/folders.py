@@ -14,7 +14,8 @@ from ..aot.evaluation.drawn_clip import NUMBER, load_drawn_clip
 from ..aot.files import make_folder
 from ..aot.text import shown
 from ..aot.video.frame_source import FrameSource
-from ..aot.video.frames import Sampling, open_video
+from ..aot.video.sampling import Sampling
+from ..aot.video.video_source import open_video
 from .comfy import advanced, interrupted, io, schema
 from .models import watch
 from .permissions import FOLDERS, allow_folder

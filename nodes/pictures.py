@@ -7,7 +7,7 @@ from ..aot.pictures.token_map import LAYOUTS
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from ..aot.video.frame_source import FrameSource
-from ..aot.video.frames import decoded
+from ..aot.video.video_source import decoded
 from .comfy import advanced, io, schema, stoppable, ui
 from .models import ready
 from .sockets import AOTFrames, AOTTokens

@@ -8,7 +8,7 @@ from ..aot.pictures.token_video import Overlay, token_video
 from ..aot.streaming import Stream
 from ..aot.tokens.video_tokens import VideoTokens
 from ..aot.video.frame_source import FrameSource
-from ..aot.video.frames import decoded
+from ..aot.video.video_source import decoded
 from .comfy import (
     io,
     output_directory,

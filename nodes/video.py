@@ -13,7 +13,10 @@ from ..aot.evaluation.drawn_clip import load_drawn_clip
 from ..aot.pictures.strip import strip
 from ..aot.text import shown
 from ..aot.video.frame_source import FrameSource
-from ..aot.video.frames import MODES, Frames, Sampling, decoded, load_video, require_components_fit, resample
+from ..aot.video.frames import Frames, resample
+from ..aot.video.sampling import MODES, Sampling
+from ..aot.video.sizes import require_components_fit
+from ..aot.video.video_source import decoded, load_video
 from .comfy import advanced, io, list_input_files, resolve_file, schema, ui
 from .progress_text import Said
 from .sockets import AOTVLLM, AOTFrames

@@ -19,7 +19,9 @@ from comfyui_aot.aot.models import VideoLLM, families, load
 from comfyui_aot.aot.models.embedded.assemble import ensure
 from comfyui_aot.aot.models.llava_onevision import LlavaOnevision
 from comfyui_aot.aot.tokens.video_tokens import VideoTokens
-from comfyui_aot.aot.video.frames import Frames, Sampling, load_video
+from comfyui_aot.aot.video.frames import Frames
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import load_video
 from comfyui_aot.tests.support import searches  # noqa: F401
 from comfyui_aot.tests.support.skips import needs_of, table
 from comfyui_aot.tests.support.tiny import save_miniature, tiny_model

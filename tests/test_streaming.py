@@ -12,7 +12,9 @@ from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.streaming import TOGETHER, Stream, regroup, stream
 from comfyui_aot.aot.tokens import storage
 from comfyui_aot.aot.tokens.video_tokens import VideoTokens
-from comfyui_aot.aot.video.frames import Frames, Sampling, load_video, open_video
+from comfyui_aot.aot.video.frames import Frames
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import load_video, open_video
 from comfyui_aot.tests.support.fake_tower import FakeTower
 
 CHAINS = (

@@ -23,7 +23,10 @@ from ..stages.chain import Chain
 from ..streaming import stream
 from ..tokens.video_tokens import VideoTokens
 from ..video.frame_source import FrameSource
-from ..video.frames import Frames, Sampling, VideoSource, estimate_bytes, open_video
+from ..video.frames import Frames
+from ..video.sampling import Sampling
+from ..video.sizes import estimate_bytes
+from ..video.video_source import VideoSource, open_video
 from .questions import Asking
 from .remote import fetch, is_url
 

@@ -31,7 +31,9 @@ from ..models.importance import ATTENTION
 from ..models.llava_onevision import LlavaOnevision
 from ..models.passes import FRAMES_AT_ONCE
 from ..stages.chain import Chain
-from ..video.frames import Frames, Sampling, load_video
+from ..video.frames import Frames
+from ..video.sampling import Sampling
+from ..video.video_source import load_video
 from .measuring import medians
 
 QUESTION = "What happens in this video?"

@@ -20,7 +20,7 @@ from ..batch.questions import Asking, ask_each
 from ..batch.runner import run
 from ..batch.sources import clips_of
 from ..batch.videos import Recipe
-from ..video.frames import open_video
+from ..video.video_source import open_video
 from .answer import QUESTION
 
 

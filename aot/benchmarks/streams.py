@@ -11,7 +11,8 @@ from ..memory import PeakMemory
 from ..models import VideoLLM
 from ..stages.chain import Chain
 from ..streaming import stream
-from ..video.frames import Sampling, open_video
+from ..video.sampling import Sampling
+from ..video.video_source import open_video
 from .clip import write_clip
 from .growth import exponent
 

@@ -257,7 +257,8 @@ def _tower(options: argparse.Namespace) -> Result:
     from ..evaluation.drawn_clip import load_drawn_clip
     from ..models import load
     from ..stages.chain import parse
-    from ..video.frames import Sampling, load_video
+    from ..video.sampling import Sampling
+    from ..video.video_source import load_video
 
     logging.disable_progress_bar()
     _at_least_one(options.frames, options.repeats)
@@ -327,7 +328,7 @@ def _inside(options: argparse.Namespace) -> Result:
     from ..evaluation.drawn_clip import load_drawn_clip
     from ..models import load
     from ..stages.chain import parse
-    from ..video.frames import Sampling
+    from ..video.sampling import Sampling
 
     _at_least_one(options.frames, options.new_tokens - 1, options.repeats)
     chains = [parse(spec) for spec in options.stages]
@@ -393,7 +394,7 @@ def _batch(options: argparse.Namespace) -> Result:
     from ..benchmarks.batch import bench_batch
     from ..benchmarks.clip import write_clip
     from ..stages.chain import parse
-    from ..video.frames import Sampling
+    from ..video.sampling import Sampling
 
     _at_least_one(options.frames, options.new_tokens, options.repeats, options.videos, options.batch)
     check_device(options.device)

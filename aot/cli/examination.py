@@ -267,7 +267,8 @@ def _one_decord() -> str | Unmet:
 def _read(backend: str) -> str | Unmet:
     from ..evaluation.clip_file import write_mp4
     from ..evaluation.shapes_set import shapes_set
-    from ..video.frames import Sampling, load_video
+    from ..video.sampling import Sampling
+    from ..video.video_source import load_video
 
     drawn = shapes_set("any", clips=1, seed=0, frames=4).scene("0").frames()
     with scratch_folder() as folder:

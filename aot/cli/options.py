@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from ..models.relevance_model import RelevanceModel
     from ..stages.chain import Chain
     from ..tokens.video_tokens import VideoTokens
-    from ..video.frames import Frames, Sampling, VideoSource
+    from ..video.frames import Frames
+    from ..video.sampling import Sampling
+    from ..video.video_source import VideoSource
 
 FRAMES = 16
 """Taken of a video where neither the user nor the model's makers say how many."""
@@ -225,7 +227,7 @@ def encode(options: argparse.Namespace, *pipelines: Chain) -> tuple[VideoLLM, Fr
 
     A chain that cannot run on a video of this size refuses before the video is encoded.
     """
-    from ..video.frames import load_video
+    from ..video.video_source import load_video
 
     frames = load_video(options.video, sampling(options), options.size or None)
     model = load(options)
@@ -238,7 +240,7 @@ def encode(options: argparse.Namespace, *pipelines: Chain) -> tuple[VideoLLM, Fr
 
 def source(options: argparse.Namespace) -> VideoSource:
     """The frames of the file, still to be decoded."""
-    from ..video.frames import open_video
+    from ..video.video_source import open_video
 
     return open_video(options.video, sampling(options), options.size or None)
 
@@ -310,7 +312,7 @@ def _of_file(
 
 def sampling(options: argparse.Namespace) -> Sampling:
     """Which frames the options of :func:`answering_options` take."""
-    from ..video.frames import Sampling
+    from ..video.sampling import Sampling
 
     if options.fps is not None:
         return Sampling("fps", fps=options.fps, start=options.start, end=options.end, cap=options.frames)

@@ -101,7 +101,8 @@ def _videos(
     from ..evaluation.published import SETS
     from ..evaluation.runner import by_clip
     from ..models.fingerprint import fingerprint
-    from ..video.frames import Sampling, load_video
+    from ..video.sampling import Sampling
+    from ..video.video_source import load_video
 
     if Path(options.set).is_file():
         frames = load_video(Path(options.set), Sampling(frames=options.frames, fewer=options.fewer))

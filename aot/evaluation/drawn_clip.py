@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..video.frames import Frames, Sampling, resample, resize
+from ..video.frames import Frames, resample
+from ..video.sampling import Sampling
+from ..video.sizes import resize
 from .scenes import make_scene
 from .shapes_set import SPLITS
 

@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache
 from ..errors import InputError
 from ..tokens.question import ASSISTANT, CLIP, Question
 from ..tokens.video_tokens import VideoTokens
-from ..video.frames import MakersChoice
+from ..video.sampling import MakersChoice
 from .attended import attended_frames
 from .chat import ChatPrompt
 from .encoder import FILE_PIXELS, FrameEncoder, TowerOutput

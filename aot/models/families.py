@@ -12,7 +12,7 @@ import torch
 from ..errors import InputError
 from ..files import read_json
 from ..text import shown
-from ..video.frames import MakersChoice
+from ..video.sampling import MakersChoice
 from .base import VideoLLM
 from .chat_template import TemplateLimit
 from .dry_run import require_runs

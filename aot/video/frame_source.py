@@ -69,7 +69,7 @@ class FrameFacts(Protocol):
 
 
 class FrameSource(FrameFacts, Protocol):
-    """Frames, decoded (:class:`.frames.Frames`) or in a file (:class:`.frames.VideoSource`)."""
+    """Frames, decoded (:class:`.frames.Frames`) or in a file (:class:`.video_source.VideoSource`)."""
 
     @property
     @abstractmethod

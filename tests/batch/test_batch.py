@@ -19,7 +19,7 @@ from comfyui_aot.aot.cli.main import main
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.files import alone
 from comfyui_aot.aot.stages.chain import parse
-from comfyui_aot.aot.video.frames import Sampling
+from comfyui_aot.aot.video.sampling import Sampling
 from comfyui_aot.tests.support.videos import write_clip
 
 QUESTION = "What is {name}?"

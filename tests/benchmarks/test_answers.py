@@ -15,7 +15,8 @@ from comfyui_aot.aot.cli.main import main
 from comfyui_aot.aot.comparison.variants import expand
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models.llm_cost import LanguageShape
-from comfyui_aot.aot.video.frames import Sampling, load_video
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import load_video
 
 TINY = random_models.Shape(
     LanguageShape(layers=2, hidden=64, mlp=128, kv_heads=2, head_dim=16, context=4096),

@@ -10,7 +10,7 @@ from comfyui_aot.aot.benchmarks.measuring import medians
 from comfyui_aot.aot.cli.main import main
 from comfyui_aot.aot.evaluation.drawn_clip import load_drawn_clip
 from comfyui_aot.aot.stages.chain import parse
-from comfyui_aot.aot.video.frames import Sampling
+from comfyui_aot.aot.video.sampling import Sampling
 
 
 def test_each_piece_of_work_is_timed_in_every_round_but_the_first_by_the_clock_given():

@@ -8,7 +8,8 @@ from comfyui_aot.aot.cli.main import main
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.tokens import storage
-from comfyui_aot.aot.video.frames import Sampling, load_video
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import load_video
 from comfyui_aot.tests.support.clips import saved
 
 

@@ -13,7 +13,8 @@ from comfyui_aot.aot.evaluation.hard_set import HardShapesSet
 from comfyui_aot.aot.evaluation.shapes_set import FAMILIES, first_answer, shapes_set
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.stages.chain import parse
-from comfyui_aot.aot.video.frames import Sampling, load_video
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import load_video
 
 SEED, FRAMES = 2_000_003, 4
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from comfyui_aot.aot.evaluation.drawn_clip import NUMBER, load_drawn_clip
-from comfyui_aot.aot.video.frames import Sampling
+from comfyui_aot.aot.video.sampling import Sampling
 from comfyui_aot.tests.comfyui.conftest import api_form
 from comfyui_aot.tests.support.comfyui_client import Refused
 from comfyui_aot.tests.support.videos import write_video

@@ -7,7 +7,8 @@ import pytest
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.clip_file import write_mp4
 from comfyui_aot.aot.evaluation.scenes import SceneSettings, make_scene
-from comfyui_aot.aot.video.frames import Sampling, load_video
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import load_video
 
 
 @pytest.mark.parametrize(("frames", "seconds"), [(16, 8.0), (5, 3.0)])

@@ -6,7 +6,8 @@ import torch
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.drawn_clip import NUMBER, load_drawn_clip
 from comfyui_aot.aot.evaluation.scenes import make_scene
-from comfyui_aot.aot.video.frames import Sampling, resize
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.sizes import resize
 
 
 def test_uniform_frames_reach_from_the_first_to_the_last():

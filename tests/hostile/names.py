@@ -20,7 +20,8 @@ from comfyui_aot.aot.models import families_in, family_of, load
 from comfyui_aot.aot.models.download import advice, folder_name
 from comfyui_aot.aot.stages.chain import Chain, parse
 from comfyui_aot.aot.tokens import storage
-from comfyui_aot.aot.video.frames import Sampling, load_video
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import load_video
 from comfyui_aot.nodes.comfy import directories, key_file, resolve_file, unused_output
 from comfyui_aot.nodes.workflow.graph import load_workflow
 from comfyui_aot.tests.hostile import chains

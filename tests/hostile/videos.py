@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from hypothesis import strategies as st
 
-from comfyui_aot.aot.video.frames import MODES, Sampling, load_video, open_video
+from comfyui_aot.aot.video.sampling import MODES, Sampling
+from comfyui_aot.aot.video.video_source import load_video, open_video
 from comfyui_aot.tests.hostile.values import NUMBERS, RAW, Damage, Kind, damaged, damages, pick, places
 from comfyui_aot.tests.support.videos import write_at_25, write_audio, write_clip
 

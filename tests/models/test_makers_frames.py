@@ -20,7 +20,9 @@ from comfyui_aot.aot.models.llava_video import LlavaVideo
 from comfyui_aot.aot.streaming import stream
 from comfyui_aot.aot.tokens.storage import load as load_tokens
 from comfyui_aot.aot.tokens.storage import save as save_tokens
-from comfyui_aot.aot.video.frames import Frames, Sampling, load_video, open_video, resample
+from comfyui_aot.aot.video.frames import Frames, resample
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import load_video, open_video
 from comfyui_aot.tests.support.small_models import save
 
 INTERNVL = {

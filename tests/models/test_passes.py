@@ -10,7 +10,8 @@ from comfyui_aot.aot.models.passes import FRAMES_AT_ONCE, MOST_AT_ONCE, fitting,
 from comfyui_aot.aot.models.progress import ignore_progress
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.streaming import stream
-from comfyui_aot.aot.video.frames import Sampling, load_video, open_video
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import load_video, open_video
 from comfyui_aot.tests.support.small_models import save
 from comfyui_aot.tests.support.stock_inputs import random_frames
 

@@ -10,7 +10,9 @@ from torch.nn import functional
 from comfyui_aot.aot.models import load
 from comfyui_aot.aot.models.lmms_lab import HALF, LlavaOnevisionOriginal
 from comfyui_aot.aot.models.pixels import normalise, resize, resize_in_float, resize_with_pil, upload
-from comfyui_aot.aot.video.frames import Frames, Sampling, load_video
+from comfyui_aot.aot.video.frames import Frames
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import load_video
 from comfyui_aot.tests.support.small_models import save
 
 SIZES = [(27, 31), (378, 378), (720, 1281)]

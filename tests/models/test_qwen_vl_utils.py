@@ -13,7 +13,9 @@ from comfyui_aot.aot.models.qwen import QwenVL, fit, limits
 from comfyui_aot.aot.streaming import stream
 from comfyui_aot.aot.tokens.storage import load as load_tokens
 from comfyui_aot.aot.tokens.storage import save as save_tokens
-from comfyui_aot.aot.video.frames import Clock, Frames, Sampling, load_video, open_video, resample
+from comfyui_aot.aot.video.frames import Clock, Frames, resample
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import load_video, open_video
 from comfyui_aot.tests.support.qwen_vl_utils import NTSC, PART, READ, WHOLE, published_settings
 from comfyui_aot.tests.support.small_models import save
 from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames

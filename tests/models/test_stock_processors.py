@@ -13,7 +13,8 @@ import torch
 import transformers
 
 from comfyui_aot.aot.models import load, makers_choice
-from comfyui_aot.aot.video.frames import Sampling, load_video
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import load_video
 from comfyui_aot.tests.support.qwen_vl_utils import NTSC, PART, READ, WHOLE, published_settings
 from comfyui_aot.tests.support.small_models import is_there, save
 from comfyui_aot.tests.support.stock_inputs import QUESTION, random_frames, stock_inputs

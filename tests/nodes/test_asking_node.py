@@ -11,7 +11,8 @@ import torch
 from comfyui_aot.aot.cli.run import run_file
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.models.internvl import InternVL
-from comfyui_aot.aot.video.frames import Sampling, open_video
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import open_video
 from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.asking import AOTAskVideo
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories

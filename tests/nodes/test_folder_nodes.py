@@ -8,7 +8,9 @@ import torch
 
 from comfyui_aot.aot.cli.main import main
 from comfyui_aot.aot.errors import InputError
-from comfyui_aot.aot.video.frames import Frames, Sampling, VideoSource, decoded, load_video
+from comfyui_aot.aot.video.frames import Frames
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import VideoSource, decoded, load_video
 from comfyui_aot.nodes import NODES
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories
 from comfyui_aot.nodes.folders import CAPTIONS, DRAWN, DRAWN_CLIPS, AOTSaveCaptions, AOTVideoFolder

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from comfyui_aot.aot.evaluation.drawn_clip import load_drawn_clip
-from comfyui_aot.aot.video.frames import Sampling
+from comfyui_aot.aot.video.sampling import Sampling
 from comfyui_aot.nodes.answering import AOTAnswer
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories, model_management
 from comfyui_aot.nodes.comparing import AOTSweep

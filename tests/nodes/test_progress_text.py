@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comfyui_aot.aot.evaluation.drawn_clip import load_drawn_clip
-from comfyui_aot.aot.video.frames import Sampling
+from comfyui_aot.aot.video.sampling import Sampling
 from comfyui_aot.nodes import answering, progress_text
 from comfyui_aot.nodes.answering import AOTAnswer
 from comfyui_aot.nodes.comfy import HAS_COMFYUI, directories, io

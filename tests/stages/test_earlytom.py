@@ -12,7 +12,8 @@ from comfyui_aot.aot.stages.chain import is_fixed, parse
 from comfyui_aot.aot.stages.methods.earlytom import EarlyTom, EarlyTomCells, Likeness
 from comfyui_aot.aot.tokens.frame_merge import FrameMerge
 from comfyui_aot.aot.tokens.video_tokens import Extra, Layout, VideoTokens
-from comfyui_aot.aot.video.frames import Frames, Sampling, resample
+from comfyui_aot.aot.video.frames import Frames, resample
+from comfyui_aot.aot.video.sampling import Sampling
 from comfyui_aot.tests.support.stages import video
 
 

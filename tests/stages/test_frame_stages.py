@@ -21,7 +21,9 @@ from comfyui_aot.aot.stages.methods.frames.fewer import FewerFrames
 from comfyui_aot.aot.streaming import stream
 from comfyui_aot.aot.tokens.storage import load, save
 from comfyui_aot.aot.video.choice import with_scores
-from comfyui_aot.aot.video.frames import Frames, Sampling, open_video
+from comfyui_aot.aot.video.frames import Frames
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import open_video
 from comfyui_aot.tests.support.searches import examples
 from comfyui_aot.tests.support.stages import check_map, check_places
 from comfyui_aot.tests.support.tiny import tiny_model

@@ -11,15 +11,11 @@ import torch
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.video.decoding import DecordUnfit, open_decord
-from comfyui_aot.aot.video.frames import (
-    Frames,
-    Sampling,
-    estimate_bytes,
-    load_video,
-    require_components_fit,
-    resample,
-)
+from comfyui_aot.aot.video.frames import Frames, resample
 from comfyui_aot.aot.video.index import read_index
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.sizes import estimate_bytes, require_components_fit
+from comfyui_aot.aot.video.video_source import load_video
 from comfyui_aot.tests.support.numbered import write_numbered
 from comfyui_aot.tests.support.videos import write_at_25, write_video
 
@@ -222,7 +218,7 @@ def test_pyav_reads_alone_where_decord_is_missing(bikes, monkeypatch):
 
 
 def test_importing_the_module_loads_no_decoder():
-    script = "import sys, comfyui_aot.aot.video.frames; sys.exit(bool({'av', 'decord'} & set(sys.modules)))"
+    script = "import sys, comfyui_aot.aot.video.video_source; sys.exit(bool({'av', 'decord'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == 0
 
 
@@ -437,7 +433,8 @@ def test_an_absurd_frame_count_in_the_header_does_not_abort_the_process(bikes, t
         "import sys; from comfyui_aot.aot.errors import InputError\n"
         "from comfyui_aot.aot.video.decoding import DecordUnfit, open_decord\n"
         "from comfyui_aot.aot.video.index import read_index\n"
-        "from comfyui_aot.aot.video.frames import Sampling, load_video\n"
+        "from comfyui_aot.aot.video.sampling import Sampling\n"
+        "from comfyui_aot.aot.video.video_source import load_video\n"
         "index = read_index(sys.argv[1])\n"
         "try: open_decord(index, index.height, index.width)\n"
         "except DecordUnfit: pass\n"

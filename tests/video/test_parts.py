@@ -12,7 +12,10 @@ import torch
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.memory import PeakMemory, in_use
-from comfyui_aot.aot.video.frames import Frames, Sampling, estimate_bytes, load_video, open_video
+from comfyui_aot.aot.video.frames import Frames
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.sizes import estimate_bytes
+from comfyui_aot.aot.video.video_source import load_video, open_video
 
 EVERY = Sampling("every")
 

@@ -6,8 +6,9 @@ from contextlib import closing
 import pytest
 import torch
 
-from comfyui_aot.aot.video.frames import Sampling, load_video, open_video
 from comfyui_aot.aot.video.prefetch import ahead
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import load_video, open_video
 
 
 class Source:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.video.container import FORMATS
-from comfyui_aot.aot.video.frames import Sampling, load_video, open_video
+from comfyui_aot.aot.video.sampling import Sampling
+from comfyui_aot.aot.video.video_source import load_video, open_video
 from comfyui_aot.tests.support.numbered import barcode, numbers_of, write_numbered
 
 

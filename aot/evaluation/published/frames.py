@@ -11,7 +11,9 @@ from PIL import Image
 
 from ...errors import InputError, UnreadableVideo
 from ...video.frame_source import FrameSource
-from ...video.frames import Frames, Sampling, open_video
+from ...video.frames import Frames
+from ...video.sampling import Sampling
+from ...video.video_source import open_video
 
 PICTURES_PER_SECOND = 3.0
 """Of a clip that is a folder of pictures: TVQA's rate, and so that of MVBench's episodic reasoning."""
