@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .text import shown
+from .text import is_whole, shown
 
 LONGEST = 2000
 """Characters of a message. Of a longer one the middle is left out: the end names the remedy."""
@@ -41,3 +41,17 @@ def readable(text: str, longest: int = LONGEST) -> str:
         return line
     start = longest * 2 // 3
     return line[:start] + _LEFT_OUT + line[len(line) - (longest - start - len(_LEFT_OUT)) :]
+
+
+def require_whole(text: str, what: str) -> None:
+    """Refuse halves of characters, which no tokenizer takes and no file of text holds.
+
+    Args:
+        text: of a user.
+        what: it is, for the error: "The question".
+
+    Raises:
+        InputError: there is one.
+    """
+    if not is_whole(text):
+        raise InputError(f"{what} holds half a character: {readable(text, 200)!r}; write it anew, as UTF-8.")

@@ -23,6 +23,7 @@ from typing import Any
 from .errors import InputError
 from .locks import LOCK, WORK, lock, tried
 from .names import require_name
+from .text import is_whole
 
 PART = ".part"
 """Ends the name of a file or folder that is not complete yet."""
@@ -346,10 +347,8 @@ def _require_plain(value: Any) -> None:
 
 def _require_text(text: str) -> None:
     """Refuse halves of characters, which JSON can spell and no file can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"it holds a text with half a character, {text[:40]!r}") from error
+    if not is_whole(text):
+        raise ValueError(f"it holds a text with half a character, {text[:40]!r}")
 
 
 def read_json(

@@ -24,6 +24,15 @@ def shown(text: str) -> str:
     return text if text.isascii() and text.isprintable() else text.translate(_SHOWN)
 
 
+def is_whole(text: str) -> bool:
+    """Whether a text holds no half of a character, which JSON and names of files can have and no UTF-8.
+
+    Args:
+        text: from anywhere.
+    """
+    return not any("\ud800" <= each <= "\udfff" for each in text)
+
+
 def all_shown(value: Any) -> Any:
     """A JSON-ready value with :func:`shown` texts.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import MappingProxyType
 
-from ..errors import InputError
+from ..errors import InputError, require_whole
 
 OWN = "own words"
 """The preset that leaves a question as it is."""
@@ -48,12 +48,14 @@ def apply_preset(preset: str, question: str, times: Sequence[float]) -> str:
         times: seconds of the video's frames.
 
     Raises:
-        InputError: no such preset, a preset that needs a question without one, or a multiple choice without choices.
+        InputError: no such preset, a preset that needs a question without one, a question with half a character, or a
+            multiple choice without choices.
     """
     if preset not in WORDINGS:
         raise InputError(f"preset is {preset!r}; give one of {', '.join(WORDINGS)}.")
     if preset in NEED_QUESTION and not question.strip():
         raise InputError("The question is empty; write what you want to know about the video.")
+    require_whole(question, "The question")
     if preset == "multiple choice" and len(question.strip().splitlines()) < 3:
         raise InputError(
             "A multiple choice needs its choices: write the question, then each choice on a line of its own, "

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, require_whole
 
 OPENS = "<think>"
 """The mark in front of what a model writes to itself before it answers."""
@@ -100,13 +100,14 @@ class Prefix:
 
 
 def require_question(question: str) -> None:
-    """Refuse a question without a word.
+    """Refuse a question without a word, or with half a character.
 
     Raises:
-        InputError: it is empty.
+        InputError: it is empty, or no tokenizer takes it.
     """
     if not question.strip():
         raise InputError("The question is empty; write what you want to know about the video.")
+    require_whole(question, "The question")
 
 
 def chat_messages(
@@ -124,11 +125,14 @@ def chat_messages(
         (role, text) each, in order.
 
     Raises:
-        InputError: a question is empty.
+        InputError: a question is empty, or a text holds half a character.
     """
     questions = [turn.question for turn in turns] + [question]
     for each in questions:
         require_question(each)
+    for what, texts in (("The system prompt", [system]), ("An answer", [turn.answer for turn in turns])):
+        for each in texts:
+            require_whole(each, what)
     questions[0] = with_video(questions[0])
     messages = [("system", system)] if system else []
     for each, turn in zip(questions, turns, strict=False):

@@ -9,6 +9,7 @@ import torch
 from comfyui_aot.aot.answering.answerer import ask
 from comfyui_aot.aot.answering.generation import Generation
 from comfyui_aot.aot.errors import InputError
+from comfyui_aot.aot.models.prompt import Turn
 from comfyui_aot.aot.stages.chain import parse
 from comfyui_aot.aot.video.frames import Frames
 
@@ -106,6 +107,20 @@ def test_generation_stops_between_tokens_and_the_next_one_works(talkative, encod
 def test_an_empty_question_is_refused(model, encoded, question):
     with pytest.raises(InputError, match="question is empty"):
         ask(model, encoded, question)
+
+
+@pytest.mark.parametrize(
+    ("question", "settings", "what"),
+    [
+        ("What \udcff is it?", {}, "The question"),
+        ("Why?", {"system": "Be \ud800."}, "The system prompt"),
+        ("Why?", {"turns": [Turn("Is \udcff it?", "yes")]}, "The question"),
+        ("Why?", {"turns": [Turn("Is it?", "\udcff")]}, "An answer"),
+    ],
+)
+def test_half_a_character_is_refused(model, question, settings, what):
+    with pytest.raises(InputError, match=f"^{what} holds half a character"):
+        model.prompt(question, **settings)
 
 
 def test_a_question_that_holds_the_placeholder_is_refused(model, encoded):

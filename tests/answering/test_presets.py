@@ -37,6 +37,11 @@ def test_timestamps_say_when_the_frames_are():
     assert "0.0, 1.5, 3.0 seconds" in apply_preset("timestamps", "", [0.0, 1.5, 3.0])
 
 
+def test_half_a_character_is_refused():
+    with pytest.raises(InputError, match="question holds half a character"):
+        apply_preset(OWN, "What \udcff is it?", [0.0])
+
+
 def test_an_unknown_preset_is_refused_with_those_there_are():
     with pytest.raises(InputError, match="'poem'; give one of own words, describe"):
         apply_preset("poem", "Why?", [0.0])
