@@ -354,17 +354,7 @@ class _Line:
         return _Encoded(out, video.sha256, tuple(askings), tuple(asked))
 
     def _answer(self, batch: list[_Encoded], answer: Callable[..., Sequence[list[Answer] | InputError]]) -> None:
-        videos = [video for each in batch for video in each.videos]
-        recipe = self._recipe
-        try:
-            answers: Sequence[list[Answer] | Exception] = answer(
-                videos, recipe.generation, system=recipe.system, on_token=self._go_on
-            )
-        except (Stopped, ServerLost):
-            raise
-        except Exception as error:
-            answers = [error] * len(videos)
-        found = iter(answers)
+        found = iter(self._answers([video for each in batch for video in each.videos], answer))
         for each in batch:
             results: list[Result] = []
             for group in each.askings:
@@ -375,6 +365,20 @@ class _Line:
                     results += [Result(*pair, answer) for pair, answer in zip(_with(each, group), said, strict=True)]
             each.out.put(results)
         self._gone("_answering", 0)
+
+    def _answers(
+        self, videos: Sequence[AskedVideo], answer: Callable[..., Sequence[list[Answer] | InputError]]
+    ) -> Sequence[list[Answer] | Exception]:
+        """Of each video its answers or its error. One that nobody foresaw is of the video that has it also alone."""
+        recipe = self._recipe
+        try:
+            return answer(videos, recipe.generation, system=recipe.system, on_token=self._go_on)
+        except (Stopped, ServerLost):
+            raise
+        except Exception as error:
+            if len(videos) == 1:
+                return [error]
+        return [each for video in videos for each in self._answers([video], answer)]
 
     def _failed(self, out: _Out, askings: Sequence[Asking], sha256: str | None, error: Exception) -> None:
         out.put([Result(asking, sha256, error=_in_a_line(error)) for asking in askings])

@@ -13,6 +13,7 @@ from functools import partial
 
 import pytest
 
+from comfyui_aot.aot.answering.together import TogetherAnswerer
 from comfyui_aot.aot.batch.rows import ROWS, Rows
 from comfyui_aot.aot.batch.videos import Recipe
 from comfyui_aot.aot.cli.main import main
@@ -125,6 +126,25 @@ def test_errors_are_rows_and_are_asked_again_only_where_that_is_wanted(aot, clip
     found = rows_of(tmp_path / "out")
     assert code == 1 and sorted(row["id"] for row in found if row["error"] is None) == ["a.mp4", "sub/c.mp4"]
     assert len(found) == 3
+
+
+def test_an_error_that_nobody_foresaw_is_of_the_video_that_has_it(aot, clips, tmp_path, monkeypatch):
+    answer = TogetherAnswerer.answer
+
+    def failing(self, videos, *args, **settings):
+        if any("b?" in question for video in videos for question in video.questions):
+            raise RuntimeError("unforeseen")
+        return answer(self, videos, *args, **settings)
+
+    assert aot(clips, QUESTION, "--out", "expected")[0] == 0
+    monkeypatch.setattr(TogetherAnswerer, "answer", failing)
+    assert aot(clips, QUESTION, "--out", "out")[0] == 1
+    by_id = {row["id"]: row for row in rows_of(tmp_path / "out")}
+    assert by_id.pop("b.mp4")["error"] == "RuntimeError: unforeseen"
+    expected = answers_of(tmp_path / "expected")
+    assert {name: row["answer"] for name, row in by_id.items()} == {
+        name: expected[name, f"What is {name[-5]}?"] for name in by_id
+    }
 
 
 def test_later_videos_and_questions_join_the_rows(aot, clips, tmp_path):
