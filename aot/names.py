@@ -8,6 +8,7 @@ import unicodedata
 from pathlib import Path, PureWindowsPath
 
 from .errors import InputError, readable
+from .text import is_whole
 
 LONGEST_NAME = 255
 """Bytes of a file's or folder's name, as far as file systems go."""
@@ -46,6 +47,15 @@ def _is_encodable(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def spelled(name: str) -> str:
+    """A name as text that any file of text can hold: bytes of another encoding as ``\\xfc``.
+
+    Args:
+        name: of a file that is there.
+    """
+    return name if is_whole(name) else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def natural(name: str) -> tuple[tuple[str, int], ...]:

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
-from ..names import require_name, within
+from ..names import require_name, spelled, within
 from .listing import LISTS, read_list
 from .remote import is_url, list_folder, require_allowed, require_url
 
@@ -106,6 +106,7 @@ def clips_in(folder: Path, patterns: Sequence[str] = ()) -> list[Clip]:
 
 
 def _clip(name: str, place: str) -> Clip:
+    name = spelled(name)
     path = PurePosixPath(name)
     folder = "" if path.parent == PurePosixPath(".") else str(path.parent)
     return Clip(name, place, dict(zip(OF_FOLDER, (name, path.stem, folder), strict=True)))

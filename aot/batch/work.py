@@ -8,6 +8,7 @@ from typing import Any
 
 from ..answering.reduced_for import read_beside
 from ..models.fingerprint import digest, fingerprint
+from ..names import spelled
 from ..stages.chain import Chain
 from .captions import Captions
 from .questions import Asking
@@ -155,7 +156,7 @@ def row_of(found: Result) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": asking.clip.id,
         # What follows the question mark may be a key.
-        "video": place.partition("?")[0] if is_url(place) else place,
+        "video": place.partition("?")[0] if is_url(place) else spelled(place),
         "preset": asking.preset,
         "question": asking.question,
         "error": found.error,

@@ -147,6 +147,24 @@ def test_an_error_that_nobody_foresaw_is_of_the_video_that_has_it(aot, clips, tm
     }
 
 
+def test_a_name_of_another_encoding_is_a_row_like_others(aot, clips, tmp_path):
+    try:
+        os.rename(clips / "b.mp4", os.fsencode(clips) + b"/b\xfc.mp4")
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    words = [clips, QUESTION, "--out", "out", "--captions", "--format", "csv", "parquet"]
+    code, out, _ = aot(*words)
+    assert code == 0 and "3 rows, 3 of them new" in out
+    rows = rows_of(tmp_path / "out")
+    row = next(row for row in rows if row["id"] == "b\\xfc.mp4")
+    assert row["video"] == f"{clips}/b\\xfc.mp4" and row["question"] == "What is b\\xfc?" and row["answer"]
+    assert os.path.exists(os.fsencode(clips) + b"/b\xfc.txt")
+    parquet = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "out" / "rows.parquet")
+    assert parquet.to_pylist() == rows
+    _, out, _ = aot(*words)
+    assert "3 rows, 0 of them new" in out
+
+
 def test_later_videos_and_questions_join_the_rows(aot, clips, tmp_path):
     aot(clips, QUESTION, "--out", "out", "--limit", "1")
     before = (tmp_path / "out" / ROWS).read_bytes()
@@ -320,6 +338,7 @@ def test_a_library_that_is_missing_is_named_in_a_line(aot, monkeypatch):
     ("words", "line"),
     [
         (["CLIPS"], "There is no question"),
+        (["CLIPS", "Wh\udcffo?"], "The question holds half a character"),
         (["CLIPS", "{nope}?"], "no such column, but id, name, folder"),
         (["nowhere", "Who?"], "There is no nowhere"),
         (["CLIPS", "Who?", "--replace"], "give --captions too"),
