@@ -64,8 +64,8 @@ def clips_of(source: str, patterns: Sequence[str] = (), listed: Listed | None = 
 
     Args:
         source: a folder, a list file, a video, or a URL of a folder or a video.
-        patterns: which files of a folder are taken, by their path in there or their name; those with a video's suffix
-            if empty.
+        patterns: which files of a folder are taken, by their path in there or their name; all if empty. Without a
+            video's suffix only those whose suffix a pattern has.
         listed: how a list file is read.
 
     Raises:
@@ -123,10 +123,13 @@ def _files(folder: Path) -> list[str]:
 
 
 def _is_taken(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a file is one of the videos: ``day1/*`` means no captions beside them, ``*.dat`` what ends so."""
     path = PurePosixPath(name)
+    is_video = path.suffix.lower() in SUFFIXES
     if not patterns:
-        return path.suffix.lower() in SUFFIXES
-    return any(fnmatch(name, pattern) or fnmatch(path.name, pattern) for pattern in patterns)
+        return is_video
+    wanted = [each for each in patterns if fnmatch(name, each) or fnmatch(path.name, each)]
+    return any(is_video or pattern.endswith(path.suffix or path.name) for pattern in wanted)
 
 
 def _listed(path: Path, listed: Listed) -> list[Clip]:

@@ -194,6 +194,15 @@ def test_captions_are_beside_the_clips_and_those_there_are_not_asked_for(aot, cl
     assert (clips / "b.txt").read_text().startswith("x, ")
 
 
+def test_captions_are_no_clips_of_a_later_run(aot, clips):
+    words = [clips, QUESTION, "--out", "out", "--captions", "--pattern", "sub/*", "--json"]
+    for new in (1, 0):
+        code, out, err = aot(*words)
+        assert code == 0, err
+        result = json.loads(out.splitlines()[-1])
+        assert (result["videos"], result["new"]) == (1, new)
+
+
 def test_a_caption_that_a_killed_run_has_not_written_is_written_from_its_row(aot, clips, tmp_path):
     aot(clips, "Who?", "--out", "out", "--captions")
     expected = (clips / "a.txt").read_bytes()

@@ -16,7 +16,16 @@ HERE = "Row 2 of list.csv"
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("b.mp4", "a.MKV", "day 1/c.webm", "day 1/.hidden.mp4", ".cache/d.mp4", "notes.txt", "day 1/c.txt"):
+    for name in (
+        "b.mp4",
+        "a.MKV",
+        "day 1/c.webm",
+        "day 1/.hidden.mp4",
+        ".cache/d.mp4",
+        "notes.txt",
+        "day 1/c.txt",
+        "other",
+    ):
         path = tmp_path / "clips" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
@@ -32,7 +41,14 @@ def test_a_folder_gives_its_videos_and_those_of_folders_in_it(folder):
 
 @pytest.mark.parametrize(
     ("patterns", "names"),
-    [(["*.mp4"], ["b.mp4"]), (["day 1/*.w*"], ["day 1/c.webm"]), (["b.*", "a.*"], ["a.MKV", "b.mp4"])],
+    [
+        (["*.mp4"], ["b.mp4"]),
+        (["day 1/*.w*"], ["day 1/c.webm"]),
+        (["b.*", "a.*"], ["a.MKV", "b.mp4"]),
+        (["day 1/*"], ["day 1/c.webm"]),
+        (["day 1/*.txt", "b*"], ["b.mp4", "day 1/c.txt"]),
+        (["other"], ["other"]),
+    ],
 )
 def test_patterns_choose_files_by_name_or_by_path(folder, patterns, names):
     assert [clip.id for clip in clips_of(str(folder), patterns)] == names
