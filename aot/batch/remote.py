@@ -23,6 +23,7 @@ BUCKETS = ("s3", "gs")
 """Schemes of which a folder can be listed."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_KEYED = re.compile(rf"({_URL.pattern}[^\s?]*)\?[^\s'\")>]*")
 _PORTS = {"http": 80, "https": 443}
 _CHUNK = 2**20
 
@@ -30,6 +31,15 @@ _CHUNK = 2**20
 def is_url(name: str) -> bool:
     """Whether a name is a URL, of any scheme, or several in a chain."""
     return bool(_URL.match(name)) or "::" in name
+
+
+def without_keys(text: str) -> str:
+    """A text without what URLs in it have after the question mark, which may be a key.
+
+    Args:
+        text: a URL, or a message with some in it.
+    """
+    return _KEYED.sub(r"\1", text)
 
 
 def require_url(url: str) -> str:
@@ -116,7 +126,9 @@ def fetch(url: str, folder: Path) -> tuple[Path, str]:
     except InputError:
         raise
     except Exception as error:  # of the library's own kinds
-        raise UnreadableVideo(f"{url} cannot be fetched ({_reason(error)}); check address and credentials.") from error
+        raise UnreadableVideo(
+            f"{without_keys(url)} cannot be fetched ({_reason(error)}); check address and credentials."
+        ) from error
     return file, content.hexdigest()
 
 
@@ -129,10 +141,11 @@ def _require_no_redirect(system: Any, url: str, scheme: str) -> None:
     async def target() -> str:
         session = await system.set_session()
         async with session.get(url, allow_redirects=False) as response:
-            return response.headers.get("Location", "?") if 300 <= response.status < 400 else ""
+            return response.headers.get("Location", "an unknown address") if 300 <= response.status < 400 else ""
 
     if to := sync(system.loop, target):
-        raise UnreadableVideo(f"{url} leads elsewhere, to {readable(to, 200)}; give that address instead.")
+        where = readable(to.partition("?")[0], 200)
+        raise UnreadableVideo(f"{without_keys(url)} leads elsewhere, to {where}; give that address instead.")
 
 
 def _system(scheme: str) -> Any:
@@ -180,4 +193,4 @@ def _split(url: str) -> urllib.parse.SplitResult | None:
 
 
 def _reason(error: Exception) -> str:
-    return readable(str(error) or type(error).__name__, 200)
+    return readable(without_keys(str(error)) or type(error).__name__, 200)

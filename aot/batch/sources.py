@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import InputError
 from ..names import require_name, spelled, within
 from .listing import LISTS, read_list
-from .remote import is_url, list_folder, require_allowed, require_url
+from .remote import is_url, list_folder, require_allowed, require_url, without_keys
 
 SUFFIXES = (
     ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv",
@@ -143,7 +143,9 @@ def _listed(path: Path, listed: Listed) -> list[Clip]:
         for name in (listed.video, column):
             if not row.get(name, "").strip():
                 raise InputError(f"{where} has no {name!r}; its columns are {', '.join(row)}.")
-        clips.append(Clip(row[column], _place(row[listed.video].strip(), folder, listed.allowed, where), row))
+        place = _place(row[listed.video].strip(), folder, listed.allowed, where)
+        columns = {**row, **{name: without_keys(row[name]) for name in (listed.video, column) if is_url(row[name])}}
+        clips.append(Clip(columns[column], place, columns))
     places: dict[str, str] = {}
     for clip in clips:
         if places.setdefault(clip.id, clip.place) != clip.place:

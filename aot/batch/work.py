@@ -12,7 +12,7 @@ from ..names import spelled
 from ..stages.chain import Chain
 from .captions import Captions
 from .questions import Asking
-from .remote import is_url
+from .remote import is_url, without_keys
 from .rows import Rows
 from .runner import DECODERS, Result, run
 from .videos import Recipe
@@ -155,8 +155,7 @@ def row_of(found: Result) -> dict[str, Any]:
     place = asking.clip.place
     row: dict[str, Any] = {
         "id": asking.clip.id,
-        # What follows the question mark may be a key.
-        "video": place.partition("?")[0] if is_url(place) else spelled(place),
+        "video": without_keys(place) if is_url(place) else spelled(place),
         "preset": asking.preset,
         "question": asking.question,
         "error": found.error,

@@ -298,7 +298,7 @@ class _Server(http.server.SimpleHTTPRequestHandler):
     def do_GET(self):
         if self.path.startswith("/moved/"):
             self.send_response(302)
-            self.send_header("Location", self.path.removeprefix("/moved"))
+            self.send_header("Location", f"{self.path.removeprefix('/moved')}?key=secret")
             self.end_headers()
         else:
             super().do_GET()
@@ -322,13 +322,14 @@ def server(clips):
 
 def test_a_list_of_urls_that_are_allowed_is_fetched_and_redirects_are_not_followed(aot, clips, server, tmp_path):
     host = f"http://127.0.0.1:{server.server_address[1]}"
-    urls = [f"{host}/a.mp4?key=secret", f"{host}/moved/b.mp4", f"{host}/none.mp4", "sub/c.mp4"]
+    urls = [f"{host}/a.mp4?key=secret", f"{host}/moved/b.mp4?key=secret", f"{host}/none.mp4?key=secret", "sub/c.mp4"]
     (tmp_path / "list.txt").write_text("\n".join(urls))
     words = ["list.txt", "Who?", "--videos", clips, "--out", "out"]
     code, _, err = aot(*words)
     assert code == 2 and f"--allow-url {host}/" in err and server.paths == []
     code, _, _ = aot(*words, "--allow-url", f"{host}/")
     rows = rows_of(tmp_path / "out")
+    assert "secret" not in str(rows)
     by_place = {row["video"].removeprefix(host): row for row in rows}
     assert code == 1 and len(rows) == 4
     assert by_place["/a.mp4"]["answer"] and by_place[str(clips / "sub/c.mp4")]["answer"]

@@ -7,7 +7,7 @@ import pytest
 
 from comfyui_aot.aot.batch.captions import Captions, require_places
 from comfyui_aot.aot.batch.questions import ask_each, fill
-from comfyui_aot.aot.batch.remote import require_allowed
+from comfyui_aot.aot.batch.remote import require_allowed, without_keys
 from comfyui_aot.aot.batch.sources import Clip, Listed, clips_of
 from comfyui_aot.aot.errors import InputError
 
@@ -172,6 +172,28 @@ def test_any_other_url_in_a_list_is_refused(url, folder):
         require_allowed(url, ["https://host/a/"], HERE)
     with pytest.raises(InputError):
         clips_of(str(write_list(folder, "txt", [{"video": url}])), listed=Listed(allowed=["https://host/a/"]))
+
+
+def test_what_may_be_a_key_in_a_url_is_in_no_name_of_a_video(folder):
+    url = "https://host/a/b.mp4"
+    path = write_list(folder, "csv", [{"video": f"{url}?key=secret", "question": "Is it {x}?"}])
+    (clip,) = clips_of(str(path), listed=Listed(allowed=["https://host/"]))
+    assert (clip.id, clip.place) == (url, f"{url}?key=secret") and "secret" not in str(clip.columns)
+    path = write_list(folder, "txt", [{"video": f"{url}?v=1"}, {"video": f"{url}?v=2"}])
+    with pytest.raises(InputError, match=f"two videos with the id '{url}'; give each an id of its own"):
+        clips_of(str(path), listed=Listed(allowed=["https://host/"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no URL? None.", "no URL? None."),
+        ("403, url=URL('https://host/a.mp4?key=b%20c&d')", "403, url=URL('https://host/a.mp4')"),
+        ("s3://a/b?c d, http://e?f", "s3://a/b d, http://e"),
+    ],
+)
+def test_messages_are_without_what_may_be_a_key(text, shown):
+    assert without_keys(text) == shown
 
 
 def test_a_url_that_is_not_allowed_says_what_would_allow_it(folder):
