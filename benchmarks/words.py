@@ -2,7 +2,7 @@
 
 No training of the LLM can name what the tower's features do not tell. So this asks the features alone: clip art whose
 file names say what it shows is put on plain grounds, the features of its patches are averaged, and a linear readout
-(logistic regression) of 37 words is fitted. It is judged on series of pictures that it has not seen, five times over a
+(logistic regression) of 36 words is fitted. It is judged on series of pictures that it has not seen, five times over a
 fourth of them; and on the pictures of a second folder, by other makers.
 
     apt-get install openclipart-png tuxpaint-stamps-default
@@ -113,10 +113,13 @@ def named(folder: Path) -> Iterator[Picture]:
         ]
         if len(words) != 1:
             continue
-        with Image.open(path) as image:
-            if image.width * image.height > LARGEST:
-                continue
-            digest = hashlib.sha256(image.convert("RGBA").resize((32, 32)).tobytes()).digest()
+        try:
+            with Image.open(path) as image:
+                if image.width * image.height > LARGEST:
+                    continue
+                digest = hashlib.sha256(image.convert("RGBA").resize((32, 32)).tobytes()).digest()
+        except OSError:  # no picture, whatever it is called
+            continue
         if digest not in seen:
             seen.add(digest)
             letters = [cut for part in parts if (cut := re.sub(r"\d", "", part)) and cut != "bw"]
@@ -214,34 +217,33 @@ def main() -> None:
     options = parser.parse_args()
     model = load("embedded")
     pictures = list(named(options.pictures))
+    if not pictures:
+        parser.error(f"{options.pictures} has no picture that is named after one of the words")
     known, words, series = shown(model, pictures)
-    middle, spread = known.mean(0), known.std(0)
-
-    def scaled(rows: Tensor) -> Tensor:
-        return 4 * functional.normalize((rows - middle) / spread, dim=1)
 
     splits = [held_out(series, words, seed) for seed in range(SPLITS)]
-    results = [
-        (*shares(fit(scaled(known[~out]), words[~out]), scaled(known[out]), words[out]), frequent(words[out]))
-        for out in splits
-    ]
+    results = [judged(known[~out], words[~out], known[out], words[out])[0] for out in splits]
     rows = [(f"series not seen, {len(pictures)} pictures in all", *np.mean(results, axis=0))]
     if options.others:
         strange = list(named(options.others))
+        if not strange:
+            parser.error(f"{options.others} has no picture that is named after one of the words")
         other, theirs, _ = shown(model, strange)
-        rows.append(
-            (
-                f"by other makers, {len(strange)} pictures",
-                *shares(fit(scaled(known), words), scaled(other), theirs),
-                frequent(theirs),
-            )
-        )
-        by_word = scores(fit(scaled(known), words), scaled(other)).argmax(1)
-        for name, word in ((name, NAMES.index(name)) for name in WORDS["animal"]):
+        found, said = judged(known, words, other, theirs)
+        rows.append((f"by other makers, {len(strange)} pictures", *found))
+        for word in range(len(WORDS["animal"])):
             if (theirs == word).any():
-                print(f"{name}: {(by_word[theirs == word] == word).sum()} of {(theirs == word).sum()} views")
+                print(f"{NAMES[word]}: {(said[theirs == word] == word).sum()} of {(theirs == word).sum()} views")
     header = ["", "word", "category", "word, its category given", "always the most frequent word"]
     print(markdown(header, [[name, *(f"{100 * share:.0f}" for share in each)] for name, *each in rows], padded=True))
+
+
+def judged(known: Tensor, words: Tensor, other: Tensor, theirs: Tensor) -> tuple[tuple[float, ...], Tensor]:
+    """What a readout fitted on some views makes of others: the shares and that of the most frequent word; its words."""
+    middle, spread = known.mean(0), known.std(0)
+    here, there = (4 * functional.normalize((rows - middle) / spread, dim=1) for rows in (known, other))
+    readout = fit(here, words)
+    return (*shares(readout, there, theirs), frequent(theirs)), scores(readout, there).argmax(1)
 
 
 def frequent(words: Tensor) -> float:

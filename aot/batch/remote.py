@@ -23,7 +23,7 @@ BUCKETS = ("s3", "gs")
 """Schemes of which a folder can be listed."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_KEYED = re.compile(rf"({_URL.pattern}[^\s?]*)\?[^\s'\")>]*")
+_KEYED = re.compile(rf"({_URL.pattern}[^\s?]*)\?\S*")
 _PORTS = {"http": 80, "https": 443}
 _CHUNK = 2**20
 

@@ -91,7 +91,9 @@ def clips_of(source: str, patterns: Sequence[str] = (), listed: Listed | None = 
         clips = clips_in(path, patterns)
     if not clips:
         wanted = " or ".join(patterns) if patterns else "a video's suffix"
-        raise InputError(f"{source} holds no file with {wanted}; give another folder, or a --pattern.")
+        raise InputError(
+            f"{source} holds no video with {wanted}; give another folder, or a --pattern: 'a*.dat' takes what ends so."
+        )
     return clips
 
 
@@ -129,7 +131,7 @@ def _is_taken(name: str, patterns: Sequence[str]) -> bool:
     if not patterns:
         return is_video
     wanted = [each for each in patterns if fnmatch(name, each) or fnmatch(path.name, each)]
-    return any(is_video or pattern.endswith(path.suffix or path.name) for pattern in wanted)
+    return any(is_video or pattern.lower().endswith((path.suffix or path.name).lower()) for pattern in wanted)
 
 
 def _listed(path: Path, listed: Listed) -> list[Clip]:
@@ -144,7 +146,7 @@ def _listed(path: Path, listed: Listed) -> list[Clip]:
             if not row.get(name, "").strip():
                 raise InputError(f"{where} has no {name!r}; its columns are {', '.join(row)}.")
         place = _place(row[listed.video].strip(), folder, listed.allowed, where)
-        columns = {**row, **{name: without_keys(row[name]) for name in (listed.video, column) if is_url(row[name])}}
+        columns = {**row, listed.video: without_keys(row[listed.video])} if is_url(row[listed.video]) else row
         clips.append(Clip(columns[column], place, columns))
     places: dict[str, str] = {}
     for clip in clips:

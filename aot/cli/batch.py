@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ..answering.presets import WORDINGS
-from ..errors import InputError
+from ..errors import InputError, require_whole
 from .cluster import PARTS, folder_or_url, pool_of, ray_options
 from .command import Result, goes_on_from
 from .options import (
@@ -134,6 +134,12 @@ def run(options: argparse.Namespace) -> Result:
     require_formats(options.format)
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit {options.limit}; give 1 or more videos.")
+    for what, text in (
+        ("The system prompt", options.system),
+        ("--prefix", options.prefix),
+        ("--suffix", options.suffix),
+    ):
+        require_whole(text, what)
     listed = Listed(options.videos, options.video_column, options.id_column, options.allow_url)
     clips = clips_of(options.source, options.pattern, listed)
     asked = ask_each(clips, options.question, options.preset, options.question_column)[: options.limit]

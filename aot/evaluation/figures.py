@@ -22,12 +22,16 @@ _LOSS = 50
 _DARK = 0.65
 _ROW, _MARGIN = 0.27, 1.6
 """Inches: of a row, and of all around them."""
+_WIDTH, _NAMES, _COLUMN = 9.0, 2.7, 0.7
+"""Inches: of a figure at least, of the rows' names, and of a column."""
+_LEVEL = 13
+"""Characters of a family's name up to which names are written level."""
 
 
 def families_figure(summary: Summary, title: str) -> Figure:
     """A row for each variant, a column for each family: per cent right, the darker the more is lost to full tokens.
 
-    Numbers of questions are in brackets.
+    Under a family's name stands its number of questions.
 
     Args:
         summary: of all variants, full tokens first.
@@ -37,14 +41,16 @@ def families_figure(summary: Summary, title: str) -> Figure:
     rows = [row for row in summary.rows if row.families]
     right = np.array([[100 * row.families[family].value for family in families] for row in rows])
     right = right.reshape(len(rows), len(families))
-    figure, axes = _figure(len(rows), title)
+    figure, axes = _figure(len(rows), title, max(_WIDTH, _NAMES + _COLUMN * len(families)))
     lost = np.clip((right[:1] - right) / _LOSS, 0, 1)
     axes.imshow(lost, cmap="Oranges", vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(right):
         colour = "white" if lost[i, j] > _DARK else "#222222"
         axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=9, color=colour)
     labels = [f"{family}\n({summary.asked[family]})" for family in families]
-    axes.set_xticks(range(len(families)), labels, fontsize=8)
+    level = max((len(family) for family in families), default=0) <= _LEVEL
+    slope = {} if level else {"rotation": 30, "ha": "left"}
+    axes.set_xticks(range(len(families)), labels, fontsize=8, **slope)
     axes.xaxis.tick_top()
     _name_rows(axes, rows)
     axes.tick_params(length=0)
@@ -87,10 +93,10 @@ def draw(figure: Figure, path: Path) -> None:
     figure.savefig(path, format="png", dpi=130)
 
 
-def _figure(rows: int, title: str) -> tuple[Figure, Any]:
+def _figure(rows: int, title: str, width: float = _WIDTH) -> tuple[Figure, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, _MARGIN + _ROW * max(rows, 2)), layout="constrained")
+    figure = Figure(figsize=(width, _MARGIN + _ROW * max(rows, 2)), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure, figure.subplots()
 

@@ -22,7 +22,7 @@ from ..models.embedded.assemble import convert
 from ..models.embedded.weights import TRAINED, TrainedWeights, read
 from .plan import PLAN
 from .scoring import FRAMES, score
-from .trainer import Settings, Training, accuracy
+from .trainer import Settings, Training, accuracy, require_seed
 
 CLIPS_A_SEED = 100_000
 SEEDS = range(8)
@@ -48,9 +48,10 @@ def main(arguments: Sequence[str] | None = None, plan: Settings = PLAN, frames: 
     parser.add_argument("--out", type=Path, help="where to put the result; seed 0 into the package, others in FOLDER")
     options = parser.parse_args(arguments)
     logging.disable_progress_bar()
-    trained_file = options.folder / "embedded.safetensors"
+    trained_file, plan = options.folder / "embedded.safetensors", seeded(plan, options.seed)
     if not trained_file.is_file():
-        _train(seeded(plan, options.seed), options.folder, options.device).save(trained_file)
+        _train(plan, options.folder, options.device).save(trained_file)
+    require_seed(options.folder, read(trained_file).info["settings"]["seed"], plan.seed)
     convert(options.folder / EMBEDDED, trained=trained_file)
     model = load(str(options.folder / EMBEDDED), device=options.device)
     scores = score(model, options.clips, options.folder / "scores", frames)
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None, plan: Settings = PLAN, frames: 
 
 
 def seeded(plan: Settings, seed: int) -> Settings:
-    """The plan for another model: other first weights and directions of the projector, and clips of its own.
+    """The plan for another model: first weights, directions of the projector and clips come from other seeds.
 
     Args:
         plan: of seed 0.

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..errors import InputError
 from ..evaluation.scenes import Scene, SceneSettings, make_scene
 from ..evaluation.shapes_set import SPLITS, SceneQuestion, ask
 from ..files import append_line, make_folder, whole_file
@@ -203,17 +204,34 @@ class Training:
     def _save(self) -> None:
         learnt = {name: p.detach() for name, p in self.learner.named_parameters() if p.requires_grad}
         state = {"learnt": learnt, "optimiser": self._optimiser.state_dict(), "done": self.done}
+        state["seed"] = self._settings.seed
         with whole_file(self._folder / _CHECKPOINT) as part:
             torch.save({**state, "seconds": self.seconds}, part)
 
     def _resume(self) -> None:
         kept = torch.load(self._folder / _CHECKPOINT, map_location=self.learner.device, weights_only=True)
+        require_seed(self._folder, kept.get("seed", self._settings.seed), self._settings.seed)
         with torch.no_grad():
             for name, parameter in self.learner.named_parameters():
                 if parameter.requires_grad:
                     parameter.copy_(kept["learnt"][name])
         self._optimiser.load_state_dict(kept["optimiser"])
         self.done, self.seconds = kept["done"], kept["seconds"]
+
+
+def require_seed(folder: Path, found: int, asked: int) -> None:
+    """Refuse a folder of another seed's model.
+
+    Args:
+        folder: of a run.
+        found: the seed of the run.
+        asked: the seed that is to be trained.
+
+    Raises:
+        InputError: they differ.
+    """
+    if found != asked:
+        raise InputError(f"{folder} holds a model of seed {found}; give --seed {found}, or another folder.")
 
 
 def accuracy(answers: Sequence[tuple[str, bool]]) -> Mapping[str, float]:

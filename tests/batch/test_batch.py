@@ -349,6 +349,9 @@ def test_a_library_that_is_missing_is_named_in_a_line(aot, monkeypatch):
     [
         (["CLIPS"], "There is no question"),
         (["CLIPS", "Wh\udcffo?"], "The question holds half a character"),
+        (["CLIPS", "Who?", "--system", "Wh\udcffo"], "The system prompt holds half a character"),
+        (["CLIPS", "Who?", "--captions", "--prefix", "\udcff"], "--prefix holds half a character"),
+        (["CLIPS", "Who?", "--captions", "--suffix", "\udcff"], "--suffix holds half a character"),
         (["CLIPS", "{nope}?"], "no such column, but id, name, folder"),
         (["nowhere", "Who?"], "There is no nowhere"),
         (["CLIPS", "Who?", "--replace"], "give --captions too"),

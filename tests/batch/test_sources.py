@@ -55,7 +55,7 @@ def test_patterns_choose_files_by_name_or_by_path(folder, patterns, names):
 
 
 def test_a_folder_without_videos_and_a_source_that_is_not_there_are_refused(folder, tmp_path):
-    with pytest.raises(InputError, match=r"holds no file with \*\.avi"):
+    with pytest.raises(InputError, match=r"holds no video with \*\.avi"):
         clips_of(str(folder), ["*.avi"])
     with pytest.raises(InputError, match=r"There is no .*nowhere"):
         clips_of(str(tmp_path / "nowhere"))
@@ -188,7 +188,8 @@ def test_what_may_be_a_key_in_a_url_is_in_no_name_of_a_video(folder):
     ("text", "shown"),
     [
         ("no URL? None.", "no URL? None."),
-        ("403, url=URL('https://host/a.mp4?key=b%20c&d')", "403, url=URL('https://host/a.mp4')"),
+        ("403, url=URL('https://host/a.mp4?key=b%20c&d')", "403, url=URL('https://host/a.mp4"),
+        ("https://host/a.mp4?name=clip(1)&key=b is gone", "https://host/a.mp4 is gone"),
         ("s3://a/b?c d, http://e?f", "s3://a/b d, http://e"),
     ],
 )

@@ -60,10 +60,18 @@ def test_the_readout_reads_what_can_be_read_and_nothing_else(words):
     told = noise + 8 * torch.randn(len(words.NAMES), 64, generator=generator)[of_word]
     train = torch.arange(len(of_word)) < len(of_word) // 2
     for rows, least, most in ((told, 0.99, 1), (noise, 0, 0.1)):
-        word, category, given = words.shares(words.fit(rows[train], of_word[train]), rows[~train], of_word[~train])
+        word, _, _ = words.shares(words.fit(rows[train], of_word[train]), rows[~train], of_word[~train])
         assert least <= word <= most
-        assert word <= category
-        assert word <= given
+
+
+def test_shares_are_of_words_of_categories_and_of_words_where_the_category_is_told(words):
+    bear, bee, bus, car = map(words.NAMES.index, ("bear", "bee", "bus", "car"))
+    readout = torch.zeros(5, len(words.NAMES))
+    readout[[0, 1, 2, 3], [bear, bee, bus, car]] = 1.0
+    # Right; another animal; a vehicle for a bee, which is the likelier animal; and one for a bear, which is not.
+    rows = torch.tensor([[1.0, 0, 0, 0], [1, 0.5, 0, 0], [0, 1, 2, 0], [0, 1, 0, 2]])
+    shares = words.shares(readout, rows, torch.tensor([bear, bee, bee, bear]))
+    assert shares == (0.25, 0.5, 0.5)
 
 
 def test_the_most_frequent_word_is_what_chance_gives(words):

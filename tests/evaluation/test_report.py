@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import re
 
@@ -191,8 +192,18 @@ def test_all_files_are_written_and_nothing_else(summary, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {TABLE, CSV, JSON, CURVE, FAMILIES, SECONDS}
     assert set(written(summary)) == {path.name for path in tmp_path.iterdir()}
     for name in (CURVE, FAMILIES, SECONDS):
-        assert Image.open(tmp_path / name).width > 1000
+        assert min(Image.open(tmp_path / name).size) > 250
     assert Image.open(tmp_path / CURVE).height > 500
+
+
+def test_the_names_of_many_long_families_stand_apart(summary):
+    families = [f"counterfactual_inference_{number}" for number in range(20)]
+    rows = [dataclasses.replace(row, families=dict.fromkeys(families, row.families["colour"])) for row in summary.rows]
+    many = dataclasses.replace(summary, asked=dict.fromkeys(families, 200), rows=tuple(rows))
+    figure = families_figure(many, "Many")
+    figure.draw_without_rendering()
+    starts = [label.get_window_extent().x0 for label in figure.axes[0].get_xticklabels()]
+    assert min(right - left for left, right in itertools.pairwise(starts)) > 2 * 8 / 72 * figure.dpi
 
 
 def test_families_are_drawn_as_they_are_in_the_table_and_darker_where_more_is_lost(summary):

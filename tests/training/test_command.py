@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.files import sha256_of
 from comfyui_aot.aot.models.embedded.weights import TRAINED, read
 from comfyui_aot.aot.training import trainer
@@ -56,6 +57,20 @@ def test_another_seed_is_another_model_and_leaves_the_package_alone(made, tmp_pa
     assert other.info["scores"]
     assert other.info["settings"]["seed"] == 1
     assert not torch.equal(other.projector["linear_1.weight"], trained.projector["linear_1.weight"])
+
+
+def test_a_folder_of_another_seed_is_refused_and_the_package_left_alone(made):
+    folder, _ = made
+    package = sha256_of(TRAINED)
+    with pytest.raises(InputError, match="holds a model of seed 0; give --seed 0, or another folder"):
+        main([str(folder), "--clips", "1", "--device", "cpu", "--seed", "1"], TINY, frames=(4,))
+    (folder / "embedded.safetensors").rename(folder / "aside")
+    try:
+        with pytest.raises(InputError, match="holds a model of seed 0"):
+            main([str(folder), "--clips", "1", "--device", "cpu", "--seed", "1"], TINY, frames=(4,))
+    finally:
+        (folder / "aside").rename(folder / "embedded.safetensors")
+    assert sha256_of(TRAINED) == package
 
 
 def test_no_two_seeds_share_a_clip():
