@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..comparison.variants import BLIND
 from ..stages.chain import FULL
 from .statistics import Estimate
 from .summary import Row, Summary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195")
 """Distinct for colour-blind readers: Okabe and Ito's, and a violet."""
@@ -41,13 +43,12 @@ class _Name:
     y: float
 
 
-def draw_curve(summary: Summary, title: str, path: Path) -> None:
-    """Write the curve as PNG. It has no lines if no question has a truth or nothing is reduced.
+def curve_figure(summary: Summary, title: str) -> Figure:
+    """The curve. It has no lines if no question has a truth or nothing is reduced.
 
     Args:
         summary: of all variants.
-        title: of the picture.
-        path: of the file.
+        title: of the figure.
     """
     from matplotlib.figure import Figure
 
@@ -69,7 +70,7 @@ def draw_curve(summary: Summary, title: str, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     figure.draw_without_rendering()
     _write_names(axes, names)
-    figure.savefig(path, format="png", dpi=130)
+    return figure
 
 
 def _chains(summary: Summary) -> dict[str, list[Row]]:

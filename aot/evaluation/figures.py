@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +30,8 @@ _LEVEL = 13
 def families_figure(summary: Summary, title: str) -> Figure:
     """A row for each variant, a column for each family: per cent right, the darker the more is lost to full tokens.
 
+    At least one question has a truth.
+
     Under a family's name stands its number of questions.
 
     Args:
@@ -38,21 +39,18 @@ def families_figure(summary: Summary, title: str) -> Figure:
         title: of the figure.
     """
     families = list(summary.asked)
-    rows = [row for row in summary.rows if row.families]
-    right = np.array([[100 * row.families[family].value for family in families] for row in rows])
-    right = right.reshape(len(rows), len(families))
-    figure, axes = _figure(len(rows), title, max(_WIDTH, _NAMES + _COLUMN * len(families)))
+    right = np.array([[100 * row.families[family].value for family in families] for row in summary.rows])
+    figure, axes = _figure(summary.rows, title, max(_WIDTH, _NAMES + _COLUMN * len(families)))
     lost = np.clip((right[:1] - right) / _LOSS, 0, 1)
     axes.imshow(lost, cmap="Oranges", vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(right):
         colour = "white" if lost[i, j] > _DARK else "#222222"
         axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=9, color=colour)
     labels = [f"{family}\n({summary.asked[family]})" for family in families]
-    level = max((len(family) for family in families), default=0) <= _LEVEL
+    level = max(map(len, families)) <= _LEVEL
     slope = {} if level else {"rotation": 30, "ha": "left"}
     axes.set_xticks(range(len(families)), labels, fontsize=8, **slope)
     axes.xaxis.tick_top()
-    _name_rows(axes, rows)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
@@ -65,41 +63,29 @@ def seconds_figure(summary: Summary, title: str) -> Figure:
         summary: of all variants, full tokens first.
         title: of the figure.
     """
-    rows = list(summary.rows)
-    figure, axes = _figure(len(rows), title)
-    seconds = np.array([[getattr(row, f"{part}_s") for part in PARTS] for row in rows]).reshape(len(rows), len(PARTS))
+    rows = summary.rows
+    figure, axes = _figure(rows, title)
+    seconds = np.array([[getattr(row, f"{part}_s") for part in PARTS] for row in rows])
     start = np.cumsum(seconds, axis=1) - seconds
     for part, name in enumerate(PARTS):
         axes.barh(range(len(rows)), seconds[:, part], left=start[:, part], color=COLOURS[part], label=name, height=0.7)
     for i, total in enumerate(seconds.sum(1)):
         axes.annotate(f"{total:.3g}", (total, i), (4, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set_xlabel(f"seconds a clip, about {summary.questions / max(1, summary.clips):.0f} questions each")
+    axes.set_xlabel(f"seconds a clip, about {summary.questions / summary.clips:.0f} questions each")
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.legend(ncols=len(PARTS), fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
-    _name_rows(axes, rows)
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     return figure
 
 
-def draw(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG.
-
-    Args:
-        figure: of this module.
-        path: of the file.
-    """
-    figure.savefig(path, format="png", dpi=130)
-
-
-def _figure(rows: int, title: str, width: float = _WIDTH) -> tuple[Figure, Any]:
+def _figure(rows: Sequence[Row], title: str, width: float = _WIDTH) -> tuple[Figure, Any]:
+    """A figure, and axes with a row for each variant, named at its left."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, _MARGIN + _ROW * max(rows, 2)), layout="constrained")
+    figure = Figure(figsize=(width, _MARGIN + _ROW * max(len(rows), 2)), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return figure, figure.subplots()
-
-
-def _name_rows(axes: Any, rows: Sequence[Row]) -> None:
+    axes = figure.subplots()
     axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=9)
+    return figure, axes

@@ -7,18 +7,21 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..comparison.variants import ANOTHER, CONTROLS, UNASKED
 from ..comparison.variants import no_better as no_better_than_controls
 from ..files import whole_file
 from ..tables import as_csv
 from ..tables import markdown as markdown_table
-from .curve import draw_curve
-from .figures import draw, families_figure, seconds_figure
+from .curve import curve_figure
+from .figures import families_figure, seconds_figure
 from .records import UNREADABLE
 from .statistics import CONFIDENCE, DRAWS, SEED, Estimate
 from .summary import Difference, Row, Summary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TABLE, CSV, JSON = "table.md", "table.csv", "results.json"
 CURVE, FAMILIES, SECONDS = "curve.png", "families.png", "seconds.png"
@@ -61,15 +64,21 @@ def write_report(summary: Summary, about: Mapping[str, Any], folder: Path) -> di
         path.write_text(as_csv([_flat(row, summary) for row in summary.rows]), encoding="utf-8", newline="")
     with whole_file(folder / JSON) as path:
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    title = f"{about['set']}, {about['model']}, {about['frames']} frames"
-    with whole_file(folder / CURVE) as path:
-        draw_curve(summary, title, path)
-    with whole_file(folder / SECONDS) as path:
-        draw(seconds_figure(summary, f"{title}: what answers cost, {about['dtype']} on {about['device']}"), path)
-    if summary.asked:
-        with whole_file(folder / FAMILIES) as path:
-            draw(families_figure(summary, f"{title}: per cent right (of questions), the darker the more is lost"), path)
+    for name, figure in _figures(summary, about).items():
+        with whole_file(folder / name) as path:
+            figure.savefig(path, format="png", dpi=130)
     return result
+
+
+def _figures(summary: Summary, about: Mapping[str, Any]) -> dict[str, Figure]:
+    """The figures by the names of their files."""
+    title = f"{about['set']}, {about['model']}, {about['frames']} frames"
+    cost = f"{title}: what answers cost, {about['dtype']} on {about['device']}"
+    figures = {CURVE: curve_figure(summary, title), SECONDS: seconds_figure(summary, cost)}
+    if FAMILIES in written(summary):
+        right = f"{title}: per cent right (of questions), the darker the more is lost"
+        figures[FAMILIES] = families_figure(summary, right)
+    return figures
 
 
 def written(summary: Summary) -> tuple[str, ...]:

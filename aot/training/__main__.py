@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging
 
+from ..errors import InputError
 from ..models import EMBEDDED, load
 from ..models.embedded.assemble import convert
 from ..models.embedded.weights import TRAINED, TrainedWeights, read
@@ -51,11 +52,11 @@ def main(arguments: Sequence[str] | None = None, plan: Settings = PLAN, frames: 
     trained_file, plan = options.folder / "embedded.safetensors", seeded(plan, options.seed)
     if not trained_file.is_file():
         _train(plan, options.folder, options.device).save(trained_file)
-    require_seed(options.folder, read(trained_file).info["settings"]["seed"], plan.seed)
+    trained = read(trained_file)
+    require_seed(options.folder, trained.info["settings"]["seed"], plan.seed)
     convert(options.folder / EMBEDDED, trained=trained_file)
     model = load(str(options.folder / EMBEDDED), device=options.device)
     scores = score(model, options.clips, options.folder / "scores", frames)
-    trained = read(trained_file)
     out = options.out or (trained_file if options.seed else TRAINED)
     dataclasses.replace(trained, info={**trained.info, "scores": scores, "clips": options.clips}).save(out)
     for name, families in scores.items():
@@ -93,4 +94,7 @@ def _train(plan: Settings, folder: Path, device: str) -> TrainedWeights:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(str(error))

@@ -210,7 +210,8 @@ class Training:
 
     def _resume(self) -> None:
         kept = torch.load(self._folder / _CHECKPOINT, map_location=self.learner.device, weights_only=True)
-        require_seed(self._folder, kept.get("seed", self._settings.seed), self._settings.seed)
+        # Before there were seeds, every checkpoint was of seed 0.
+        require_seed(self._folder, kept.get("seed", 0), self._settings.seed)
         with torch.no_grad():
             for name, parameter in self.learner.named_parameters():
                 if parameter.requires_grad:

@@ -193,7 +193,7 @@ def test_all_files_are_written_and_nothing_else(summary, tmp_path):
     assert set(written(summary)) == {path.name for path in tmp_path.iterdir()}
     for name in (CURVE, FAMILIES, SECONDS):
         assert min(Image.open(tmp_path / name).size) > 250
-    assert Image.open(tmp_path / CURVE).height > 500
+    assert min(Image.open(tmp_path / CURVE).size) > 500
 
 
 def test_the_names_of_many_long_families_stand_apart(summary):
