@@ -26,6 +26,8 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _KEYED = re.compile(rf"({_URL.pattern}[^\s?]*)\?\S*")
 _PORTS = {"http": 80, "https": 443}
 _CHUNK = 2**20
+_LONGEST_NAME = 60
+"""Characters, of four bytes at most: file systems take 255 bytes."""
 
 
 def is_url(name: str) -> bool:
@@ -107,7 +109,7 @@ def fetch(url: str, folder: Path) -> tuple[Path, str]:
         folder: to put it into.
 
     Returns:
-        The file, and the SHA-256 of its content.
+        The file, named as in the URL so that errors name it, and the SHA-256 of its content.
 
     Raises:
         InputError: a library is missing.
@@ -115,7 +117,7 @@ def fetch(url: str, folder: Path) -> tuple[Path, str]:
     """
     system = _system(require_url(url))
     parts = urllib.parse.urlsplit(url)
-    file = folder / f"video{Path(parts.path).suffix[:8]}"
+    file = folder / _file_name(parts.path)
     content = hashlib.sha256()
     try:
         _require_no_redirect(system, url, parts.scheme)
@@ -130,6 +132,12 @@ def fetch(url: str, folder: Path) -> tuple[Path, str]:
             f"{without_keys(url)} cannot be fetched ({_reason(error)}); check address and credentials."
         ) from error
     return file, content.hexdigest()
+
+
+def _file_name(path: str) -> str:
+    """The last part of a URL's path, in characters that every file system takes; "video" where nothing is left."""
+    name = urllib.parse.unquote(path).rpartition("/")[2]
+    return re.sub(r"[^\w.-]", "_", name)[-_LONGEST_NAME:].lstrip(".") or "video"
 
 
 def _require_no_redirect(system: Any, url: str, scheme: str) -> None:
