@@ -1,4 +1,4 @@
-"""Would it pay to leave patches out inside a vision tower? The tables of docs/results.md, on the embedded model.
+"""Would it pay to leave patches out inside a vision tower? Tables of docs/results-version-2.md, on the embedded model.
 
 After one of the tower's blocks every frame keeps its class token and the patches that receive most attention there.
 Tokens are pooled from the patches that are left, with weights made to sum to 1 again; cells without any vanish. It is
