@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import shutil
+import time
 import urllib.request
 from pathlib import Path
 
@@ -205,16 +206,20 @@ def test_the_core_video_type_feeds_the_graph(server, prompt):
 
 def test_an_interrupt_stops_the_generation_and_the_next_run_works(server, prompt):
     client, asked = server.client, []
+    # So hot that it hardly ever ends by itself.
+    endless = changed(short(prompt), "AOTAnswer", max_new_tokens=2000, temperature=5.0)
+    answer = the(endless, "AOTAnswer")
 
     def interrupt(message):
-        if message.kind == "text" and not asked:
-            asked.append(message)
+        # Before there are words, nodes say what they do: loading, encoding, reading.
+        words = message.kind == "text" and message.data["node"] == answer and "reading" not in message.data["text"]
+        if words and not asked:
+            asked.append(time.monotonic())
             client.post("/interrupt")
 
-    # So hot that it hardly ever ends by itself: one that is not stopped goes on to its last token, and succeeds.
-    endless = changed(short(prompt), "AOTAnswer", max_new_tokens=2000, temperature=5.0)
     run = client.run(endless, on_message=interrupt)
     assert run.ended == "execution_interrupted"
+    assert time.monotonic() - asked[0] < 2
     assert client.run(short(prompt, seed=1)).ended == "execution_success"
 
 
