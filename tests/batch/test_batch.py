@@ -1,7 +1,6 @@
 """aot batch from a folder to rows: the answers of aot answer, once each, whatever happens on the way."""
 
 import http.server
-import io
 import json
 import os
 import shutil
@@ -15,7 +14,6 @@ from functools import partial
 import pytest
 
 from comfyui_aot.aot.answering.together import TogetherAnswerer
-from comfyui_aot.aot.batch.remote import fetch
 from comfyui_aot.aot.batch.rows import ROWS, Rows
 from comfyui_aot.aot.batch.videos import Recipe
 from comfyui_aot.aot.cli.main import main
@@ -338,27 +336,6 @@ def test_a_list_of_urls_that_are_allowed_is_fetched_and_redirects_are_not_follow
     assert "leads elsewhere, to /b.mp4" in by_place["/moved/b.mp4"]["error"] and "/b.mp4" not in server.paths
     assert "none.mp4" in by_place["/none.mp4"]["error"]
     assert by_place["/a.mp4"]["sha256"] == subprocess.check_output(["sha256sum", clips / "a.mp4"], text=True).split()[0]
-
-
-@pytest.mark.parametrize(
-    ("path", "named"),
-    [
-        ("a%20b%C3%A9.mp4", "a_b\xe9.mp4"),
-        ("..%2F..%2Fup.mp4", "up.mp4"),
-        (".hidden.mp4", "hidden.mp4"),
-        ("%00", "_"),
-        ("..", "video"),
-        ("", "video"),
-        ("x" * 300 + ".mp4", "x" * 56 + ".mp4"),
-    ],
-)
-def test_a_fetched_video_is_named_as_in_its_url(monkeypatch, tmp_path, path, named):
-    fsspec = pytest.importorskip("fsspec")
-    system = fsspec.filesystem("memory")
-    monkeypatch.setattr("comfyui_aot.aot.batch.remote._system", lambda scheme: system)
-    monkeypatch.setattr(system, "open", lambda *_, **__: io.BytesIO(b"content"))
-    file, _ = fetch(f"s3://bucket/{path}", tmp_path)
-    assert (file.name, file.parent, file.read_bytes()) == (named, tmp_path, b"content")
 
 
 def test_a_broken_video_at_a_url_is_named_in_its_error(aot, clips, server, tmp_path):
