@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import InputError, UnreadableVideo, readable
+from ..names import LONGEST_NAME
 
 LIBRARIES = MappingProxyType({"s3": "s3fs", "gs": "gcsfs", "https": "aiohttp", "http": "aiohttp"})
 """By scheme: what fsspec needs for it."""
@@ -26,8 +27,8 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _KEYED = re.compile(rf"({_URL.pattern}[^\s?]*)\?\S*")
 _PORTS = {"http": 80, "https": 443}
 _CHUNK = 2**20
-_LONGEST_NAME = 60
-"""Characters, of four bytes at most: file systems take 255 bytes."""
+_LONGEST_NAME = LONGEST_NAME // 4
+"""Characters, of four bytes at most."""
 
 
 def is_url(name: str) -> bool:
