@@ -6,6 +6,7 @@
 # test-training, test-long, test-frontends; on Linux test-kernels too.
 # make test-ray: a Ray cluster of two nodes on this machine, in an environment of its own (Linux).
 # make fuzz MINUTES=30: hostile input of every kind for so long; KINDS='videos "token files"' for some of them.
+# make gallery: the pictures of docs/gallery, by the ComfyUI of the tests.
 # make docs: the API reference, into build/docs.
 # make lock: pin anew what all of these install (LOCK=--upgrade for the newest).
 # make serving-env: an environment of its own with vLLM for the CPU (3 GB); make test-serving: the tests against that server.
@@ -27,7 +28,7 @@ FRONTEND := 1.58.1
 
 .PHONY: demo test test-fast fuzz test-versions test-headless test-models test-floors test-transformers4 test-training test-frontends test-long \
 	test-kernels test-ray comfyui serving-env test-serving \
-	lint lock docs embedded-model clean
+	lint lock docs gallery embedded-model clean
 
 demo: $(CLIP)
 	$(BIN)/aot shapes $(DRAWN) --ask --retention 0.25,0.1 --mp4 demo/shapes.mp4
@@ -93,6 +94,10 @@ test-frontends: .venv/test
 	$(BIN)/python tests/comfyui/install.py --frontend $(FRONTEND) .venv/comfyui
 	COMFYUI_FRONTEND=.venv/comfyui/frontends/$(FRONTEND)/static $(BIN)/python $(PYTEST) --dist loadfile \
 		tests/comfyui/test_*browser.py
+
+gallery: .venv/test
+	$(BIN)/python tests/comfyui/install.py --frontend $(FRONTEND) .venv/comfyui
+	COMFYUI_FRONTEND=.venv/comfyui/frontends/$(FRONTEND)/static $(BIN)/python -m pytest tests/comfyui/gallery.py
 
 comfyui: .venv/test
 	$(BIN)/python tests/comfyui/install.py --browser $(if $(COMFYUI),--comfyui $(COMFYUI)) $(if $(SUITE),--suite $(SUITE)) \
