@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_aot.tests.support.browser import open_file, run, settle
+from comfyui_aot.tests.support.browser import RUN, open_file, run, settle
 
 CHECKOUT = Path(__file__).parents[2]
 WORKFLOWS = sorted((CHECKOUT / "workflows").glob("*.json"))
@@ -32,6 +32,14 @@ SHOWN = """() => {
 }"""
 """The rectangle of the page that holds all groups and nodes."""
 
+HIDE = """(part) => {
+    const placed = ({ position }) => position === 'fixed' || position === 'absolute';
+    let bar = document.querySelector(part);
+    while (bar && !placed(getComputedStyle(bar))) bar = bar.parentElement;
+    if (bar) bar.style.visibility = 'hidden';
+}"""
+"""Hides what lies over the canvas with this part in it."""
+
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_picture(page, object_info, path):
@@ -44,6 +52,7 @@ def test_picture(page, object_info, path):
     if path.stem not in AS_THEY_OPEN:
         run(page, timeout=900_000)
         page.wait_for_timeout(NOTICE)
+    page.evaluate(HIDE, RUN)
     box = page.evaluate(SHOWN)
     around = {
         "x": box["x"] - MARGIN,
