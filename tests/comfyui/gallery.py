@@ -33,12 +33,11 @@ SHOWN = """() => {
 """The rectangle of the page that holds all groups and nodes."""
 
 HIDE = """(part) => {
-    const placed = ({ position }) => position === 'fixed' || position === 'absolute';
     let bar = document.querySelector(part);
-    while (bar && !placed(getComputedStyle(bar))) bar = bar.parentElement;
+    while (bar && !bar.parentElement.contains(app.canvas.canvas)) bar = bar.parentElement;
     if (bar) bar.style.visibility = 'hidden';
 }"""
-"""Hides what lies over the canvas with this part in it."""
+"""Hides the bar with this part in it, which lies over the canvas."""
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
