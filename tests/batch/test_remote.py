@@ -16,7 +16,7 @@ from comfyui_aot.aot.batch.remote import fetch
         ("%00", "_"),
         ("..", "video"),
         ("", "video"),
-        ("x" * 300 + ".mp4", "x" * 56 + ".mp4"),
+        ("x" * 300 + ".mp4", "x" * 59 + ".mp4"),
     ],
 )
 def test_a_fetched_video_is_named_as_in_its_url(monkeypatch, tmp_path, path, named):

@@ -33,6 +33,7 @@ QUICK = """() => {
             if (widget.name === 'frames' || widget.name === 'frame_load_cap') widget.value = 4;
             if (widget.name === 'max_new_tokens') widget.value = 2;
             if (widget.name === 'retentions') widget.value = '0.3, 0.2';
+            if (widget.name === 'reinvest' && widget.value === '4') widget.value = '2';
         }
     }
 }"""
