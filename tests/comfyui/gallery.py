@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_aot.tests.support.browser import RUN, open_file, run, settle
+from comfyui_aot.tests.support.browser import open_file, run, settle
 
 CHECKOUT = Path(__file__).parents[2]
 WORKFLOWS = sorted((CHECKOUT / "workflows").glob("*.json"))
@@ -32,12 +32,8 @@ SHOWN = """() => {
 }"""
 """The rectangle of the page that holds all groups and nodes."""
 
-HIDE = """(part) => {
-    let bar = document.querySelector(part);
-    while (bar && !bar.parentElement.contains(app.canvas.canvas)) bar = bar.parentElement;
-    if (bar) bar.style.visibility = 'hidden';
-}"""
-"""Hides the bar with this part in it, which lies over the canvas."""
+WITHOUT_BAR = ".actionbar-container, .actionbar { display: none !important }"
+"""Hides the bar with Run in it, which newer frontends have over the canvas."""
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -51,7 +47,7 @@ def test_picture(page, object_info, path):
     if path.stem not in AS_THEY_OPEN:
         run(page, timeout=900_000)
         page.wait_for_timeout(NOTICE)
-    page.evaluate(HIDE, RUN)
+    page.add_style_tag(content=WITHOUT_BAR)
     box = page.evaluate(SHOWN)
     around = {
         "x": box["x"] - MARGIN,
