@@ -25,9 +25,9 @@ from comfyui_aot.aot.errors import InputError
 from comfyui_aot.aot.evaluation.records import RECORDS, SETTINGS, record_of
 from comfyui_aot.aot.evaluation.statistics import Estimate, percentiles, resampled_means
 from comfyui_aot.aot.files import read_json
+from comfyui_aot.aot.stages.chain import FULL
 from comfyui_aot.aot.tables import differing
 
-FULL = "full"
 OF_THE_MODEL = ("model", "model_digest", "dtype", "device")
 """Settings that may differ."""
 OF_THE_CLIPS = ("clips", "first_seed", "questions_digest")
@@ -90,9 +90,9 @@ def require_alike(one: Path, other: Path) -> None:
 
 
 def _settings(folder: Path) -> Mapping[str, Any]:
-    read = read_json(folder / SETTINGS, "Settings", keys=("set",), remedy="give the --out folder of an aot eval")
-    kept = {name: value for name, value in read.items() if name not in OF_THE_CLIPS}
-    return kept | {"set": {name: value for name, value in read["set"].items() if name not in OF_THE_CLIPS}}
+    given = read_json(folder / SETTINGS, "Settings", keys=("set",), remedy="give the --out folder of an aot eval")
+    asked = {name: value for name, value in given["set"].items() if name not in OF_THE_CLIPS}
+    return {name: value for name, value in given.items() if name not in OF_THE_CLIPS} | {"set": asked}
 
 
 def pair(one: Path, other: Path, against: str) -> Scores:

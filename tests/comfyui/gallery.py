@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_aot.tests.support.browser import open_file, run, settle
+from comfyui_aot.tests.support.browser import of_another_pack, open_file, run, settle
 
 CHECKOUT = Path(__file__).parents[2]
 WORKFLOWS = sorted((CHECKOUT / "workflows").glob("*.json"))
@@ -39,7 +39,7 @@ WITHOUT_BAR = ".actionbar-container, .actionbar { display: none !important }"
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_picture(page, object_info, path):
     saved = json.loads(path.read_text())
-    missing = {node["type"] for node in saved["nodes"]} - {*object_info, "MarkdownNote"}
+    missing = of_another_pack(saved, object_info)
     assert not missing, f"{missing} of another pack: make comfyui SUITE=CHECKOUT"
     open_file(page, path)
     page.wait_for_function("(count) => app.graph._nodes.length === count", arg=len(saved["nodes"]))

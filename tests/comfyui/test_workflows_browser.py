@@ -13,6 +13,7 @@ from comfyui_aot.tests.support.browser import (
     browse_template,
     draw_with,
     has_nodes_2,
+    of_another_pack,
     open_file,
     run,
     settle,
@@ -60,7 +61,7 @@ DRAWN = """() => app.graph._nodes.map((node) => {
 
 def needs_another_pack(saved, object_info):
     """Skips where a node of another pack is missing."""
-    missing = {node["type"] for node in saved["nodes"]} - {*object_info, "MarkdownNote"}
+    missing = of_another_pack(saved, object_info)
     if missing:
         pytest.skip(f"{', '.join(missing)} of another pack is not installed in this ComfyUI")
 

@@ -44,6 +44,11 @@ def settle(page, quiet=300, longest=3000):
     page.wait_for_function(STILL, arg=[quiet, longest], polling=50)
 
 
+def of_another_pack(saved, object_info):
+    """The kinds of a workflow's nodes that a server does not know."""
+    return {node["type"] for node in saved["nodes"]} - {*object_info, "MarkdownNote"}
+
+
 def open_template(page):
     """Opens the workflow that most tests use, as somebody does who drops it on the page."""
     open_file(page, FROZEN / f"{TEMPLATE}.json")
